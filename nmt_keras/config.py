@@ -1,0 +1,223 @@
+"""Every hyperparameter and its default, once.
+
+The dataclasses are not frozen, because command lines override their fields (`--config.model.d_model=256`). Call
+`ExperimentConfig.validate` after the last override: it reports all problems at once.
+"""
+
+import dataclasses
+import json
+import typing
+from dataclasses import dataclass, field
+
+from nmt_keras.errors import UserError
+
+
+@dataclass
+class DataConfig:
+    """What is read, how it becomes ids, and how long a sentence may be (lengths are in ids, EOS included)."""
+
+    source_language: str = "en"
+    target_language: str = "zh"
+    data_dir: str = ""  # prefix of relative paths
+    train_source: tuple[str, ...] = ()  # text files, .gz files or tfds:<name>[#split]
+    train_target: tuple[str, ...] = ()
+    train_weights: tuple[float, ...] = ()  # visits of each line per epoch, one number a corpus; () is 1 for all
+    dev_source: str = ""
+    dev_target: str = ""
+    tokenizer: str = "unigram"
+    source_tokenizer_model: str = ""  # a SentencePiece model of the user's; "" trains one
+    target_tokenizer_model: str = ""
+    joint_vocabulary: bool = True
+    source_vocab_size: int = 8000  # of the joint vocabulary where there is one
+    target_vocab_size: int = 8000
+    character_coverage: float = 1.0
+    byte_fallback: bool = True
+    normalization: str = "identity"
+    sampling_alpha: float = 0.0  # subword regularisation (Kudo 2018); 0 is off
+    max_source_length: int = 128
+    max_target_length: int = 128
+    cache_dir: str = ""  # "" is $XDG_CACHE_HOME/nmt_keras or ~/.cache/nmt_keras
+    static_shapes: bool = False  # pad to the bucket's boundary (TPU, XLA)
+
+
+@dataclass
+class ModelConfig:
+    """The network. `d_model` is the width of embeddings and states alike."""
+
+    encoder: str = "rnn"
+    decoder: str = "rnn"
+    attention: str = "luong_general"
+    d_model: int = 512
+    num_encoder_layers: int = 1
+    num_decoder_layers: int = 1
+    cell: str = "lstm"
+    bidirectional: bool = True
+    residual: bool = False
+    input_feeding: bool = False
+    bridge: str = "dense"  # decoder's first state: from a learned bridge, the encoder's last states, or zeros
+    input_dropout_rate: float = 0.1  # on embeddings
+    state_dropout_rate: float = 0.0  # on h_{t-1}, one mask a sentence (Gal and Ghahramani 2016)
+    output_dropout_rate: float = 0.1  # on what a recurrent layer or the attention hands up
+    share_embeddings: bool = False  # source and target; needs a joint vocabulary
+    tie_output: bool = False  # target embedding and softmax (Press and Wolf 2017)
+
+
+@dataclass
+class TrainingConfig:
+    """The training loop. Intervals are in steps; a step consumes one global batch."""
+
+    max_steps: int = 10_000
+    batch_tokens: int = 4096  # padded target positions of a global batch, that is of one update
+    batch_sentences: int = 0  # if positive: the batch is this many sentences instead
+    accumulation_steps: int = 1
+    optimizer: str = "adam"
+    learning_rate: float = 1e-3  # the peak, where the schedule has one
+    schedule: str = "inverse_sqrt"
+    warmup_steps: int = 400
+    weight_decay: float = 0.0  # adamw
+    clip_norm: float = 1.0  # of the global gradient; 0 is off
+    label_smoothing: float = 0.1
+    precision: str = "float32"
+    distribution: str = "one_device"
+    seed: int = 1
+    log_every: int = 50
+    evaluate_every: int = 500
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 3
+    best_metric: str = "dev_bleu"
+    patience: int = 0  # evaluations without a better `best_metric` before training stops; 0 is never
+    dev_sentences: int = 0  # dev sentences translated for dev BLEU; 0 is all
+    dev_beam_size: int = 1
+
+
+@dataclass
+class DecodingConfig:
+    """Search. A hypothesis of a source of S ids has at most min(max_length, max_length_ratio * S + 10) ids."""
+
+    beam_size: int = 5
+    length_penalty: float = 0.6  # alpha of GNMT's formula; 0 ranks by log probability
+    max_length: int = 200
+    max_length_ratio: float = 2.0
+    max_source_length: int = 256  # ids; a longer line is translated in part, with a warning
+    batch_sentences: int = 64
+
+
+@dataclass
+class ExperimentConfig:
+    """One experiment: what a recipe returns and what `config.json` of a run directory holds."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+
+    def validate(self) -> None:
+        """Checks every field.
+
+        Raises:
+            UserError: names all problems, each with the field, its value and the rule.
+        """
+        problems = _problems(self)
+        if problems:
+            raise UserError("; ".join(problems))
+
+    def to_json(self) -> str:
+        """The experiment as JSON, a field a line."""
+        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "ExperimentConfig":
+        """Reads what `to_json` wrote.
+
+        Raises:
+            UserError: the text is not JSON, or has a section or field that this version does not know.
+        """
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise UserError(f"The configuration is not JSON ({error}); restore the config.json of the run") from error
+        sections = {}
+        for section in dataclasses.fields(cls):
+            kind = typing.cast(type, section.default_factory)
+            given = values.pop(section.name, {})
+            known = {f.name for f in dataclasses.fields(kind)}
+            for name in given:
+                if name not in known:
+                    raise UserError(f"Unknown field {section.name}.{name}; valid ones: {', '.join(sorted(known))}")
+            sections[section.name] = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+        if values:
+            raise UserError(f"Unknown section {sorted(values)[0]!r}; valid ones: {', '.join(sorted(sections))}")
+        return cls(**sections)
+
+
+CHOICES = {
+    "data.tokenizer": ("unigram", "bpe", "char", "byte", "word"),
+    "data.normalization": ("identity", "nfkc", "nmt_nfkc", "nfkc_cf", "nmt_nfkc_cf"),
+    "model.cell": ("lstm", "gru", "rnn"),
+    "model.bridge": ("dense", "copy", "zeros"),
+    "training.optimizer": ("adam", "adamw", "sgd"),
+    "training.schedule": ("constant", "inverse_sqrt", "cosine", "luong_halving"),
+    "training.precision": ("float32", "mixed_bfloat16", "mixed_float16"),
+    "training.distribution": ("one_device", "mirrored", "multi_worker", "tpu"),
+    "training.best_metric": ("dev_bleu", "dev_loss"),
+}
+_POSITIVE = (
+    "data.source_vocab_size", "data.target_vocab_size", "data.max_source_length", "data.max_target_length",
+    "model.d_model", "model.num_encoder_layers", "model.num_decoder_layers", "training.max_steps",
+    "training.accumulation_steps", "training.learning_rate", "training.log_every", "training.evaluate_every",
+    "training.checkpoint_every", "training.keep_checkpoints", "training.dev_beam_size", "decoding.beam_size",
+    "decoding.max_length", "decoding.max_length_ratio", "decoding.max_source_length", "decoding.batch_sentences",
+)
+_NOT_NEGATIVE = (
+    "data.sampling_alpha", "training.batch_tokens", "training.batch_sentences", "training.warmup_steps",
+    "training.weight_decay", "training.clip_norm", "training.patience", "training.dev_sentences",
+    "decoding.length_penalty",
+)
+_RATES = ("model.input_dropout_rate", "model.state_dropout_rate", "model.output_dropout_rate",
+          "training.label_smoothing")
+
+
+def _value(config: ExperimentConfig, name: str):
+    section, leaf = name.split(".")
+    return getattr(getattr(config, section), leaf)
+
+
+def _problems(config: ExperimentConfig) -> list[str]:
+    problems = []
+    rules = [(n, f"must be one of {', '.join(c)}", lambda v, c=c: v in c) for n, c in CHOICES.items()]
+    rules += [(n, "must be positive", lambda v: v > 0) for n in _POSITIVE]
+    rules += [(n, "must not be negative", lambda v: v >= 0) for n in _NOT_NEGATIVE]
+    rules += [(n, "must be at least 0 and below 1", lambda v: 0 <= v < 1) for n in _RATES]
+    rules += [("data.character_coverage", "must be above 0 and at most 1", lambda v: 0 < v <= 1)]
+    for name, rule, holds in rules:
+        if not holds(_value(config, name)):
+            problems.append(f"`{name}` {rule}. Received: {_value(config, name)!r}")
+    data, model, training = config.data, config.model, config.training
+    if not data.train_source or len(data.train_source) != len(data.train_target):
+        problems.append("`data.train_source` and `data.train_target` must name as many corpora, at least one. "
+                        f"Received: {list(data.train_source)} and {list(data.train_target)}")
+    if data.train_weights and (len(data.train_weights) != len(data.train_source) or min(data.train_weights) <= 0):
+        problems.append("`data.train_weights` must be empty or one positive number for each of "
+                        f"`data.train_source`. Received: {list(data.train_weights)}")
+    if not (data.dev_source and data.dev_target):
+        problems.append("`data.dev_source` and `data.dev_target` must be set: the best checkpoint is chosen on them")
+    if model.bidirectional and model.d_model % 2:
+        problems.append("`model.d_model` must be even when `model.bidirectional` is set. "
+                        f"Received: d_model={model.d_model}")
+    if model.share_embeddings and not data.joint_vocabulary:
+        problems.append("`model.share_embeddings` needs `data.joint_vocabulary`. Received: joint_vocabulary=False")
+    if model.attention == "none" and model.bridge == "zeros":
+        problems.append("`model.bridge` must not be zeros when `model.attention` is none: the decoder would see "
+                        "nothing of the source")
+    if model.attention == "none" and model.input_feeding:
+        problems.append("`model.input_feeding` feeds what attention read: it needs `model.attention` other than none")
+    if data.sampling_alpha and data.tokenizer not in ("unigram", "bpe"):
+        problems.append("`data.sampling_alpha` needs a SentencePiece tokenizer (unigram or bpe). "
+                        f"Received: tokenizer={data.tokenizer!r}")
+    if bool(data.source_tokenizer_model) != bool(data.target_tokenizer_model):
+        problems.append("`data.source_tokenizer_model` and `data.target_tokenizer_model` must be given together; "
+                        "for a joint vocabulary give the same file twice")
+    if not training.batch_sentences and training.batch_tokens < data.max_target_length:
+        problems.append("`training.batch_tokens` must be at least `data.max_target_length`, or no batch holds the "
+                        f"longest sentence. Received: {training.batch_tokens} and {data.max_target_length}")
+    return problems

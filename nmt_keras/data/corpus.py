@@ -1,0 +1,291 @@
+"""Parallel text as memory-mapped lines.
+
+A line ends at `\n` and only there: U+2028, U+0085, VT and FF are ordinary characters of a line. One pass over a file
+finds the byte offset of every line, its SHA-256 and its oddities (BOM, CR LF, NUL, U+2028, invalid UTF-8); all are
+cached by path, size, modification time and inode. A BOM and the CR of a CR LF are not part of a line; invalid UTF-8 is
+read as U+FFFD. Nothing is ever dropped here, so line i of the source stays beside line i of the target.
+"""
+
+import gzip
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from nmt_keras.errors import UserError
+
+_BOM = b"\xef\xbb\xbf"
+_CHUNK_BYTES = 1 << 24
+_ODDITIES = (
+    ("CR LF line ends", "the CR is removed"),
+    ("NUL characters", "kept"),
+    ("U+2028 line separators", "kept inside their lines"),
+    ("invalid UTF-8", "read as U+FFFD"),
+)
+
+
+class Finding(NamedTuple):
+    """One kind of oddity in a text file; `first_lines` are 1-based and at most ten."""
+
+    kind: str
+    count: int
+    first_lines: list[int]
+    treatment: str
+
+    def __str__(self) -> str:
+        lines = ", ".join(map(str, self.first_lines)) + (", ..." if self.count > len(self.first_lines) else "")
+        return f"{self.kind} in {self.count} line(s) ({lines}): {self.treatment}"
+
+
+def default_cache_dir() -> str:
+    """`$XDG_CACHE_HOME/nmt_keras`, or `~/.cache/nmt_keras`."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(home, "nmt_keras")
+
+
+class TextFile:
+    """One text file as a sequence of lines, by a cached index of byte offsets (8 bytes a line, memory-mapped).
+
+    Attributes:
+        path: the file that was asked for.
+        findings: the oddities of the file, most serious last.
+        sha256: of the (unpacked) content.
+    """
+
+    def __init__(self, path: str, cache_dir: str):
+        """Indexes `path`, or maps the index that an earlier call left in `cache_dir`.
+
+        Raises:
+            UserError: there is no such file, it is a directory, or it cannot be read.
+        """
+        self.path = path
+        self._cache_dir = pathlib.Path(cache_dir)
+        text = path
+        if path.endswith(".gz"):
+            text = str(self.cached(_file_key(path) + ".txt", lambda out: _unpack(path, out)))
+        self._key = _file_key(text)
+        offsets = self.cached(self._key + ".offsets.npy", lambda out: _build_index(text, out, self._cache_dir, self._key))
+        with open(self._cache_dir / (self._key + ".json"), encoding="utf-8", newline="\n") as file:
+            card = json.load(file)
+        self.sha256: str = card["sha256"]
+        self._bom: bool = card["bom"]
+        self.findings = [Finding(*finding) for finding in card["findings"]]
+        self._offsets = np.load(offsets, mmap_mode="r")
+        self._bytes = np.memmap(text, mode="r", dtype=np.uint8) if os.path.getsize(text) else np.empty(0, np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def lines(self, indices: Sequence[int] | np.ndarray) -> list[str]:
+        """The lines at `indices`, without their line ends."""
+        result = []
+        for index in indices:
+            line = self._bytes[self._offsets[index]:self._offsets[index + 1]].tobytes().removesuffix(b"\n")
+            if index == 0 and self._bom:
+                line = line.removeprefix(_BOM)
+            result.append(line.removesuffix(b"\r").decode("utf-8", errors="replace"))
+        return result
+
+    def byte_lengths(self) -> np.ndarray:
+        """int64 [lines]: bytes of each line, its line end included."""
+        return np.diff(self._offsets)
+
+    def cached(self, name: str, write: Callable[[pathlib.Path], None]) -> pathlib.Path:
+        """The path of the cache entry `name`, which `write(path)` makes (through a rename) if it is missing."""
+        path = self._cache_dir / name
+        if not path.exists():
+            write_atomically(path, write)
+        return path
+
+    def cache_name(self, what: str) -> str:
+        """A cache name for something derived from this file's content."""
+        return f"{self._key}.{what}"
+
+
+def write_atomically(path: pathlib.Path, write: Callable[[pathlib.Path], None]) -> None:
+    """Calls `write` on a temporary file beside `path`, flushes it to the disk and renames it to `path`.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix=path.suffix)
+        os.close(handle)
+        try:
+            write(pathlib.Path(temporary))
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            pathlib.Path(temporary).unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"Cannot write {path}: {error.strerror}; free the disk or choose another folder") from error
+
+
+def open_text(path: str, cache_dir: str, language: str, tfds_dir: str | None = None) -> TextFile:
+    """Opens a source of text: a file, a `.gz` file, or `tfds:<name>[#split]` (split `train` unless given).
+
+    Of a TFDS translation data set, the feature named like `language` is written once to `cache_dir` as a text file.
+
+    Raises:
+        UserError: the file or data set cannot be read, or has no such language or split.
+    """
+    if path.startswith("tfds:"):
+        path = _materialise_tfds(path.removeprefix("tfds:"), cache_dir, language, tfds_dir)
+    return TextFile(path, cache_dir)
+
+
+class ParallelCorpus:
+    """Aligned source and target text of one or several corpora, addressed by one running line number.
+
+    Raises:
+        UserError: a corpus has another number of lines on either side; the message says where lengths drift.
+    """
+
+    def __init__(self, sources: Sequence[TextFile], targets: Sequence[TextFile]):
+        for source, target in zip(sources, targets, strict=True):
+            if len(source) != len(target):
+                shift = first_drift(source.byte_lengths(), target.byte_lengths())
+                raise UserError(
+                    f"{source.path} has {len(source):,} lines and {target.path} has {len(target):,}; they must be "
+                    f"aligned line by line. Lengths drift from line {shift + 1:,} on: mend the files there")
+            if not len(source):
+                raise UserError(f"{source.path} is empty; training text needs at least one line")
+        self.sources, self.targets = list(sources), list(targets)
+        self.starts = np.cumsum([0] + [len(source) for source in sources])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def fetch(self, lines: np.ndarray) -> tuple[list[str], list[str]]:
+        """Source and target text of the running line numbers `lines` [N]."""
+        files = np.searchsorted(self.starts, lines, side="right") - 1
+        source, target = [""] * len(lines), [""] * len(lines)
+        for file in np.unique(files):
+            rows = np.flatnonzero(files == file)
+            local = lines[rows] - self.starts[file]
+            for row, s, t in zip(rows, self.sources[file].lines(local), self.targets[file].lines(local)):
+                source[row], target[row] = s, t
+        return source, target
+
+
+def first_drift(source_lengths: np.ndarray, target_lengths: np.ndarray) -> int:
+    """The line (0-based) from which a source and a target of different line counts are shifted against each other.
+
+    Fits one change point: the pairs before it are aligned as they stand, those after it by the difference of the two
+    counts; the cost of a pair is how far its log length ratio is from the corpus's median.
+    """
+    shift = len(source_lengths) - len(target_lengths)
+    if shift < 0:
+        return first_drift(target_lengths, source_lengths)
+    size = len(target_lengths)
+    log_source, log_target = np.log(source_lengths + 1.0), np.log(target_lengths + 1.0)
+    straight, shifted = log_source[:size] - log_target, log_source[shift:] - log_target
+    centre = np.median(np.concatenate([straight, shifted]))
+    before = np.concatenate([[0.0], np.cumsum(np.abs(straight - centre))])
+    after = np.concatenate([[0.0], np.cumsum(np.abs(shifted - centre))])
+    return int(np.argmin(before + after[-1] - after))
+
+
+def _file_key(path: str) -> str:
+    try:
+        if os.path.isdir(path):
+            raise UserError(f"{path} is a directory; give a text file")
+        with open(path, "rb"):
+            stat = os.stat(path)
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}; check the path (and data_dir)") from error
+    identity = f"{os.path.abspath(path)}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ino}"
+    return f"{os.path.basename(path)}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+
+
+def _unpack(path: str, out: pathlib.Path) -> None:
+    try:
+        with gzip.open(path, "rb") as packed, open(out, "wb") as text:
+            shutil.copyfileobj(packed, text, _CHUNK_BYTES)
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise UserError(f"Cannot unpack {path}: {error}; it is truncated or no gzip file, make it again") from error
+
+
+def _build_index(path: str, out: pathlib.Path, cache_dir: pathlib.Path, key: str) -> None:
+    ends, digest, position, bom = [np.zeros(1, np.int64)], hashlib.sha256(), 0, False
+    found: list[tuple[int, list[int]]] = [(0, []) for _ in _ODDITIES]
+    line = 0
+    rest = b""
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            bom = bom or (position == 0 and chunk.startswith(_BOM))
+            ends.append(np.flatnonzero(np.frombuffer(chunk, np.uint8) == 0x0A) + position + 1)
+            position += len(chunk)
+            whole, newline, rest = (rest + chunk).rpartition(b"\n")
+            if newline:
+                _note_oddities(whole + newline, line, found)
+            line += len(ends[-1])
+    _note_oddities(rest, line, found)
+    offsets = np.concatenate(ends)
+    if position > offsets[-1]:
+        offsets = np.append(offsets, position)  # a last line without a line end
+    findings = [Finding(kind, count, lines, treatment)
+                for (kind, treatment), (count, lines) in zip(_ODDITIES, found) if count]
+    if bom:
+        findings.insert(0, Finding("a byte order mark", 1, [1], "removed"))
+    card = json.dumps({"sha256": digest.hexdigest(), "bom": bom, "findings": findings})
+    write_atomically(cache_dir / (key + ".json"), lambda path: _write_text(path, card))
+    np.save(out, offsets.astype(np.int64))
+
+
+def _write_text(path: pathlib.Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _note_oddities(block: bytes, first_line: int, found: list[tuple[int, list[int]]]) -> None:
+    suspects = [b"\r" in block, b"\0" in block, b"\xe2\x80\xa8" in block, not _is_utf8(block)]
+    if not any(suspects):
+        return
+    for number, line in enumerate(block.split(b"\n"), first_line + 1):
+        odd = (line.endswith(b"\r"), b"\0" in line, b"\xe2\x80\xa8" in line, suspects[3] and not _is_utf8(line))
+        for kind in np.flatnonzero(odd):
+            count, lines = found[kind]
+            found[kind] = (count + 1, lines + [number] if len(lines) < 10 else lines)
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _materialise_tfds(name: str, cache_dir: str, language: str, tfds_dir: str | None) -> str:
+    name, _, split = name.partition("#")
+    key = hashlib.sha256(f"{name}:{split}:{language}:{tfds_dir}".encode()).hexdigest()[:16]
+    path = pathlib.Path(cache_dir) / f"tfds-{name.replace('/', '-')}-{split or 'train'}-{key}.{language}"
+    if path.exists():
+        return str(path)
+    import tensorflow_datasets as tfds  # heavy, and most runs read files
+
+    try:
+        examples = tfds.load(name, split=split or "train", data_dir=tfds_dir, shuffle_files=False)
+    except Exception as error:  # TFDS raises many kinds; the user needs the name and its word on it
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(f"Cannot load the TFDS data set {name!r}, split {split or 'train'!r}: {reason}") from error
+    if language not in examples.element_spec:
+        raise UserError(f"The TFDS data set {name!r} has no feature {language!r}; its features: "
+                        f"{', '.join(sorted(examples.element_spec))}")
+
+    def write(out: pathlib.Path) -> None:
+        with open(out, "wb") as file:
+            for example in examples.as_numpy_iterator():
+                file.write(example[language].replace(b"\n", b" ") + b"\n")
+
+    write_atomically(path, write)
+    return str(path)

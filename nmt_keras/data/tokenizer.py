@@ -1,0 +1,322 @@
+"""Text to ids and back, the same for Python strings and for `tf.string` tensors.
+
+Every tokenizer has the special ids of `nmt_keras.constants` at 0..3 and adds none of them itself: BOS and EOS belong to
+batching. `encode`/`decode` work on Python strings, `encode_tf`/`decode_tf` in a graph; tests hold them equal. A
+tokenizer is saved as one folder with `tokenizer.json` and, for SentencePiece, `sentencepiece.model`.
+"""
+
+import hashlib
+import json
+import pathlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import numpy as np
+import sentencepiece
+import tensorflow as tf
+import tensorflow_text as tf_text
+
+from nmt_keras.constants import BOS_ID, EOS_ID, PAD_ID, UNK_ID
+from nmt_keras.errors import UserError
+
+_SPECIALS = {PAD_ID: "<pad>", UNK_ID: "<unk>", BOS_ID: "<s>", EOS_ID: "</s>"}
+_NUM_SPECIALS = len(_SPECIALS)
+_UNK_SURFACE = "\u2047"  # what stands for an unknown piece in text
+
+
+class Tokenizer(Protocol):
+    """What every tokenizer does. `N` strings, ragged ids without BOS and EOS."""
+
+    vocab_size: int
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of one string."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The string of `ids`; special ids but UNK are left out."""
+
+    def encode_tf(self, text: tf.Tensor) -> tf.RaggedTensor:
+        """The ids, int32 [N, None], of strings [N]."""
+
+    def decode_tf(self, ids: tf.RaggedTensor) -> tf.Tensor:
+        """The strings [N] of ids, int32 [N, None]."""
+
+    def piece(self, token_id: int) -> str:
+        """The piece with that id, as it is shown to people."""
+
+    def save(self, folder: pathlib.Path) -> None:
+        """Writes the tokenizer to `folder`, which is made."""
+
+    @property
+    def sha256(self) -> str:
+        """Of everything that decides the ids."""
+
+
+class SentencePieceTokenizer:
+    """SentencePiece unigram (Kudo 2018) or BPE (Sennrich et al. 2016).
+
+    The model may be anyone's: its special pieces are mapped to the project's special ids, wherever it has them, and its
+    other pieces follow in the order of their ids.
+
+    Raises:
+        UserError: `model` is no SentencePiece model.
+    """
+
+    def __init__(self, model: bytes):
+        self._model = model
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        except RuntimeError as error:
+            raise UserError("The tokenizer's model is not a SentencePiece model; train one with "
+                            "sentencepiece or leave the field empty") from error
+        processor = self._processor
+        specials = {processor.unk_id(): UNK_ID, processor.bos_id(): BOS_ID, processor.eos_id(): EOS_ID,
+                    processor.pad_id(): PAD_ID}
+        specials.pop(-1, None)
+        size = processor.get_piece_size()
+        ordinary = [i for i in range(size) if i not in specials]
+        self._to_model = np.array([processor.unk_id()] * _NUM_SPECIALS + ordinary, np.int32)
+        self._from_model = np.empty(size, np.int32)
+        self._from_model[ordinary] = np.arange(_NUM_SPECIALS, _NUM_SPECIALS + len(ordinary))
+        for theirs, ours in specials.items():
+            self._from_model[theirs] = ours
+        self.vocab_size = len(self._to_model)
+        self._graph_tokenizer: tf_text.SentencepieceTokenizer | None = None
+
+    @classmethod
+    def train(cls, sentences: Iterable[str], vocab_size: int, model_type: str, *, character_coverage: float,
+              byte_fallback: bool, normalization: str) -> "SentencePieceTokenizer":
+        """Trains a model on `sentences`; the arguments are those of SentencePiece's trainer.
+
+        Raises:
+            UserError: the text cannot fill the vocabulary, or asks for more than `vocab_size` pieces.
+        """
+        import io
+
+        model = io.BytesIO()
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(sentences), model_writer=model, vocab_size=vocab_size, model_type=model_type,
+                character_coverage=character_coverage, byte_fallback=byte_fallback,
+                normalization_rule_name=normalization, pad_id=PAD_ID, unk_id=UNK_ID, bos_id=BOS_ID, eos_id=EOS_ID,
+                input_sentence_size=2_000_000, shuffle_input_sentence=True, num_threads=1, minloglevel=2)
+        except RuntimeError as error:
+            reason = str(error).strip().split("\n")[-1].strip()
+            raise UserError(f"SentencePiece cannot train {vocab_size:,} pieces on this text: {reason}; set "
+                            "data.source_vocab_size (or data.target_vocab_size) to a size it can reach") from error
+        return cls(model.getvalue())
+
+    def encode(self, text: str) -> list[int]:
+        return self._from_model[self._processor.encode(text)].tolist()
+
+    def sample(self, texts: Sequence[str], alpha: float, seed: int) -> list[list[int]]:
+        """One random segmentation of each text (Kudo 2018, n-best size unlimited); equal seeds, equal samples.
+
+        Not thread safe: SentencePiece keeps one generator for the process.
+        """
+        sentencepiece.set_random_generator_seed(seed % (1 << 32))
+        return [self._from_model[self._processor.sample_encode_as_ids(text, -1, alpha)].tolist() for text in texts]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        kept = [i for i in ids if i == UNK_ID or i >= _NUM_SPECIALS]
+        return self._processor.decode(self._to_model[kept].tolist())
+
+    def encode_tf(self, text: tf.Tensor) -> tf.RaggedTensor:
+        return tf.ragged.map_flat_values(lambda ids: tf.gather(self._from_model, ids), self._graph().tokenize(text))
+
+    def decode_tf(self, ids: tf.RaggedTensor) -> tf.Tensor:
+        kept = _without_specials(ids)
+        return self._graph().detokenize(tf.ragged.map_flat_values(lambda i: tf.gather(self._to_model, i), kept))
+
+    def piece(self, token_id: int) -> str:
+        return _SPECIALS.get(token_id) or self._processor.id_to_piece(int(self._to_model[token_id]))
+
+    def save(self, folder: pathlib.Path) -> None:
+        _save(folder, {"kind": "sentencepiece"})
+        (folder / "sentencepiece.model").write_bytes(self._model)
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self._model).hexdigest()
+
+    def _graph(self) -> tf_text.SentencepieceTokenizer:
+        # Made on first use and outside any graph, so that a job that seeds TensorFlow first (see pipelines/_runtime.py)
+        # may still build tokenizers before it.
+        if self._graph_tokenizer is None:
+            with tf.init_scope():
+                self._graph_tokenizer = tf_text.SentencepieceTokenizer(model=self._model)
+        return self._graph_tokenizer
+
+
+class ByteTokenizer:
+    """The bytes of the text's UTF-8 form (Xue et al. 2022): byte b is the id b + 4, and nothing is unknown."""
+
+    vocab_size = _NUM_SPECIALS + 256
+
+    def encode(self, text: str) -> list[int]:
+        return [byte + _NUM_SPECIALS for byte in text.encode("utf-8")]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return bytes(i - _NUM_SPECIALS for i in ids if i >= _NUM_SPECIALS).decode("utf-8", errors="replace")
+
+    def encode_tf(self, text: tf.Tensor) -> tf.RaggedTensor:
+        raw = tf.strings.bytes_split(text)
+        return tf.ragged.map_flat_values(
+            lambda s: tf.cast(tf.reshape(tf.io.decode_raw(s, tf.uint8), [-1]), tf.int32) + _NUM_SPECIALS, raw)
+
+    def decode_tf(self, ids: tf.RaggedTensor) -> tf.Tensor:
+        kept = tf.ragged.boolean_mask(ids, ids >= _NUM_SPECIALS)
+        table = tf.constant([bytes([b]) for b in range(256)])
+        pieces = tf.ragged.map_flat_values(lambda i: tf.gather(table, i - _NUM_SPECIALS), kept)
+        joined = tf.strings.reduce_join(pieces, axis=-1)
+        return tf.strings.unicode_transcode(joined, "UTF-8", "UTF-8", errors="replace")
+
+    def piece(self, token_id: int) -> str:
+        return _SPECIALS.get(token_id) or f"<0x{token_id - _NUM_SPECIALS:02X}>"
+
+    def save(self, folder: pathlib.Path) -> None:
+        _save(folder, {"kind": "byte"})
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(b"byte").hexdigest()
+
+
+class _ListTokenizer:
+    """Ids by place in a list of symbols; what is not in the list is UNK. Subclasses split and join."""
+
+    kind: str
+
+    def __init__(self, symbols: Sequence[str]):
+        self._symbols = list(symbols)
+        self._ids = {symbol: i for i, symbol in enumerate(symbols, _NUM_SPECIALS)}
+        self.vocab_size = _NUM_SPECIALS + len(self._symbols)
+        self._table: tf.lookup.StaticHashTable | None = None
+
+    @classmethod
+    def train(cls, sentences: Iterable[str], vocab_size: int) -> "_ListTokenizer":
+        """The `vocab_size` - 4 most frequent symbols; ties go to the smaller one."""
+        counts = Counter(symbol for sentence in sentences for symbol in cls.split(sentence))
+        ranked = sorted(counts, key=lambda symbol: (-counts[symbol], symbol))
+        return cls(ranked[:vocab_size - _NUM_SPECIALS])
+
+    @staticmethod
+    def split(text: str) -> list[str]:
+        raise NotImplementedError
+
+    @staticmethod
+    def split_tf(text: tf.Tensor) -> tf.RaggedTensor:
+        raise NotImplementedError
+
+    separator: str
+
+    def encode(self, text: str) -> list[int]:
+        return [self._ids.get(symbol, UNK_ID) for symbol in self.split(text)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.separator.join(_UNK_SURFACE if i == UNK_ID else self._symbols[i - _NUM_SPECIALS]
+                                   for i in ids if i == UNK_ID or i >= _NUM_SPECIALS)
+
+    def encode_tf(self, text: tf.Tensor) -> tf.RaggedTensor:
+        if self._table is None:
+            with tf.init_scope():
+                self._table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(
+                    tf.constant(self._symbols, tf.string), tf.range(_NUM_SPECIALS, self.vocab_size)), UNK_ID)
+        return tf.ragged.map_flat_values(self._table.lookup, self.split_tf(text))
+
+    def decode_tf(self, ids: tf.RaggedTensor) -> tf.Tensor:
+        surfaces = tf.constant(["", _UNK_SURFACE, "", "", *self._symbols])
+        pieces = tf.ragged.map_flat_values(lambda i: tf.gather(surfaces, i), _without_specials(ids))
+        return tf.strings.reduce_join(pieces, axis=-1, separator=self.separator)
+
+    def piece(self, token_id: int) -> str:
+        return _SPECIALS.get(token_id) or self._symbols[token_id - _NUM_SPECIALS]
+
+    def save(self, folder: pathlib.Path) -> None:
+        _save(folder, {"kind": self.kind, "symbols": self._symbols})
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(json.dumps([self.kind, self._symbols]).encode()).hexdigest()
+
+
+class CharacterTokenizer(_ListTokenizer):
+    """Unicode code points, spaces included."""
+
+    kind = "char"
+    separator = ""
+
+    @staticmethod
+    def split(text: str) -> list[str]:
+        return list(text)
+
+    @staticmethod
+    def split_tf(text: tf.Tensor) -> tf.RaggedTensor:
+        return tf.strings.unicode_split(text, "UTF-8")
+
+
+class WordTokenizer(_ListTokenizer):
+    """Words between ASCII white space. The training log reports the share of words that are not in the list."""
+
+    kind = "word"
+    separator = " "
+
+    @staticmethod
+    def split(text: str) -> list[str]:
+        return [word.decode("utf-8") for word in text.encode("utf-8").split()]  # bytes split at ASCII space, as TF does
+
+    @staticmethod
+    def split_tf(text: tf.Tensor) -> tf.RaggedTensor:
+        return tf.strings.split(text)
+
+
+_LIST_TOKENIZERS: dict[str, type[_ListTokenizer]] = {"char": CharacterTokenizer, "word": WordTokenizer}
+
+
+def train_tokenizer(kind: str, sentences: Iterable[str], vocab_size: int, *, character_coverage: float = 1.0,
+                    byte_fallback: bool = True, normalization: str = "identity") -> Tokenizer:
+    """Trains a tokenizer of `kind`: unigram, bpe, char, word, or byte (which needs no training).
+
+    Raises:
+        UserError: the text cannot give such a vocabulary.
+    """
+    if kind == "byte":
+        return ByteTokenizer()
+    if kind in _LIST_TOKENIZERS:
+        return _LIST_TOKENIZERS[kind].train(sentences, vocab_size)
+    return SentencePieceTokenizer.train(sentences, vocab_size, kind, character_coverage=character_coverage,
+                                        byte_fallback=byte_fallback, normalization=normalization)
+
+
+def load_tokenizer(folder: pathlib.Path) -> Tokenizer:
+    """Reads what a tokenizer's `save` wrote.
+
+    Raises:
+        UserError: `folder` holds no tokenizer.
+    """
+    try:
+        card = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        kind = card["kind"]
+        if kind == "byte":
+            return ByteTokenizer()
+        if kind in _LIST_TOKENIZERS:
+            return _LIST_TOKENIZERS[kind](card["symbols"])
+        return SentencePieceTokenizer((folder / "sentencepiece.model").read_bytes())
+    except (OSError, KeyError, json.JSONDecodeError) as error:
+        raise UserError(f"{folder} holds no complete tokenizer ({error}); restore the run directory") from error
+
+
+def unknown_rate(tokenizer: Tokenizer, sentences: Iterable[str]) -> float:
+    """The share of ids of `sentences` that are UNK."""
+    ids = [i for sentence in sentences for i in tokenizer.encode(sentence)]
+    return ids.count(UNK_ID) / max(len(ids), 1)
+
+
+def _without_specials(ids: tf.RaggedTensor) -> tf.RaggedTensor:
+    return tf.ragged.boolean_mask(ids, (ids == UNK_ID) | (ids >= _NUM_SPECIALS))
+
+
+def _save(folder: pathlib.Path, card: dict) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer.json").write_text(json.dumps(card, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")

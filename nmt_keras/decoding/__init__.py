@@ -1,0 +1,1 @@
+"""Search over a step function; imports no model and no configuration."""

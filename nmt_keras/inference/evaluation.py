@@ -1,0 +1,40 @@
+"""Scores of text: BLEU, chrF and TER by sacreBLEU, with their signatures."""
+
+from collections.abc import Sequence
+
+from sacrebleu.metrics import BLEU, CHRF, TER
+
+from nmt_keras.errors import UserError
+
+_BLEU_TOKENIZERS = {"zh": "zh", "ja": "ja-mecab", "ko": "ko-mecab"}
+
+
+def bleu_metric(target_language: str) -> BLEU:
+    """sacreBLEU's BLEU with the tokenizer for the language (zh, ja-mecab, ko-mecab, else 13a).
+
+    Raises:
+        UserError: the tokenizer needs a package that is not installed.
+    """
+    language = target_language.partition("-")[0].partition("_")[0].lower()
+    try:
+        return BLEU(tokenize=_BLEU_TOKENIZERS.get(language, "13a"))
+    except (ImportError, RuntimeError) as error:
+        raise UserError(f"BLEU for {target_language!r} needs sacreBLEU's {language} tokenizer: "
+                        f"pip install 'nmt_keras[{language}]'") from error
+
+
+def score_text(hypotheses: Sequence[str], references: Sequence[str], target_language: str) -> dict[str, float | str]:
+    """Corpus BLEU, chrF and TER of detokenized text, each with its signature, in the order of the run's JSON.
+
+    Raises:
+        UserError: the counts differ.
+    """
+    if len(hypotheses) != len(references):
+        raise UserError(f"There are {len(hypotheses):,} hypotheses for {len(references):,} references; they must be "
+                        "aligned line by line")
+    scores: dict[str, float | str] = {}
+    for name, metric in (("bleu", bleu_metric(target_language)), ("chrf", CHRF()),
+                         ("ter", TER(asian_support=target_language[:2] in _BLEU_TOKENIZERS))):
+        scores[name] = metric.corpus_score(hypotheses, [references]).score
+        scores[name + "_signature"] = str(metric.get_signature())
+    return scores

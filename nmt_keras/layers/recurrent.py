@@ -1,0 +1,258 @@
+"""Recurrence: h_t = f(h_{t-1}, x_t) for a whole sequence, or one step.
+
+A cell is an element-wise function of two projections, W x_t + b and U h_{t-1} + b', and its previous states. What is
+shared by all cells is done once here: the input projection of all positions is one product before the loop, and in the
+backward pass the gradient of U is one product over all positions after the loop, instead of a sum of T small ones.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from nmt_keras.layers import dense
+from nmt_keras.layers.base import Layer
+from nmt_keras.layers.dropout import dropout, dropout_mask, fold_in
+
+States = tuple[tf.Tensor, ...]
+
+
+class Cell(NamedTuple):
+    """A recurrent cell.
+
+    Attributes:
+        num_gates: G, so that both projections have width G * units.
+        num_states: of how many tensors [B, U] the state consists; the first is h, the output.
+        update: (input projection [B, G*U], recurrent projection [B, G*U], states) -> new states.
+    """
+
+    num_gates: int
+    num_states: int
+    update: Callable[[tf.Tensor, tf.Tensor, States], States]
+
+
+def _lstm(x: tf.Tensor, h: tf.Tensor, states: States) -> States:
+    """Hochreiter and Schmidhuber 1997 with the forget gate of Gers et al. 2000; gates i, f, o, g."""
+    units = states[1].shape[-1]
+    gates = x + h
+    i, f, o = tf.split(tf.sigmoid(gates[..., :3 * units]), 3, axis=-1)
+    c = f * states[1] + i * tf.tanh(gates[..., 3 * units:])
+    return o * tf.tanh(c), c
+
+
+def _gru(x: tf.Tensor, h: tf.Tensor, states: States) -> States:
+    """Cho et al. 2014, with the reset gate after the product as cuDNN has it; gates z, r, n."""
+    xz, xr, xn = tf.split(x, 3, axis=-1)
+    hz, hr, hn = tf.split(h, 3, axis=-1)
+    z = tf.sigmoid(xz + hz)
+    n = tf.tanh(xn + tf.sigmoid(xr + hr) * hn)
+    return (z * states[0] + (1.0 - z) * n,)
+
+
+def _simple(x: tf.Tensor, h: tf.Tensor, states: States) -> States:
+    """Elman 1990: h_t = tanh(W x_t + U h_{t-1} + b)."""
+    del states
+    return (tf.tanh(x + h),)
+
+
+CELLS = {"lstm": Cell(4, 2, _lstm), "gru": Cell(3, 1, _gru), "rnn": Cell(1, 1, _simple)}
+
+
+class RecurrentLayer(Layer):
+    """One recurrent layer in one direction.
+
+    Example:
+        layer = RecurrentLayer("lstm", units=256)
+        outputs, last_states = layer(x, mask)          # a sequence
+        states = layer.step(x[:, 0], states)           # one position
+
+    Args:
+        cell: a key of `CELLS`.
+        units: U.
+        reverse: read each sequence from its last real position to its first.
+        state_dropout_rate: on h_{t-1} where it enters the product, one mask a sentence (Gal and Ghahramani 2016).
+    """
+
+    def __init__(self, cell: str, units: int, reverse: bool = False, state_dropout_rate: float = 0.0,
+                 name: str | None = None):
+        super().__init__(name=name)
+        self.cell = CELLS[cell]
+        self.units = units
+        self.reverse = reverse
+        self.state_dropout_rate = state_dropout_rate
+
+    def build(self, shape) -> None:
+        width = self.cell.num_gates * self.units
+        self.kernel = self.add_weight(shape=(shape[-1], width), initializer="glorot_uniform", name="kernel")
+        self.recurrent_kernel = self.add_weight(shape=(self.units, width), initializer="orthogonal", name="recurrent_kernel")
+        self.bias = self.add_weight(shape=(width,), initializer="zeros", name="bias")
+        # Two biases are one where the projections are added; only the GRU keeps them apart (in its third gate).
+        self.recurrent_bias = None
+        if self.cell.update is _gru:
+            self.recurrent_bias = self.add_weight(shape=(width,), initializer="zeros", name="recurrent_bias")
+        if self.cell.update is _lstm:  # a forget gate that starts open (Jozefowicz et al. 2015)
+            self.bias.assign(tf.repeat([0.0, 1.0, 0.0, 0.0], self.units))
+
+    def zero_states(self, batch_shape) -> States:
+        """States of zeros, each [*batch_shape, U]."""
+        return (tf.zeros(tf.concat([batch_shape, [self.units]], 0)),) * self.cell.num_states
+
+    def call(self, x: tf.Tensor, sequence_mask: tf.Tensor | None = None, initial_states: States | None = None,
+             dropout_seed: tf.Tensor | None = None) -> tuple[tf.Tensor, States]:
+        """Runs over a sequence.
+
+        Args:
+            x: float32 [B, T, I].
+            sequence_mask: bool [B, T], padding on the right; at a padded position the states stay and the output is zero. None
+                where no position is padding, or what comes after the first is of no use.
+            initial_states: before the first position, each [B, U]; zeros if None.
+            dropout_seed: int32 [2], or None at inference.
+
+        Returns:
+            The outputs h_1..h_T, float32 [B, T, U], and the last states, each [B, U].
+        """
+        batch, length = tf.shape(x)[0], tf.shape(x)[1]
+        if initial_states is None:
+            initial_states = self.zero_states([batch])
+        lengths = tf.fill([batch], length) if sequence_mask is None else tf.reduce_sum(tf.cast(sequence_mask, tf.int32), 1)
+        projected = dense.product(x, self.kernel, self.compute_dtype) + self.bias
+        if self.reverse:
+            projected = tf.reverse_sequence(projected, lengths, seq_axis=1, batch_axis=0)
+        state_mask = dropout_mask([batch, self.units], self.state_dropout_rate, dropout_seed)
+        keep = None if sequence_mask is None else tf.transpose(sequence_mask)[:, :, None]
+        history = self._recurrence(tf.transpose(projected, [1, 0, 2]), keep, initial_states, state_mask)
+        outputs = tf.transpose(history[0], [1, 0, 2])
+        if sequence_mask is not None:
+            outputs *= tf.cast(sequence_mask, tf.float32)[:, :, None]
+        if self.reverse:
+            outputs = tf.reverse_sequence(outputs, lengths, seq_axis=1, batch_axis=0)
+        return tf.ensure_shape(outputs, [*x.shape[:-1], self.units]), tuple(states[-1] for states in history)
+
+    def step(self, x: tf.Tensor, states: States) -> States:
+        """One position without dropout: x [..., I] and states [..., U] to new states; the first is the output."""
+        projected = dense.product(x, self.kernel, self.compute_dtype) + self.bias
+        return self.cell.update(projected, self._recurrent_projection(states[0]), states)
+
+    def _recurrent_projection(self, h: tf.Tensor) -> tf.Tensor:
+        projected = dense.product(h, self.recurrent_kernel, self.compute_dtype)
+        return projected if self.recurrent_bias is None else projected + self.recurrent_bias
+
+    def _recurrence(self, projected: tf.Tensor, keep: tf.Tensor | None, initial: States,
+                    state_mask: tf.Tensor | None) -> States:
+        """Time-major: projected inputs [T, B, G*U] and `keep` [T, B, 1] to every state's history [T, B, U]."""
+        num_states = self.cell.num_states
+        length = tf.shape(projected)[0]
+
+        def update(t, x, h, old):
+            new = self.cell.update(x, h, old)
+            return new if keep is None else tuple(tf.where(keep[t], n, o) for n, o in zip(new, old))
+
+        def drop(h):
+            return h if state_mask is None else h * state_mask
+
+        @tf.custom_gradient
+        def run(projected, kernel, bias, *initial):
+            kernel = tf.cast(kernel, self.compute_dtype)  # once, not in each turn of the loop
+
+            def forward(t, states, history, recurrent):
+                h = dense.product(drop(states[0]), kernel, self.compute_dtype) + bias
+                states = update(t, projected[t], h, states)
+                history = tuple(array.write(t, state) for array, state in zip(history, states))
+                return t + 1, states, history, recurrent.write(t, h)
+
+            arrays = tuple(tf.TensorArray(tf.float32, length, element_shape=s.shape) for s in initial)
+            recurrent = tf.TensorArray(tf.float32, length, element_shape=projected.shape[1:])
+            _, _, arrays, recurrent = tf.while_loop(
+                lambda t, *_: t < length, forward, (0, tuple(initial), arrays, recurrent), maximum_iterations=length)
+            history = tuple(array.stack() for array in arrays)
+            recurrent = recurrent.stack()
+
+            def gradient(*upstream):
+                transposed = tf.transpose(kernel)
+                before = tuple(tf.concat([first[None], states[:-1]], 0) for first, states in zip(initial, history))
+
+                def backward(t, carried, d_projected, d_recurrent):
+                    carried = tuple(c + u[t] for c, u in zip(carried, upstream))
+                    x, h, old = projected[t], recurrent[t], tuple(states[t] for states in before)
+                    with tf.GradientTape(watch_accessed_variables=False) as tape:
+                        tape.watch((x, h, old))
+                        new = update(t, x, h, old)
+                    d_x, d_h, d_old = tape.gradient(new, (x, h, old), output_gradients=carried,
+                                                    unconnected_gradients="zero")
+                    through = drop(dense.product(d_h, transposed, self.compute_dtype))
+                    carried = (d_old[0] + through, *d_old[1:])
+                    return t - 1, carried, d_projected.write(t, d_x), d_recurrent.write(t, d_h)
+
+                grown = [tf.TensorArray(tf.float32, length, element_shape=projected.shape[1:]) for _ in range(2)]
+                _, d_initial, d_projected, d_recurrent = tf.while_loop(
+                    lambda t, *_: t >= 0, backward,
+                    (length - 1, tuple(tf.zeros_like(s) for s in initial), *grown), maximum_iterations=length)
+                d_recurrent = tf.reshape(d_recurrent.stack(), [-1, projected.shape[-1]])
+                inputs = tf.reshape(drop(before[0]), [-1, self.units])
+                d_kernel = tf.cast(tf.matmul(tf.cast(inputs, self.compute_dtype), tf.cast(d_recurrent, self.compute_dtype),
+                                             transpose_a=True), tf.float32)
+                return (d_projected.stack(), d_kernel, tf.reduce_sum(d_recurrent, 0), *d_initial)
+
+            return history, gradient
+
+        bias = tf.zeros([projected.shape[-1]]) if self.recurrent_bias is None else tf.convert_to_tensor(self.recurrent_bias)
+        history = run(projected, tf.convert_to_tensor(self.recurrent_kernel), bias, *initial)
+        return tuple(tf.ensure_shape(states, [None, None, self.units]) for states in history[:num_states])
+
+
+class RecurrentStack(Layer):
+    """Recurrent layers on top of each other, each in one or both directions, with residuals and dropout.
+
+    Args:
+        cell: a key of `CELLS`.
+        num_layers: how many.
+        units: width of each layer's output; with `bidirectional`, half of it a direction.
+        bidirectional: every layer reads both ways (Schuster and Paliwal 1997), outputs concatenated.
+        residual: add a layer's input to its output, where the widths are equal (He et al. 2016).
+        state_dropout_rate: see `RecurrentLayer`.
+        output_dropout_rate: on each layer's output.
+    """
+
+    def __init__(self, cell: str, num_layers: int, units: int, bidirectional: bool = False, residual: bool = False,
+                 state_dropout_rate: float = 0.0, output_dropout_rate: float = 0.0, name: str | None = None):
+        super().__init__(name=name)
+        self.residual = residual
+        self.output_dropout_rate = output_dropout_rate
+        directions = ("forward", "backward") if bidirectional else ("forward",)
+        self.layers = [[RecurrentLayer(cell, units // len(directions), d == "backward", state_dropout_rate, name=f"{d}_{n}")
+                        for d in directions] for n in range(num_layers)]
+
+    def build(self, shape) -> None:
+        for directions in self.layers:
+            for layer in directions:
+                layer.build(shape)
+            shape = (*shape[:-1], sum(layer.units for layer in directions))
+
+    def call(self, x: tf.Tensor, sequence_mask: tf.Tensor | None = None, initial_states: tuple[States, ...] | None = None,
+             dropout_seed: tf.Tensor | None = None) -> tuple[tf.Tensor, tuple[States, ...]]:
+        """float32 [B, T, I] to [B, T, units] and the last states of each layer, each [B, units].
+
+        `initial_states` (one-directional stacks only) are those of each layer before the first position.
+        """
+        last = []
+        for number, directions in enumerate(self.layers):
+            seeds = [fold_in(dropout_seed, 4 * number + i) for i in range(3)]
+            first = None if initial_states is None else initial_states[number]
+            runs = [layer(x, sequence_mask=sequence_mask, initial_states=first, dropout_seed=seed)
+                    for layer, seed in zip(directions, seeds)]
+            last.append(tuple(tf.concat(states, -1) for states in zip(*(states for _, states in runs))))
+            x = self._combine(x, tf.concat([outputs for outputs, _ in runs], -1), seeds[2])
+        return x, tuple(last)
+
+    def step(self, x: tf.Tensor, states: tuple[States, ...]) -> tuple[tf.Tensor, tuple[States, ...]]:
+        """One position of a one-directional stack, without dropout: x [..., I] to [..., units] and new states."""
+        result = []
+        for (layer,), old in zip(self.layers, states):
+            new = layer.step(x, old)
+            result.append(new)
+            x = self._combine(x, new[0], None)
+        return x, tuple(result)
+
+    def _combine(self, x: tf.Tensor, outputs: tf.Tensor, dropout_seed: tf.Tensor | None) -> tf.Tensor:
+        outputs = dropout(outputs, self.output_dropout_rate, dropout_seed)
+        return x + outputs if self.residual and x.shape[-1] == outputs.shape[-1] else outputs

@@ -1,0 +1,42 @@
+"""Encoders: an embedded source sentence to the states h_1..h_S.
+
+An encoder is a Keras layer `call(embedded [B,S,D], source_mask [B,S], dropout_seed) -> EncoderOutput`. What stands at padded
+positions never changes what stands at real ones. (The name `mask` is Keras's own: it fills such an argument by itself.)
+"""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from nmt_keras.config import ModelConfig
+from nmt_keras.layers.base import Layer
+from nmt_keras.layers.dropout import dropout, fold_in
+from nmt_keras.layers.recurrent import RecurrentStack, States
+
+
+class EncoderOutput(NamedTuple):
+    """What an encoder knows of a batch of sentences."""
+
+    states: tf.Tensor  # float32 [B, S, D], h_1..h_S; zero at padding
+    embedded: tf.Tensor  # float32 [B, S, D], the embedded source
+    mask: tf.Tensor  # bool [B, S]
+    last_states: tuple[States, ...]  # of each layer, float32 [B, D] each: what a decoder may start from
+
+
+class RNNEncoder(Layer):
+    """h_t = f(h_{t-1}, x_t), in one or both directions, one layer or several (Bahdanau et al. 2015, 3.2)."""
+
+    def __init__(self, config: ModelConfig, name: str | None = None):
+        super().__init__(name=name)
+        self.input_dropout_rate = config.input_dropout_rate
+        self.stack = RecurrentStack(config.cell, config.num_encoder_layers, config.d_model, config.bidirectional,
+                                    config.residual, config.state_dropout_rate, config.output_dropout_rate, name="stack")
+
+    def build(self, shape) -> None:
+        self.stack.build(shape)
+
+    def call(self, embedded: tf.Tensor, source_mask: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> EncoderOutput:
+        """Embedded source, float32 [B, S, D], and its mask, bool [B, S], to the states."""
+        x = dropout(embedded, self.input_dropout_rate, fold_in(dropout_seed, 0))
+        states, last = self.stack(x, sequence_mask=source_mask, dropout_seed=fold_in(dropout_seed, 1))
+        return EncoderOutput(states, embedded, source_mask, last)

@@ -1,0 +1,100 @@
+"""The model: embedding, encoder, decoder, output projection."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from nmt_keras.config import ModelConfig
+from nmt_keras.errors import UserError
+from nmt_keras.layers.embeddings import OutputProjection, TokenEmbedding
+from nmt_keras.layers.masks import padding_mask
+from nmt_keras.models import registry
+
+
+class Seq2Seq(keras.Model):
+    """p(y_t | y_<t, x) for target ids y and source ids x.
+
+    Example:
+        model = build_seq2seq(ModelConfig(d_model=64), source_vocab_size=1000, target_vocab_size=1200)
+        hidden, attention_weights = model(source_ids, target_input_ids)
+        logits = model.project(hidden)
+
+    Args:
+        config: of the network.
+        source_vocab_size: ids of the source.
+        target_vocab_size: V, ids of the target.
+
+    Raises:
+        UserError: the configuration names an unknown component, or shares tables of different sizes.
+    """
+
+    def __init__(self, config: ModelConfig, source_vocab_size: int, target_vocab_size: int):
+        super().__init__(name="seq2seq")
+        for name, table in (("encoder", registry.ENCODERS), ("decoder", registry.DECODERS),
+                            ("attention", registry.ATTENTIONS)):
+            if getattr(config, name) not in table:
+                raise UserError(f"`model.{name}` must be one of {', '.join(table)}. Received: {getattr(config, name)!r}")
+        if config.share_embeddings and source_vocab_size != target_vocab_size:
+            raise UserError("`model.share_embeddings` needs one vocabulary for both sides. Received: "
+                            f"{source_vocab_size} source ids and {target_vocab_size} target ids")
+        self.config = config
+        self.target_vocab_size = target_vocab_size
+        self.target_embedding = TokenEmbedding(target_vocab_size, config.d_model, name="target_embedding")
+        self.source_embedding = self.target_embedding if config.share_embeddings else TokenEmbedding(
+            source_vocab_size, config.d_model, name="source_embedding")
+        attention = registry.ATTENTIONS[config.attention](config.d_model, name="attention")
+        self.encoder = registry.ENCODERS[config.encoder](config, name="encoder")
+        self.decoder = registry.DECODERS[config.decoder](config, attention, name="decoder")
+        self.output_projection = OutputProjection(
+            target_vocab_size, self.target_embedding if config.tie_output else None, name="output_projection")
+
+    def build(self, *_) -> None:
+        """Makes all weights; no input is needed, since every width is in the configuration."""
+        shape = (None, None, self.config.d_model)
+        for layer in (self.source_embedding, self.target_embedding, self.encoder, self.decoder, self.output_projection):
+            if not layer.built:
+                layer.build(shape)
+        self.built = True
+
+    def prepare(self, source_ids: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> Any:
+        """Encodes source ids, int32 [B, S], into the decoder's memory."""
+        output = self.encoder(self.source_embedding(source_ids), padding_mask(source_ids), dropout_seed)
+        return self.decoder.prepare(output)
+
+    def call(self, source_ids: tf.Tensor, target_input_ids: tf.Tensor,
+             dropout_seed: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+        """Teacher forcing.
+
+        Args:
+            source_ids: int32 [B, S].
+            target_input_ids: int32 [B, T], starts with BOS.
+            dropout_seed: int32 [2], or None for no dropout.
+
+        Returns:
+            Hidden states, float32 [B, T, D], for `project`, and attention weights, float32 [B, T, S].
+        """
+        encoder_seed, decoder_seed = (None, None) if dropout_seed is None else tf.unstack(
+            tf.random.experimental.stateless_split(dropout_seed, 2))
+        memory = self.prepare(source_ids, encoder_seed)
+        return self.decoder(self.target_embedding(target_input_ids), memory, decoder_seed)
+
+    def project(self, hidden: tf.Tensor) -> tf.Tensor:
+        """Hidden states, float32 [..., D], to logits, float32 [..., V]."""
+        return self.output_projection(hidden)
+
+    def init_state(self, memory: Any) -> Any:
+        """The decoder's state before BOS, every leaf [B, 1, ...]."""
+        return self.decoder.init_state(memory)
+
+    def step(self, ids: tf.Tensor, position: tf.Tensor, state: Any, memory: Any) -> tuple[tf.Tensor, tf.Tensor, Any]:
+        """One position of a search: ids [B, Q] to logits [B, Q, V], attention weights [B, Q, S] and the new state."""
+        hidden, weights, state = self.decoder.step(self.target_embedding(ids), position, state, memory)
+        return self.project(hidden), weights, state
+
+
+def build_seq2seq(config: ModelConfig, source_vocab_size: int, target_vocab_size: int) -> Seq2Seq:
+    """A `Seq2Seq` with all its weights made, ready to restore or to train. Arguments and errors as `Seq2Seq`."""
+    model = Seq2Seq(config, source_vocab_size, target_vocab_size)
+    model.build()
+    return model

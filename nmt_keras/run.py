@@ -1,0 +1,251 @@
+"""A run directory: what training leaves and every later job starts from.
+
+    config.json  tokenizer/  data_card.json  checkpoints/  summaries/  metrics.jsonl  run_card.json
+"""
+
+import dataclasses
+import itertools
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from nmt_keras.config import DataConfig, ExperimentConfig
+from nmt_keras.data import corpus as corpora
+from nmt_keras.data.corpus import ParallelCorpus, TextFile, write_atomically
+from nmt_keras.data.tokenizer import SentencePieceTokenizer, Tokenizer, load_tokenizer, train_tokenizer
+from nmt_keras.errors import UserError
+from nmt_keras.inference.translator import Sampling, Translator
+from nmt_keras.models.seq2seq import Seq2Seq, build_seq2seq
+from nmt_keras.training.checkpoints import Checkpoints
+
+# What may differ when a run goes on: how long it trains, and what is only reported or searched.
+_FREE_FIELDS = ("training.max_steps", "training.log_every", "training.evaluate_every", "training.checkpoint_every",
+                "training.keep_checkpoints", "training.patience", "training.dev_sentences", "training.dev_beam_size",
+                "data.data_dir", "data.cache_dir", "decoding")
+_SAMPLED_LINES = 10_000
+
+Report = Callable[[str], None]
+
+
+class Tokenizers(NamedTuple):
+    """Of both sides; one object twice where the vocabulary is joint."""
+
+    source: Tokenizer
+    target: Tokenizer
+
+
+class Run(NamedTuple):
+    """A trained model and all that belongs to it."""
+
+    config: ExperimentConfig
+    tokenizers: Tokenizers
+    model: Seq2Seq
+    step: int
+
+    def translator(self, sampling: Sampling | None = None) -> Translator:
+        """A translator with the configuration's search."""
+        return Translator(self.model, *self.tokenizers, self.config.decoding, sampling)
+
+
+def checkpoints_of(run_dir: pathlib.Path) -> pathlib.Path:
+    """The folder of a run's checkpoints."""
+    return run_dir / "checkpoints"
+
+
+def read_config(run_dir: pathlib.Path) -> ExperimentConfig:
+    """The configuration a run was trained with.
+
+    Raises:
+        UserError: `run_dir` is no run directory, or its configuration is broken.
+    """
+    try:
+        return ExperimentConfig.from_json((run_dir / "config.json").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{run_dir} is no run directory: it has no readable config.json; give the --run_dir of a "
+                        "training job") from error
+
+
+def load_run(run_dir: pathlib.Path, checkpoint: str = "best", report: Report = lambda line: None) -> Run:
+    """Loads a trained model.
+
+    Args:
+        run_dir: of a training job.
+        checkpoint: `best`, `latest` or a step.
+        report: takes a line for the user.
+
+    Raises:
+        UserError: the directory is not a run's, or has no such checkpoint.
+    """
+    config = read_config(run_dir)
+    tokenizers = load_tokenizers(run_dir)
+    model = build_seq2seq(config.model, tokenizers.source.vocab_size, tokenizers.target.vocab_size)
+    if checkpoint not in ("best", "latest") and not checkpoint.isdigit():
+        raise UserError(f"`checkpoint` must be best, latest or a step. Received: {checkpoint!r}")
+    manifest = Checkpoints(checkpoints_of(run_dir), report=report).restore(
+        tf.train.Checkpoint(model=model), checkpoint, partial=True)
+    if manifest is None:
+        raise UserError(f"{run_dir} has no checkpoint yet; train it first")
+    report(f"checkpoint: {checkpoint}, step {manifest['step']:,} of {run_dir}")
+    return Run(config, tokenizers, model, manifest["step"])
+
+
+def open_run_dir(run_dir: pathlib.Path, config: ExperimentConfig) -> None:
+    """Makes a run directory with its `config.json`, or checks that an existing one is of the same experiment.
+
+    Raises:
+        UserError: it belongs to another configuration, with the difference; nothing is written.
+    """
+    path = run_dir / "config.json"
+    if path.exists():
+        differences = _differences(read_config(run_dir), config)
+        if differences:
+            raise UserError(f"{run_dir} belongs to another configuration: {'; '.join(differences)}; give the same "
+                            "values, or another --run_dir")
+    elif run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+        raise UserError(f"{run_dir} exists and is no run directory; give a new or empty --run_dir")
+    write_atomically(path, lambda out: _write(out, config.to_json()))
+
+
+def _differences(old: ExperimentConfig, new: ExperimentConfig) -> list[str]:
+    differences = []
+    for section in dataclasses.fields(ExperimentConfig):
+        before, after = (dataclasses.asdict(getattr(c, section.name)) for c in (old, new))
+        for name, value in before.items():
+            free = section.name in _FREE_FIELDS or f"{section.name}.{name}" in _FREE_FIELDS
+            if not free and value != after[name]:
+                differences.append(f"{section.name}.{name} was {value!r}, now {after[name]!r}")
+    return differences
+
+
+def open_corpus(data: DataConfig, sources: Sequence[str], targets: Sequence[str], report: Report) -> ParallelCorpus:
+    """Opens aligned text and reports its oddities.
+
+    Raises:
+        UserError: a file cannot be read, or two files are not aligned.
+    """
+    def path_of(name: str) -> str:
+        return name if name.startswith("tfds:") else os.path.join(data.data_dir, name)
+
+    cache_dir = data.cache_dir or corpora.default_cache_dir()
+    sides: list[list[TextFile]] = []
+    for names, language in ((sources, data.source_language), (targets, data.target_language)):
+        sides.append([corpora.open_text(path_of(name), cache_dir, language, data.data_dir or None) for name in names])
+    for text in itertools.chain(*sides):
+        for finding in text.findings:
+            report(f"{text.path}: {finding}")
+    return ParallelCorpus(*sides)
+
+
+def write_data_card(run_dir: pathlib.Path, train: ParallelCorpus, dev: ParallelCorpus) -> None:
+    """Writes `data_card.json`: each file with its lines, SHA-256 and oddities.
+
+    Raises:
+        UserError: an earlier card shows other content; nothing is written.
+    """
+    card = {name: [{"path": text.path, "lines": len(text), "sha256": text.sha256, "findings": list(map(str, text.findings))}
+                   for text in (*corpus.sources, *corpus.targets)] for name, corpus in (("train", train), ("dev", dev))}
+    path = run_dir / "data_card.json"
+    if path.exists():
+        old = json.loads(path.read_text(encoding="utf-8"))
+        for name, files in card.items():
+            for before, now in itertools.zip_longest(old[name], files):
+                if before is None or now is None or before["sha256"] != now["sha256"]:
+                    raise UserError(f"{run_dir} was trained on other {name} text: {(now or before)['path']} has changed; "
+                                    "restore the file, or give another --run_dir")
+    write_atomically(path, lambda out: _write(out, json.dumps(card, indent=2, ensure_ascii=False) + "\n"))
+
+
+def prepare_tokenizers(run_dir: pathlib.Path, data: DataConfig, corpus: ParallelCorpus, report: Report) -> Tokenizers:
+    """Loads a run's tokenizers; makes them if it has none, from the user's models or by training on `corpus`.
+
+    Raises:
+        UserError: a model cannot be read, or the text cannot fill the vocabulary.
+    """
+    folder = run_dir / "tokenizer"
+    if not folder.exists():
+        if data.source_tokenizer_model:
+            paths = [data.source_tokenizer_model, data.target_tokenizer_model]
+            source, target = (SentencePieceTokenizer(_read_model(path)) for path in paths)
+            if data.joint_vocabulary and source.sha256 != target.sha256:
+                raise UserError("`data.joint_vocabulary` needs one SentencePiece model for both sides. Received: "
+                                f"{paths[0]} and {paths[1]}; give the same, or set data.joint_vocabulary=False")
+            made: dict[str, Tokenizer] = {"joint": source} if data.joint_vocabulary else {"source": source, "target": target}
+        else:
+            made = _train_tokenizers(data, corpus, report)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = pathlib.Path(tempfile.mkdtemp(dir=run_dir, prefix=".tokenizer-"))
+        for name, tokenizer in made.items():
+            tokenizer.save(temporary / name)
+        try:
+            temporary.rename(folder)
+        except OSError:  # another worker was first, with the same
+            shutil.rmtree(temporary)
+    return load_tokenizers(run_dir)
+
+
+def load_tokenizers(run_dir: pathlib.Path) -> Tokenizers:
+    """Reads a run's tokenizers.
+
+    Raises:
+        UserError: there are none, or not whole ones.
+    """
+    folder = run_dir / "tokenizer"
+    if (folder / "joint").exists():
+        joint = load_tokenizer(folder / "joint")
+        return Tokenizers(joint, joint)
+    return Tokenizers(load_tokenizer(folder / "source"), load_tokenizer(folder / "target"))
+
+
+def sampled_length_factor(tokenizers: Tokenizers, corpus: ParallelCorpus, alpha: float) -> float:
+    """How much longer sampled segmentations are than best ones, on the first 10,000 pairs; 1 where nothing is sampled."""
+    if not alpha:
+        return 1.0
+    texts = corpus.fetch(tf.range(min(len(corpus), _SAMPLED_LINES)).numpy())
+    sampled = best = 0
+    for tokenizer, lines in zip(tokenizers, texts):
+        if isinstance(tokenizer, SentencePieceTokenizer):
+            sampled += sum(map(len, tokenizer.sample(lines, alpha, seed=1)))
+            best += sum(len(tokenizer.encode(line)) for line in lines)
+    return sampled / max(best, 1)
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes a JSON file of a run through a rename."""
+    write_atomically(path, lambda out: _write(out, json.dumps(value, indent=2, ensure_ascii=False) + "\n"))
+
+
+def _train_tokenizers(data: DataConfig, corpus: ParallelCorpus, report: Report) -> dict[str, Tokenizer]:
+    sides = {"source": [corpus.sources], "target": [corpus.targets]}
+    if data.joint_vocabulary:
+        sides = {"joint": [corpus.sources, corpus.targets]}
+    made = {}
+    for name, files in sides.items():
+        size = data.target_vocab_size if name == "target" else data.source_vocab_size
+        made[name] = train_tokenizer(
+            data.tokenizer, _lines(list(itertools.chain(*files))), size, character_coverage=data.character_coverage,
+            byte_fallback=data.byte_fallback, normalization=data.normalization)
+        report(f"tokenizer: {name} {data.tokenizer} with {made[name].vocab_size:,} ids")
+    return made
+
+
+def _lines(files: Sequence[TextFile]) -> Iterator[str]:
+    for text in files:
+        for start in range(0, len(text), 10_000):
+            yield from text.lines(range(start, min(start + 10_000, len(text))))
+
+
+def _read_model(path: str) -> bytes:
+    try:
+        return pathlib.Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"Cannot read the SentencePiece model {path}: {error.strerror}; check the path") from error
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")

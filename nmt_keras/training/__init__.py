@@ -1,0 +1,1 @@
+"""Losses, schedules, checkpoints, summaries and the training loop."""

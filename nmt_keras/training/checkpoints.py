@@ -1,0 +1,184 @@
+"""Checkpoints that are whole or absent.
+
+`checkpoints/step-00000500/` holds TensorFlow's checkpoint files and `manifest.json` with the size and SHA-256 of each,
+the step, and the trainer's book-keeping. It is written under a temporary name, flushed to the disk and renamed, so a
+killed job or a full disk leaves the earlier ones as they were. What does not match its manifest is not used.
+`checkpoints/best.json` names the best step so far; that one is never deleted.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from nmt_keras.data.corpus import write_atomically
+from nmt_keras.errors import UserError
+
+FORMAT = 1
+_MANIFEST = "manifest.json"
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        folder: `checkpoints/` of a run directory.
+        keep: how many of the latest are kept, beside the best.
+        is_chief: in a job of several workers all must call `save` (it is a collective), and the chief's files stay.
+        report: takes a line for the user.
+    """
+
+    def __init__(self, folder: pathlib.Path, keep: int = 3, is_chief: bool = True,
+                 report: Callable[[str], None] = lambda line: None):
+        self.folder = folder
+        self.keep = keep
+        self._is_chief = is_chief
+        self._report = report
+
+    def save(self, step: int, objects: tf.train.Checkpoint, state: dict[str, Any]) -> None:
+        """Writes the checkpoint of `step`, unless it exists, and deletes what is over `keep`.
+
+        Args:
+            step: the number of batches consumed.
+            objects: what is tracked.
+            state: JSON values that `restore` gives back.
+
+        Raises:
+            UserError: the disk is full or the folder cannot be written; earlier checkpoints are intact.
+        """
+        final = self.folder / f"step-{step:08d}"
+        temporary = self.folder / f".tmp-{step:08d}-{os.getpid()}"
+        if final.exists() and self._is_chief:
+            return
+        try:
+            temporary.mkdir(parents=True, exist_ok=True)
+            objects.write(str(temporary / "variables"))
+            files = {path.name: _fingerprint(path) for path in sorted(temporary.iterdir())}
+            manifest = {"format": FORMAT, "step": step, "files": files, "state": state}
+            _write_json(temporary / _MANIFEST, manifest)
+            for path in temporary.iterdir():
+                _flush(path)
+            _flush(temporary)
+            if self._is_chief:
+                temporary.rename(final)
+                _flush(self.folder)
+                self._delete_old()
+        except (OSError, tf.errors.OpError) as error:
+            reason = str(error).split("\n")[0]
+            raise UserError(f"Cannot write the checkpoint of step {step} to {self.folder}: {reason}; earlier ones are "
+                            "intact, free the disk and run the same command again") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def restore(self, objects: tf.train.Checkpoint, which: str = "latest",
+                partial: bool = False) -> dict[str, Any] | None:
+        """Reads a checkpoint into `objects`.
+
+        Args:
+            objects: what was saved, already built.
+            which: `latest`, `best` or a step. A corrupt `latest` gives way to the one before, and that is reported.
+            partial: whether the checkpoint may hold more than `objects`.
+
+        Returns:
+            The manifest, or None where `which` is `latest` and there is no checkpoint.
+
+        Raises:
+            UserError: there is no such checkpoint, it is corrupt, or it belongs to another model.
+        """
+        if which == "latest":
+            steps = self.steps()
+            for step in reversed(steps):
+                manifest, problem = self._verify(step)
+                if manifest is not None:
+                    self._read(step, objects, partial)
+                    return manifest
+                self._report(f"checkpoint of step {step} is not used: {problem}")
+            if steps:
+                raise UserError(f"No checkpoint in {self.folder} is intact; start again in a new run directory")
+            return None
+        step = self.best_step() if which == "best" else int(which)
+        manifest, problem = self._verify(step)
+        if manifest is None:
+            raise UserError(f"The checkpoint of step {step} in {self.folder} cannot be used: {problem}; there are: "
+                            f"{', '.join(map(str, self.steps())) or 'none'}")
+        self._read(step, objects, partial)
+        return manifest
+
+    def mark_best(self, step: int, metric: str, value: float) -> None:
+        """Makes the saved checkpoint of `step` the best one."""
+        if self._is_chief:
+            write_atomically(self.folder / "best.json", lambda path: _write_json(
+                path, {"step": step, "metric": metric, "value": value}))
+            self._delete_old()
+
+    def best_step(self) -> int:
+        """The best step.
+
+        Raises:
+            UserError: none was marked.
+        """
+        try:
+            return json.loads((self.folder / "best.json").read_text(encoding="utf-8"))["step"]
+        except (OSError, KeyError, json.JSONDecodeError) as error:
+            raise UserError(f"{self.folder} has no best checkpoint: the run has not been evaluated yet; train on, or "
+                            "give --checkpoint=latest") from error
+
+    def steps(self) -> list[int]:
+        """The steps of all complete checkpoints, in order."""
+        return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*"))
+
+    def _verify(self, step: int) -> tuple[dict[str, Any] | None, str]:
+        folder = self.folder / f"step-{step:08d}"
+        if not folder.is_dir():
+            return None, "there is none"
+        try:
+            manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+            if manifest["format"] != FORMAT:
+                return None, f"its format is {manifest['format']}, this version reads {FORMAT}"
+            for name, fingerprint in manifest["files"].items():
+                if _fingerprint(folder / name) != fingerprint:
+                    return None, f"{name} does not match its checksum"
+        except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+            return None, f"it is incomplete ({error})"
+        return manifest, ""
+
+    def _read(self, step: int, objects: tf.train.Checkpoint, partial: bool) -> None:
+        try:
+            status = objects.read(str(self.folder / f"step-{step:08d}" / "variables"))
+            status.assert_existing_objects_matched()
+            if not partial:
+                status.assert_consumed()
+            else:
+                status.expect_partial()
+        except (AssertionError, ValueError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise UserError(f"The checkpoint of step {step} in {self.folder} is of another model: {reason}") from error
+
+    def _delete_old(self) -> None:
+        best = self.folder / "best.json"
+        keep = {json.loads(best.read_text(encoding="utf-8"))["step"]} if best.exists() else set()
+        for step in self.steps()[:-self.keep]:
+            if step not in keep:
+                shutil.rmtree(self.folder / f"step-{step:08d}")
+
+
+def _fingerprint(path: pathlib.Path) -> dict[str, Any]:
+    with open(path, "rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _write_json(path: pathlib.Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8", newline="\n")
+
+
+def _flush(path: pathlib.Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,62 @@
+"""Learning rates as functions of the number of updates."""
+
+import math
+
+import keras
+import tensorflow as tf
+
+from nmt_keras.config import TrainingConfig
+
+
+def _constant(update, config: TrainingConfig):
+    return tf.ones_like(update)
+
+
+def _inverse_sqrt(update, config: TrainingConfig):
+    """Linear warm-up to the peak, then peak * sqrt(warmup / update) (Vaswani et al. 2017, eq. 3)."""
+    warmup = float(max(config.warmup_steps, 1))
+    return tf.minimum(update / warmup, tf.sqrt(warmup / update))
+
+
+def _cosine(update, config: TrainingConfig):
+    """Linear warm-up to the peak, then half a cosine down to zero at `max_steps` (Loshchilov and Hutter 2017)."""
+    warmup = float(config.warmup_steps)
+    done = tf.clip_by_value((update - warmup) / max(config.max_steps - warmup, 1.0), 0.0, 1.0)
+    return tf.minimum(update / max(warmup, 1.0), 0.5 * (1.0 + tf.cos(math.pi * done)))
+
+
+def _luong_halving(update, config: TrainingConfig):
+    """The peak for two thirds of training, then halved four times (tensorflow/nmt's luong234)."""
+    start = config.max_steps * 2.0 / 3.0
+    halvings = tf.floor(tf.maximum(update - start, 0.0) / max(config.max_steps / 12.0, 1.0))
+    return tf.pow(0.5, tf.minimum(halvings, 4.0))
+
+
+SCHEDULES = {
+    "constant": _constant,
+    "inverse_sqrt": _inverse_sqrt,
+    "cosine": _cosine,
+    "luong_halving": _luong_halving,
+}
+
+
+class Schedule(keras.optimizers.schedules.LearningRateSchedule):
+    """`config.learning_rate` times the factor of `config.schedule` at the update that is about to be made."""
+
+    def __init__(self, config: TrainingConfig):
+        self.config = config
+
+    def __call__(self, updates):
+        """The number of updates made so far, to the learning rate of the next one."""
+        update = tf.cast(updates, tf.float32) + 1.0
+        return self.config.learning_rate * SCHEDULES[self.config.schedule](update, self.config)
+
+
+def build_optimizer(config: TrainingConfig) -> keras.optimizers.Optimizer:
+    """The Keras optimizer of the configuration. Clipping is the trainer's: it must follow the all-reduce."""
+    schedule = Schedule(config)
+    if config.optimizer == "adam":
+        return keras.optimizers.Adam(schedule, epsilon=1e-8)
+    if config.optimizer == "adamw":
+        return keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay, epsilon=1e-8)
+    return keras.optimizers.SGD(schedule)

@@ -1,0 +1,101 @@
+"""What a run writes about itself: TensorBoard events and the same scalars as lines of `metrics.jsonl`."""
+
+import io
+import json
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+_TAGS = {
+    "loss": "train/loss", "perplexity": "train/perplexity", "token_accuracy": "train/token_accuracy",
+    "learning_rate": "train/learning_rate", "gradient_norm": "train/gradient_norm",
+    "target_tokens_per_s": "train/target_tokens_per_s", "padding_share": "train/padding_share",
+    "skipped_steps": "train/skipped_steps", "dev_loss": "dev/loss", "dev_perplexity": "dev/perplexity",
+    "dev_bleu": "dev/bleu",
+}
+_CJK_FONTS = ("Noto Sans CJK", "Noto Serif CJK", "Noto Sans SC", "Source Han", "WenQuanYi", "Droid Sans Fallback", "SimHei",
+              "SimSun", "Microsoft YaHei", "PingFang", "Heiti", "Hiragino Sans GB", "STHeiti", "AR PL", "Arial Unicode")
+
+
+class Summaries:
+    """Writes to `summaries/` and `metrics.jsonl` of a run directory.
+
+    Args:
+        run_dir: the run directory.
+        first_step: the step that training resumes from; later rows of `metrics.jsonl` are dropped, they come again.
+        enabled: False on workers that are not the chief.
+    """
+
+    def __init__(self, run_dir: pathlib.Path, first_step: int = 0, enabled: bool = True):
+        self._enabled = enabled
+        self._jsonl = run_dir / "metrics.jsonl"
+        if not enabled:
+            return
+        self._writer = tf.summary.create_file_writer(str(run_dir / "summaries"))
+        if self._jsonl.exists():
+            rows = self._jsonl.read_text(encoding="utf-8").split("\n")[:-1]
+            kept = [row for row in rows if json.loads(row)["step"] <= first_step]
+            self._jsonl.write_text("".join(row + "\n" for row in kept), encoding="utf-8", newline="\n")
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Writes one row: `step` and the scalars, whose names are those of `metrics.jsonl`."""
+        if not self._enabled:
+            return
+        with open(self._jsonl, "a", encoding="utf-8", newline="\n") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        with self._writer.as_default(step=step):
+            for name, value in values.items():
+                tf.summary.scalar(_TAGS[name], value)
+        self._writer.flush()
+
+    def translations(self, step: int, sources: Sequence[str], references: Sequence[str], hypotheses: Sequence[str]) -> None:
+        """Writes sample translations as a table of text."""
+        if not self._enabled:
+            return
+        rows = [f"| {s} | {r} | {h} |" for s, r, h in zip(sources, references, hypotheses)]
+        with self._writer.as_default(step=step):
+            tf.summary.text("dev/translations", "\n".join(["| source | reference | hypothesis |", "|---|---|---|", *rows]))
+
+    def attention(self, step: int, picture: bytes) -> None:
+        """Writes an attention heat map, a PNG."""
+        if self._enabled:
+            with self._writer.as_default(step=step):
+                tf.summary.image("dev/attention", tf.image.decode_png(picture, 3)[None])
+
+
+def attention_picture(weights: np.ndarray, source_pieces: Sequence[str], target_pieces: Sequence[str],
+                      source_ids: Sequence[int], target_ids: Sequence[int]) -> tuple[bytes, str]:
+    """Draws attention weights [T, S] as a heat map.
+
+    Returns:
+        The picture as PNG, and a note: which font the labels needed, or that the pieces' ids stand in for them because no
+        font of this machine has their characters.
+    """
+    from matplotlib import font_manager, rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    note, families = "", ["DejaVu Sans"]
+    if any(ord(c) > 0x2E7F for piece in (*source_pieces, *target_pieces) for c in piece):
+        installed = sorted({font.name for font in font_manager.fontManager.ttflist})
+        cjk = [name for name in installed if name.startswith(_CJK_FONTS)]
+        if cjk:
+            families, note = [*families, cjk[0]], f"labels in {cjk[0]}"
+        else:
+            source_pieces, target_pieces = [list(map(str, ids)) for ids in (source_ids, target_ids)]
+            note = "no font with Chinese characters is installed: the labels are the pieces' ids"
+    with rc_context({"font.family": families}):
+        figure = Figure(figsize=(2 + 0.35 * len(source_pieces), 1.5 + 0.3 * len(target_pieces)), dpi=100)
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        axes.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        axes.set_xticks(range(len(source_pieces)), source_pieces, rotation=90)
+        axes.set_yticks(range(len(target_pieces)), target_pieces)
+        axes.set_xlabel("source")
+        axes.set_ylabel("target")
+        figure.tight_layout()
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png")
+    return buffer.getvalue(), note

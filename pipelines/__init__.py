@@ -1,0 +1,1 @@
+"""The absl jobs, one per file: flags, configuration, build, call, report."""

@@ -1,0 +1,1 @@
+"""Experiments: one file per corpus or paper setting, each with a `get_config`."""

@@ -1,0 +1,115 @@
+"""Trains a model: python -m pipelines.train --config=pipelines/recipes/multi30k_en_de.py --run_dir=runs/m30k
+
+The same command resumes a run that stopped. Any field of the recipe can be overridden, as in
+--config.training.max_steps=2000 or --config.model.attention=bahdanau.
+"""
+
+import datetime
+import pathlib
+import platform
+import time
+
+from absl import flags
+from ml_collections import config_flags
+
+from nmt_keras.config import ExperimentConfig
+from nmt_keras.errors import UserError
+from pipelines import _runtime
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The recipe: a Python file with get_config().")
+_RUN_DIR = flags.DEFINE_string("run_dir", None, "Where everything of this run is kept.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the recipe's relative paths.")
+
+
+def main() -> int:
+    if _CONFIG.value is None or not _RUN_DIR.value:
+        raise UserError("--config and --run_dir must be given, for instance --config=pipelines/recipes/multi30k_en_de.py "
+                        "--run_dir=runs/m30k")
+    if _DATA_DIR.value is not None:
+        _CONFIG.value.data.data_dir = _DATA_DIR.value
+    train(_CONFIG.value, pathlib.Path(_RUN_DIR.value))
+    return 0
+
+
+def train(config: ExperimentConfig, run_dir: pathlib.Path) -> None:
+    """Trains `config` in `run_dir` until it is done. Resumes what is there.
+
+    Raises:
+        UserError: the configuration, the data or the run directory cannot be used.
+    """
+    config.validate()
+    strategy = _runtime.build_strategy(config.training.distribution)  # before any TensorFlow operation
+    _runtime.configure(config.training)
+
+    import tensorflow as tf
+
+    from nmt_keras import run
+    from nmt_keras.data.batching import BatchPlan, TrainingText, token_lengths
+    from nmt_keras.data.tokenizer import unknown_rate
+    from nmt_keras.models.seq2seq import build_seq2seq
+    from nmt_keras.training.checkpoints import Checkpoints
+    from nmt_keras.training.schedules import build_optimizer
+    from nmt_keras.training.summaries import Summaries
+    from nmt_keras.training.trainer import Trainer
+    from pipelines._dev import DevEvaluator
+
+    started, report = time.time(), _runtime.report
+    data, training = config.data, config.training
+    corpus = run.open_corpus(data, data.train_source, data.train_target, report)
+    dev = run.open_corpus(data, [data.dev_source], [data.dev_target], report)
+    run.open_run_dir(run_dir, config)
+    run.write_data_card(run_dir, corpus, dev)
+    tokenizers = run.prepare_tokenizers(run_dir, data, corpus, report)
+    dev_text = dev.fetch(tf.range(len(dev)).numpy())
+    report("unknown pieces in dev: " + ", ".join(
+        f"{side} {unknown_rate(tokenizer, lines):.2%}" for side, tokenizer, lines in zip(
+            ("source", "target"), tokenizers, dev_text)))
+
+    lengths = [[token_lengths(text, tokenizer) for text in texts]
+               for texts, tokenizer in zip((corpus.sources, corpus.targets), tokenizers)]
+    limits = {"max_source_length": data.max_source_length, "max_target_length": data.max_target_length}
+    plan = BatchPlan(
+        *lengths, seed=training.seed, batch_tokens=training.batch_tokens, batch_sentences=training.batch_sentences,
+        weights=data.train_weights, num_slices=strategy.num_replicas_in_sync * training.accumulation_steps,
+        length_factor=run.sampled_length_factor(tokenizers, corpus, data.sampling_alpha), **limits)
+    report(f"data: {plan.summary()}")
+    text = TrainingText(plan, corpus, *tokenizers, static_shapes=data.static_shapes, sampling_alpha=data.sampling_alpha,
+                        **limits)
+
+    with strategy.scope():
+        model = build_seq2seq(config.model, tokenizers.source.vocab_size, tokenizers.target.vocab_size)
+        trainer = Trainer(model, build_optimizer(training), training, strategy)
+    report(f"model: {model.count_params():,} weights; {strategy.num_replicas_in_sync} replica(s); {training.precision}")
+    chief = _runtime.is_chief(strategy)
+    checkpoints = Checkpoints(run.checkpoints_of(run_dir), training.keep_checkpoints, chief, report)
+    if trainer.restore(checkpoints):
+        report(f"resuming at step {trainer.step:,}")
+    summaries = Summaries(run_dir, trainer.step, chief)
+    evaluate = DevEvaluator(model, tokenizers, config, dev, summaries, report)
+    reason = trainer.train(_distribute(text, strategy, trainer.step), checkpoints, summaries, evaluate, report)
+    report(f"done: {reason}; best {training.best_metric} {trainer.best}")
+    if chief:
+        run.write_json(run_dir / "run_card.json", {
+            "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "step": trainer.step,
+            "epochs": round(trainer.step / plan.num_batches, 2), "seconds_of_this_job": round(time.time() - started),
+            "best": trainer.best, "weights": model.count_params(), "stopped": reason,
+            "overlong_samples": text.num_overlong_samples, "machine": platform.platform(),
+            "devices": [device.name for device in tf.config.list_logical_devices()], "tensorflow": tf.__version__})
+
+
+def _distribute(text, strategy, first_step: int):
+    """The iterator over a strategy's values of batches, from a step on."""
+    replicas = strategy.num_replicas_in_sync
+    if replicas == 1:
+        return iter(text.dataset(first_step))
+
+    def pipeline(context):
+        local = replicas // context.num_input_pipelines
+        first = context.input_pipeline_id * local
+        return text.dataset(first_step, replicas, range(first, first + local))
+
+    return iter(strategy.distribute_datasets_from_function(pipeline))
+
+
+if __name__ == "__main__":
+    _runtime.run(main)
