@@ -8,7 +8,7 @@ from nmt_keras.data.corpus import ParallelCorpus
 from nmt_keras.inference.evaluation import bleu_metric
 from nmt_keras.inference.translator import Translator
 from nmt_keras.models.seq2seq import Seq2Seq
-from nmt_keras.run import Report, Tokenizers
+from nmt_keras.run_directory import Report, Tokenizers
 from nmt_keras.training.losses import compile_dev_loss, perplexity
 from nmt_keras.training.summaries import Summaries, attention_picture
 from nmt_keras.training.trainer import Evaluation

@@ -2,11 +2,13 @@
 
 import logging
 import os
+import random
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from absl import app, flags
+from absl import flags
+from absl import logging as absl_logging
 from tqdm import tqdm
 
 from nmt_keras.errors import UserError
@@ -20,40 +22,64 @@ STATUS_FINDINGS = 1
 STATUS_USER_ERROR = 2
 
 
-def run(main: Callable[[], int | None]) -> None:
-    """Parses the flags, runs a job and ends the process: 0 ok, 1 findings, 2 a user's error in one line."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    app.run(lambda argv: _guard(main), flags_parser=parse_flags)
+def run(define: Callable[[flags.FlagValues, list[str]], None], job: Callable[[flags.FlagValues], int | None],
+        doc: str | None, argv: Sequence[str] | None = None) -> int:
+    """Parses the command line, runs a job and returns the process's exit status.
 
+    Args:
+        define: defines the job's flags; it is given the arguments too, which recipe flags look through for overrides.
+        job: does the work; None is 0.
+        doc: what `--help` says above the flags.
+        argv: the arguments; those of the process if None.
 
-def parse_flags(argv: list[str]) -> list[str]:
-    """Parses the command line; what is wrong with it ends the process with status 2 and one line."""
+    Returns:
+        0 ok, 1 findings, 2 a user's error, which was printed as one line.
+    """
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    values = flags.FlagValues()
     try:
-        rest = flags.FLAGS(argv)
-        if len(rest) > 1:
-            raise flags.Error(f"Unexpected argument {rest[1]!r}; every argument is a --flag=value")
-        return rest
-    except (flags.Error, UserError) as error:
-        _fail(error)
-    except (KeyError, AttributeError, TypeError, ValueError, OSError) as error:  # of config_flags and recipes
-        _fail(f"The recipe or an override of it cannot be used: {_explain(error, argv)}")
-    raise AssertionError("unreachable")
-
-
-def _guard(main: Callable[[], int | None]) -> int:
-    try:
-        return main() or 0
-    except UserError as error:
-        _fail(error)
+        define(values, ["", *arguments])
+        if {"--help", "-h", "-help"} & set(arguments):
+            print(f"{(doc or '').strip()}\n\n" + "\n".join(_help(values)))
+            return 0
+        _parse(values, arguments)
+        return job(values) or 0
+    except (UserError, flags.Error) as error:
+        return _fail(error)
     except KeyboardInterrupt:
-        _fail("Interrupted")
-    raise AssertionError("unreachable")
+        return _fail("Interrupted")
 
 
-def _fail(error: object) -> typing.NoReturn:
-    text = " ".join(str(error).split())
-    print(f"error: {text}", file=sys.stderr)
-    sys.exit(STATUS_USER_ERROR)
+def define_inference_flags(values: flags.FlagValues) -> None:
+    """The flags that evaluate, translate and export share."""
+    flags.DEFINE_string("run_dir", None, "The run directory of a training job.", flag_values=values)
+    flags.DEFINE_string("checkpoint", "best", "best, latest or a step.", flag_values=values)
+    flags.DEFINE_integer("beam_size", None, "Beams; 1 is greedy. Default: the recipe's.", flag_values=values)
+    flags.DEFINE_float("length_penalty", None, "Alpha of GNMT's length penalty. Default: the recipe's.",
+                       flag_values=values)
+
+
+def _help(values: flags.FlagValues) -> list[str]:
+    return [f"  --{name}: {values[name].help}" + (f" Default: {values[name].default}." if values[name].default else "")
+            for name in values if name not in ("flagfile", "undefok")]
+
+
+def _parse(values: flags.FlagValues, arguments: list[str]) -> None:
+    try:
+        rest = values(["", *arguments])
+    except flags.Error as error:
+        message, traceback, cause = str(error).partition("Traceback")
+        raise UserError(message + cause.strip().rpartition("\n")[2] if traceback else message) from error
+    except Exception as error:  # a recipe is a program and may raise anything
+        raise UserError(f"The recipe or an override of it cannot be used: {_explain(error, arguments)}") from error
+    if len(rest) > 1:
+        raise UserError(f"Unexpected argument {rest[1]!r}; every argument is a --flag=value")
+
+
+def _fail(error: object) -> int:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return STATUS_USER_ERROR
 
 
 def _explain(error: Exception, argv: list[str]) -> str:
@@ -82,11 +108,15 @@ def report(line: str) -> None:
 
 
 def configure(config: "TrainingConfig") -> None:
-    """Seeds and sets the precision. First of all: seeding destroys tokenizers that exist (tensorflow/text#570)."""
+    """Sets the precision, and the seed that weights are initialised from.
+
+    Keras draws the seeds of initializers from Python's generator. TensorFlow's own seed is left alone: nothing here
+    draws from it, and setting it destroys the tokenizers that exist (tensorflow/text#570).
+    """
+    load_tensorflow()
     import keras
 
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    keras.utils.set_random_seed(config.seed)
+    random.seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
 
 
@@ -96,6 +126,7 @@ def build_strategy(name: str) -> "tf.distribute.Strategy":
     Raises:
         UserError: it needs devices or a cluster that are not there.
     """
+    load_tensorflow()
     import tensorflow as tf
 
     if name == "mirrored":
@@ -116,6 +147,23 @@ def build_strategy(name: str) -> "tf.distribute.Strategy":
             raise UserError("training.distribution=tpu found no TPU on this machine or at TPU_NAME; use one_device or "
                             "mirrored") from error
     return tf.distribute.get_strategy()
+
+
+def load_tensorflow() -> None:
+    """Imports TensorFlow without its remarks on this machine's CPU and missing GPU, which no log level silences."""
+    if "tensorflow_text" in sys.modules:
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        import tensorflow
+        import tensorflow_text  # noqa: F401
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+    tensorflow.get_logger().setLevel(logging.ERROR)
 
 
 def is_chief(strategy: "tf.distribute.Strategy") -> bool:

@@ -7,7 +7,9 @@ The same command resumes a run that stopped. Any field of the recipe can be over
 import datetime
 import pathlib
 import platform
+import sys
 import time
+from collections.abc import Sequence
 
 from absl import flags
 from ml_collections import config_flags
@@ -16,19 +18,29 @@ from nmt_keras.config import ExperimentConfig
 from nmt_keras.errors import UserError
 from pipelines import _runtime
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The recipe: a Python file with get_config().")
-_RUN_DIR = flags.DEFINE_string("run_dir", None, "Where everything of this run is kept.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the recipe's relative paths.")
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the job with these arguments, or the process's own; returns the exit status."""
+    return _runtime.run(_define, _job, __doc__, argv)
 
 
-def main() -> int:
-    if _CONFIG.value is None or not _RUN_DIR.value:
+def _define(values: flags.FlagValues, argv: list[str]) -> None:
+    config_flags.DEFINE_config_file("config", None, "The recipe: a Python file with get_config().", sys_argv=argv,
+                                    flag_values=values)
+    flags.DEFINE_string("run_dir", None, "Where everything of this run is kept.", flag_values=values)
+    flags.DEFINE_string("data_dir", None, "Folder of the recipe's relative paths.", flag_values=values)
+
+
+def _job(values: flags.FlagValues) -> None:
+    if values.config is None or not values.run_dir:
         raise UserError("--config and --run_dir must be given, for instance --config=pipelines/recipes/multi30k_en_de.py "
                         "--run_dir=runs/m30k")
-    if _DATA_DIR.value is not None:
-        _CONFIG.value.data.data_dir = _DATA_DIR.value
-    train(_CONFIG.value, pathlib.Path(_RUN_DIR.value))
-    return 0
+    if not isinstance(values.config, ExperimentConfig):
+        raise UserError(f"--config={config_flags.get_config_filename(values['config'])} is no readable recipe: give a "
+                        "Python file whose get_config() returns an ExperimentConfig")
+    if values.data_dir is not None:
+        values.config.data.data_dir = values.data_dir
+    train(values.config, pathlib.Path(values.run_dir))
 
 
 def train(config: ExperimentConfig, run_dir: pathlib.Path) -> None:
@@ -43,7 +55,7 @@ def train(config: ExperimentConfig, run_dir: pathlib.Path) -> None:
 
     import tensorflow as tf
 
-    from nmt_keras import run
+    from nmt_keras import run_directory
     from nmt_keras.data.batching import BatchPlan, TrainingText, token_lengths
     from nmt_keras.data.tokenizer import unknown_rate
     from nmt_keras.models.seq2seq import build_seq2seq
@@ -55,12 +67,12 @@ def train(config: ExperimentConfig, run_dir: pathlib.Path) -> None:
 
     started, report = time.time(), _runtime.report
     data, training = config.data, config.training
-    corpus = run.open_corpus(data, data.train_source, data.train_target, report)
-    dev = run.open_corpus(data, [data.dev_source], [data.dev_target], report)
-    run.open_run_dir(run_dir, config)
-    run.write_data_card(run_dir, corpus, dev)
-    tokenizers = run.prepare_tokenizers(run_dir, data, corpus, report)
-    dev_text = dev.fetch(tf.range(len(dev)).numpy())
+    corpus = run_directory.open_corpus(data, data.train_source, data.train_target, report)
+    dev = run_directory.open_corpus(data, [data.dev_source], [data.dev_target], report)
+    run_directory.open_run_dir(run_dir, config)
+    run_directory.write_data_card(run_dir, corpus, dev)
+    tokenizers = run_directory.prepare_tokenizers(run_dir, data, corpus, report)
+    dev_text = dev.text()
     report("unknown pieces in dev: " + ", ".join(
         f"{side} {unknown_rate(tokenizer, lines):.2%}" for side, tokenizer, lines in zip(
             ("source", "target"), tokenizers, dev_text)))
@@ -71,7 +83,7 @@ def train(config: ExperimentConfig, run_dir: pathlib.Path) -> None:
     plan = BatchPlan(
         *lengths, seed=training.seed, batch_tokens=training.batch_tokens, batch_sentences=training.batch_sentences,
         weights=data.train_weights, num_slices=strategy.num_replicas_in_sync * training.accumulation_steps,
-        length_factor=run.sampled_length_factor(tokenizers, corpus, data.sampling_alpha), **limits)
+        length_factor=run_directory.sampled_length_factor(tokenizers, corpus, data.sampling_alpha), **limits)
     report(f"data: {plan.summary()}")
     text = TrainingText(plan, corpus, *tokenizers, static_shapes=data.static_shapes, sampling_alpha=data.sampling_alpha,
                         **limits)
@@ -81,7 +93,7 @@ def train(config: ExperimentConfig, run_dir: pathlib.Path) -> None:
         trainer = Trainer(model, build_optimizer(training), training, strategy)
     report(f"model: {model.count_params():,} weights; {strategy.num_replicas_in_sync} replica(s); {training.precision}")
     chief = _runtime.is_chief(strategy)
-    checkpoints = Checkpoints(run.checkpoints_of(run_dir), training.keep_checkpoints, chief, report)
+    checkpoints = Checkpoints(run_directory.checkpoints_of(run_dir), training.keep_checkpoints, chief, report)
     if trainer.restore(checkpoints):
         report(f"resuming at step {trainer.step:,}")
     summaries = Summaries(run_dir, trainer.step, chief)
@@ -89,7 +101,7 @@ def train(config: ExperimentConfig, run_dir: pathlib.Path) -> None:
     reason = trainer.train(_distribute(text, strategy, trainer.step), checkpoints, summaries, evaluate, report)
     report(f"done: {reason}; best {training.best_metric} {trainer.best}")
     if chief:
-        run.write_json(run_dir / "run_card.json", {
+        run_directory.write_json(run_dir / "run_card.json", {
             "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "step": trainer.step,
             "epochs": round(trainer.step / plan.num_batches, 2), "seconds_of_this_job": round(time.time() - started),
             "best": trainer.best, "weights": model.count_params(), "stopped": reason,
@@ -112,4 +124,4 @@ def _distribute(text, strategy, first_step: int):
 
 
 if __name__ == "__main__":
-    _runtime.run(main)
+    sys.exit(main())

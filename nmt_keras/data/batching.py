@@ -323,8 +323,8 @@ class TrainingText:
         if num_slices == 1:
             return batches
 
-        def cut(*leaves):
-            parts = [tf.reshape(leaf, tf.concat([[num_slices, -1], tf.shape(leaf)[1:]], 0)) for leaf in leaves]
+        def cut(batch: Batch) -> tf.data.Dataset:
+            parts = [tf.reshape(leaf, tf.concat([[num_slices, -1], tf.shape(leaf)[1:]], 0)) for leaf in batch]
             return tf.data.Dataset.from_tensor_slices(Batch(*(p[slices.start:slices.stop] for p in parts)))
 
         return batches.flat_map(cut)

@@ -164,8 +164,12 @@ class ParallelCorpus:
     def __len__(self) -> int:
         return int(self.starts[-1])
 
+    def text(self) -> tuple[list[str], list[str]]:
+        """All source and target text."""
+        return self.fetch(np.arange(len(self)))
+
     def fetch(self, lines: np.ndarray) -> tuple[list[str], list[str]]:
-        """Source and target text of the running line numbers `lines` [N]."""
+        """Source and target text of the running line numbers `lines`, integer [N]."""
         files = np.searchsorted(self.starts, lines, side="right") - 1
         source, target = [""] * len(lines), [""] * len(lines)
         for file in np.unique(files):

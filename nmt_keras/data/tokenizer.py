@@ -10,7 +10,7 @@ import json
 import pathlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import sentencepiece
@@ -44,6 +44,9 @@ class Tokenizer(Protocol):
 
     def piece(self, token_id: int) -> str:
         """The piece with that id, as it is shown to people."""
+
+    def resource(self) -> Any:
+        """What a module that uses `encode_tf` or `decode_tf` must track to be saved, or None."""
 
     def save(self, folder: pathlib.Path) -> None:
         """Writes the tokenizer to `folder`, which is made."""
@@ -132,6 +135,9 @@ class SentencePieceTokenizer:
     def piece(self, token_id: int) -> str:
         return _SPECIALS.get(token_id) or self._processor.id_to_piece(int(self._to_model[token_id]))
 
+    def resource(self) -> Any:
+        return self._graph()
+
     def save(self, folder: pathlib.Path) -> None:
         _save(folder, {"kind": "sentencepiece"})
         (folder / "sentencepiece.model").write_bytes(self._model)
@@ -145,7 +151,9 @@ class SentencePieceTokenizer:
         # may still build tokenizers before it.
         if self._graph_tokenizer is None:
             with tf.init_scope():
-                self._graph_tokenizer = tf_text.SentencepieceTokenizer(model=self._model)
+                # The name becomes that of the resource when a SavedModel is loaded: without one of its own, the second
+                # tokenizer of an export would silently be the first.
+                self._graph_tokenizer = tf_text.SentencepieceTokenizer(self._model, name=f"sentencepiece_{self.sha256[:16]}")
         return self._graph_tokenizer
 
 
@@ -174,6 +182,9 @@ class ByteTokenizer:
 
     def piece(self, token_id: int) -> str:
         return _SPECIALS.get(token_id) or f"<0x{token_id - _NUM_SPECIALS:02X}>"
+
+    def resource(self) -> Any:
+        return None
 
     def save(self, folder: pathlib.Path) -> None:
         _save(folder, {"kind": "byte"})
@@ -219,11 +230,7 @@ class _ListTokenizer:
                                    for i in ids if i == UNK_ID or i >= _NUM_SPECIALS)
 
     def encode_tf(self, text: tf.Tensor) -> tf.RaggedTensor:
-        if self._table is None:
-            with tf.init_scope():
-                self._table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(
-                    tf.constant(self._symbols, tf.string), tf.range(_NUM_SPECIALS, self.vocab_size)), UNK_ID)
-        return tf.ragged.map_flat_values(self._table.lookup, self.split_tf(text))
+        return tf.ragged.map_flat_values(self.resource().lookup, self.split_tf(text))
 
     def decode_tf(self, ids: tf.RaggedTensor) -> tf.Tensor:
         surfaces = tf.constant(["", _UNK_SURFACE, "", "", *self._symbols])
@@ -232,6 +239,13 @@ class _ListTokenizer:
 
     def piece(self, token_id: int) -> str:
         return _SPECIALS.get(token_id) or self._symbols[token_id - _NUM_SPECIALS]
+
+    def resource(self) -> Any:
+        if self._table is None:
+            with tf.init_scope():
+                self._table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(
+                    tf.constant(self._symbols, tf.string), tf.range(_NUM_SPECIALS, self.vocab_size)), UNK_ID)
+        return self._table
 
     def save(self, folder: pathlib.Path) -> None:
         _save(folder, {"kind": self.kind, "symbols": self._symbols})

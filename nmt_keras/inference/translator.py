@@ -133,11 +133,15 @@ class Translator:
         results: dict[int, Translation] = {}
         for start in range(0, len(order), self.config.batch_sentences):
             rows = order[start:start + self.config.batch_sentences]
-            encoded = [texts[i].encode("utf-8", errors="replace") for i in rows]
-            encoded += [b""] * (_MIN_ROWS - len(encoded))
-            results.update(zip(rows, _unpack(self._function(tf.constant(encoded)))))
+            results.update(zip(rows, self.translate_batch([texts[i] for i in rows])))
             report(len(rows))
         return [results[i] for i in range(len(texts))]
+
+    def translate_batch(self, texts: Sequence[str]) -> list[Translation]:
+        """The translations of `texts` as one batch, however many and however long they are."""
+        encoded = [text.encode("utf-8", errors="replace") for text in texts]
+        encoded += [b""] * (_MIN_ROWS - len(encoded))
+        return list(_unpack(self._function(tf.constant(encoded))))[:len(texts)]
 
     def translate_stream(self, lines: Iterable[str], chunk: int = 2048) -> Iterator[Translation]:
         """Translates lines as they come, `chunk` at a time, in constant memory."""

@@ -11,9 +11,10 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from nmt_keras.data.corpus import write_atomically
@@ -21,6 +22,15 @@ from nmt_keras.errors import UserError
 
 FORMAT = 1
 _MANIFEST = "manifest.json"
+
+
+def by_path(variables: Iterable[keras.Variable]) -> dict[str, tf.Variable]:
+    """Keras variables under their own paths, as `tf.train.Checkpoint` is to track them.
+
+    Given a Keras model as it is, TensorFlow follows attributes, does not see what hangs in a list of lists, and neither
+    saves nor misses it.
+    """
+    return {variable.path: variable.value for variable in variables}
 
 
 class Checkpoints:

@@ -14,7 +14,7 @@ from nmt_keras.config import TrainingConfig
 from nmt_keras.data.batching import Batch
 from nmt_keras.layers.dropout import fold_in
 from nmt_keras.models.seq2seq import Seq2Seq
-from nmt_keras.training.checkpoints import Checkpoints
+from nmt_keras.training.checkpoints import Checkpoints, by_path
 from nmt_keras.training.losses import LossSums, batch_loss
 from nmt_keras.training.summaries import Summaries
 
@@ -74,7 +74,7 @@ class Trainer:
         self._loss_scale = tf.Variable(_FIRST_LOSS_SCALE if self._uses_loss_scale else 1.0, name="loss_scale", trainable=False)
         self._finite_steps = tf.Variable(0, dtype=tf.int64, name="finite_steps", trainable=False)
         self.objects = tf.train.Checkpoint(
-            model=model, optimizer=optimizer, steps=self._steps, skipped=self._skipped, totals=self._totals,
+            model=by_path(model.variables), optimizer=by_path(optimizer.variables), steps=self._steps, skipped=self._skipped, totals=self._totals,
             loss_scale=self._loss_scale, finite_steps=self._finite_steps)
         self._train_step: Callable[[Any], None] | None = None
 

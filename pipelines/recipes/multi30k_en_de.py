@@ -18,7 +18,7 @@ def get_config() -> ExperimentConfig:
             input_dropout_rate=0.3, state_dropout_rate=0.2, output_dropout_rate=0.4, share_embeddings=True,
             tie_output=True),
         TrainingConfig(
-            max_steps=5500, batch_tokens=2560, learning_rate=2e-3, schedule="cosine", warmup_steps=300, label_smoothing=0.1,
-            log_every=50, evaluate_every=250, checkpoint_every=250),
+            max_steps=5300, batch_tokens=2560, learning_rate=2e-3, schedule="cosine", warmup_steps=300, label_smoothing=0.1,
+            log_every=50, evaluate_every=500, checkpoint_every=250),
         DecodingConfig(beam_size=5, length_penalty=1.0),
     )

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from nmt_keras.config import DataConfig, ExperimentConfig
@@ -22,7 +23,7 @@ from nmt_keras.data.tokenizer import SentencePieceTokenizer, Tokenizer, load_tok
 from nmt_keras.errors import UserError
 from nmt_keras.inference.translator import Sampling, Translator
 from nmt_keras.models.seq2seq import Seq2Seq, build_seq2seq
-from nmt_keras.training.checkpoints import Checkpoints
+from nmt_keras.training.checkpoints import Checkpoints, by_path
 
 # What may differ when a run goes on: how long it trains, and what is only reported or searched.
 _FREE_FIELDS = ("training.max_steps", "training.log_every", "training.evaluate_every", "training.checkpoint_every",
@@ -88,7 +89,7 @@ def load_run(run_dir: pathlib.Path, checkpoint: str = "best", report: Report = l
     if checkpoint not in ("best", "latest") and not checkpoint.isdigit():
         raise UserError(f"`checkpoint` must be best, latest or a step. Received: {checkpoint!r}")
     manifest = Checkpoints(checkpoints_of(run_dir), report=report).restore(
-        tf.train.Checkpoint(model=model), checkpoint, partial=True)
+        tf.train.Checkpoint(model=by_path(model.variables)), checkpoint, partial=True)
     if manifest is None:
         raise UserError(f"{run_dir} has no checkpoint yet; train it first")
     report(f"checkpoint: {checkpoint}, step {manifest['step']:,} of {run_dir}")
@@ -206,7 +207,7 @@ def sampled_length_factor(tokenizers: Tokenizers, corpus: ParallelCorpus, alpha:
     """How much longer sampled segmentations are than best ones, on the first 10,000 pairs; 1 where nothing is sampled."""
     if not alpha:
         return 1.0
-    texts = corpus.fetch(tf.range(min(len(corpus), _SAMPLED_LINES)).numpy())
+    texts = corpus.fetch(np.arange(min(len(corpus), _SAMPLED_LINES)))
     sampled = best = 0
     for tokenizer, lines in zip(tokenizers, texts):
         if isinstance(tokenizer, SentencePieceTokenizer):

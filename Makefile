@@ -1,0 +1,31 @@
+# Two commands set everything up: make quickstart, make test. Each makes the virtual environment if it is missing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: quickstart test test-all lint benchmark clean
+
+$(VENV)/ready: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+quickstart: $(VENV)/ready  ## train, evaluate, export and serve English to Chinese in minutes
+	$(BIN)/python -m pipelines.quickstart
+
+test: $(VENV)/ready  ## what CI runs
+	$(BIN)/python -m pytest -m 'not slow' --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+test-all: $(VENV)/ready  ## with the long ones
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+lint: $(VENV)/ready
+	$(BIN)/flake8
+	$(BIN)/isort --check-only --quiet .
+	$(BIN)/mypy
+
+benchmark: $(VENV)/ready  ## the quickstart's corpus against lookup, word by word and no attention
+	$(BIN)/python -m benchmarks.quickstart_baselines
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .coverage

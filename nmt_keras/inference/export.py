@@ -1,0 +1,115 @@
+"""The served artefact: a SavedModel from strings to strings, and the proof that it says what the model says.
+
+The module that is saved owns the tokenizers, the tables and the raw variables. The Keras model is hidden from it: a
+Keras model that is tracked is written twice, and TensorFlow Serving's loader restores the copy that nothing reads.
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+from nmt_keras.config import DecodingConfig
+from nmt_keras.data.tokenizer import Tokenizer
+from nmt_keras.errors import UserError
+from nmt_keras.inference.translator import translate_text
+from nmt_keras.models.seq2seq import Seq2Seq
+
+# Run by a fresh interpreter with TensorFlow and TF Text alone: lines of JSON strings in, the same out.
+_PROOF_PROGRAM = """
+import json, sys
+import tensorflow as tf
+import tensorflow_text
+serve = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+for line in sys.stdin:
+    texts = json.loads(line)
+    out = serve(text=tf.constant([text.encode("utf-8") for text in texts]))["translation"].numpy()
+    print(json.dumps([text.decode("utf-8") for text in out]), flush=True)
+"""
+
+
+class TranslationModule(tf.Module):
+    """What is saved.
+
+    Args:
+        model: built.
+        source_tokenizer: of the source.
+        target_tokenizer: of the target.
+        config: of the search.
+    """
+
+    def __init__(self, model: Seq2Seq, source_tokenizer: Tokenizer, target_tokenizer: Tokenizer, config: DecodingConfig):
+        super().__init__(name="translation")
+        self.tracked_variables = [variable.value for variable in model.variables]
+        self.tracked_tokenizers = [source_tokenizer.resource(), target_tokenizer.resource()]
+        self._translate = lambda text: translate_text(model, source_tokenizer, target_tokenizer, config, text)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")], autograph=False)
+    def serve(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        """string [B] to `translation`, string [B], `log_prob` and `score`, float32 [B], and `truncated`, bool [B]."""
+        result = self._translate(text)
+        return {"translation": result.text[:, 0], "log_prob": result.hypotheses.log_prob[:, 0],
+                "score": result.hypotheses.score[:, 0], "truncated": result.truncated}
+
+
+def save(module: TranslationModule, base: pathlib.Path) -> pathlib.Path:
+    """Saves under a temporary name in `base`, which is made; see `publish`.
+
+    Raises:
+        UserError: `base` cannot be written.
+    """
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        folder = pathlib.Path(tempfile.mkdtemp(dir=base, prefix=".tmp-"))
+        folder.chmod(0o755)
+        tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})
+        return folder
+    except (OSError, tf.errors.OpError) as error:
+        raise UserError(f"Cannot write the export to {base}: {str(error).split(chr(10))[0]}; give another "
+                        "--output") from error
+
+
+def publish(folder: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
+    """Renames what `save` wrote to the next integer version under `base`, where TF Serving finds it."""
+    version = max((int(path.name) for path in base.iterdir() if path.name.isdigit()), default=0) + 1
+    return folder.rename(base / str(version))
+
+
+def reloaded_translations(folder: pathlib.Path, batches: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Translates batches with the SavedModel in a fresh, CPU-only process that has TensorFlow and TF Text alone.
+
+    Raises:
+        RuntimeError: the process failed; the message ends with its last line.
+    """
+    environment = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3", "PATH": ""}
+    result = subprocess.run(
+        [sys.executable, "-I", "-c", _PROOF_PROGRAM, str(folder)], env=environment, text=True, encoding="utf-8",
+        input="".join(json.dumps(list(batch)) + "\n" for batch in batches), capture_output=True, check=False)
+    if result.returncode:
+        raise RuntimeError(f"the export does not load: {result.stderr.strip().rpartition(chr(10))[2]}")
+    return [json.loads(line) for line in result.stdout.strip().split("\n")]
+
+
+def load_signature(folder: pathlib.Path) -> Callable[[Sequence[str]], list[tuple[str, bool]]]:
+    """Loads a SavedModel; the function translates a list of texts to (translation, whether it was truncated).
+
+    Raises:
+        UserError: `folder` is no export.
+    """
+    import tensorflow_text  # noqa: F401  registers the tokenizers' operations
+
+    try:
+        serve = tf.saved_model.load(str(folder)).signatures["serving_default"]
+    except (OSError, KeyError) as error:
+        raise UserError(f"{folder} is no export of this toolkit; give saved_models/<name>/<version>") from error
+
+    def translate(texts: Sequence[str]) -> list[tuple[str, bool]]:
+        result = serve(text=tf.constant([text.encode("utf-8", errors="replace") for text in texts]))
+        return [(text.decode("utf-8"), bool(truncated)) for text, truncated in zip(
+            result["translation"].numpy(), result["truncated"].numpy())]
+
+    return translate

@@ -1,0 +1,93 @@
+"""Scores a trained model on a test set: BLEU, chrF, TER and perplexity, as JSON on stdout.
+
+python -m pipelines.evaluate --run_dir=runs/m30k --source=test.en --reference=test.de
+"""
+
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Sequence
+
+from absl import flags
+from tqdm import tqdm
+
+from nmt_keras.errors import UserError
+from pipelines import _runtime
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the job with these arguments, or the process's own; returns the exit status."""
+    return _runtime.run(_define, _job, __doc__, argv)
+
+
+def _define(values: flags.FlagValues, argv: list[str]) -> None:
+    del argv
+    _runtime.define_inference_flags(values)
+    flags.DEFINE_string("source", None, "Text to translate, a sentence a line; .gz is unpacked.", flag_values=values)
+    flags.DEFINE_string("reference", None, "Its reference translation, line by line.", flag_values=values)
+    flags.DEFINE_string("output", None, "Also write the JSON here.", flag_values=values)
+    flags.DEFINE_string("translations", None, "Also write the translations here, line by line.", flag_values=values)
+
+
+def _job(values: flags.FlagValues) -> int:
+    for name in ("run_dir", "source", "reference"):
+        if not values[name].value:
+            raise UserError(f"--{name} must be given, as in --run_dir=runs/m30k --source=test.en --reference=test.de")
+    scores = evaluate(pathlib.Path(values.run_dir), values.checkpoint, values.source, values.reference,
+                      beam_size=values.beam_size, length_penalty=values.length_penalty, translations=values.translations)
+    text = json.dumps(scores, ensure_ascii=False)
+    if values.output:
+        _write(values.output, text + "\n")
+    print(text)
+    return 0
+
+
+def evaluate(run_dir: pathlib.Path, checkpoint: str, source: str, reference: str, *, beam_size: int | None = None,
+             length_penalty: float | None = None, translations: str | None = None) -> dict:
+    """Scores the model of `run_dir` on a parallel test set.
+
+    Raises:
+        UserError: the run or the text cannot be used.
+    """
+    import dataclasses
+
+    from nmt_keras import run_directory
+
+    config = run_directory.read_config(run_dir)
+    _runtime.inference_config(config, beam_size=beam_size, length_penalty=length_penalty)
+
+    from nmt_keras.data.batching import evaluation_batches
+    from nmt_keras.inference.evaluation import score_text
+    from nmt_keras.training.losses import compile_dev_loss, perplexity
+
+    data = dataclasses.replace(config.data, data_dir="")
+    corpus = run_directory.open_corpus(data, [source], [reference], _runtime.report)
+    trained = run_directory.load_run(run_dir, checkpoint, _runtime.report)._replace(config=config)
+    sources, references = corpus.text()
+    translator = trained.translator()
+    start = time.monotonic()
+    with tqdm(total=len(sources), unit="sentence", disable=not sys.stderr.isatty()) as progress:
+        results = translator.translate(sources, progress.update)
+    seconds = time.monotonic() - start
+    hypotheses = [result.text for result in results]
+    if translations:
+        _write(translations, "".join(text + "\n" for text in hypotheses))
+    loss = compile_dev_loss(trained.model)(evaluation_batches(
+        corpus, *trained.tokenizers, batch_tokens=max(2048, data.max_target_length),
+        max_source_length=data.max_source_length, max_target_length=data.max_target_length))
+    return {**score_text(hypotheses, references, data.target_language), "perplexity": perplexity(loss),
+            "sentences_per_s": len(sources) / seconds, "sentences": len(sources), "checkpoint": checkpoint,
+            "step": trained.step, "beam_size": config.decoding.beam_size,
+            "length_penalty": config.decoding.length_penalty}
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        pathlib.Path(path).write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise UserError(f"Cannot write {path}: {error.strerror}; give another path") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""Translates text, a sentence a line, with a trained model or an export; stdin to stdout unless files are given.
+
+python -m pipelines.translate --run_dir=runs/m30k --input=test.en --output=test.hyp
+"""
+
+import contextlib
+import itertools
+import os
+import pathlib
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from absl import flags
+from tqdm import tqdm
+
+from nmt_keras.errors import UserError
+from pipelines import _runtime
+
+Translate = Callable[[Iterable[str]], Iterator[tuple[str, bool]]]  # to translations, and whether a line was cut
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the job with these arguments, or the process's own; returns the exit status."""
+    return _runtime.run(_define, _job, __doc__, argv)
+
+
+def _define(values: flags.FlagValues, argv: list[str]) -> None:
+    del argv
+    _runtime.define_inference_flags(values)
+    flags.DEFINE_string("saved_model", None, "Or a SavedModel: saved_models/<name>/<version>.", flag_values=values)
+    flags.DEFINE_string("input", None, "Text to translate. Default: stdin.", flag_values=values)
+    flags.DEFINE_string("output", None, "Where the translations go. Default: stdout.", flag_values=values)
+    flags.DEFINE_bool("sample", False, "Sample instead of searching.", flag_values=values)
+    flags.DEFINE_integer("seed", 1, "Of --sample.", flag_values=values)
+    flags.DEFINE_float("temperature", 1.0, "Of --sample; below 1 is bolder.", lower_bound=1e-3, flag_values=values)
+    flags.DEFINE_integer("top_k", 0, "With --sample: only the k most probable pieces; 0 is all.", lower_bound=0, flag_values=values)
+    flags.DEFINE_float("top_p", 1.0, "With --sample: only the most probable pieces of this total probability.",
+                            lower_bound=0.0, upper_bound=1.0, flag_values=values)
+    flags.DEFINE_enum("on_long", "truncate", ["truncate", "refuse"],
+                             "What to do with a line over the model's limit: translate its beginning, or stop.", flag_values=values)
+
+
+def _job(values: flags.FlagValues) -> None:
+    if bool(values.run_dir) == bool(values.saved_model):
+        raise UserError("Exactly one of --run_dir and --saved_model must be given")
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(_open(values.input)) if values.input else sys.stdin.buffer
+        translate = (_with_saved_model if values.saved_model else _with_run_dir)(values)
+        write = stack.enter_context(_writer(values.output))
+        progress = stack.enter_context(tqdm(unit="line", disable=not (sys.stderr.isatty() and values.output)))
+        for number, (text, truncated) in enumerate(translate(_lines(source)), 1):
+            if truncated and values.on_long == "refuse":
+                raise UserError(f"Line {number} is longer than the model's limit; shorten it, raise "
+                                "decoding.max_source_length, or give --on_long=truncate")
+            if truncated:
+                _runtime.report(f"warning: line {number} is longer than the model's limit and was translated in part")
+            write(text + "\n")
+            progress.update()
+
+
+def _with_run_dir(values: flags.FlagValues) -> Translate:
+    from nmt_keras import run_directory
+
+    run_dir = pathlib.Path(values.run_dir)
+    config = run_directory.read_config(run_dir)
+    _runtime.inference_config(config, beam_size=values.beam_size, length_penalty=values.length_penalty)
+
+    from nmt_keras.inference.translator import Sampling
+
+    sampling = Sampling(values.seed, values.temperature, values.top_k, values.top_p) if values.sample else None
+    run = run_directory.load_run(run_dir, values.checkpoint, _runtime.report)._replace(config=config)
+    translator = run.translator(sampling)
+    return lambda lines: ((result.text, result.truncated) for result in translator.translate_stream(lines))
+
+
+def _with_saved_model(values: flags.FlagValues) -> Translate:
+    _runtime.load_tensorflow()
+    from nmt_keras.inference.export import load_signature
+
+    serve = load_signature(pathlib.Path(values.saved_model))
+    return lambda lines: itertools.chain.from_iterable(map(serve, _batches(lines, 64)))
+
+
+def _batches(lines: Iterable[str], size: int) -> Iterator[list[str]]:
+    batch: list[str] = []
+    for line in lines:
+        batch.append(line)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _lines(source) -> Iterator[str]:
+    """Lines end at the line feed alone; a CR before it and a byte order mark at the start are not text."""
+    for number, line in enumerate(source):
+        text = line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", errors="replace")
+        yield text.removeprefix("\ufeff") if not number else text
+
+
+def _open(path: str):
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}; check --input") from error
+
+
+@contextlib.contextmanager
+def _writer(path: str | None):
+    """A function that writes text. A file appears when all of it is there: a failed job leaves none."""
+    if path is None:
+        sys.stdout.reconfigure(encoding="utf-8", newline="\n")
+        yield lambda text: print(text, end="", flush=True)
+        return
+    try:
+        handle, temporary = tempfile.mkstemp(dir=os.path.dirname(os.path.abspath(path)), prefix=".tmp-")
+    except OSError as error:
+        raise UserError(f"Cannot write {path}: {error.strerror}; give another --output") from error
+    try:
+        with open(handle, "w", encoding="utf-8", newline="\n") as file:
+            yield file.write
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        pathlib.Path(temporary).unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""What tests share. Two logical CPU devices stand in for two accelerators; TensorFlow's remarks are silenced."""
+
+import os
+import random
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+
+
+@pytest.fixture(autouse=True)
+def _seeds_and_precision():
+    """Initializers draw their seeds from Python's generator; a job under test may have changed the precision."""
+    import keras
+
+    random.seed(1)
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture(scope="session")
+def copy_text(tmp_path_factory):
+    """Files of a copy task: {train,dev}.{src,tgt}, words of letters; returns their folder."""
+    folder = tmp_path_factory.mktemp("copy")
+    rng = np.random.default_rng(1)
+    for name, count in (("train", 600), ("dev", 24)):
+        lines = ["".join(" ".join(rng.choice(list("abcdefgh"), size=rng.integers(2, 7)))) for _ in range(count)]
+        for side in ("src", "tgt"):
+            (folder / f"{name}.{side}").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return folder

@@ -1,0 +1,74 @@
+"""Greedy decoding and sampling over models small enough to know by heart."""
+
+import numpy as np
+import tensorflow as tf
+
+from nmt_keras.constants import BOS_ID, EOS_ID, PAD_ID
+from nmt_keras.decoding.sampling import greedy, sample
+
+V, S = 7, 3
+STATE = (tf.zeros([2, 1]),)
+
+
+def _successor(ids, position, state):
+    """Next = last + 1, from BOS to 4, and EOS after 6."""
+    following = tf.where(ids == BOS_ID, 4, tf.where(ids == V - 1, EOS_ID, ids + 1))
+    return tf.one_hot(following, V) * 50.0, tf.ones([*ids.shape, S]) / S, state
+
+
+def _fixed(probabilities):
+    def step_fn(ids, position, state):
+        logits = tf.math.log(tf.constant(probabilities, tf.float32))
+        return tf.broadcast_to(logits, [*ids.shape, V]), tf.zeros([*ids.shape, S]), state
+
+    return step_fn
+
+
+def test_greedy_counts_and_stops_at_each_rows_own_limit():
+    result = greedy(_successor, STATE, tf.constant([9, 2]))
+    np.testing.assert_array_equal(result.ids[:, 0], [[4, 5, 6, EOS_ID], [4, EOS_ID, PAD_ID, PAD_ID]])
+    np.testing.assert_array_equal(result.lengths, [[4], [2]])
+    np.testing.assert_allclose(tf.reduce_sum(result.token_log_probs, -1), result.log_prob, atol=1e-6)
+    np.testing.assert_allclose(tf.reduce_sum(result.attention_weights, -1)[:, 0], [[1, 1, 1, 1], [1, 1, 0, 0]])
+
+
+def test_pad_and_bos_are_never_produced():
+    result = greedy(_fixed([0.4, 0.05, 0.4, 0.05, 0.06, 0.02, 0.02]), STATE, tf.constant([3, 3]))
+    np.testing.assert_array_equal(result.ids[:, 0], [[4, 4, EOS_ID]] * 2)
+
+
+def _first_ids(count=4000, **options):
+    step_fn = _fixed([1e-9, 0.1, 1e-9, 0.1, 0.4, 0.3, 0.1])
+    result = sample(step_fn, STATE, tf.constant([2, 2]), seed=tf.constant([1, 2]), num_samples=count, **options)
+    return np.bincount(result.ids[:, :, 0].numpy().ravel(), minlength=V) / (2 * count)
+
+
+def test_samples_follow_the_distribution():
+    np.testing.assert_allclose(_first_ids(), [0, 0.1, 0, 0.1, 0.4, 0.3, 0.1], atol=0.02)
+
+
+def test_temperature_sharpens():
+    squared = np.array([0, 0.01, 0, 0.01, 0.16, 0.09, 0.01])
+    np.testing.assert_allclose(_first_ids(temperature=0.5), squared / squared.sum(), atol=0.02)
+
+
+def test_top_k_and_top_p_keep_the_most_probable():
+    np.testing.assert_allclose(_first_ids(top_k=2), [0, 0, 0, 0, 4 / 7, 3 / 7, 0], atol=0.02)
+    np.testing.assert_allclose(_first_ids(top_p=0.6), [0, 0, 0, 0, 4 / 7, 3 / 7, 0], atol=0.02)
+    np.testing.assert_allclose(_first_ids(top_p=0.0), [0, 0, 0, 0, 1, 0, 0])
+
+
+def test_log_prob_is_the_models_own():
+    result = sample(_fixed([1e-9, 0.1, 1e-9, 0.1, 0.4, 0.3, 0.1]), STATE, tf.constant([1, 1]), seed=tf.constant([1, 2]),
+                    temperature=0.1, top_k=1)
+    np.testing.assert_allclose(result.log_prob, np.log([[0.1]] * 2), atol=1e-5)
+
+
+def test_equal_seeds_give_equal_samples():
+    step_fn = _fixed([1e-9, 0.1, 1e-9, 0.1, 0.4, 0.3, 0.1])
+
+    def draw(seed):
+        return sample(step_fn, STATE, tf.constant([8, 8]), seed=tf.constant([seed, 0]), num_samples=5).ids.numpy()
+
+    np.testing.assert_array_equal(draw(1), draw(1))
+    assert draw(1).shape != draw(2).shape or (draw(1) != draw(2)).any()

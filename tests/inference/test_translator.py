@@ -1,0 +1,137 @@
+"""The translator on a model that was trained: order, empty lines, batches, limits; and a SavedModel of it."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nmt_keras.config import DecodingConfig, ModelConfig
+from nmt_keras.data.tokenizer import train_tokenizer
+from nmt_keras.inference import export
+from nmt_keras.inference.translator import Sampling, Translator
+from nmt_keras.models.seq2seq import build_seq2seq
+
+TEXTS = ["a b c", "", "h", "a b c d e f g h a b", "  ", "b", "\u3000", "d e f", "c c c c"]
+
+
+@pytest.fixture(scope="module")
+def parts():
+    """A model with weights that make long, varied outputs, and separate tokenizers."""
+    source = train_tokenizer("unigram", ["a b c d e f g h", "h g f e d c b a"] * 9, 40, byte_fallback=False)
+    target = train_tokenizer("char", ["abcdefghij xyz"], 20)
+    model = build_seq2seq(ModelConfig(d_model=16, num_encoder_layers=1, num_decoder_layers=2), source.vocab_size,
+                          target.vocab_size)
+    rng = np.random.default_rng(5)
+    for weight in model.trainable_variables:
+        weight.assign(rng.normal(size=weight.shape) * 0.7)
+    return model, source, target
+
+
+def _translator(parts, sampling=None, **decoding):
+    return Translator(*parts, DecodingConfig(**{"beam_size": 3, "max_length": 20, "max_source_length": 16, **decoding}), sampling)
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_a_batchs_composition_changes_no_translation(parts, beam_size):
+    alone = [_translator(parts, beam_size=beam_size).translate([text])[0] for text in TEXTS]
+    assert len({t.text for t in alone}) > 3
+    for batch in (2, 7, 64):
+        together = _translator(parts, beam_size=beam_size, batch_sentences=batch).translate(TEXTS[::-1])[::-1]
+        for a, b in zip(alone, together):
+            assert (a.text, a.target_ids, a.source_ids) == (b.text, b.target_ids, b.source_ids)
+            np.testing.assert_allclose(a.log_prob, b.log_prob, atol=1e-5)
+            np.testing.assert_allclose(a.attention_weights, b.attention_weights, atol=1e-5)
+
+
+def test_one_line_out_per_line_in_and_blank_stays_empty(parts):
+    results = _translator(parts).translate(TEXTS)
+    assert len(results) == len(TEXTS)
+    assert [bool(r.text) for r in results] == [bool(text.strip()) for text in TEXTS]
+    assert _translator(parts).translate([]) == []
+
+
+def test_odd_input_is_translated_without_a_crash(parts):
+    odd = ["\ud800", "a\nb", "\U0001f600 \u05e9\u05dc", "x" * 3000, "a\x00b"]
+    results = _translator(parts).translate(odd)
+    assert len(results) == len(odd) and not any("\n" in r.text or "\r" in r.text for r in results)
+    assert [r.truncated for r in results] == [False, False, False, True, False]
+
+
+def test_attention_and_probabilities_belong_to_the_pieces(parts):
+    for result in _translator(parts).translate(["a b c", "d e f g"]):
+        assert result.attention_weights.shape == (len(result.target_ids), len(result.source_ids))
+        np.testing.assert_allclose(result.attention_weights.sum(-1), 1.0, atol=1e-5)
+        assert result.log_prob < 0 and result.score >= result.log_prob
+
+
+def test_streams_keep_their_order(parts):
+    translator = _translator(parts)
+    texts = TEXTS * 3
+    assert [t.text for t in translator.translate_stream(iter(texts), chunk=4)] == [t.text for t in translator.translate(texts)]
+
+
+def test_sampling_repeats_with_its_seed(parts):
+    one, again, other = (_translator(parts, Sampling(seed)).translate(TEXTS) for seed in (1, 1, 2))
+    assert [t.text for t in one] == [t.text for t in again] != [t.text for t in other]
+
+
+def test_an_export_equals_the_translator_in_a_fresh_process(parts, tmp_path):
+    """Two tokenizers in one export: each must keep its own model."""
+    other = train_tokenizer("unigram", ["x y z w v u", "u v w x y z"] * 9, 30, byte_fallback=False)
+    model, source, _ = parts
+    target_model = build_seq2seq(model.config, source.vocab_size, other.vocab_size)
+    config = DecodingConfig(beam_size=2, max_length=20, max_source_length=16)
+    module = export.TranslationModule(target_model, source, other, config)
+    folder = export.publish(export.save(module, tmp_path / "name"), tmp_path / "name")
+    assert folder == tmp_path / "name" / "1"
+    translator = Translator(target_model, source, other, config)
+    expected = [t.text for t in translator.translate_batch(TEXTS)]
+    assert export.reloaded_translations(folder, [TEXTS]) == [expected]
+    assert [text for text, _ in export.load_signature(folder)(TEXTS)] == expected
+    assert export.publish(export.save(module, tmp_path / "name"), tmp_path / "name").name == "2"
+    names = {path.name for path in (tmp_path / "name").iterdir()}
+    assert names == {"1", "2"}
+
+
+def test_saved_model_cli_runs_an_export(parts, tmp_path):
+    """The C++ loader restores every variable (a tracked Keras model would break it)."""
+    model, source, target = parts
+    config = DecodingConfig(beam_size=2, max_length=20, max_source_length=16)
+    folder = export.save(export.TranslationModule(model, source, target, config), tmp_path)
+    program = ("import sys, tensorflow_text; from tensorflow.python.tools import saved_model_cli; "
+               "sys.exit(saved_model_cli.main())")
+    result = subprocess.run(
+        [sys.executable, "-c", program, "run", "--dir", str(folder), "--tag_set", "serve", "--signature_def", "serving_default",
+         "--input_exprs", "text=[b'a b c', b'd e f']"], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    for translation in _translator(parts, beam_size=2).translate(["a b c", "d e f"]):
+        assert translation.text in result.stdout
+
+
+def test_a_folder_that_is_no_export_is_refused(tmp_path):
+    from nmt_keras.errors import UserError
+
+    with pytest.raises(UserError, match="is no export of this toolkit; give saved_models/<name>/<version>"):
+        export.load_signature(tmp_path)
+
+
+def test_a_broken_export_is_noticed(tmp_path):
+    with pytest.raises(RuntimeError, match="the export does not load"):
+        export.reloaded_translations(tmp_path, [["a"]])
+
+
+def test_the_export_holds_no_function_that_must_be_compiled(parts, tmp_path):
+    model, source, target = parts
+    folder = export.save(export.TranslationModule(model, source, target, DecodingConfig(beam_size=2)), tmp_path)
+    graph = tf.compat.v1.MetaGraphDef
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    saved = saved_model_pb2.SavedModel.FromString((pathlib.Path(folder) / "saved_model.pb").read_bytes())
+    functions = saved.meta_graphs[0].graph_def.library.function
+    assert len(functions) > 1 and isinstance(saved.meta_graphs[0], graph)
+    assert not any(f.attr["_XlaMustCompile"].b for f in functions if "_XlaMustCompile" in f.attr)
+    assert json.dumps(sorted(saved.meta_graphs[0].signature_def)) == '["__saved_model_init_op", "serving_default"]'

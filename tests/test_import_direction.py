@@ -1,0 +1,42 @@
+"""Imports point one way."""
+
+import ast
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+# What each part may import, beside itself.
+LEAVES = {"constants", "errors", "config"}
+ALLOWED = {
+    "constants": set(), "errors": set(), "config": {"errors"},
+    "data": LEAVES, "decoding": {"constants"}, "layers": {"constants"},
+    "models": LEAVES | {"layers"},
+    "training": LEAVES | {"data", "layers", "models"},
+    "inference": LEAVES | {"data", "layers", "models", "decoding"},
+    "run_directory": LEAVES | {"data", "layers", "models", "decoding", "training", "inference"},
+}
+
+
+def _imported(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from ([f"{node.module}.{alias.name}" for alias in node.names])
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "nmt_keras").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_module_imports_only_what_is_below_it(path):
+    part = path.relative_to(ROOT / "nmt_keras").parts[0].removesuffix(".py")
+    for name in _imported(path):
+        assert not name.startswith("pipelines"), f"{path.name} imports a job"
+        if name.startswith("nmt_keras."):
+            other = name.split(".")[1]
+            assert other == part or other in ALLOWED[part], f"{part} must not import {other}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "pipelines" / "recipes").glob("*.py")), ids=lambda p: p.name)
+def test_a_recipe_imports_no_tensorflow(path):
+    assert {name.split(".")[1] for name in _imported(path) if name.startswith("nmt_keras")} <= {"config"}
+    assert not any(name.startswith(("tensorflow", "keras")) for name in _imported(path))
