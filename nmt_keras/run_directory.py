@@ -9,7 +9,6 @@ import json
 import os
 import pathlib
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -86,7 +85,7 @@ def load_run(run_dir: pathlib.Path, checkpoint: str = "best", report: Report = l
     config = read_config(run_dir)
     tokenizers = load_tokenizers(run_dir)
     model = build_seq2seq(config.model, tokenizers.source.vocab_size, tokenizers.target.vocab_size)
-    if checkpoint not in ("best", "latest") and not checkpoint.isdigit():
+    if checkpoint not in ("best", "latest") and not checkpoint.isdecimal():
         raise UserError(f"`checkpoint` must be best, latest or a step. Received: {checkpoint!r}")
     manifest = Checkpoints(checkpoints_of(run_dir), report=report).restore(
         tf.train.Checkpoint(model=by_path(model.variables)), checkpoint, partial=True)
@@ -119,7 +118,8 @@ def _differences(old: ExperimentConfig, new: ExperimentConfig) -> list[str]:
         before, after = (dataclasses.asdict(getattr(c, section.name)) for c in (old, new))
         for name, value in before.items():
             free = section.name in _FREE_FIELDS or f"{section.name}.{name}" in _FREE_FIELDS
-            if not free and value != after[name]:
+            value, now = (tuple(v) if isinstance(v, list) else v for v in (value, after[name]))
+            if not free and value != now:
                 differences.append(f"{section.name}.{name} was {value!r}, now {after[name]!r}")
     return differences
 
@@ -180,7 +180,7 @@ def prepare_tokenizers(run_dir: pathlib.Path, data: DataConfig, corpus: Parallel
         else:
             made = _train_tokenizers(data, corpus, report)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = pathlib.Path(tempfile.mkdtemp(dir=run_dir, prefix=".tokenizer-"))
+        temporary = run_dir / f".tmp-tokenizer-{os.getpid()}"
         for name, tokenizer in made.items():
             tokenizer.save(temporary / name)
         try:

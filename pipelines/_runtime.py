@@ -173,6 +173,14 @@ def is_chief(strategy: "tf.distribute.Strategy") -> bool:
         ("chief", 0), ("worker", 0))
 
 
+def barrier(strategy: "tf.distribute.Strategy") -> None:
+    """Waits until every worker is here."""
+    import tensorflow as tf
+
+    if strategy.num_replicas_in_sync > 1:
+        strategy.run(lambda: tf.distribute.get_replica_context().all_reduce("sum", tf.constant(1.0)))
+
+
 def inference_config(config: "ExperimentConfig", **overrides) -> None:
     """Applies the overrides of `decoding` that a job was given (None is none) and configures the process."""
     for name, value in overrides.items():

@@ -67,11 +67,16 @@ def train(config: ExperimentConfig, run_dir: pathlib.Path) -> None:
 
     started, report = time.time(), _runtime.report
     data, training = config.data, config.training
+    chief = _runtime.is_chief(strategy)
+    if not chief:  # what the chief makes, the others find
+        _runtime.barrier(strategy)
     corpus = run_directory.open_corpus(data, data.train_source, data.train_target, report)
     dev = run_directory.open_corpus(data, [data.dev_source], [data.dev_target], report)
     run_directory.open_run_dir(run_dir, config)
     run_directory.write_data_card(run_dir, corpus, dev)
     tokenizers = run_directory.prepare_tokenizers(run_dir, data, corpus, report)
+    if chief:
+        _runtime.barrier(strategy)
     dev_text = dev.text()
     report("unknown pieces in dev: " + ", ".join(
         f"{side} {unknown_rate(tokenizer, lines):.2%}" for side, tokenizer, lines in zip(
@@ -92,7 +97,6 @@ def train(config: ExperimentConfig, run_dir: pathlib.Path) -> None:
         model = build_seq2seq(config.model, tokenizers.source.vocab_size, tokenizers.target.vocab_size)
         trainer = Trainer(model, build_optimizer(training), training, strategy)
     report(f"model: {model.count_params():,} weights; {strategy.num_replicas_in_sync} replica(s); {training.precision}")
-    chief = _runtime.is_chief(strategy)
     checkpoints = Checkpoints(run_directory.checkpoints_of(run_dir), training.keep_checkpoints, chief, report)
     if trainer.restore(checkpoints):
         report(f"resuming at step {trainer.step:,}")

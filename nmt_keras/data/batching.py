@@ -153,13 +153,14 @@ class BatchPlan:
             return max(rows // num_slices, 1) * num_slices
 
         for start, stop in _cut(length, rows_of):
-            lines = self._lines[start:stop]
-            groups = []
+            lines = self._lines[start:stop].copy()
+            groups, begin = [], start
             for corpus in np.unique(corpus_of[start:stop]):
                 members = start + np.flatnonzero(corpus_of[start:stop] == corpus)
                 slots = max(1, round(weights[corpus] * len(members)))
-                groups.append((members[0], len(members), slots))
-                self._lines[members[0]:members[0] + len(members)] = lines[members - start]
+                groups.append((begin, len(members), slots))
+                self._lines[begin:begin + len(members)] = lines[members - start]
+                begin += len(members)
             rows, slots = rows_of(int(target[lines].max())), sum(group[2] for group in groups)
             source_length, target_length = (
                 min(math.ceil(lengths[lines].max() * length_factor), limit)
@@ -261,11 +262,12 @@ def evaluation_batches(corpus: ParallelCorpus, source_tokenizer: Tokenizer, targ
 
     A batch has about `batch_tokens` positions of the longer side, and at least one row.
     """
-    lengths = np.maximum(*(np.concatenate([token_lengths(text, tokenizer) for text in texts]) for texts, tokenizer in (
-        (corpus.sources, source_tokenizer), (corpus.targets, target_tokenizer))))
+    sides = tuple(np.concatenate([token_lengths(text, tokenizer) for text in texts]) for texts, tokenizer in (
+        (corpus.sources, source_tokenizer), (corpus.targets, target_tokenizer)))
+    lengths, shorter = np.maximum(*sides), np.minimum(*sides)
     rows: list[int] = []
     for line in np.argsort(lengths, kind="stable").tolist():
-        if lengths[line] <= 1:
+        if shorter[line] <= 1:
             continue
         if rows and (len(rows) + 1) * lengths[line] > batch_tokens:
             yield _encode_rows(corpus, rows, source_tokenizer, target_tokenizer, max_source_length, max_target_length)

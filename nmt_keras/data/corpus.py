@@ -13,6 +13,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -122,11 +123,18 @@ def write_atomically(path: pathlib.Path, write: Callable[[pathlib.Path], None]) 
             write(pathlib.Path(temporary))
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())
             os.replace(temporary, path)
         finally:
             pathlib.Path(temporary).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"Cannot write {path}: {error.strerror}; free the disk or choose another folder") from error
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def open_text(path: str, cache_dir: str, language: str, tfds_dir: str | None = None) -> TextFile:
@@ -192,6 +200,8 @@ def first_drift(source_lengths: np.ndarray, target_lengths: np.ndarray) -> int:
     size = len(target_lengths)
     log_source, log_target = np.log(source_lengths + 1.0), np.log(target_lengths + 1.0)
     straight, shifted = log_source[:size] - log_target, log_source[shift:] - log_target
+    if not size:
+        return 0
     centre = np.median(np.concatenate([straight, shifted]))
     before = np.concatenate([[0.0], np.cumsum(np.abs(straight - centre))])
     after = np.concatenate([[0.0], np.cumsum(np.abs(shifted - centre))])
@@ -214,7 +224,7 @@ def _unpack(path: str, out: pathlib.Path) -> None:
     try:
         with gzip.open(path, "rb") as packed, open(out, "wb") as text:
             shutil.copyfileobj(packed, text, _CHUNK_BYTES)
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"Cannot unpack {path}: {error}; it is truncated or no gzip file, make it again") from error
 
 

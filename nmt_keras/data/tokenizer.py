@@ -70,6 +70,8 @@ class SentencePieceTokenizer:
         self._model = model
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+            if not model:
+                raise RuntimeError("empty model")
         except RuntimeError as error:
             raise UserError("The tokenizer's model is not a SentencePiece model; train one with "
                             "sentencepiece or leave the field empty") from error
@@ -210,7 +212,7 @@ class _ListTokenizer:
         """The `vocab_size` - 4 most frequent symbols; ties go to the smaller one."""
         counts = Counter(symbol for sentence in sentences for symbol in cls.split(sentence))
         ranked = sorted(counts, key=lambda symbol: (-counts[symbol], symbol))
-        return cls(ranked[:vocab_size - _NUM_SPECIALS])
+        return cls(ranked[:max(vocab_size - _NUM_SPECIALS, 0)])
 
     @staticmethod
     def split(text: str) -> list[str]:

@@ -134,13 +134,14 @@ class Checkpoints:
         """
         try:
             return json.loads((self.folder / "best.json").read_text(encoding="utf-8"))["step"]
-        except (OSError, KeyError, json.JSONDecodeError) as error:
+        except (OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{self.folder} has no best checkpoint: the run has not been evaluated yet; train on, or "
                             "give --checkpoint=latest") from error
 
     def steps(self) -> list[int]:
         """The steps of all complete checkpoints, in order."""
-        return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*"))
+        return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*")
+                      if path.name.removeprefix("step-").isdecimal())
 
     def _verify(self, step: int) -> tuple[dict[str, Any] | None, str]:
         folder = self.folder / f"step-{step:08d}"
@@ -153,7 +154,7 @@ class Checkpoints:
             for name, fingerprint in manifest["files"].items():
                 if _fingerprint(folder / name) != fingerprint:
                     return None, f"{name} does not match its checksum"
-        except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
             return None, f"it is incomplete ({error})"
         return manifest, ""
 
@@ -170,10 +171,12 @@ class Checkpoints:
             raise UserError(f"The checkpoint of step {step} in {self.folder} is of another model: {reason}") from error
 
     def _delete_old(self) -> None:
-        best = self.folder / "best.json"
-        keep = {json.loads(best.read_text(encoding="utf-8"))["step"]} if best.exists() else set()
+        try:
+            best = self.best_step()
+        except UserError:
+            best = None
         for step in self.steps()[:-self.keep]:
-            if step not in keep:
+            if step != best:
                 shutil.rmtree(self.folder / f"step-{step:08d}")
 
 

@@ -15,6 +15,7 @@ _TAGS = {
     "skipped_steps": "train/skipped_steps", "dev_loss": "dev/loss", "dev_perplexity": "dev/perplexity",
     "dev_bleu": "dev/bleu",
 }
+_FIRST_CJK = 0x2E80  # of the CJK Radicals block
 _CJK_FONTS = ("Noto Sans CJK", "Noto Serif CJK", "Noto Sans SC", "Source Han", "WenQuanYi", "Droid Sans Fallback", "SimHei",
               "SimSun", "Microsoft YaHei", "PingFang", "Heiti", "Hiragino Sans GB", "STHeiti", "AR PL", "Arial Unicode")
 
@@ -54,7 +55,8 @@ class Summaries:
         """Writes sample translations as a table of text."""
         if not self._enabled:
             return
-        rows = [f"| {s} | {r} | {h} |" for s, r, h in zip(sources, references, hypotheses)]
+        rows = ["| " + " | ".join(text.replace("|", "&#124;") for text in row) + " |"
+                for row in zip(sources, references, hypotheses)]
         with self._writer.as_default(step=step):
             tf.summary.text("dev/translations", "\n".join(["| source | reference | hypothesis |", "|---|---|---|", *rows]))
 
@@ -78,21 +80,24 @@ def attention_picture(weights: np.ndarray, source_pieces: Sequence[str], target_
     from matplotlib.figure import Figure
 
     note, families = "", ["DejaVu Sans"]
-    if any(ord(c) > 0x2E7F for piece in (*source_pieces, *target_pieces) for c in piece):
+    covered = font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap()
+    missing = {ord(c) for piece in (*source_pieces, *target_pieces) for c in piece} - set(covered)
+    if missing:
         installed = sorted({font.name for font in font_manager.fontManager.ttflist})
         cjk = [name for name in installed if name.startswith(_CJK_FONTS)]
-        if cjk:
+        if cjk and min(missing) >= _FIRST_CJK:
             families, note = [*families, cjk[0]], f"labels in {cjk[0]}"
         else:
             source_pieces, target_pieces = [list(map(str, ids)) for ids in (source_ids, target_ids)]
-            note = "no font with Chinese characters is installed: the labels are the pieces' ids"
+            script = "Chinese" if min(missing) >= _FIRST_CJK else "their"
+            note = f"no font with {script} characters is installed: the labels are the pieces' ids"
     with rc_context({"font.family": families}):
         figure = Figure(figsize=(2 + 0.35 * len(source_pieces), 1.5 + 0.3 * len(target_pieces)), dpi=100)
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         axes.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        axes.set_xticks(range(len(source_pieces)), source_pieces, rotation=90)
-        axes.set_yticks(range(len(target_pieces)), target_pieces)
+        axes.set_xticks(range(len(source_pieces)), source_pieces, rotation=90, parse_math=False)
+        axes.set_yticks(range(len(target_pieces)), target_pieces, parse_math=False)
         axes.set_xlabel("source")
         axes.set_ylabel("target")
         figure.tight_layout()

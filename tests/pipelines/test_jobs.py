@@ -1,0 +1,190 @@
+"""The jobs from end to end on a copy task, and what they say to bad input."""
+
+import importlib
+import io
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from pipelines import evaluate, export, train, translate
+
+ROOT = pathlib.Path(__file__).parents[2]
+RECIPE = "--config=" + str(pathlib.Path(__file__).parent / "copy_recipe.py")
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory, copy_text):
+    """A trained copy model; the cache is beside it."""
+    folder = tmp_path_factory.mktemp("jobs")
+    assert train.main([RECIPE, f"--run_dir={folder}/run", f"--data_dir={copy_text}", f"--config.data.cache_dir={folder}/cache"]) == 0
+    return folder / "run"
+
+
+def _error(capsys):
+    """The one line of an error."""
+    lines = [line for line in capsys.readouterr().err.split("\n") if line]
+    assert lines[-1].startswith("error: ")
+    assert not any("Traceback" in line for line in lines)
+    return lines[-1]
+
+
+def test_a_run_directory_explains_itself(run_dir):
+    names = {path.name for path in run_dir.iterdir()}
+    assert names == {"config.json", "tokenizer", "data_card.json", "checkpoints", "summaries", "metrics.jsonl", "run_card.json"}
+    card = json.loads((run_dir / "run_card.json").read_text())
+    assert card["step"] == 250 and card["best"] > 95
+
+
+def test_evaluate_scores_the_copies(run_dir, copy_text, tmp_path, capsys):
+    assert evaluate.main([f"--run_dir={run_dir}", f"--source={copy_text}/dev.src", f"--reference={copy_text}/dev.tgt",
+                          f"--output={tmp_path}/scores.json", f"--translations={tmp_path}/dev.hyp"]) == 0
+    scores = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
+    assert scores == json.loads((tmp_path / "scores.json").read_text())
+    assert {"bleu", "bleu_signature", "chrf", "chrf_signature", "ter", "ter_signature", "perplexity", "sentences_per_s"} <= set(scores)
+    assert scores["bleu"] > 95 and scores["perplexity"] < 1.5
+    assert (tmp_path / "dev.hyp").read_text().count("\n") == 24
+
+
+def test_translate_keeps_lines_and_order(run_dir, tmp_path, monkeypatch, capsys):
+    (tmp_path / "in").write_bytes(b"\xef\xbb\xbfa b c\r\n\nh g\n   \nd\xff d\nb a d")
+    assert translate.main([f"--run_dir={run_dir}", f"--input={tmp_path}/in", f"--output={tmp_path}/out"]) == 0
+    lines = (tmp_path / "out").read_text(encoding="utf-8").split("\n")
+    assert lines[:4] == ["a b c", "", "h g", ""] and len(lines) == 7 and lines[5:] == ["b a d", ""]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"c d\n\n")))
+    capsys.readouterr()
+    assert translate.main([f"--run_dir={run_dir}", "--sample", "--temperature=0.01"]) == 0
+    assert capsys.readouterr().out == "c d\n\n"
+
+
+def test_a_long_line_is_cut_with_a_warning_or_refused(run_dir, tmp_path, capsys):
+    (tmp_path / "in").write_text("a b\n" + "a b " * 40 + "\nb\n")
+    arguments = [f"--run_dir={run_dir}", f"--input={tmp_path}/in", f"--output={tmp_path}/out"]
+    assert translate.main(arguments) == 0
+    assert "warning: line 2 is longer than the model's limit and was translated in part" in capsys.readouterr().err
+    assert (tmp_path / "out").read_text().count("\n") == 3
+    (tmp_path / "out").unlink()
+    assert translate.main([*arguments, "--on_long=refuse"]) == 2
+    assert "Line 2 is longer than the model's limit; shorten it" in _error(capsys)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_export_proves_itself_and_translate_takes_it(run_dir, tmp_path, capsys):
+    output = tmp_path / "saved" / "copy"
+    assert export.main([f"--run_dir={run_dir}", f"--output={output}"]) == 0
+    result = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
+    assert result["different"] == 0 and result["compared"] > 24 and result["saved_model"] == str(output / "1")
+    (tmp_path / "in").write_text("a b c\n\nh g\n")
+    assert translate.main([f"--saved_model={output}/1", f"--input={tmp_path}/in", f"--output={tmp_path}/out"]) == 0
+    assert (tmp_path / "out").read_text() == "a b c\n\nh g\n"
+
+
+def test_an_export_that_differs_is_not_kept(run_dir, tmp_path, monkeypatch, capsys):
+    from nmt_keras.inference import export as exporting
+
+    monkeypatch.setattr(exporting, "reloaded_translations", lambda folder, batches: [["?" for _ in b] for b in batches])
+    assert export.main([f"--run_dir={run_dir}", f"--output={tmp_path}/saved"]) == 1
+    assert json.loads(capsys.readouterr().out.strip().split("\n")[-1])["saved_model"] is None
+    assert list((tmp_path / "saved").iterdir()) == []
+
+
+def test_the_same_command_resumes(run_dir, copy_text, capsys):
+    config = json.loads((run_dir / "config.json").read_text())
+    arguments = [RECIPE, f"--run_dir={run_dir}", f"--data_dir={copy_text}", f"--config.data.cache_dir={config['data']['cache_dir']}"]
+    assert train.main(arguments) == 0
+    assert "resuming at step 250" in capsys.readouterr().err
+    assert train.main([*arguments, "--config.training.max_steps=252"]) == 0
+    rows = [json.loads(row) for row in (run_dir / "metrics.jsonl").read_text().split("\n")[:-1]]
+    assert rows[-1]["step"] == 252 and len({(row["step"], "loss" in row) for row in rows}) == len(rows)
+
+
+def test_a_corrupt_checkpoint_gives_way_to_the_one_before(run_dir, capsys):
+    newest = sorted((run_dir / "checkpoints").glob("step-*"))[-1]
+    data = next(newest.glob("variables.data*"))
+    content = data.read_bytes()
+    data.write_bytes(content[:100])
+    try:
+        assert translate.main([f"--run_dir={run_dir}", "--checkpoint=latest", "--input=/dev/null", "--output=/dev/null"]) in (0, 2)
+        assert "does not match its checksum" in capsys.readouterr().err
+    finally:
+        data.write_bytes(content)
+
+
+BAD = [
+    (train, [RECIPE], "--config and --run_dir must be given"),
+    (train, ["--config=nowhere.py", "--run_dir={tmp}/r"], "--config=nowhere.py is no readable recipe"),
+    (train, [RECIPE, "--run_dir={tmp}/r", "--config.model.heads=8"], "unknown field 'heads'.*valid ones: encoder, decoder"),
+    (train, [RECIPE, "--run_dir={tmp}/r", "--config.modle.cell=gru"], "unknown section 'modle'.*valid ones: data, model"),
+    (train, [RECIPE, "--run_dir={tmp}/r", "--config.model.cell=gruu"], "`model.cell` must be one of lstm, gru, rnn"),
+    (train, [RECIPE, "--run_dir={tmp}/r", "--config.model.d_model=x"], "invalid literal for int"),
+    (train, [RECIPE, "--run_dir={tmp}/r", "--data_dir=/nowhere"], "Cannot read /nowhere/train.src: No such file"),
+    (train, [RECIPE, "--run_dir={tmp}/r", "--data_dir={tmp}/short"], "has 3 lines and .*train.tgt has 2; they must be aligned"),
+    (train, [RECIPE, "--run_dir={tmp}", "--data_dir={copy}"], "exists and is no run directory"),
+    (train, [RECIPE, "--run_dir={run}", "--data_dir={copy}", "--config.data.cache_dir={cache}", "--config.model.cell=gru"],
+     "belongs to another configuration: model.cell was 'lstm', now 'gru'"),
+    (train, [RECIPE, "--run_dir={tmp}/r", "--data_dir={copy}", "--config.training.distribution=tpu"], "found no TPU"),
+    (train, [RECIPE, "--run_dir={tmp}/r", "--data_dir={copy}", "--config.training.distribution=multi_worker"], "TF_CONFIG"),
+    (train, ["--confg=x"], "Unknown command line flag 'confg'"),
+    (train, ["stray"], "Unexpected argument 'stray'"),
+    (evaluate, [], "--run_dir must be given"),
+    (evaluate, ["--run_dir={tmp}", "--source=a", "--reference=b"], "is no run directory: it has no readable config.json"),
+    (evaluate, ["--run_dir={run}", "--source={tmp}", "--reference=b"], "is a directory; give a text file"),
+    (translate, [], "Exactly one of --run_dir and --saved_model must be given"),
+    (translate, ["--run_dir={run}", "--input=/nowhere"], "Cannot read /nowhere: No such file"),
+    (translate, ["--run_dir={run}", "--input={tmp}/x", "--output=/nowhere/x"], "Cannot write /nowhere/x"),
+    (translate, ["--run_dir={run}", "--input={tmp}/x", "--checkpoint=77"], "step 77 .* cannot be used: there is none; there are: "),
+    (translate, ["--run_dir={run}", "--input={tmp}/x", "--checkpoint=worst"], "`checkpoint` must be best, latest or a step"),
+    (translate, ["--run_dir={run}", "--input={tmp}/x", "--beam_size=0"], "`decoding.beam_size` must be positive. Received: 0"),
+    (translate, ["--saved_model={tmp}", "--input={tmp}/x"], "is no export of this toolkit"),
+    (export, ["--run_dir={run}"], "--run_dir and --output must be given"),
+]
+
+
+@pytest.mark.parametrize("job, arguments, message", BAD, ids=[b[2][:40] for b in BAD])
+def test_bad_input_is_one_line_and_nothing_is_written(job, arguments, message, run_dir, copy_text, tmp_path, capsys):
+    import re
+
+    (tmp_path / "short").mkdir()
+    for name, lines in (("train.src", 3), ("train.tgt", 2), ("dev.src", 1), ("dev.tgt", 1)):
+        (tmp_path / "short" / name).write_text("a\n" * lines)
+    (tmp_path / "x").write_text("a\n")
+    before = sorted(tmp_path.rglob("*"))
+    places = {"tmp": tmp_path, "run": run_dir, "copy": copy_text, "cache": run_dir.parent / "cache"}
+    config = (run_dir / "config.json").read_bytes()
+    assert job.main([argument.format(**places) for argument in arguments]) == 2
+    assert re.search(message, _error(capsys))
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (run_dir / "config.json").read_bytes() == config
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "translate", "export", "quickstart"])
+def test_help_is_short_and_needs_no_tensorflow(name):
+    program = ("import sys; from pipelines import {0}; status = {0}.main(['--help']); "
+               "assert 'tensorflow' not in sys.modules; sys.exit(status)").format(name)
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert result.returncode == 0, result.stderr
+    assert importlib.import_module(f"pipelines.{name}").__doc__.split("\n")[0] in result.stdout
+    assert result.stdout.count("\n") < 30
+
+
+def test_odd_lines_of_the_corpus_are_reported_by_number(tmp_path, copy_text, capsys):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in ("train.src", "train.tgt", "dev.src", "dev.tgt"):
+        (folder / name).write_bytes((copy_text / name).read_bytes())
+    lines = (folder / "train.src").read_bytes().split(b"\n")
+    lines[0] = b"\xef\xbb\xbf" + lines[0]
+    lines[2] += b"\r"
+    lines[4] = b"a \xe2\x80\xa8 b"
+    lines[6] = b"a \xff b"
+    lines[8] = b"a \0 b"
+    (folder / "train.src").write_bytes(b"\n".join(lines))
+    assert train.main([RECIPE, f"--run_dir={tmp_path}/run", f"--data_dir={folder}", f"--config.data.cache_dir={tmp_path}/cache",
+                       "--config.training.max_steps=1"]) == 0
+    errors = capsys.readouterr().err
+    for finding in ("a byte order mark in 1 line(s) (1): removed", "CR LF line ends in 1 line(s) (3): the CR is removed",
+                    "U+2028 line separators in 1 line(s) (5): kept", "invalid UTF-8 in 1 line(s) (7): read as U+FFFD",
+                    "NUL characters in 1 line(s) (9): kept"):
+        assert finding in errors

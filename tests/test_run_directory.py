@@ -1,0 +1,324 @@
+"""A run directory: whose it is, its data card, its tokenizers, and loading it."""
+
+import dataclasses
+import io
+import json
+
+import numpy as np
+import pytest
+import sentencepiece
+import tensorflow as tf
+
+from nmt_keras.config import DataConfig, ExperimentConfig, ModelConfig, TrainingConfig
+from nmt_keras.data.corpus import ParallelCorpus, TextFile
+from nmt_keras.errors import UserError
+from nmt_keras.models.seq2seq import build_seq2seq
+from nmt_keras.run_directory import (
+    checkpoints_of,
+    load_run,
+    load_tokenizers,
+    open_corpus,
+    open_run_dir,
+    prepare_tokenizers,
+    read_config,
+    sampled_length_factor,
+    write_data_card,
+)
+from nmt_keras.training.checkpoints import Checkpoints, by_path
+
+ENGLISH = ["the old man walks", "the young woman reads", "a child walks home", "the man reads a book"] * 5
+CHINESE = ["老人走路", "年轻女人读书", "孩子走路回家", "男人读书"] * 5
+
+
+def _config(**data):
+    fields = {"train_source": ("a.en",), "train_target": ("a.zh",), "dev_source": "b.en", "dev_target": "b.zh",
+              "tokenizer": "char", "source_vocab_size": 30, "target_vocab_size": 20}
+    return ExperimentConfig(data=DataConfig(**{**fields, **data}), model=ModelConfig(d_model=8, num_encoder_layers=2))
+
+
+def _corpus(folder, source=ENGLISH, target=CHINESE, name="a"):
+    for lines, language in ((source, "en"), (target, "zh")):
+        content = "".join(line + "\n" for line in lines)
+        (folder / f"{name}.{language}").write_text(content, encoding="utf-8", newline="\n")
+    return ParallelCorpus(*([TextFile(str(folder / f"{name}.{language}"), str(folder / "cache"))]
+                            for language in ("en", "zh")))
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    return tmp_path / "runs" / "first"
+
+
+@pytest.fixture
+def reports():
+    return []
+
+
+def test_a_new_run_directory_holds_its_configuration(run_dir):
+    open_run_dir(run_dir, _config())
+    assert [path.name for path in run_dir.iterdir()] == ["config.json"]
+    assert read_config(run_dir) == _config()
+
+
+def test_the_same_configuration_opens_a_run_again(run_dir):
+    open_run_dir(run_dir, _config())
+    open_run_dir(run_dir, _config())
+    assert read_config(run_dir) == _config()
+
+
+def test_another_configuration_is_refused_with_the_difference_and_nothing_is_written(run_dir):
+    open_run_dir(run_dir, _config())
+    other = _config(tokenizer="byte")
+    other.model.d_model = 16
+    other.training.seed = 2
+    other.training.max_steps = 77  # free
+    with pytest.raises(UserError, match=r"^\S+first belongs to another configuration: data\.tokenizer was 'char', "
+                                        r"now 'byte'; "
+                                        r"model\.d_model was 8, now 16; training\.seed was 1, now 2; give the same "
+                                        r"values, "
+                                        r"or another --run_dir$"):
+        open_run_dir(run_dir, other)
+    assert read_config(run_dir) == _config()
+
+
+@pytest.mark.parametrize("section, name, value", [
+    ("training", "max_steps", 7), ("training", "log_every", 7), ("training", "evaluate_every", 7),
+    ("training", "checkpoint_every", 7), ("training", "keep_checkpoints", 7), ("training", "patience", 7),
+    ("training", "dev_sentences", 7), ("training", "dev_beam_size", 7), ("data", "data_dir", "/else"),
+    ("data", "cache_dir", "/else"), ("decoding", "beam_size", 7), ("decoding", "length_penalty", 0.7)])
+def test_what_does_not_change_the_model_may_differ_and_is_written(run_dir, section, name, value):
+    open_run_dir(run_dir, _config())
+    other = _config()
+    setattr(getattr(other, section), name, value)
+    open_run_dir(run_dir, other)
+    assert getattr(getattr(read_config(run_dir), section), name) == value
+
+
+@pytest.mark.parametrize("section, name", [
+    (section, field.name)
+    for section, kind in (("data", DataConfig), ("model", ModelConfig), ("training", TrainingConfig))
+    for field in dataclasses.fields(kind) if field.name not in (
+        "max_steps", "log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints", "patience", "dev_sentences",
+        "dev_beam_size", "data_dir", "cache_dir")])
+def test_every_other_field_is_part_of_the_experiment(run_dir, section, name):
+    open_run_dir(run_dir, _config())
+    other = _config()
+    setattr(getattr(other, section), name, "something else")
+    with pytest.raises(UserError, match=rf"{section}\.{name} was .*, now 'something else'"):
+        open_run_dir(run_dir, other)
+
+
+def test_lists_in_a_recipe_are_the_same_as_tuples(run_dir):
+    """JSON knows lists only, and recipes are written by people."""
+    config = _config(train_source=["a.en"], train_target=["a.zh"])
+    open_run_dir(run_dir, config)
+    open_run_dir(run_dir, config)
+
+
+def test_a_folder_that_is_no_run_directory_is_refused(run_dir, tmp_path):
+    run_dir.mkdir(parents=True)
+    (run_dir / "thesis.tex").write_text("years of work")
+    for path in (run_dir, run_dir / "thesis.tex"):
+        with pytest.raises(UserError, match=rf"^{path} exists and is no run directory; give a new or empty --run_dir$"):
+            open_run_dir(path, _config())
+    assert [path.name for path in run_dir.iterdir()] == ["thesis.tex"]
+    (tmp_path / "empty").mkdir()
+    open_run_dir(tmp_path / "empty", _config())
+
+
+@pytest.mark.parametrize("content, message", [
+    ("{", r"^The configuration is not JSON \(.*\); restore the config\.json of the run$"),
+    ('{"model": {"d_modle": 8}}', r"^Unknown field model\.d_modle; valid ones: attention, .*d_model"),
+    ('{"modle": {}}', "^Unknown section 'modle'; valid ones: data, decoding, model, training$")])
+def test_a_broken_configuration_is_named(run_dir, content, message):
+    run_dir.mkdir(parents=True)
+    (run_dir / "config.json").write_text(content)
+    for use in (read_config, load_run, lambda path: open_run_dir(path, _config())):
+        with pytest.raises(UserError, match=message):
+            use(run_dir)
+
+
+def test_text_is_opened_below_the_data_directory_and_its_oddities_are_reported(tmp_path, reports):
+    (tmp_path / "a.en").write_bytes(b"one\r\ntwo\n")
+    (tmp_path / "a.zh").write_bytes(b"1\n\xff\n")
+    data = DataConfig(data_dir=str(tmp_path), cache_dir=str(tmp_path / "cache"))
+    corpus = open_corpus(data, ["a.en"], [str(tmp_path / "a.zh")], reports.append)
+    assert corpus.text() == (["one", "two"], ["1", "\ufffd"])
+    assert reports == [f"{tmp_path}/a.en: CR LF line ends in 1 line(s) (1): the CR is removed",
+                       f"{tmp_path}/a.zh: invalid UTF-8 in 1 line(s) (2): read as U+FFFD"]
+    with pytest.raises(UserError, match=r"^Cannot read \S+none\.en: No such file or directory; check the path"):
+        open_corpus(data, ["none.en"], ["a.zh"], reports.append)
+
+
+def test_the_data_card_names_files_lines_hashes_and_oddities(run_dir, tmp_path):
+    train, dev = _corpus(tmp_path), _corpus(tmp_path, ["x\0"], ["y"], "b")
+    write_data_card(run_dir, train, dev)
+    card = json.loads((run_dir / "data_card.json").read_text(encoding="utf-8"))
+    assert {name: [(file["path"], file["lines"]) for file in files] for name, files in card.items()} == {
+        "train": [(str(tmp_path / "a.en"), 20), (str(tmp_path / "a.zh"), 20)],
+        "dev": [(str(tmp_path / "b.en"), 1), (str(tmp_path / "b.zh"), 1)]}
+    assert card["dev"][0]["findings"] == ["NUL characters in 1 line(s) (1): kept"]
+    assert card["train"][0]["sha256"] == train.sources[0].sha256
+
+
+def test_a_data_card_of_other_text_is_refused_and_kept(run_dir, tmp_path):
+    train, dev = _corpus(tmp_path), _corpus(tmp_path, ["x"], ["y"], "b")
+    write_data_card(run_dir, train, dev)
+    write_data_card(run_dir, train, dev)
+    card = (run_dir / "data_card.json").read_bytes()
+    other = _corpus(tmp_path, ["x"], ["z"], "b")
+    with pytest.raises(UserError, match=r"^\S+first was trained on other dev text: \S+b\.zh has changed; restore the "
+                                        r"file, "
+                                        r"or give another --run_dir$"):
+        write_data_card(run_dir, train, other)
+    more = ParallelCorpus(train.sources * 2, train.targets * 2)
+    with pytest.raises(UserError, match=r"was trained on other train text: \S+ has changed"):
+        write_data_card(run_dir, more, dev)
+    assert (run_dir / "data_card.json").read_bytes() == card
+
+
+def test_moved_text_of_the_same_content_is_no_change(run_dir, tmp_path):
+    train = _corpus(tmp_path)
+    write_data_card(run_dir, train, train)
+    moved = _corpus(tmp_path, name="moved")
+    write_data_card(run_dir, moved, moved)
+
+
+def test_a_joint_tokenizer_is_trained_on_both_sides_and_loaded_again(run_dir, tmp_path, reports):
+    corpus, data = _corpus(tmp_path), _config(source_vocab_size=60).data
+    first = prepare_tokenizers(run_dir, data, corpus, reports.append)
+    assert first.source is first.target
+    assert first.source.decode(first.source.encode("the 老人")) == "the 老人"
+    assert reports == [f"tokenizer: joint char with {first.source.vocab_size} ids"]
+    assert [path.name for path in run_dir.iterdir()] == ["tokenizer"]
+    again = prepare_tokenizers(run_dir, data, _corpus(tmp_path, ["z"], ["z"], "other"), reports.append)
+    assert again.source is again.target and again.source.sha256 == first.source.sha256
+    assert len(reports) == 1
+
+
+def test_separate_tokenizers_have_their_own_sides_and_sizes(run_dir, tmp_path, reports):
+    corpus, data = _corpus(tmp_path), _config(joint_vocabulary=False, target_vocab_size=15).data
+    first = prepare_tokenizers(run_dir, data, corpus, reports.append)
+    assert (first.source.vocab_size, first.target.vocab_size) == (len(set("".join(ENGLISH))) + 4, 15)
+    assert first.source.encode("老") == first.target.encode("t") == [1]
+    again = load_tokenizers(run_dir)
+    assert (again.source.sha256, again.target.sha256) == (first.source.sha256, first.target.sha256)
+    assert first.source.sha256 != first.target.sha256
+
+
+def test_a_vocabulary_that_cannot_be_filled_leaves_no_tokenizer(run_dir, tmp_path, reports):
+    data = _config(tokenizer="unigram", source_vocab_size=9000).data
+    with pytest.raises(UserError, match="^SentencePiece cannot train 9,000 pieces on this text: "):
+        prepare_tokenizers(run_dir, data, _corpus(tmp_path), reports.append)
+    assert not (run_dir / "tokenizer").exists()
+
+
+def _user_model(path, text):
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(text), model_writer=model, vocab_size=300,
+                                             hard_vocab_limit=False, num_threads=1, minloglevel=2)
+    path.write_bytes(model.getvalue())
+    return str(path)
+
+
+def test_a_users_models_are_taken_over(run_dir, tmp_path, reports):
+    paths = [_user_model(tmp_path / name, text) for name, text in (("en.model", ENGLISH), ("zh.model", CHINESE))]
+    data = _config(source_tokenizer_model=paths[0], target_tokenizer_model=paths[1], joint_vocabulary=False).data
+    tokenizers = prepare_tokenizers(run_dir, data, _corpus(tmp_path), reports.append)
+    for path in paths:
+        (tmp_path / path).unlink()
+    again = prepare_tokenizers(run_dir, data, _corpus(tmp_path), reports.append)
+    for first, second, text in zip(tokenizers, again, (ENGLISH[0], CHINESE[0])):
+        assert second.decode(second.encode(text)) == text and second.encode(text) == first.encode(text)
+
+
+def test_a_joint_vocabulary_needs_one_model(run_dir, tmp_path, reports):
+    paths = [_user_model(tmp_path / name, text) for name, text in (("en.model", ENGLISH), ("zh.model", CHINESE))]
+    data = _config(source_tokenizer_model=paths[0], target_tokenizer_model=paths[1]).data
+    with pytest.raises(UserError, match=r"^`data\.joint_vocabulary` needs one SentencePiece model for both sides\. "
+                                        r"Received: "
+                                        r"\S+en\.model and \S+zh\.model; give the same, or set "
+                                        r"data\.joint_vocabulary=False"):
+        prepare_tokenizers(run_dir, data, _corpus(tmp_path), reports.append)
+    data.target_tokenizer_model = paths[0]
+    tokenizers = prepare_tokenizers(run_dir, data, _corpus(tmp_path), reports.append)
+    assert tokenizers.source is tokenizers.target
+
+
+def test_a_users_model_that_cannot_be_read_is_named(run_dir, tmp_path, reports):
+    (tmp_path / "text.model").write_text("no model")
+    for name, message in (("none.model", r"^Cannot read the SentencePiece model \S+none\.model: No such file or "
+                                         r"directory; "
+                                         "check the path$"),
+                          ("text.model", "The tokenizer's model is not a SentencePiece model")):
+        data = _config(source_tokenizer_model=str(tmp_path / name), target_tokenizer_model=str(tmp_path / name)).data
+        with pytest.raises(UserError, match=message):
+            prepare_tokenizers(run_dir, data, _corpus(tmp_path), reports.append)
+        assert not run_dir.exists()
+
+
+def test_length_factor_is_one_unless_segmentations_are_sampled(run_dir, tmp_path, reports):
+    corpus = _corpus(tmp_path)
+    data = _config(tokenizer="unigram", source_vocab_size=300).data
+    tokenizers = prepare_tokenizers(run_dir, data, corpus, reports.append)
+    assert sampled_length_factor(tokenizers, corpus, 0.0) == 1.0
+    assert 1.0 < sampled_length_factor(tokenizers, corpus, 0.1) < 3.0
+
+
+@pytest.fixture
+def trained(run_dir, tmp_path, reports):
+    """A run with checkpoints of steps 5 and 9."""
+    config = _config(joint_vocabulary=False)
+    open_run_dir(run_dir, config)
+    tokenizers = prepare_tokenizers(run_dir, config.data, _corpus(tmp_path), reports.append)
+    model = build_seq2seq(config.model, tokenizers.source.vocab_size, tokenizers.target.vocab_size)
+    checkpoints = Checkpoints(checkpoints_of(run_dir))
+    for step in (5, 9):
+        for variable in model.variables:
+            variable.assign(np.full(variable.shape, step))
+        checkpoints.save(step, tf.train.Checkpoint(model=by_path(model.variables), steps=tf.Variable(step)), {})
+    return run_dir
+
+
+@pytest.mark.parametrize("checkpoint, step", [("latest", 9), ("5", 5), ("best", 5)])
+def test_a_run_is_loaded_from_the_checkpoint_that_was_asked_for(trained, checkpoint, step, reports):
+    Checkpoints(checkpoints_of(trained)).mark_best(5, "dev_bleu", 1.0)
+    del reports[:]
+    run = load_run(trained, checkpoint, reports.append)
+    assert run.step == step
+    assert run.config == _config(joint_vocabulary=False)
+    assert all((variable.numpy() == step).all() for variable in run.model.variables)
+    assert run.tokenizers.target.decode(run.tokenizers.target.encode("老人")) == "老人"
+    assert reports == [f"checkpoint: {checkpoint}, step {step} of {trained}"]
+
+
+def test_what_is_no_run_directory_is_refused(tmp_path):
+    for path in (tmp_path, tmp_path / "none"):
+        with pytest.raises(UserError, match=rf"^{path} is no run directory: it has no readable config\.json; give the "
+                                            r"--run_dir of a training job$"):
+            load_run(path)
+
+
+def test_a_run_without_tokenizer_or_checkpoint_is_refused(run_dir, tmp_path, reports):
+    config = _config()
+    open_run_dir(run_dir, config)
+    with pytest.raises(UserError, match=r"tokenizer/source holds no complete tokenizer \(.*\); restore the run "
+                                        r"directory$"):
+        load_run(run_dir)
+    prepare_tokenizers(run_dir, config.data, _corpus(tmp_path), reports.append)
+    with pytest.raises(UserError, match="^.*first has no checkpoint yet; train it first$"):
+        load_run(run_dir, "latest")
+    with pytest.raises(UserError, match="has no best checkpoint: the run has not been evaluated yet"):
+        load_run(run_dir, "best")
+
+
+@pytest.mark.parametrize("checkpoint", ["bets", "", "-1", "1.5", "²"])
+def test_a_checkpoint_that_is_no_step_is_refused(trained, checkpoint):
+    with pytest.raises(UserError, match=rf"^`checkpoint` must be best, latest or a step\. Received: '{checkpoint}'$"):
+        load_run(trained, checkpoint)
+
+
+def test_a_step_that_was_not_saved_is_answered_with_those_that_were(trained):
+    with pytest.raises(UserError, match="^The checkpoint of step 7 in .* cannot be used: there is none; there are: "
+                                        "5, 9$"):
+        load_run(trained, "7")

@@ -1,0 +1,177 @@
+"""The loss against its formula in NumPy, and what must not change it."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nmt_keras.config import ModelConfig
+from nmt_keras.data.batching import Batch
+from nmt_keras.models.seq2seq import build_seq2seq
+from nmt_keras.training.losses import batch_loss, compile_dev_loss, label_smoothed_cross_entropy, perplexity
+
+N, V, D, SOURCE_V = 5, 7, 8, 11
+
+
+def _logits_and_labels():
+    rng = np.random.default_rng(1)
+    return rng.normal(size=(N, V)) * 3, np.array([0, 6, 3, 3, 1], np.int32)
+
+
+def _log_softmax(logits):
+    logits = np.asarray(logits, np.float64)
+    shifted = logits - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def _formula(logits, labels, smoothing):
+    """Smoothed and plain cross entropy, float64 [N] each."""
+    log_probs = _log_softmax(logits)
+    smooth = np.full(log_probs.shape, smoothing / log_probs.shape[1])
+    smooth[np.arange(len(labels)), labels] += 1 - smoothing
+    return -(smooth * log_probs).sum(-1), -log_probs[np.arange(len(labels)), labels]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5, 0.9])
+def test_label_smoothed_cross_entropy_follows_its_formula(smoothing):
+    logits, labels = _logits_and_labels()
+    smooth, plain = label_smoothed_cross_entropy(tf.constant(logits, tf.float32), tf.constant(labels), smoothing)
+    expected_smooth, expected_plain = _formula(logits, labels, smoothing)
+    np.testing.assert_allclose(smooth, expected_smooth, rtol=1e-5)
+    np.testing.assert_allclose(plain, expected_plain, rtol=1e-5, atol=1e-6)
+    if not smoothing:
+        np.testing.assert_allclose(smooth, plain, rtol=1e-5, atol=1e-6)
+
+
+def test_large_logits_give_a_finite_loss_and_gradient():
+    logits = tf.constant([[1e4, -1e4, 0.0], [-1e4, -1e4, -1e4]])
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        smooth, plain = label_smoothed_cross_entropy(logits, tf.constant([1, 2]), 0.1)
+        total = tf.reduce_sum(smooth)
+    np.testing.assert_allclose(plain, [2e4, np.log(3.0)], rtol=1e-4)
+    assert np.isfinite(tape.gradient(total, logits)).all()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+def test_the_gradient_is_that_of_the_plain_formula(smoothing):
+    logits, labels = (tf.constant(x, d) for x, d in zip(_logits_and_labels(), (tf.float32, tf.int32)))
+    scales = tf.constant([1.0, 0.0, 2.0, -1.5, 0.5])
+
+    def plain(logits):
+        target = (1 - smoothing) * tf.one_hot(labels, V) + smoothing / V
+        return -tf.reduce_sum(target * tf.nn.log_softmax(logits), -1)
+
+    gradients = []
+    for loss in (plain, lambda x: label_smoothed_cross_entropy(x, labels, smoothing)[0]):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            total = tf.reduce_sum(loss(logits) * scales)
+        gradients.append(tape.gradient(total, logits))
+    np.testing.assert_allclose(gradients[1], gradients[0], atol=1e-6)
+    assert np.abs(gradients[1][0]).max() > 0.1
+
+
+def test_no_gradient_flows_through_the_plain_cross_entropy():
+    logits, labels = (tf.constant(x, d) for x, d in zip(_logits_and_labels(), (tf.float32, tf.int32)))
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        plain = tf.reduce_sum(label_smoothed_cross_entropy(logits, labels, 0.1)[1])
+    assert tape.gradient(plain, logits) is None
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = build_seq2seq(ModelConfig(d_model=D), SOURCE_V, V)
+    rng = np.random.default_rng(3)
+    for weight in model.trainable_variables:
+        weight.assign(rng.normal(size=weight.shape) * 0.5)
+    return model
+
+
+def _batch(weights=(1.0, 1.0, 1.0)):
+    source = tf.constant([[5, 6, 10, 3], [7, 3, 0, 0], [4, 8, 3, 0]])
+    inputs = tf.constant([[2, 4, 5, 6, 1], [2, 6, 0, 0, 0], [2, 5, 5, 0, 0]])
+    outputs = tf.constant([[4, 5, 6, 1, 3], [6, 3, 0, 0, 0], [5, 5, 3, 0, 0]])
+    return Batch(source, inputs, outputs, tf.constant(weights), tf.range(3, dtype=tf.int64))
+
+
+def _direct(model, batch, smoothing):
+    """The four sums, token by token, from the model's logits."""
+    logits = model.project(model(batch.source_ids, batch.target_input_ids)[0]).numpy()
+    sums = np.zeros(4)
+    for row, weight in enumerate(batch.weights.numpy()):
+        for position, label in enumerate(batch.target_output_ids[row].numpy()):
+            if label:
+                smooth, plain = _formula(logits[row, position][None], [label], smoothing)
+                right = logits[row, position].argmax() == label
+                sums += weight * np.array([smooth[0], plain[0], right, 1])
+    return sums
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (0.5, 0.0, 2.0)])
+def test_sums_are_those_of_the_tokens_one_by_one(model, weights):
+    batch = _batch(weights)
+    sums = batch_loss(model, batch, None, 0.1)
+    np.testing.assert_allclose(sums, _direct(model, batch, 0.1), rtol=1e-5)
+    assert float(sums.tokens) == 5 * weights[0] + 2 * weights[1] + 3 * weights[2]
+    assert all(value.dtype == tf.float32 and value.shape == () for value in sums)
+
+
+def test_the_number_of_right_tokens_is_counted(model):
+    """The model's own best ids as labels are all right, others all wrong."""
+    batch = _batch()
+    best = tf.argmax(model.project(model(batch.source_ids, batch.target_input_ids)[0])[:, :, 1:], -1, tf.int32) + 1
+    real = tf.cast(batch.target_output_ids > 0, tf.int32)
+    right = batch_loss(model, batch._replace(target_output_ids=best * real), None, 0.0)
+    wrong = batch_loss(model, batch._replace(target_output_ids=(best % 6 + 1) * real), None, 0.0)
+    assert 0 <= float(wrong.correct) < float(right.correct) <= 10
+    np.testing.assert_allclose(right.correct, _direct(model, batch._replace(target_output_ids=best * real), 0.0)[2])
+
+
+def test_padding_does_not_change_the_loss(model):
+    batch = _batch()
+    wider = Batch(*(tf.pad(ids, [[0, 0], [0, more]]) for ids, more in zip(batch[:3], (2, 4, 4))), *batch[3:])
+    np.testing.assert_allclose(batch_loss(model, wider, None, 0.1), batch_loss(model, batch, None, 0.1), rtol=1e-5)
+
+
+def test_filler_rows_do_not_change_the_loss_or_its_gradient(model):
+    batch = _batch()
+    filled = Batch(*(tf.concat([ids, tf.one_hot([0] * 4, ids.shape[1], first, dtype=tf.int32)], 0)
+                     for ids, first in zip(batch[:3], (3, 2, 3))),
+                   tf.pad(batch.weights, [[0, 4]]), tf.pad(batch.lines, [[0, 4]], constant_values=-1))
+    np.testing.assert_array_equal(filled.target_output_ids[3:], [[3, 0, 0, 0, 0]] * 4)
+    results = []
+    for given in (batch, filled):
+        with tf.GradientTape() as tape:
+            sums = batch_loss(model, given, None, 0.1)
+        gradients = tape.gradient(sums.loss, [v.value for v in model.trainable_variables])
+        results.append((sums, [tf.convert_to_tensor(g) for g in gradients]))
+    np.testing.assert_allclose(results[1][0], results[0][0], rtol=1e-5)
+    for a, b in zip(results[0][1], results[1][1]):
+        np.testing.assert_allclose(b, a, atol=1e-5)
+
+
+def test_a_batch_of_fillers_alone_has_sums_of_zero(model):
+    sums = batch_loss(model, _batch((0.0, 0.0, 0.0)), None, 0.1)
+    np.testing.assert_array_equal(sums, [0, 0, 0, 0])
+
+
+def test_more_tokens_than_the_row_multiple_are_all_counted(model):
+    many = Batch(*(tf.repeat(leaf, 29, 0) for leaf in _batch()))  # 290 tokens
+    one, all_of_them = batch_loss(model, _batch(), None, 0.1), batch_loss(model, many, None, 0.1)
+    np.testing.assert_allclose(all_of_them, 29 * np.array(one), rtol=1e-4)
+    assert float(all_of_them.tokens) == 290
+
+
+def test_dev_loss_is_the_mean_over_tokens_of_all_batches_without_smoothing(model):
+    first, second = _batch(), Batch(*(leaf[1:] for leaf in _batch((1.0, 1.0, 0.5))))
+    sums = _direct(model, first, 0.0) + _direct(model, second, 0.0)
+    dev_loss = compile_dev_loss(model)
+    assert dev_loss([first, second]) == pytest.approx(sums[1] / sums[3], rel=1e-5)
+    assert dev_loss(iter([second, first])) == pytest.approx(sums[1] / sums[3], rel=1e-5)
+
+
+def test_perplexity_is_the_exponential_and_stays_finite():
+    assert perplexity(0.0) == 1.0
+    assert perplexity(np.log(50.0)) == pytest.approx(50.0)
+    assert perplexity(1e6) == pytest.approx(np.exp(80.0))

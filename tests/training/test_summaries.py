@@ -1,0 +1,164 @@
+"""What a run writes about itself, read back."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from nmt_keras.training import summaries as module
+from nmt_keras.training.summaries import Summaries, attention_picture
+
+T, S = 3, 5
+
+
+def _rows(run_dir):
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").split("\n")[:-1]]
+
+
+def test_each_row_of_metrics_is_one_json_object_with_its_step(tmp_path):
+    summaries = Summaries(tmp_path)
+    summaries.scalars(50, {"loss": 2.5, "learning_rate": 0.001})
+    summaries.scalars(100, {"dev_loss": 2.25, "dev_bleu": 12.5})
+    assert _rows(tmp_path) == [{"step": 50, "loss": 2.5, "learning_rate": 0.001},
+                               {"step": 100, "dev_loss": 2.25, "dev_bleu": 12.5}]
+
+
+def test_resuming_drops_the_rows_that_come_again(tmp_path):
+    before = Summaries(tmp_path)
+    for step in (50, 100, 150, 200):
+        before.scalars(step, {"loss": float(step)})
+    with open(tmp_path / "metrics.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"step": 250, "lo')  # a killed job's last row
+    after = Summaries(tmp_path, first_step=100)
+    assert [row["step"] for row in _rows(tmp_path)] == [50, 100]
+    after.scalars(150, {"loss": 1.0})
+    assert _rows(tmp_path)[-1] == {"step": 150, "loss": 1.0}
+
+
+def test_starting_from_nothing_drops_all_rows(tmp_path):
+    Summaries(tmp_path).scalars(50, {"loss": 1.0})
+    Summaries(tmp_path, first_step=0)
+    assert _rows(tmp_path) == []
+
+
+def test_a_worker_that_is_not_the_chief_writes_nothing(tmp_path):
+    summaries = Summaries(tmp_path, enabled=False)
+    summaries.scalars(1, {"loss": 1.0})
+    summaries.translations(1, ["a"], ["b"], ["c"])
+    summaries.attention(1, b"no picture")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def plain_picture():
+    return attention_picture(
+        np.eye(T, S), ["▁a", "▁b", "c", "d", "</s>"], ["▁e", "f", "</s>"], [5, 6, 7, 8, 3], [9, 10, 3])
+
+
+def test_event_files_hold_scalars_translations_and_attention(tmp_path, plain_picture):
+    summaries = Summaries(tmp_path)
+    summaries.translations(7, ["one", "two"], ["一", "二"], ["一一", ""])
+    summaries.attention(7, plain_picture[0])
+    summaries.scalars(7, {name: 0.5 + i for i, name in enumerate(module._TAGS)})
+    summaries.scalars(9, {"loss": 8.0})
+    events = EventAccumulator(str(tmp_path / "summaries"), size_guidance={"tensors": 0}).Reload()
+    assert sorted(events.Tags()["tensors"]) == sorted([
+        "train/loss", "train/perplexity", "train/token_accuracy", "train/learning_rate", "train/gradient_norm",
+        "train/target_tokens_per_s", "train/padding_share", "train/skipped_steps", "dev/loss", "dev/perplexity",
+        "dev/bleu",
+        "dev/translations", "dev/attention"])
+    values = [(event.step, float(tf.make_ndarray(event.tensor_proto))) for event in events.Tensors("train/loss")]
+    assert values == [(7, 0.5), (9, 8.0)]
+    assert [float(tf.make_ndarray(event.tensor_proto)) for event in events.Tensors("dev/bleu")] == [
+        0.5 + list(module._TAGS).index("dev_bleu")]
+    table = tf.make_ndarray(events.Tensors("dev/translations")[0].tensor_proto).item().decode()
+    assert table == "| source | reference | hypothesis |\n|---|---|---|\n| one | 一 | 一一 |\n| two | 二 |  |"
+    width, height, encoded = tf.make_ndarray(events.Tensors("dev/attention")[0].tensor_proto)[:3]
+    assert tf.image.decode_png(encoded).shape == (int(height), int(width), 3)
+
+
+def test_a_bar_in_a_sentence_does_not_break_the_table(tmp_path):
+    summaries = Summaries(tmp_path)
+    summaries.translations(1, ["a | b"], ["c"], ["d"])
+    summaries.scalars(1, {"loss": 1.0})
+    events = EventAccumulator(str(tmp_path / "summaries")).Reload()
+    table = tf.make_ndarray(events.Tensors("dev/translations")[0].tensor_proto).item().decode()
+    assert table.split("\n")[2].replace("\\|", "").replace("&#124;", "").count("|") == 4
+
+
+def test_the_picture_is_a_png_of_the_size_of_its_labels(plain_picture):
+    picture, note = plain_picture
+    assert note == ""
+    assert picture.startswith(b"\x89PNG")
+    height, width, _ = tf.image.decode_png(picture, 3).shape
+    assert (width, height) == (int(100 * (2 + 0.35 * S)), int(100 * (1.5 + 0.3 * T)))
+
+
+def test_the_picture_shows_the_weights():
+    pieces = (["a"] * S, ["b"] * T, range(S), range(T))
+    dark, light = (tf.image.decode_png(attention_picture(np.full((T, S), value), *pieces)[0], 3)
+                   for value in (1.0, 0.0))
+    assert np.mean(dark) < np.mean(light) - 20
+
+
+@pytest.mark.parametrize("piece", ["$", "$$", "$x^$", "a$b$", "\\frac{", "_^%&#~", "\n", ""])
+def test_any_piece_may_be_a_label(piece):
+    """Matplotlib would read a pair of dollar signs as a formula."""
+    picture, note = attention_picture(np.eye(2), [piece, "a"], ["b", piece], [4, 5], [6, 7])
+    assert picture.startswith(b"\x89PNG") and note == ""
+
+
+@pytest.fixture
+def labels(monkeypatch):
+    """The labels that are drawn: (of the source, of the target)."""
+    from matplotlib.axes import Axes
+
+    drawn = {}
+    for axis in ("x", "y"):
+        original = getattr(Axes, f"set_{axis}ticks")
+
+        def spy(self, ticks, texts=None, *args, axis=axis, original=original, **kwargs):
+            drawn[axis] = list(texts)
+            return original(self, ticks, texts, *args, **kwargs)
+
+        monkeypatch.setattr(Axes, f"set_{axis}ticks", spy)
+    return drawn
+
+
+def _fonts(monkeypatch, names):
+    """Has Matplotlib list its own DejaVu Sans, and under other names too."""
+    from matplotlib import font_manager
+
+    dejavu = next(font for font in font_manager.fontManager.ttflist if font.name == "DejaVu Sans")
+    entries = [dataclasses.replace(dejavu, name=name) for name in ("DejaVu Sans", *names)]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", entries)
+
+
+CHINESE = (np.eye(2, 3), ["▁他", "说", "</s>"], ["▁he", "</s>"], [14, 15, 3], [16, 3])
+
+
+def test_without_a_font_for_chinese_the_ids_stand_in(monkeypatch, labels):
+    _fonts(monkeypatch, ["Some Serif"])
+    picture, note = attention_picture(*CHINESE)
+    assert note == "no font with Chinese characters is installed: the labels are the pieces' ids"
+    assert labels == {"x": ["14", "15", "3"], "y": ["16", "3"]}
+    assert picture.startswith(b"\x89PNG")
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")  # the font is DejaVu Sans under another name
+def test_with_a_font_for_chinese_the_pieces_are_drawn(monkeypatch, labels):
+    _fonts(monkeypatch, ["Some Serif", "Noto Sans CJK SC"])
+    picture, note = attention_picture(*CHINESE)
+    assert note == "labels in Noto Sans CJK SC"
+    assert labels == {"x": ["▁他", "说", "</s>"], "y": ["▁he", "</s>"]}
+    assert picture.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("piece", ["हिन्दी", "ไทย", "한국", "😀", "አማ"],
+                         ids=["hindi", "thai", "korean", "emoji", "amharic"])
+def test_characters_that_no_font_has_raise_no_warning(monkeypatch, piece):
+    _fonts(monkeypatch, [])
+    assert attention_picture(np.eye(2), [piece, "a"], ["b", "c"], [4, 5], [6, 7])[0].startswith(b"\x89PNG")
