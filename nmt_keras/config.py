@@ -7,7 +7,9 @@ The dataclasses are not frozen, because command lines override their fields (`--
 import dataclasses
 import json
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from nmt_keras.errors import UserError
 
@@ -162,19 +164,44 @@ CHOICES = {
     "training.best_metric": ("dev_bleu", "dev_loss"),
 }
 _POSITIVE = (
-    "data.source_vocab_size", "data.target_vocab_size", "data.max_source_length", "data.max_target_length",
-    "model.d_model", "model.num_encoder_layers", "model.num_decoder_layers", "training.max_steps",
-    "training.accumulation_steps", "training.learning_rate", "training.log_every", "training.evaluate_every",
-    "training.checkpoint_every", "training.keep_checkpoints", "training.dev_beam_size", "decoding.beam_size",
-    "decoding.max_length", "decoding.max_length_ratio", "decoding.max_source_length", "decoding.batch_sentences",
+    "data.source_vocab_size",
+    "data.target_vocab_size",
+    "data.max_source_length",
+    "data.max_target_length",
+    "model.d_model",
+    "model.num_encoder_layers",
+    "model.num_decoder_layers",
+    "training.max_steps",
+    "training.accumulation_steps",
+    "training.learning_rate",
+    "training.log_every",
+    "training.evaluate_every",
+    "training.checkpoint_every",
+    "training.keep_checkpoints",
+    "training.dev_beam_size",
+    "decoding.beam_size",
+    "decoding.max_length",
+    "decoding.max_length_ratio",
+    "decoding.max_source_length",
+    "decoding.batch_sentences",
 )
 _NOT_NEGATIVE = (
-    "data.sampling_alpha", "training.batch_tokens", "training.batch_sentences", "training.warmup_steps",
-    "training.weight_decay", "training.clip_norm", "training.patience", "training.dev_sentences",
+    "data.sampling_alpha",
+    "training.batch_tokens",
+    "training.batch_sentences",
+    "training.warmup_steps",
+    "training.weight_decay",
+    "training.clip_norm",
+    "training.patience",
+    "training.dev_sentences",
     "decoding.length_penalty",
 )
-_RATES = ("model.input_dropout_rate", "model.state_dropout_rate", "model.output_dropout_rate",
-          "training.label_smoothing")
+_RATES = (
+    "model.input_dropout_rate",
+    "model.state_dropout_rate",
+    "model.output_dropout_rate",
+    "training.label_smoothing",
+)
 
 
 def _value(config: ExperimentConfig, name: str):
@@ -183,8 +210,9 @@ def _value(config: ExperimentConfig, name: str):
 
 
 def _problems(config: ExperimentConfig) -> list[str]:
-    problems = []
-    rules = [(n, f"must be one of {', '.join(c)}", lambda v, c=c: v in c) for n, c in CHOICES.items()]
+    problems: list[str] = []
+    rules: list[tuple[str, str, Callable[[Any], bool]]] = []
+    rules += [(n, f"must be one of {', '.join(choices)}", choices.__contains__) for n, choices in CHOICES.items()]
     rules += [(n, "must be positive", lambda v: v > 0) for n in _POSITIVE]
     rules += [(n, "must not be negative", lambda v: v >= 0) for n in _NOT_NEGATIVE]
     rules += [(n, "must be at least 0 and below 1", lambda v: 0 <= v < 1) for n in _RATES]
@@ -194,30 +222,43 @@ def _problems(config: ExperimentConfig) -> list[str]:
             problems.append(f"`{name}` {rule}. Received: {_value(config, name)!r}")
     data, model, training = config.data, config.model, config.training
     if not data.train_source or len(data.train_source) != len(data.train_target):
-        problems.append("`data.train_source` and `data.train_target` must name as many corpora, at least one. "
-                        f"Received: {list(data.train_source)} and {list(data.train_target)}")
+        problems.append(
+            "`data.train_source` and `data.train_target` must name as many corpora, at least one. "
+            f"Received: {list(data.train_source)} and {list(data.train_target)}"
+        )
     if data.train_weights and (len(data.train_weights) != len(data.train_source) or min(data.train_weights) <= 0):
-        problems.append("`data.train_weights` must be empty or one positive number for each of "
-                        f"`data.train_source`. Received: {list(data.train_weights)}")
+        problems.append(
+            "`data.train_weights` must be empty or one positive number for each of "
+            f"`data.train_source`. Received: {list(data.train_weights)}"
+        )
     if not (data.dev_source and data.dev_target):
         problems.append("`data.dev_source` and `data.dev_target` must be set: the best checkpoint is chosen on them")
     if model.bidirectional and model.d_model % 2:
-        problems.append("`model.d_model` must be even when `model.bidirectional` is set. "
-                        f"Received: d_model={model.d_model}")
+        problems.append(
+            "`model.d_model` must be even when `model.bidirectional` is set. " f"Received: d_model={model.d_model}"
+        )
     if model.share_embeddings and not data.joint_vocabulary:
         problems.append("`model.share_embeddings` needs `data.joint_vocabulary`. Received: joint_vocabulary=False")
     if model.attention == "none" and model.bridge == "zeros":
-        problems.append("`model.bridge` must not be zeros when `model.attention` is none: the decoder would see "
-                        "nothing of the source")
+        problems.append(
+            "`model.bridge` must not be zeros when `model.attention` is none: the decoder would see "
+            "nothing of the source"
+        )
     if model.attention == "none" and model.input_feeding:
         problems.append("`model.input_feeding` feeds what attention read: it needs `model.attention` other than none")
     if data.sampling_alpha and data.tokenizer not in ("unigram", "bpe"):
-        problems.append("`data.sampling_alpha` needs a SentencePiece tokenizer (unigram or bpe). "
-                        f"Received: tokenizer={data.tokenizer!r}")
+        problems.append(
+            "`data.sampling_alpha` needs a SentencePiece tokenizer (unigram or bpe). "
+            f"Received: tokenizer={data.tokenizer!r}"
+        )
     if bool(data.source_tokenizer_model) != bool(data.target_tokenizer_model):
-        problems.append("`data.source_tokenizer_model` and `data.target_tokenizer_model` must be given together; "
-                        "for a joint vocabulary give the same file twice")
+        problems.append(
+            "`data.source_tokenizer_model` and `data.target_tokenizer_model` must be given together; "
+            "for a joint vocabulary give the same file twice"
+        )
     if not training.batch_sentences and training.batch_tokens < data.max_target_length:
-        problems.append("`training.batch_tokens` must be at least `data.max_target_length`, or no batch holds the "
-                        f"longest sentence. Received: {training.batch_tokens} and {data.max_target_length}")
+        problems.append(
+            "`training.batch_tokens` must be at least `data.max_target_length`, or no batch holds the "
+            f"longest sentence. Received: {training.batch_tokens} and {data.max_target_length}"
+        )
     return problems

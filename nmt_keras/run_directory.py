@@ -1,6 +1,6 @@
 """A run directory: what training leaves and every later job starts from.
 
-    config.json  tokenizer/  data_card.json  checkpoints/  summaries/  metrics.jsonl  run_card.json
+config.json  tokenizer/  data_card.json  checkpoints/  summaries/  metrics.jsonl  run_card.json
 """
 
 import dataclasses
@@ -25,9 +25,19 @@ from nmt_keras.models.seq2seq import Seq2Seq, build_seq2seq
 from nmt_keras.training.checkpoints import Checkpoints, by_path
 
 # What may differ when a run goes on: how long it trains, and what is only reported or searched.
-_FREE_FIELDS = ("training.max_steps", "training.log_every", "training.evaluate_every", "training.checkpoint_every",
-                "training.keep_checkpoints", "training.patience", "training.dev_sentences", "training.dev_beam_size",
-                "data.data_dir", "data.cache_dir", "decoding")
+_FREE_FIELDS = (
+    "training.max_steps",
+    "training.log_every",
+    "training.evaluate_every",
+    "training.checkpoint_every",
+    "training.keep_checkpoints",
+    "training.patience",
+    "training.dev_sentences",
+    "training.dev_beam_size",
+    "data.data_dir",
+    "data.cache_dir",
+    "decoding",
+)
 _SAMPLED_LINES = 10_000
 
 Report = Callable[[str], None]
@@ -67,8 +77,9 @@ def read_config(run_dir: pathlib.Path) -> ExperimentConfig:
     try:
         return ExperimentConfig.from_json((run_dir / "config.json").read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{run_dir} is no run directory: it has no readable config.json; give the --run_dir of a "
-                        "training job") from error
+        raise UserError(
+            f"{run_dir} is no run directory: it has no readable config.json; give the --run_dir of a " "training job"
+        ) from error
 
 
 def load_run(run_dir: pathlib.Path, checkpoint: str = "best", report: Report = lambda line: None) -> Run:
@@ -88,7 +99,8 @@ def load_run(run_dir: pathlib.Path, checkpoint: str = "best", report: Report = l
     if checkpoint not in ("best", "latest") and not checkpoint.isdecimal():
         raise UserError(f"`checkpoint` must be best, latest or a step. Received: {checkpoint!r}")
     manifest = Checkpoints(checkpoints_of(run_dir), report=report).restore(
-        tf.train.Checkpoint(model=by_path(model.variables)), checkpoint, partial=True)
+        tf.train.Checkpoint(model=by_path(model.variables)), checkpoint, partial=True
+    )
     if manifest is None:
         raise UserError(f"{run_dir} has no checkpoint yet; train it first")
     report(f"checkpoint: {checkpoint}, step {manifest['step']:,} of {run_dir}")
@@ -105,8 +117,10 @@ def open_run_dir(run_dir: pathlib.Path, config: ExperimentConfig) -> None:
     if path.exists():
         differences = _differences(read_config(run_dir), config)
         if differences:
-            raise UserError(f"{run_dir} belongs to another configuration: {'; '.join(differences)}; give the same "
-                            "values, or another --run_dir")
+            raise UserError(
+                f"{run_dir} belongs to another configuration: {'; '.join(differences)}; give the same "
+                "values, or another --run_dir"
+            )
     elif run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
         raise UserError(f"{run_dir} exists and is no run directory; give a new or empty --run_dir")
     write_atomically(path, lambda out: _write(out, config.to_json()))
@@ -130,6 +144,7 @@ def open_corpus(data: DataConfig, sources: Sequence[str], targets: Sequence[str]
     Raises:
         UserError: a file cannot be read, or two files are not aligned.
     """
+
     def path_of(name: str) -> str:
         return name if name.startswith("tfds:") else os.path.join(data.data_dir, name)
 
@@ -149,16 +164,23 @@ def write_data_card(run_dir: pathlib.Path, train: ParallelCorpus, dev: ParallelC
     Raises:
         UserError: an earlier card shows other content; nothing is written.
     """
-    card = {name: [{"path": text.path, "lines": len(text), "sha256": text.sha256, "findings": list(map(str, text.findings))}
-                   for text in (*corpus.sources, *corpus.targets)] for name, corpus in (("train", train), ("dev", dev))}
+    card = {
+        name: [
+            {"path": text.path, "lines": len(text), "sha256": text.sha256, "findings": list(map(str, text.findings))}
+            for text in (*corpus.sources, *corpus.targets)
+        ]
+        for name, corpus in (("train", train), ("dev", dev))
+    }
     path = run_dir / "data_card.json"
     if path.exists():
         old = json.loads(path.read_text(encoding="utf-8"))
         for name, files in card.items():
             for before, now in itertools.zip_longest(old[name], files):
                 if before is None or now is None or before["sha256"] != now["sha256"]:
-                    raise UserError(f"{run_dir} was trained on other {name} text: {(now or before)['path']} has changed; "
-                                    "restore the file, or give another --run_dir")
+                    raise UserError(
+                        f"{run_dir} was trained on other {name} text: {(now or before)['path']} has changed; "
+                        "restore the file, or give another --run_dir"
+                    )
     write_atomically(path, lambda out: _write(out, json.dumps(card, indent=2, ensure_ascii=False) + "\n"))
 
 
@@ -174,9 +196,13 @@ def prepare_tokenizers(run_dir: pathlib.Path, data: DataConfig, corpus: Parallel
             paths = [data.source_tokenizer_model, data.target_tokenizer_model]
             source, target = (SentencePieceTokenizer(_read_model(path)) for path in paths)
             if data.joint_vocabulary and source.sha256 != target.sha256:
-                raise UserError("`data.joint_vocabulary` needs one SentencePiece model for both sides. Received: "
-                                f"{paths[0]} and {paths[1]}; give the same, or set data.joint_vocabulary=False")
-            made: dict[str, Tokenizer] = {"joint": source} if data.joint_vocabulary else {"source": source, "target": target}
+                raise UserError(
+                    "`data.joint_vocabulary` needs one SentencePiece model for both sides. Received: "
+                    f"{paths[0]} and {paths[1]}; give the same, or set data.joint_vocabulary=False"
+                )
+            made: dict[str, Tokenizer] = (
+                {"joint": source} if data.joint_vocabulary else {"source": source, "target": target}
+            )
         else:
             made = _train_tokenizers(data, corpus, report)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -204,7 +230,7 @@ def load_tokenizers(run_dir: pathlib.Path) -> Tokenizers:
 
 
 def sampled_length_factor(tokenizers: Tokenizers, corpus: ParallelCorpus, alpha: float) -> float:
-    """How much longer sampled segmentations are than best ones, on the first 10,000 pairs; 1 where nothing is sampled."""
+    """How much longer sampled segmentations are than best ones, on 10,000 pairs; 1 where nothing is sampled."""
     if not alpha:
         return 1.0
     texts = corpus.fetch(np.arange(min(len(corpus), _SAMPLED_LINES)))
@@ -229,8 +255,13 @@ def _train_tokenizers(data: DataConfig, corpus: ParallelCorpus, report: Report) 
     for name, files in sides.items():
         size = data.target_vocab_size if name == "target" else data.source_vocab_size
         made[name] = train_tokenizer(
-            data.tokenizer, _lines(list(itertools.chain(*files))), size, character_coverage=data.character_coverage,
-            byte_fallback=data.byte_fallback, normalization=data.normalization)
+            data.tokenizer,
+            _lines(list(itertools.chain(*files))),
+            size,
+            character_coverage=data.character_coverage,
+            byte_fallback=data.byte_fallback,
+            normalization=data.normalization,
+        )
         report(f"tokenizer: {name} {data.tokenizer} with {made[name].vocab_size:,} ids")
     return made
 

@@ -22,20 +22,34 @@ class DevEvaluator:
     Call it with a step; it returns an `Evaluation`.
     """
 
-    def __init__(self, model: Seq2Seq, tokenizers: Tokenizers, config: ExperimentConfig, dev: ParallelCorpus,
-                 summaries: Summaries, report: Report):
+    def __init__(
+        self,
+        model: Seq2Seq,
+        tokenizers: Tokenizers,
+        config: ExperimentConfig,
+        dev: ParallelCorpus,
+        summaries: Summaries,
+        report: Report,
+    ):
         data, training = config.data, config.training
         self._tokenizers = tokenizers
         self._summaries = summaries
         self._report = report
         self._loss = compile_dev_loss(model)
-        self._batches = list(evaluation_batches(
-            dev, *tokenizers, batch_tokens=max(2048, data.max_target_length), max_source_length=data.max_source_length,
-            max_target_length=data.max_target_length))
+        self._batches = list(
+            evaluation_batches(
+                dev,
+                *tokenizers,
+                batch_tokens=max(2048, data.max_target_length),
+                max_source_length=data.max_source_length,
+                max_target_length=data.max_target_length,
+            )
+        )
         count = min(training.dev_sentences or len(dev), len(dev))
         files = zip(dev.sources, dev.targets)
         self._sources, self._references = next(
-            (source.lines(range(count)), target.lines(range(count))) for source, target in files)
+            (source.lines(range(count)), target.lines(range(count))) for source, target in files
+        )
         decoding = dataclasses.replace(config.decoding, beam_size=training.dev_beam_size)
         self._translator = Translator(model, *tokenizers, decoding)
         self._bleu = bleu_metric(data.target_language)
@@ -49,12 +63,19 @@ class DevEvaluator:
         self._summaries.translations(step, self._sources[:_NUM_SAMPLES], self._references, hypotheses)
         first = translations[0]
         picture, note = attention_picture(
-            first.attention_weights, [self._tokenizers.source.piece(i) for i in first.source_ids],
-            [self._tokenizers.target.piece(i) for i in first.target_ids], first.source_ids, first.target_ids)
+            first.attention_weights,
+            [self._tokenizers.source.piece(i) for i in first.source_ids],
+            [self._tokenizers.target.piece(i) for i in first.target_ids],
+            first.source_ids,
+            first.target_ids,
+        )
         self._summaries.attention(step, picture)
         if note and not self._font_noted:
             self._report(f"attention pictures: {note}")
             self._font_noted = True
         scalars = {"dev_loss": loss, "dev_perplexity": perplexity(loss), "dev_bleu": bleu.score}
-        return Evaluation(scalars, f"dev loss {loss:.3f}  perplexity {perplexity(loss):.2f}  BLEU {bleu.score:.2f} "
-                                   f"({self._bleu.get_signature()})\n  {self._sources[0]}\n  {hypotheses[0]}")
+        return Evaluation(
+            scalars,
+            f"dev loss {loss:.3f}  perplexity {perplexity(loss):.2f}  BLEU {bleu.score:.2f} "
+            f"({self._bleu.get_signature()})\n  {self._sources[0]}\n  {hypotheses[0]}",
+        )

@@ -22,8 +22,12 @@ STATUS_FINDINGS = 1
 STATUS_USER_ERROR = 2
 
 
-def run(define: Callable[[flags.FlagValues, list[str]], None], job: Callable[[flags.FlagValues], int | None],
-        doc: str | None, argv: Sequence[str] | None = None) -> int:
+def run(
+    define: Callable[[flags.FlagValues, list[str]], None],
+    job: Callable[[flags.FlagValues], int | None],
+    doc: str | None,
+    argv: Sequence[str] | None = None,
+) -> int:
     """Parses the command line, runs a job and returns the process's exit status.
 
     Args:
@@ -56,13 +60,17 @@ def define_inference_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("run_dir", None, "The run directory of a training job.", flag_values=values)
     flags.DEFINE_string("checkpoint", "best", "best, latest or a step.", flag_values=values)
     flags.DEFINE_integer("beam_size", None, "Beams; 1 is greedy. Default: the recipe's.", flag_values=values)
-    flags.DEFINE_float("length_penalty", None, "Alpha of GNMT's length penalty. Default: the recipe's.",
-                       flag_values=values)
+    flags.DEFINE_float(
+        "length_penalty", None, "Alpha of GNMT's length penalty. Default: the recipe's.", flag_values=values
+    )
 
 
 def _help(values: flags.FlagValues) -> list[str]:
-    return [f"  --{name}: {values[name].help}" + (f" Default: {values[name].default}." if values[name].default else "")
-            for name in values if name not in ("flagfile", "undefok")]
+    return [
+        f"  --{name}: {values[name].help}" + (f" Default: {values[name].default}." if values[name].default else "")
+        for name in values
+        if name not in ("flagfile", "undefok")
+    ]
 
 
 def _parse(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -88,8 +96,10 @@ def _explain(error: Exception, argv: list[str]) -> str:
 
     from nmt_keras.config import ExperimentConfig
 
-    known = {section.name: [f.name for f in dataclasses.fields(typing.cast(type, section.default_factory))]
-             for section in dataclasses.fields(ExperimentConfig)}
+    known = {
+        section.name: [f.name for f in dataclasses.fields(typing.cast(type, section.default_factory))]
+        for section in dataclasses.fields(ExperimentConfig)
+    }
     for argument in argv:
         name = argument.lstrip("-").partition("=")[0]
         if not name.startswith("config."):
@@ -130,12 +140,18 @@ def build_strategy(name: str) -> "tf.distribute.Strategy":
     import tensorflow as tf
 
     if name == "mirrored":
-        return tf.distribute.MirroredStrategy([device.name for device in tf.config.list_logical_devices(
-            "GPU" if tf.config.list_physical_devices("GPU") else "CPU")])
+        return tf.distribute.MirroredStrategy(
+            [
+                device.name
+                for device in tf.config.list_logical_devices("GPU" if tf.config.list_physical_devices("GPU") else "CPU")
+            ]
+        )
     if name == "multi_worker":
         if "TF_CONFIG" not in os.environ:
-            raise UserError("training.distribution=multi_worker needs the environment variable TF_CONFIG with the "
-                            "cluster and this worker's task; set it on every worker")
+            raise UserError(
+                "training.distribution=multi_worker needs the environment variable TF_CONFIG with the "
+                "cluster and this worker's task; set it on every worker"
+            )
         return tf.distribute.MultiWorkerMirroredStrategy()
     if name == "tpu":
         try:
@@ -144,8 +160,9 @@ def build_strategy(name: str) -> "tf.distribute.Strategy":
             tf.tpu.experimental.initialize_tpu_system(resolver)
             return tf.distribute.TPUStrategy(resolver)
         except (ValueError, tf.errors.OpError) as error:
-            raise UserError("training.distribution=tpu found no TPU on this machine or at TPU_NAME; use one_device or "
-                            "mirrored") from error
+            raise UserError(
+                "training.distribution=tpu found no TPU on this machine or at TPU_NAME; use one_device or " "mirrored"
+            ) from error
     return tf.distribute.get_strategy()
 
 
@@ -169,8 +186,11 @@ def load_tensorflow() -> None:
 def is_chief(strategy: "tf.distribute.Strategy") -> bool:
     """Whether this process is the one that keeps files."""
     resolver = strategy.cluster_resolver
-    return resolver is None or not resolver.task_type or (resolver.task_type, resolver.task_id) in (
-        ("chief", 0), ("worker", 0))
+    return (
+        resolver is None
+        or not resolver.task_type
+        or (resolver.task_type, resolver.task_id) in (("chief", 0), ("worker", 0))
+    )
 
 
 def barrier(strategy: "tf.distribute.Strategy") -> None:

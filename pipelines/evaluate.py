@@ -34,8 +34,15 @@ def _job(values: flags.FlagValues) -> int:
     for name in ("run_dir", "source", "reference"):
         if not values[name].value:
             raise UserError(f"--{name} must be given, as in --run_dir=runs/m30k --source=test.en --reference=test.de")
-    scores = evaluate(pathlib.Path(values.run_dir), values.checkpoint, values.source, values.reference,
-                      beam_size=values.beam_size, length_penalty=values.length_penalty, translations=values.translations)
+    scores = evaluate(
+        pathlib.Path(values.run_dir),
+        values.checkpoint,
+        values.source,
+        values.reference,
+        beam_size=values.beam_size,
+        length_penalty=values.length_penalty,
+        translations=values.translations,
+    )
     text = json.dumps(scores, ensure_ascii=False)
     if values.output:
         _write(values.output, text + "\n")
@@ -43,8 +50,16 @@ def _job(values: flags.FlagValues) -> int:
     return 0
 
 
-def evaluate(run_dir: pathlib.Path, checkpoint: str, source: str, reference: str, *, beam_size: int | None = None,
-             length_penalty: float | None = None, translations: str | None = None) -> dict:
+def evaluate(
+    run_dir: pathlib.Path,
+    checkpoint: str,
+    source: str,
+    reference: str,
+    *,
+    beam_size: int | None = None,
+    length_penalty: float | None = None,
+    translations: str | None = None,
+) -> dict:
     """Scores the model of `run_dir` on a parallel test set.
 
     Raises:
@@ -73,13 +88,25 @@ def evaluate(run_dir: pathlib.Path, checkpoint: str, source: str, reference: str
     hypotheses = [result.text for result in results]
     if translations:
         _write(translations, "".join(text + "\n" for text in hypotheses))
-    loss = compile_dev_loss(trained.model)(evaluation_batches(
-        corpus, *trained.tokenizers, batch_tokens=max(2048, data.max_target_length),
-        max_source_length=data.max_source_length, max_target_length=data.max_target_length))
-    return {**score_text(hypotheses, references, data.target_language), "perplexity": perplexity(loss),
-            "sentences_per_s": len(sources) / seconds, "sentences": len(sources), "checkpoint": checkpoint,
-            "step": trained.step, "beam_size": config.decoding.beam_size,
-            "length_penalty": config.decoding.length_penalty}
+    loss = compile_dev_loss(trained.model)(
+        evaluation_batches(
+            corpus,
+            *trained.tokenizers,
+            batch_tokens=max(2048, data.max_target_length),
+            max_source_length=data.max_source_length,
+            max_target_length=data.max_target_length,
+        )
+    )
+    return {
+        **score_text(hypotheses, references, data.target_language),
+        "perplexity": perplexity(loss),
+        "sentences_per_s": len(sources) / seconds,
+        "sentences": len(sources),
+        "checkpoint": checkpoint,
+        "step": trained.step,
+        "beam_size": config.decoding.beam_size,
+        "length_penalty": config.decoding.length_penalty,
+    }
 
 
 def _write(path: str, text: str) -> None:

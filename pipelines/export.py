@@ -14,7 +14,15 @@ from absl import flags
 from nmt_keras.errors import UserError
 from pipelines import _runtime
 
-_NASTY = ["", " ", "a", "\U0001f600 \u05e9\u05dc\u05d5\u05dd", "tab\tand\u2028line", "\u4f60\u597d\uff0c\u4e16\u754c\uff01", "x" * 5000]
+_NASTY = [
+    "",
+    " ",
+    "a",
+    "\U0001f600 \u05e9\u05dc\u05d5\u05dd",
+    "tab\tand\u2028line",
+    "\u4f60\u597d\uff0c\u4e16\u754c\uff01",
+    "x" * 5000,
+]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,20 +33,33 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
     del argv
     _runtime.define_inference_flags(values)
-    flags.DEFINE_string("output", None, "saved_models/<name>: where the next integer version is written.", flag_values=values)
+    flags.DEFINE_string(
+        "output", None, "saved_models/<name>: where the next integer version is written.", flag_values=values
+    )
 
 
 def _job(values: flags.FlagValues) -> int:
     if not values.run_dir or not values.output:
         raise UserError("--run_dir and --output must be given, as in --run_dir=runs/m30k --output=saved_models/m30k")
-    result = export(pathlib.Path(values.run_dir), values.checkpoint, pathlib.Path(values.output),
-                    beam_size=values.beam_size, length_penalty=values.length_penalty)
+    result = export(
+        pathlib.Path(values.run_dir),
+        values.checkpoint,
+        pathlib.Path(values.output),
+        beam_size=values.beam_size,
+        length_penalty=values.length_penalty,
+    )
     print(json.dumps(result))
     return 0 if result["different"] == 0 else _runtime.STATUS_FINDINGS
 
 
-def export(run_dir: pathlib.Path, checkpoint: str, output: pathlib.Path, *, beam_size: int | None = None,
-           length_penalty: float | None = None) -> dict:
+def export(
+    run_dir: pathlib.Path,
+    checkpoint: str,
+    output: pathlib.Path,
+    *,
+    beam_size: int | None = None,
+    length_penalty: float | None = None,
+) -> dict:
     """Exports to the next version under `output`; an export that differs from the model is not kept.
 
     Returns:
@@ -57,7 +78,9 @@ def export(run_dir: pathlib.Path, checkpoint: str, output: pathlib.Path, *, beam
     trained = run_directory.load_run(run_dir, checkpoint, _runtime.report)._replace(config=config)
     dev = run_directory.open_corpus(config.data, [config.data.dev_source], [config.data.dev_target], _runtime.report)
     texts = dev.text()[0] + _NASTY
-    batches = [texts[i:i + config.decoding.batch_sentences] for i in range(0, len(texts), config.decoding.batch_sentences)]
+    batches = [
+        texts[i : i + config.decoding.batch_sentences] for i in range(0, len(texts), config.decoding.batch_sentences)
+    ]
     module = exporting.TranslationModule(trained.model, *trained.tokenizers, config.decoding)
     folder = exporting.save(module, output)
     try:
@@ -65,8 +88,9 @@ def export(run_dir: pathlib.Path, checkpoint: str, output: pathlib.Path, *, beam
         expected = [[t.text for t in translator.translate_batch(batch)] for batch in batches]
         _runtime.report(f"comparing {len(texts):,} translations with those of a fresh process that loads the export")
         served = exporting.reloaded_translations(folder, batches)
-        different = sum(a != b for ours, theirs in zip(expected, served, strict=True)
-                        for a, b in zip(ours, theirs, strict=True))
+        different = sum(
+            a != b for ours, theirs in zip(expected, served, strict=True) for a, b in zip(ours, theirs, strict=True)
+        )
         published = None if different else str(exporting.publish(folder, output))
     finally:
         shutil.rmtree(folder, ignore_errors=True)

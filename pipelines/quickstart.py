@@ -29,8 +29,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
     del argv
-    flags.DEFINE_string("run_dir", "runs/quickstart", "Where everything is kept; made if it is missing.", flag_values=values)
-    flags.DEFINE_string("saved_model", "saved_models/quickstart", "Where the export's next version is written.", flag_values=values)
+    flags.DEFINE_string(
+        "run_dir", "runs/quickstart", "Where everything is kept; made if it is missing.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "saved_model", "saved_models/quickstart", "Where the export's next version is written.", flag_values=values
+    )
     flags.DEFINE_integer("max_steps", None, "Training steps. Default: the recipe's.", lower_bound=1, flag_values=values)
 
 
@@ -64,11 +68,14 @@ def _job(values: flags.FlagValues) -> int:
     sources = pathlib.Path(test[0]).read_text(encoding="utf-8").split("\n")[:_NUM_SENTENCES]
     for source, (translation, _) in zip(sources, serve(sources)):
         report(f"   {source}\n   {translation}")
-    report(f"Done in {time.monotonic() - started:.0f} s. Next:\n"
-           f"   echo 'My sister bought three books.' | python -m pipelines.translate --run_dir={shlex.quote(str(run_dir))}\n"
-           f"   tensorboard --logdir={shlex.quote(str(run_dir / 'summaries'))}\n"
-           "   python -m pipelines.train --config=pipelines/recipes/multi30k_en_de.py --run_dir=runs/m30k "
-           "--data_dir=<folder of Multi30k>")
+    place = shlex.quote(str(run_dir))
+    report(
+        f"Done in {time.monotonic() - started:.0f} s. Next:\n"
+        f"   echo 'My sister bought three books.' | python -m pipelines.translate --run_dir={place}\n"
+        f"   tensorboard --logdir={place}/summaries\n"
+        "   python -m pipelines.train --config=pipelines/recipes/multi30k_en_de.py --run_dir=runs/m30k "
+        "--data_dir=<folder of Multi30k>"
+    )
     print(json.dumps({**scores, **exported}, ensure_ascii=False))
     return 0
 
@@ -101,9 +108,12 @@ def draw_attention(run_dir: pathlib.Path, sources: pathlib.Path) -> str:
     source = sources.read_text(encoding="utf-8").split("\n")[0]
     [translation] = trained.translator().translate([source])
     picture, note = attention_picture(
-        translation.attention_weights, [trained.tokenizers.source.piece(i) for i in translation.source_ids],
-        [trained.tokenizers.target.piece(i) for i in translation.target_ids], translation.source_ids,
-        translation.target_ids)
+        translation.attention_weights,
+        [trained.tokenizers.source.piece(i) for i in translation.source_ids],
+        [trained.tokenizers.target.piece(i) for i in translation.target_ids],
+        translation.source_ids,
+        translation.target_ids,
+    )
     path = run_dir / "attention.png"
     path.write_bytes(picture)
     return f"{path}" + (f" ({note})" if note else "")

@@ -25,19 +25,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
-    config_flags.DEFINE_config_file("config", None, "The recipe: a Python file with get_config().", sys_argv=argv,
-                                    flag_values=values)
+    config_flags.DEFINE_config_file(
+        "config", None, "The recipe: a Python file with get_config().", sys_argv=argv, flag_values=values
+    )
     flags.DEFINE_string("run_dir", None, "Where everything of this run is kept.", flag_values=values)
     flags.DEFINE_string("data_dir", None, "Folder of the recipe's relative paths.", flag_values=values)
 
 
 def _job(values: flags.FlagValues) -> None:
     if values.config is None or not values.run_dir:
-        raise UserError("--config and --run_dir must be given, for instance --config=pipelines/recipes/multi30k_en_de.py "
-                        "--run_dir=runs/m30k")
+        raise UserError(
+            "--config and --run_dir must be given, for instance --config=pipelines/recipes/multi30k_en_de.py "
+            "--run_dir=runs/m30k"
+        )
     if not isinstance(values.config, ExperimentConfig):
-        raise UserError(f"--config={config_flags.get_config_filename(values['config'])} is no readable recipe: give a "
-                        "Python file whose get_config() returns an ExperimentConfig")
+        raise UserError(
+            f"--config={config_flags.get_config_filename(values['config'])} is no readable recipe: give a "
+            "Python file whose get_config() returns an ExperimentConfig"
+        )
     if values.data_dir is not None:
         values.config.data.data_dir = values.data_dir
     train(values.config, pathlib.Path(values.run_dir))
@@ -78,20 +83,39 @@ def train(config: ExperimentConfig, run_dir: pathlib.Path) -> None:
     if chief:
         _runtime.barrier(strategy)
     dev_text = dev.text()
-    report("unknown pieces in dev: " + ", ".join(
-        f"{side} {unknown_rate(tokenizer, lines):.2%}" for side, tokenizer, lines in zip(
-            ("source", "target"), tokenizers, dev_text)))
+    report(
+        "unknown pieces in dev: "
+        + ", ".join(
+            f"{side} {unknown_rate(tokenizer, lines):.2%}"
+            for side, tokenizer, lines in zip(("source", "target"), tokenizers, dev_text)
+        )
+    )
 
-    lengths = [[token_lengths(text, tokenizer) for text in texts]
-               for texts, tokenizer in zip((corpus.sources, corpus.targets), tokenizers)]
-    limits = {"max_source_length": data.max_source_length, "max_target_length": data.max_target_length}
+    lengths = [
+        [token_lengths(text, tokenizer) for text in texts]
+        for texts, tokenizer in zip((corpus.sources, corpus.targets), tokenizers)
+    ]
     plan = BatchPlan(
-        *lengths, seed=training.seed, batch_tokens=training.batch_tokens, batch_sentences=training.batch_sentences,
-        weights=data.train_weights, num_slices=strategy.num_replicas_in_sync * training.accumulation_steps,
-        length_factor=run_directory.sampled_length_factor(tokenizers, corpus, data.sampling_alpha), **limits)
+        *lengths,
+        seed=training.seed,
+        batch_tokens=training.batch_tokens,
+        batch_sentences=training.batch_sentences,
+        weights=data.train_weights,
+        num_slices=strategy.num_replicas_in_sync * training.accumulation_steps,
+        length_factor=run_directory.sampled_length_factor(tokenizers, corpus, data.sampling_alpha),
+        max_source_length=data.max_source_length,
+        max_target_length=data.max_target_length,
+    )
     report(f"data: {plan.summary()}")
-    text = TrainingText(plan, corpus, *tokenizers, static_shapes=data.static_shapes, sampling_alpha=data.sampling_alpha,
-                        **limits)
+    text = TrainingText(
+        plan,
+        corpus,
+        *tokenizers,
+        max_source_length=data.max_source_length,
+        max_target_length=data.max_target_length,
+        static_shapes=data.static_shapes,
+        sampling_alpha=data.sampling_alpha,
+    )
 
     with strategy.scope():
         model = build_seq2seq(config.model, tokenizers.source.vocab_size, tokenizers.target.vocab_size)
@@ -105,12 +129,22 @@ def train(config: ExperimentConfig, run_dir: pathlib.Path) -> None:
     reason = trainer.train(_distribute(text, strategy, trainer.step), checkpoints, summaries, evaluate, report)
     report(f"done: {reason}; best {training.best_metric} {trainer.best}")
     if chief:
-        run_directory.write_json(run_dir / "run_card.json", {
-            "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "step": trainer.step,
-            "epochs": round(trainer.step / plan.num_batches, 2), "seconds_of_this_job": round(time.time() - started),
-            "best": trainer.best, "weights": model.count_params(), "stopped": reason,
-            "overlong_samples": text.num_overlong_samples, "machine": platform.platform(),
-            "devices": [device.name for device in tf.config.list_logical_devices()], "tensorflow": tf.__version__})
+        run_directory.write_json(
+            run_dir / "run_card.json",
+            {
+                "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+                "step": trainer.step,
+                "epochs": round(trainer.step / plan.num_batches, 2),
+                "seconds_of_this_job": round(time.time() - started),
+                "best": trainer.best,
+                "weights": model.count_params(),
+                "stopped": reason,
+                "overlong_samples": text.num_overlong_samples,
+                "machine": platform.platform(),
+                "devices": [device.name for device in tf.config.list_logical_devices()],
+                "tensorflow": tf.__version__,
+            },
+        )
 
 
 def _distribute(text, strategy, first_step: int):

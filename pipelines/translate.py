@@ -4,11 +4,13 @@ python -m pipelines.translate --run_dir=runs/m30k --input=test.en --output=test.
 """
 
 import contextlib
+import io
 import itertools
 import os
 import pathlib
 import sys
 import tempfile
+import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from absl import flags
@@ -34,11 +36,24 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_bool("sample", False, "Sample instead of searching.", flag_values=values)
     flags.DEFINE_integer("seed", 1, "Of --sample.", flag_values=values)
     flags.DEFINE_float("temperature", 1.0, "Of --sample; below 1 is bolder.", lower_bound=1e-3, flag_values=values)
-    flags.DEFINE_integer("top_k", 0, "With --sample: only the k most probable pieces; 0 is all.", lower_bound=0, flag_values=values)
-    flags.DEFINE_float("top_p", 1.0, "With --sample: only the most probable pieces of this total probability.",
-                            lower_bound=0.0, upper_bound=1.0, flag_values=values)
-    flags.DEFINE_enum("on_long", "truncate", ["truncate", "refuse"],
-                             "What to do with a line over the model's limit: translate its beginning, or stop.", flag_values=values)
+    flags.DEFINE_integer(
+        "top_k", 0, "With --sample: only the k most probable pieces; 0 is all.", lower_bound=0, flag_values=values
+    )
+    flags.DEFINE_float(
+        "top_p",
+        1.0,
+        "With --sample: only the most probable pieces of this total probability.",
+        lower_bound=0.0,
+        upper_bound=1.0,
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "on_long",
+        "truncate",
+        ["truncate", "refuse"],
+        "What to do with a line over the model's limit: translate its beginning, or stop.",
+        flag_values=values,
+    )
 
 
 def _job(values: flags.FlagValues) -> None:
@@ -51,8 +66,10 @@ def _job(values: flags.FlagValues) -> None:
         progress = stack.enter_context(tqdm(unit="line", disable=not (sys.stderr.isatty() and values.output)))
         for number, (text, truncated) in enumerate(translate(_lines(source)), 1):
             if truncated and values.on_long == "refuse":
-                raise UserError(f"Line {number} is longer than the model's limit; shorten it, raise "
-                                "decoding.max_source_length, or give --on_long=truncate")
+                raise UserError(
+                    f"Line {number} is longer than the model's limit; shorten it, raise "
+                    "decoding.max_source_length, or give --on_long=truncate"
+                )
             if truncated:
                 _runtime.report(f"warning: line {number} is longer than the model's limit and was translated in part")
             write(text + "\n")
@@ -111,7 +128,7 @@ def _open(path: str):
 def _writer(path: str | None):
     """A function that writes text. A file appears when all of it is there: a failed job leaves none."""
     if path is None:
-        sys.stdout.reconfigure(encoding="utf-8", newline="\n")
+        typing.cast(io.TextIOWrapper, sys.stdout).reconfigure(encoding="utf-8", newline="\n")
         yield lambda text: print(text, end="", flush=True)
         return
     try:

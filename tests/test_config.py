@@ -13,7 +13,9 @@ RECIPES = sorted(p.stem for p in (pathlib.Path(__file__).parents[1] / "pipelines
 
 
 def _config(**data):
-    return ExperimentConfig(DataConfig(train_source=("a",), train_target=("b",), dev_source="c", dev_target="d", **data))
+    return ExperimentConfig(
+        DataConfig(train_source=("a",), train_target=("b",), dev_source="c", dev_target="d", **data)
+    )
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -30,25 +32,35 @@ def test_all_problems_are_reported_at_once():
     with pytest.raises(UserError) as error:
         config.validate()
     assert str(error.value) == (
-        "`data.tokenizer` must be one of unigram, bpe, char, byte, word. Received: 'wordpiece'; `training.label_smoothing` "
-        "must be at least 0 and below 1. Received: 1.0; `model.d_model` must be even when `model.bidirectional` is set. "
-        "Received: d_model=7")
+        "`data.tokenizer` must be one of unigram, bpe, char, byte, word. Received: 'wordpiece'; "
+        "`training.label_smoothing` must be at least 0 and below 1. Received: 1.0; "
+        "`model.d_model` must be even when `model.bidirectional` is set. Received: d_model=7"
+    )
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda c: setattr(c.data, "train_target", ()), "must name as many corpora"),
-    (lambda c: setattr(c.data, "train_weights", (1.0, 2.0)), "one positive number for each"),
-    (lambda c: setattr(c.data, "dev_source", ""), "must be set: the best checkpoint"),
-    (lambda c: (setattr(c.model, "share_embeddings", True), setattr(c.data, "joint_vocabulary", False)), "joint_vocabulary"),
-    (lambda c: (setattr(c.model, "attention", "none"), setattr(c.model, "bridge", "zeros")), "would see nothing"),
-    (lambda c: (setattr(c.model, "attention", "none"), setattr(c.model, "input_feeding", True)), "other than none"),
-    (lambda c: (setattr(c.data, "sampling_alpha", 0.1), setattr(c.data, "tokenizer", "char")), "needs a SentencePiece"),
-    (lambda c: setattr(c.data, "source_tokenizer_model", "x.model"), "must be given together"),
-    (lambda c: setattr(c.training, "batch_tokens", 100), "at least `data.max_target_length`"),
-    (lambda c: setattr(c.training, "max_steps", 0), "`training.max_steps` must be positive. Received: 0"),
-    (lambda c: setattr(c.decoding, "length_penalty", -1.0), "`decoding.length_penalty` must not be negative"),
-    (lambda c: setattr(c.data, "character_coverage", 0.0), "above 0 and at most 1"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda c: setattr(c.data, "train_target", ()), "must name as many corpora"),
+        (lambda c: setattr(c.data, "train_weights", (1.0, 2.0)), "one positive number for each"),
+        (lambda c: setattr(c.data, "dev_source", ""), "must be set: the best checkpoint"),
+        (
+            lambda c: (setattr(c.model, "share_embeddings", True), setattr(c.data, "joint_vocabulary", False)),
+            "joint_vocabulary",
+        ),
+        (lambda c: (setattr(c.model, "attention", "none"), setattr(c.model, "bridge", "zeros")), "would see nothing"),
+        (lambda c: (setattr(c.model, "attention", "none"), setattr(c.model, "input_feeding", True)), "other than none"),
+        (
+            lambda c: (setattr(c.data, "sampling_alpha", 0.1), setattr(c.data, "tokenizer", "char")),
+            "needs a SentencePiece",
+        ),
+        (lambda c: setattr(c.data, "source_tokenizer_model", "x.model"), "must be given together"),
+        (lambda c: setattr(c.training, "batch_tokens", 100), "at least `data.max_target_length`"),
+        (lambda c: setattr(c.training, "max_steps", 0), "`training.max_steps` must be positive. Received: 0"),
+        (lambda c: setattr(c.decoding, "length_penalty", -1.0), "`decoding.length_penalty` must not be negative"),
+        (lambda c: setattr(c.data, "character_coverage", 0.0), "above 0 and at most 1"),
+    ],
+)
 def test_a_problem_is_named_with_its_rule(change, message):
     config = _config()
     config.validate()

@@ -9,8 +9,12 @@ ROOT = pathlib.Path(__file__).parents[1]
 # What each part may import, beside itself.
 LEAVES = {"constants", "errors", "config"}
 ALLOWED = {
-    "constants": set(), "errors": set(), "config": {"errors"},
-    "data": LEAVES, "decoding": {"constants"}, "layers": {"constants"},
+    "constants": set(),
+    "errors": set(),
+    "config": {"errors"},
+    "data": LEAVES,
+    "decoding": {"constants"},
+    "layers": {"constants"},
     "models": LEAVES | {"layers"},
     "training": LEAVES | {"data", "layers", "models"},
     "inference": LEAVES | {"data", "layers", "models", "decoding"},

@@ -31,8 +31,15 @@ CHINESE = ["老人走路", "年轻女人读书", "孩子走路回家", "男人�
 
 
 def _config(**data):
-    fields = {"train_source": ("a.en",), "train_target": ("a.zh",), "dev_source": "b.en", "dev_target": "b.zh",
-              "tokenizer": "char", "source_vocab_size": 30, "target_vocab_size": 20}
+    fields = {
+        "train_source": ("a.en",),
+        "train_target": ("a.zh",),
+        "dev_source": "b.en",
+        "dev_target": "b.zh",
+        "tokenizer": "char",
+        "source_vocab_size": 30,
+        "target_vocab_size": 20,
+    }
     return ExperimentConfig(data=DataConfig(**{**fields, **data}), model=ModelConfig(d_model=8, num_encoder_layers=2))
 
 
@@ -40,8 +47,9 @@ def _corpus(folder, source=ENGLISH, target=CHINESE, name="a"):
     for lines, language in ((source, "en"), (target, "zh")):
         content = "".join(line + "\n" for line in lines)
         (folder / f"{name}.{language}").write_text(content, encoding="utf-8", newline="\n")
-    return ParallelCorpus(*([TextFile(str(folder / f"{name}.{language}"), str(folder / "cache"))]
-                            for language in ("en", "zh")))
+    return ParallelCorpus(
+        *([TextFile(str(folder / f"{name}.{language}"), str(folder / "cache"))] for language in ("en", "zh"))
+    )
 
 
 @pytest.fixture
@@ -72,20 +80,35 @@ def test_another_configuration_is_refused_with_the_difference_and_nothing_is_wri
     other.model.d_model = 16
     other.training.seed = 2
     other.training.max_steps = 77  # free
-    with pytest.raises(UserError, match=r"^\S+first belongs to another configuration: data\.tokenizer was 'char', "
-                                        r"now 'byte'; "
-                                        r"model\.d_model was 8, now 16; training\.seed was 1, now 2; give the same "
-                                        r"values, "
-                                        r"or another --run_dir$"):
+    with pytest.raises(
+        UserError,
+        match=r"^\S+first belongs to another configuration: data\.tokenizer was 'char', "
+        r"now 'byte'; "
+        r"model\.d_model was 8, now 16; training\.seed was 1, now 2; give the same "
+        r"values, "
+        r"or another --run_dir$",
+    ):
         open_run_dir(run_dir, other)
     assert read_config(run_dir) == _config()
 
 
-@pytest.mark.parametrize("section, name, value", [
-    ("training", "max_steps", 7), ("training", "log_every", 7), ("training", "evaluate_every", 7),
-    ("training", "checkpoint_every", 7), ("training", "keep_checkpoints", 7), ("training", "patience", 7),
-    ("training", "dev_sentences", 7), ("training", "dev_beam_size", 7), ("data", "data_dir", "/else"),
-    ("data", "cache_dir", "/else"), ("decoding", "beam_size", 7), ("decoding", "length_penalty", 0.7)])
+@pytest.mark.parametrize(
+    "section, name, value",
+    [
+        ("training", "max_steps", 7),
+        ("training", "log_every", 7),
+        ("training", "evaluate_every", 7),
+        ("training", "checkpoint_every", 7),
+        ("training", "keep_checkpoints", 7),
+        ("training", "patience", 7),
+        ("training", "dev_sentences", 7),
+        ("training", "dev_beam_size", 7),
+        ("data", "data_dir", "/else"),
+        ("data", "cache_dir", "/else"),
+        ("decoding", "beam_size", 7),
+        ("decoding", "length_penalty", 0.7),
+    ],
+)
 def test_what_does_not_change_the_model_may_differ_and_is_written(run_dir, section, name, value):
     open_run_dir(run_dir, _config())
     other = _config()
@@ -94,12 +117,27 @@ def test_what_does_not_change_the_model_may_differ_and_is_written(run_dir, secti
     assert getattr(getattr(read_config(run_dir), section), name) == value
 
 
-@pytest.mark.parametrize("section, name", [
-    (section, field.name)
-    for section, kind in (("data", DataConfig), ("model", ModelConfig), ("training", TrainingConfig))
-    for field in dataclasses.fields(kind) if field.name not in (
-        "max_steps", "log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints", "patience", "dev_sentences",
-        "dev_beam_size", "data_dir", "cache_dir")])
+@pytest.mark.parametrize(
+    "section, name",
+    [
+        (section, field.name)
+        for section, kind in (("data", DataConfig), ("model", ModelConfig), ("training", TrainingConfig))
+        for field in dataclasses.fields(kind)
+        if field.name
+        not in (
+            "max_steps",
+            "log_every",
+            "evaluate_every",
+            "checkpoint_every",
+            "keep_checkpoints",
+            "patience",
+            "dev_sentences",
+            "dev_beam_size",
+            "data_dir",
+            "cache_dir",
+        )
+    ],
+)
 def test_every_other_field_is_part_of_the_experiment(run_dir, section, name):
     open_run_dir(run_dir, _config())
     other = _config()
@@ -126,10 +164,14 @@ def test_a_folder_that_is_no_run_directory_is_refused(run_dir, tmp_path):
     open_run_dir(tmp_path / "empty", _config())
 
 
-@pytest.mark.parametrize("content, message", [
-    ("{", r"^The configuration is not JSON \(.*\); restore the config\.json of the run$"),
-    ('{"model": {"d_modle": 8}}', r"^Unknown field model\.d_modle; valid ones: attention, .*d_model"),
-    ('{"modle": {}}', "^Unknown section 'modle'; valid ones: data, decoding, model, training$")])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("{", r"^The configuration is not JSON \(.*\); restore the config\.json of the run$"),
+        ('{"model": {"d_modle": 8}}', r"^Unknown field model\.d_modle; valid ones: attention, .*d_model"),
+        ('{"modle": {}}', "^Unknown section 'modle'; valid ones: data, decoding, model, training$"),
+    ],
+)
 def test_a_broken_configuration_is_named(run_dir, content, message):
     run_dir.mkdir(parents=True)
     (run_dir / "config.json").write_text(content)
@@ -144,8 +186,10 @@ def test_text_is_opened_below_the_data_directory_and_its_oddities_are_reported(t
     data = DataConfig(data_dir=str(tmp_path), cache_dir=str(tmp_path / "cache"))
     corpus = open_corpus(data, ["a.en"], [str(tmp_path / "a.zh")], reports.append)
     assert corpus.text() == (["one", "two"], ["1", "\ufffd"])
-    assert reports == [f"{tmp_path}/a.en: CR LF line ends in 1 line(s) (1): the CR is removed",
-                       f"{tmp_path}/a.zh: invalid UTF-8 in 1 line(s) (2): read as U+FFFD"]
+    assert reports == [
+        f"{tmp_path}/a.en: CR LF line ends in 1 line(s) (1): the CR is removed",
+        f"{tmp_path}/a.zh: invalid UTF-8 in 1 line(s) (2): read as U+FFFD",
+    ]
     with pytest.raises(UserError, match=r"^Cannot read \S+none\.en: No such file or directory; check the path"):
         open_corpus(data, ["none.en"], ["a.zh"], reports.append)
 
@@ -156,7 +200,8 @@ def test_the_data_card_names_files_lines_hashes_and_oddities(run_dir, tmp_path):
     card = json.loads((run_dir / "data_card.json").read_text(encoding="utf-8"))
     assert {name: [(file["path"], file["lines"]) for file in files] for name, files in card.items()} == {
         "train": [(str(tmp_path / "a.en"), 20), (str(tmp_path / "a.zh"), 20)],
-        "dev": [(str(tmp_path / "b.en"), 1), (str(tmp_path / "b.zh"), 1)]}
+        "dev": [(str(tmp_path / "b.en"), 1), (str(tmp_path / "b.zh"), 1)],
+    }
     assert card["dev"][0]["findings"] == ["NUL characters in 1 line(s) (1): kept"]
     assert card["train"][0]["sha256"] == train.sources[0].sha256
 
@@ -167,9 +212,12 @@ def test_a_data_card_of_other_text_is_refused_and_kept(run_dir, tmp_path):
     write_data_card(run_dir, train, dev)
     card = (run_dir / "data_card.json").read_bytes()
     other = _corpus(tmp_path, ["x"], ["z"], "b")
-    with pytest.raises(UserError, match=r"^\S+first was trained on other dev text: \S+b\.zh has changed; restore the "
-                                        r"file, "
-                                        r"or give another --run_dir$"):
+    with pytest.raises(
+        UserError,
+        match=r"^\S+first was trained on other dev text: \S+b\.zh has changed; restore the "
+        r"file, "
+        r"or give another --run_dir$",
+    ):
         write_data_card(run_dir, train, other)
     more = ParallelCorpus(train.sources * 2, train.targets * 2)
     with pytest.raises(UserError, match=r"was trained on other train text: \S+ has changed"):
@@ -215,8 +263,14 @@ def test_a_vocabulary_that_cannot_be_filled_leaves_no_tokenizer(run_dir, tmp_pat
 
 def _user_model(path, text):
     model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(text), model_writer=model, vocab_size=300,
-                                             hard_vocab_limit=False, num_threads=1, minloglevel=2)
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(text),
+        model_writer=model,
+        vocab_size=300,
+        hard_vocab_limit=False,
+        num_threads=1,
+        minloglevel=2,
+    )
     path.write_bytes(model.getvalue())
     return str(path)
 
@@ -235,10 +289,13 @@ def test_a_users_models_are_taken_over(run_dir, tmp_path, reports):
 def test_a_joint_vocabulary_needs_one_model(run_dir, tmp_path, reports):
     paths = [_user_model(tmp_path / name, text) for name, text in (("en.model", ENGLISH), ("zh.model", CHINESE))]
     data = _config(source_tokenizer_model=paths[0], target_tokenizer_model=paths[1]).data
-    with pytest.raises(UserError, match=r"^`data\.joint_vocabulary` needs one SentencePiece model for both sides\. "
-                                        r"Received: "
-                                        r"\S+en\.model and \S+zh\.model; give the same, or set "
-                                        r"data\.joint_vocabulary=False"):
+    with pytest.raises(
+        UserError,
+        match=r"^`data\.joint_vocabulary` needs one SentencePiece model for both sides\. "
+        r"Received: "
+        r"\S+en\.model and \S+zh\.model; give the same, or set "
+        r"data\.joint_vocabulary=False",
+    ):
         prepare_tokenizers(run_dir, data, _corpus(tmp_path), reports.append)
     data.target_tokenizer_model = paths[0]
     tokenizers = prepare_tokenizers(run_dir, data, _corpus(tmp_path), reports.append)
@@ -247,10 +304,13 @@ def test_a_joint_vocabulary_needs_one_model(run_dir, tmp_path, reports):
 
 def test_a_users_model_that_cannot_be_read_is_named(run_dir, tmp_path, reports):
     (tmp_path / "text.model").write_text("no model")
-    for name, message in (("none.model", r"^Cannot read the SentencePiece model \S+none\.model: No such file or "
-                                         r"directory; "
-                                         "check the path$"),
-                          ("text.model", "The tokenizer's model is not a SentencePiece model")):
+    for name, message in (
+        (
+            "none.model",
+            r"^Cannot read the SentencePiece model \S+none\.model: No such file or " r"directory; " "check the path$",
+        ),
+        ("text.model", "The tokenizer's model is not a SentencePiece model"),
+    ):
         data = _config(source_tokenizer_model=str(tmp_path / name), target_tokenizer_model=str(tmp_path / name)).data
         with pytest.raises(UserError, match=message):
             prepare_tokenizers(run_dir, data, _corpus(tmp_path), reports.append)
@@ -294,16 +354,20 @@ def test_a_run_is_loaded_from_the_checkpoint_that_was_asked_for(trained, checkpo
 
 def test_what_is_no_run_directory_is_refused(tmp_path):
     for path in (tmp_path, tmp_path / "none"):
-        with pytest.raises(UserError, match=rf"^{path} is no run directory: it has no readable config\.json; give the "
-                                            r"--run_dir of a training job$"):
+        with pytest.raises(
+            UserError,
+            match=rf"^{path} is no run directory: it has no readable config\.json; give the "
+            r"--run_dir of a training job$",
+        ):
             load_run(path)
 
 
 def test_a_run_without_tokenizer_or_checkpoint_is_refused(run_dir, tmp_path, reports):
     config = _config()
     open_run_dir(run_dir, config)
-    with pytest.raises(UserError, match=r"tokenizer/source holds no complete tokenizer \(.*\); restore the run "
-                                        r"directory$"):
+    with pytest.raises(
+        UserError, match=r"tokenizer/source holds no complete tokenizer \(.*\); restore the run " r"directory$"
+    ):
         load_run(run_dir)
     prepare_tokenizers(run_dir, config.data, _corpus(tmp_path), reports.append)
     with pytest.raises(UserError, match="^.*first has no checkpoint yet; train it first$"):
@@ -319,6 +383,7 @@ def test_a_checkpoint_that_is_no_step_is_refused(trained, checkpoint):
 
 
 def test_a_step_that_was_not_saved_is_answered_with_those_that_were(trained):
-    with pytest.raises(UserError, match="^The checkpoint of step 7 in .* cannot be used: there is none; there are: "
-                                        "5, 9$"):
+    with pytest.raises(
+        UserError, match="^The checkpoint of step 7 in .* cannot be used: there is none; there are: " "5, 9$"
+    ):
         load_run(trained, "7")

@@ -104,9 +104,20 @@ class BatchPlan:
         num_empty, num_long: pairs left out, because a side is empty or over its limit.
     """
 
-    def __init__(self, source_lengths: Sequence[np.ndarray], target_lengths: Sequence[np.ndarray], *, seed: int,
-                 batch_tokens: int = 0, batch_sentences: int = 0, max_source_length: int, max_target_length: int,
-                 weights: Sequence[float] = (), num_slices: int = 1, length_factor: float = 1.0):
+    def __init__(
+        self,
+        source_lengths: Sequence[np.ndarray],
+        target_lengths: Sequence[np.ndarray],
+        *,
+        seed: int,
+        batch_tokens: int = 0,
+        batch_sentences: int = 0,
+        max_source_length: int,
+        max_target_length: int,
+        weights: Sequence[float] = (),
+        num_slices: int = 1,
+        length_factor: float = 1.0,
+    ):
         """Plans over one or several corpora.
 
         Args:
@@ -133,14 +144,18 @@ class BatchPlan:
         self.num_empty, self.num_long = int(empty.sum()), int(long.sum())
         kept = np.flatnonzero(~empty & ~long)
         if not len(kept):
-            raise UserError(f"No pair is left to train on: of {len(source):,}, {self.num_empty:,} have an empty side and "
-                            f"{self.num_long:,} are over data.max_source_length={max_source_length} or "
-                            f"data.max_target_length={max_target_length} ids; raise the limits or give other text")
+            raise UserError(
+                f"No pair is left to train on: of {len(source):,}, {self.num_empty:,} have an empty side and "
+                f"{self.num_long:,} are over data.max_source_length={max_source_length} or "
+                f"data.max_target_length={max_target_length} ids; raise the limits or give other text"
+            )
         longest = min(math.ceil(target[kept].max() * length_factor), max_target_length)
         if not batch_sentences and batch_tokens < num_slices * longest:
-            raise UserError(f"training.batch_tokens={batch_tokens} is too small: {num_slices} slice(s) (replicas x "
-                            f"accumulation steps) of the longest target, {longest} ids, need {num_slices * longest}; "
-                            "raise it or lower data.max_target_length")
+            raise UserError(
+                f"training.batch_tokens={batch_tokens} is too small: {num_slices} slice(s) (replicas x "
+                f"accumulation steps) of the longest target, {longest} ids, need {num_slices * longest}; "
+                "raise it or lower data.max_target_length"
+            )
         corpus_of = np.searchsorted(starts, kept, side="right") - 1
         length = np.maximum(source[kept], target[kept])
         order = np.lexsort((corpus_of, length))
@@ -159,12 +174,13 @@ class BatchPlan:
                 members = start + np.flatnonzero(corpus_of[start:stop] == corpus)
                 slots = max(1, round(weights[corpus] * len(members)))
                 groups.append((begin, len(members), slots))
-                self._lines[begin:begin + len(members)] = lines[members - start]
+                self._lines[begin : begin + len(members)] = lines[members - start]
                 begin += len(members)
             rows, slots = rows_of(int(target[lines].max())), sum(group[2] for group in groups)
             source_length, target_length = (
                 min(math.ceil(lengths[lines].max() * length_factor), limit)
-                for lengths, limit in ((source, max_source_length), (target, max_target_length)))
+                for lengths, limit in ((source, max_source_length), (target, max_target_length))
+            )
             self.buckets.append(Bucket(source_length, target_length, rows, slots, -(-slots // rows)))
             self._groups.append(groups)
         self._batch_ends = np.cumsum([bucket.num_batches for bucket in self.buckets])
@@ -195,8 +211,10 @@ class BatchPlan:
     def summary(self) -> str:
         """One line for the log: what is visited, what was left out, and the batches of an epoch."""
         pairs = sum(bucket.num_slots for bucket in self.buckets)
-        return (f"{pairs:,} pairs an epoch in {self.num_batches:,} batches of {len(self.buckets)} length buckets; left "
-                f"out: {self.num_empty:,} with an empty side, {self.num_long:,} over the length limit")
+        return (
+            f"{pairs:,} pairs an epoch in {self.num_batches:,} batches of {len(self.buckets)} length buckets; left "
+            f"out: {self.num_empty:,} with an empty side, {self.num_long:,} over the length limit"
+        )
 
 
 def _cut(length: np.ndarray, rows_of) -> Iterator[tuple[int, int]]:
@@ -223,7 +241,7 @@ def token_lengths(text: TextFile, tokenizer: Tokenizer) -> np.ndarray:
         lengths = np.ones(len(text), np.int32)
         for start in range(0, len(text), 10_000):
             lines = text.lines(range(start, min(start + 10_000, len(text))))
-            lengths[start:start + len(lines)] = [len(tokenizer.encode(s)) + 1 if s.strip() else 1 for s in lines]
+            lengths[start : start + len(lines)] = [len(tokenizer.encode(s)) + 1 if s.strip() else 1 for s in lines]
         np.save(path, lengths)
 
     return np.load(text.cached(text.cache_name(f"{tokenizer.sha256[:16]}.lengths.npy"), write), mmap_mode="r")
@@ -234,8 +252,14 @@ def source_tensor(ids: tf.RaggedTensor, max_length: int) -> tf.Tensor:
     return _with_eos(ids, max_length).to_tensor(PAD_ID)
 
 
-def make_batch(source: tf.RaggedTensor, target: tf.RaggedTensor, weights: tf.Tensor, lines: tf.Tensor,
-               max_source_length: int, max_target_length: int) -> Batch:
+def make_batch(
+    source: tf.RaggedTensor,
+    target: tf.RaggedTensor,
+    weights: tf.Tensor,
+    lines: tf.Tensor,
+    max_source_length: int,
+    max_target_length: int,
+) -> Batch:
     """Truncates (keeping EOS), shifts the target for teacher forcing, and pads.
 
     Args:
@@ -248,22 +272,36 @@ def make_batch(source: tf.RaggedTensor, target: tf.RaggedTensor, weights: tf.Ten
     """
     output = _with_eos(target, max_target_length)
     bos = tf.fill([output.nrows(), 1], BOS_ID)
-    return Batch(source_tensor(source, max_source_length), tf.concat([bos, output[:, :-1]], 1).to_tensor(PAD_ID),
-                 output.to_tensor(PAD_ID), weights, lines)
+    return Batch(
+        source_tensor(source, max_source_length),
+        tf.concat([bos, output[:, :-1]], 1).to_tensor(PAD_ID),
+        output.to_tensor(PAD_ID),
+        weights,
+        lines,
+    )
 
 
 def _with_eos(ids: tf.RaggedTensor, max_length: int) -> tf.RaggedTensor:
-    return tf.concat([ids[:, :max_length - 1], tf.fill([ids.nrows(), 1], EOS_ID)], 1)
+    return tf.concat([ids[:, : max_length - 1], tf.fill([ids.nrows(), 1], EOS_ID)], 1)
 
 
-def evaluation_batches(corpus: ParallelCorpus, source_tokenizer: Tokenizer, target_tokenizer: Tokenizer, *,
-                       batch_tokens: int, max_source_length: int, max_target_length: int) -> Iterator[Batch]:
+def evaluation_batches(
+    corpus: ParallelCorpus,
+    source_tokenizer: Tokenizer,
+    target_tokenizer: Tokenizer,
+    *,
+    batch_tokens: int,
+    max_source_length: int,
+    max_target_length: int,
+) -> Iterator[Batch]:
     """All pairs with two sides, once, sorted by length; longer ones are truncated.
 
     A batch has about `batch_tokens` positions of the longer side, and at least one row.
     """
-    sides = tuple(np.concatenate([token_lengths(text, tokenizer) for text in texts]) for texts, tokenizer in (
-        (corpus.sources, source_tokenizer), (corpus.targets, target_tokenizer)))
+    sides = tuple(
+        np.concatenate([token_lengths(text, tokenizer) for text in texts])
+        for texts, tokenizer in ((corpus.sources, source_tokenizer), (corpus.targets, target_tokenizer))
+    )
     lengths, shorter = np.maximum(*sides), np.minimum(*sides)
     rows: list[int] = []
     for line in np.argsort(lengths, kind="stable").tolist():
@@ -279,8 +317,14 @@ def evaluation_batches(corpus: ParallelCorpus, source_tokenizer: Tokenizer, targ
 
 def _encode_rows(corpus, rows, source_tokenizer, target_tokenizer, max_source_length, max_target_length) -> Batch:
     source, target = corpus.fetch(np.array(rows))
-    return make_batch(source_tokenizer.encode_tf(tf.constant(source)), target_tokenizer.encode_tf(tf.constant(target)),
-                      tf.ones([len(rows)]), tf.constant(rows, tf.int64), max_source_length, max_target_length)
+    return make_batch(
+        source_tokenizer.encode_tf(tf.constant(source)),
+        target_tokenizer.encode_tf(tf.constant(target)),
+        tf.ones([len(rows)]),
+        tf.constant(rows, tf.int64),
+        max_source_length,
+        max_target_length,
+    )
 
 
 class TrainingText:
@@ -297,9 +341,18 @@ class TrainingText:
         sampling_alpha: of subword regularisation; 0 takes the best segmentation.
     """
 
-    def __init__(self, plan: BatchPlan, corpus: ParallelCorpus, source_tokenizer: Tokenizer,
-                 target_tokenizer: Tokenizer, *, max_source_length: int, max_target_length: int,
-                 static_shapes: bool = False, sampling_alpha: float = 0.0):
+    def __init__(
+        self,
+        plan: BatchPlan,
+        corpus: ParallelCorpus,
+        source_tokenizer: Tokenizer,
+        target_tokenizer: Tokenizer,
+        *,
+        max_source_length: int,
+        max_target_length: int,
+        static_shapes: bool = False,
+        sampling_alpha: float = 0.0,
+    ):
         self.plan = plan
         self.corpus = corpus
         self.num_overlong_samples = 0
@@ -327,7 +380,7 @@ class TrainingText:
 
         def cut(batch: Batch) -> tf.data.Dataset:
             parts = [tf.reshape(leaf, tf.concat([[num_slices, -1], tf.shape(leaf)[1:]], 0)) for leaf in batch]
-            return tf.data.Dataset.from_tensor_slices(Batch(*(p[slices.start:slices.stop] for p in parts)))
+            return tf.data.Dataset.from_tensor_slices(Batch(*(p[slices.start : slices.stop] for p in parts)))
 
         return batches.flat_map(cut)
 
@@ -349,9 +402,12 @@ class TrainingText:
             return (*encoded, weights, lines, *self._shape(bucket))
 
         source, target, weights, lines, shape_s, shape_t, rows = tf.numpy_function(
-            fetch, [step], [tf.string, tf.string, tf.float32] + [tf.int64] * 4, stateful=False)
-        source, target = (tokenizer.encode_tf(tf.ensure_shape(text, [None]))
-                          for tokenizer, text in zip(self._tokenizers, (source, target)))
+            fetch, [step], [tf.string, tf.string, tf.float32] + [tf.int64] * 4, stateful=False
+        )
+        source, target = (
+            tokenizer.encode_tf(tf.ensure_shape(text, [None]))
+            for tokenizer, text in zip(self._tokenizers, (source, target))
+        )
         return self._finish(source, target, weights, lines, shape_s, shape_t, rows)
 
     def _sampled_batch(self, step: tf.Tensor) -> Batch:
@@ -364,9 +420,12 @@ class TrainingText:
             return (*sides, weights, lines, *self._shape(bucket))
 
         source, source_rows, target, target_rows, weights, lines, shape_s, shape_t, rows = tf.numpy_function(
-            fetch, [step], [tf.int32, tf.int64, tf.int32, tf.int64, tf.float32] + [tf.int64] * 4, stateful=False)
-        source, target = (tf.RaggedTensor.from_row_lengths(tf.ensure_shape(ids, [None]), tf.ensure_shape(n, [None]))
-                          for ids, n in ((source, source_rows), (target, target_rows)))
+            fetch, [step], [tf.int32, tf.int64, tf.int32, tf.int64, tf.float32] + [tf.int64] * 4, stateful=False
+        )
+        source, target = (
+            tf.RaggedTensor.from_row_lengths(tf.ensure_shape(ids, [None]), tf.ensure_shape(n, [None]))
+            for ids, n in ((source, source_rows), (target, target_rows))
+        )
         return self._finish(source, target, weights, lines, shape_s, shape_t, rows)
 
     def _sample(self, tokenizer: Tokenizer, texts: list[str], seed: int, limit: int) -> list[list[int]]:
@@ -385,18 +444,25 @@ class TrainingText:
         return np.int64(bucket.source_length), np.int64(bucket.target_length), np.int64(bucket.rows)
 
     def _finish(self, source, target, weights, lines, source_length, target_length, rows) -> Batch:
-        batch = make_batch(source, target, tf.ensure_shape(weights, [None]), tf.ensure_shape(lines, [None]), *self._limits)
+        batch = make_batch(
+            source, target, tf.ensure_shape(weights, [None]), tf.ensure_shape(lines, [None]), *self._limits
+        )
         if not self._static_shapes:
             return batch
         extra = tf.cast(rows, tf.int32) - tf.shape(batch.source_ids)[0]
-        filler = tf.one_hot([0], tf.maximum(tf.shape(batch.source_ids)[1], tf.shape(batch.target_output_ids)[1]),
-                            dtype=tf.int32)
+        filler = tf.one_hot(
+            [0], tf.maximum(tf.shape(batch.source_ids)[1], tf.shape(batch.target_output_ids)[1]), dtype=tf.int32
+        )
 
         def grow(ids, first_id, length):
-            more = tf.tile(filler[:, :tf.shape(ids)[1]] * first_id, [extra, 1])
+            more = tf.tile(filler[:, : tf.shape(ids)[1]] * first_id, [extra, 1])
             ids = tf.concat([ids, more], 0)
             return tf.pad(ids, [[0, 0], [0, tf.cast(length, tf.int32) - tf.shape(ids)[1]]], constant_values=PAD_ID)
 
-        return Batch(grow(batch.source_ids, EOS_ID, source_length), grow(batch.target_input_ids, BOS_ID, target_length),
-                     grow(batch.target_output_ids, EOS_ID, target_length), tf.pad(batch.weights, [[0, extra]]),
-                     tf.pad(batch.lines, [[0, extra]], constant_values=_FILLER_LINE))
+        return Batch(
+            grow(batch.source_ids, EOS_ID, source_length),
+            grow(batch.target_input_ids, BOS_ID, target_length),
+            grow(batch.target_output_ids, EOS_ID, target_length),
+            tf.pad(batch.weights, [[0, extra]]),
+            tf.pad(batch.lines, [[0, extra]], constant_values=_FILLER_LINE),
+        )

@@ -35,13 +35,13 @@ class Finding(NamedTuple):
     """One kind of oddity in a text file; `first_lines` are 1-based and at most ten."""
 
     kind: str
-    count: int
+    num_lines: int
     first_lines: list[int]
     treatment: str
 
     def __str__(self) -> str:
-        lines = ", ".join(map(str, self.first_lines)) + (", ..." if self.count > len(self.first_lines) else "")
-        return f"{self.kind} in {self.count} line(s) ({lines}): {self.treatment}"
+        lines = ", ".join(map(str, self.first_lines)) + (", ..." if self.num_lines > len(self.first_lines) else "")
+        return f"{self.kind} in {self.num_lines} line(s) ({lines}): {self.treatment}"
 
 
 def default_cache_dir() -> str:
@@ -71,7 +71,9 @@ class TextFile:
         if path.endswith(".gz"):
             text = str(self.cached(_file_key(path) + ".txt", lambda out: _unpack(path, out)))
         self._key = _file_key(text)
-        offsets = self.cached(self._key + ".offsets.npy", lambda out: _build_index(text, out, self._cache_dir, self._key))
+        offsets = self.cached(
+            self._key + ".offsets.npy", lambda out: _build_index(text, out, self._cache_dir, self._key)
+        )
         with open(self._cache_dir / (self._key + ".json"), encoding="utf-8", newline="\n") as file:
             card = json.load(file)
         self.sha256: str = card["sha256"]
@@ -87,7 +89,7 @@ class TextFile:
         """The lines at `indices`, without their line ends."""
         result = []
         for index in indices:
-            line = self._bytes[self._offsets[index]:self._offsets[index + 1]].tobytes().removesuffix(b"\n")
+            line = self._bytes[self._offsets[index] : self._offsets[index + 1]].tobytes().removesuffix(b"\n")
             if index == 0 and self._bom:
                 line = line.removeprefix(_BOM)
             result.append(line.removesuffix(b"\r").decode("utf-8", errors="replace"))
@@ -163,7 +165,8 @@ class ParallelCorpus:
                 shift = first_drift(source.byte_lengths(), target.byte_lengths())
                 raise UserError(
                     f"{source.path} has {len(source):,} lines and {target.path} has {len(target):,}; they must be "
-                    f"aligned line by line. Lengths drift from line {shift + 1:,} on: mend the files there")
+                    f"aligned line by line. Lengths drift from line {shift + 1:,} on: mend the files there"
+                )
             if not len(source):
                 raise UserError(f"{source.path} is empty; training text needs at least one line")
         self.sources, self.targets = list(sources), list(targets)
@@ -247,8 +250,9 @@ def _build_index(path: str, out: pathlib.Path, cache_dir: pathlib.Path, key: str
     offsets = np.concatenate(ends)
     if position > offsets[-1]:
         offsets = np.append(offsets, position)  # a last line without a line end
-    findings = [Finding(kind, count, lines, treatment)
-                for (kind, treatment), (count, lines) in zip(_ODDITIES, found) if count]
+    findings = [
+        Finding(kind, count, lines, treatment) for (kind, treatment), (count, lines) in zip(_ODDITIES, found) if count
+    ]
     if bom:
         findings.insert(0, Finding("a byte order mark", 1, [1], "removed"))
     card = json.dumps({"sha256": digest.hexdigest(), "bom": bom, "findings": findings})
@@ -293,8 +297,10 @@ def _materialise_tfds(name: str, cache_dir: str, language: str, tfds_dir: str | 
         reason = str(error).strip().split("\n")[0]
         raise UserError(f"Cannot load the TFDS data set {name!r}, split {split or 'train'!r}: {reason}") from error
     if language not in examples.element_spec:
-        raise UserError(f"The TFDS data set {name!r} has no feature {language!r}; its features: "
-                        f"{', '.join(sorted(examples.element_spec))}")
+        raise UserError(
+            f"The TFDS data set {name!r} has no feature {language!r}; its features: "
+            f"{', '.join(sorted(examples.element_spec))}"
+        )
 
     def write(out: pathlib.Path) -> None:
         with open(out, "wb") as file:

@@ -6,7 +6,6 @@ the front of the Chinese verb, relative clauses flip, question words stay in pla
 measure words and numbers are regrouped by ten thousand. Combinations of lexicon entries (verb + object,
 adjective + noun, number + noun, ...) picked by an integer hash occur only in the development and test sets.
 """
-from __future__ import annotations
 
 import random
 from functools import lru_cache
@@ -87,15 +86,23 @@ def _load(kind: str, text: str) -> None:
         _KINDS.setdefault(kind, []).append(word)
 
 
-_load("name", """Tom=汤姆:m Mary=玛丽:f John=约翰:m Anna=安娜:f Peter=彼得:m Linda=琳达:f David=大卫:m Lucy=露西:f Jack=杰克:m
+_load(
+    "name",
+    """Tom=汤姆:m Mary=玛丽:f John=约翰:m Anna=安娜:f Peter=彼得:m Linda=琳达:f David=大卫:m Lucy=露西:f Jack=杰克:m
 Alice=爱丽丝:f Mike=迈克:m Emma=艾玛:f Paul=保罗:m Helen=海伦:f Mark=马克:m Susan=苏珊:f James=詹姆斯:m Xiaohong=小红:f Henry=亨利:m
 Sophie=苏菲:f Robert=罗伯特:m Laura=劳拉:f Xiaoming=小明:m Li_Wei=李伟:m Wang_Fang=王芳:f Mr_Wang=王先生:m Mr_Li=李先生:m
-Mrs_Zhang=张太太:f Mrs_Chen=陈太太:f""")
-_load("kin", """father=父亲:m mother=母亲:f older_brother=哥哥:m younger_brother=弟弟:m older_sister=姐姐:f
+Mrs_Zhang=张太太:f Mrs_Chen=陈太太:f""",
+)
+_load(
+    "kin",
+    """father=父亲:m mother=母亲:f older_brother=哥哥:m younger_brother=弟弟:m older_sister=姐姐:f
 younger_sister=妹妹:f grandfather=爷爷:m grandmother=奶奶:f uncle=叔叔:m aunt=姑姑:f wife=妻子:f husband=丈夫:m son=儿子:m
-daughter=女儿:f nephew=侄子:m niece=侄女:f cousin=表哥:m""")
+daughter=女儿:f nephew=侄子:m niece=侄女:f cousin=表哥:m""",
+)
 _load("peer", "friend=朋友:个 neighbor=邻居:个 classmate=同学:个 colleague=同事:个 roommate=室友:个 boss=老板:个")
-_load("person", """teacher=老师:位 doctor=医生:位 professor=教授:位 lawyer=律师:位 engineer=工程师:位 writer=作家:位 artist=艺术家:位
+_load(
+    "person",
+    """teacher=老师:位 doctor=医生:位 professor=教授:位 lawyer=律师:位 engineer=工程师:位 writer=作家:位 artist=艺术家:位
 musician=音乐家:位 singer=歌手:位 scientist=科学家:位 painter=画家:位 pianist=钢琴家:位 architect=建筑师:位 manager=经理:位 judge=法官:位
 dentist=牙医:位 student=学生:个 nurse=护士:位 farmer=农民:个 worker=工人:个 driver=司机:位 cook=厨师:位 waiter=服务员:个
 policeman+policemen=警察:个 soldier=士兵:个 fisherman+fishermen=渔夫:个 hunter=猎人:个 barber=理发师:位 tailor=裁缝:位
@@ -103,54 +110,111 @@ carpenter=木匠:位 baker=面包师:位 mailman+mailmen=邮递员:个 journalis
 athlete=运动员:个 pilot=飞行员:位 sailor=水手:个 tourist=游客:个 child+children=孩子:个 boy=男孩:个 girl=女孩:个 man+men=男人:个
 woman+women=女人:个 secretary=秘书:个 translator=翻译:位 librarian=图书管理员:个 gardener=园丁:个 businessman+businessmen=商人:个
 customer=顾客:个 passenger=乘客:个 guest=客人:位 firefighter=消防员:个 electrician=电工:个 clerk=店员:个 accountant=会计:个
-programmer=程序员:个 tour_guide=导游:个 coach=教练:位 foreigner=外国人:个 scholar=学者:位""")
+programmer=程序员:个 tour_guide=导游:个 coach=教练:位 foreigner=外国人:个 scholar=学者:位""",
+)
 _load("pet", "cat=猫:只 dog=狗:只 rabbit=兔子:只 parrot=鹦鹉:只 turtle=乌龟:只 bird=鸟:只 hamster=仓鼠:只")
-_load("farm", """horse=马:匹 cow=牛:头 pig=猪:头 sheep+sheep=绵羊:只 hen=母鸡:只 duck=鸭子:只 goose+geese=鹅:只 goat=山羊:只
-donkey=驴:头 camel=骆驼:头""")
-_load("zoo", """tiger=老虎:只 lion=狮子:头 elephant=大象:头 monkey=猴子:只 bear=熊:头 wolf+wolves=狼:只 fox=狐狸:只 panda=熊猫:只
-snake=蛇:条 frog=青蛙:只 butterfly=蝴蝶:只 deer+deer=鹿:只 squirrel=松鼠:只 owl=猫头鹰:只 eagle=鹰:只""")
-_load("fruit", """apple=苹果:个 banana=香蕉:根 orange=橙子:个 pear=梨:个 peach=桃子:个 lemon=柠檬:个 watermelon=西瓜:个
-mango+mangoes=芒果:个 strawberry=草莓:颗 cherry=樱桃:颗 pineapple=菠萝:个 coconut=椰子:个""")
-_load("veg", """egg=鸡蛋:个 potato+potatoes=土豆:个 tomato+tomatoes=西红柿:个 carrot=胡萝卜:根 cucumber=黄瓜:根 onion=洋葱:个
-pumpkin=南瓜:个 mushroom=蘑菇:个 fish+fish=鱼:条 sausage=香肠:根 eggplant=茄子:个""")
-_load("dish", """cake=蛋糕:个 sandwich=三明治:个 hamburger=汉堡包:个 dumpling=饺子:个 steamed_bun=包子:个 pancake=煎饼:张 pie=馅饼:个
+_load(
+    "farm",
+    """horse=马:匹 cow=牛:头 pig=猪:头 sheep+sheep=绵羊:只 hen=母鸡:只 duck=鸭子:只 goose+geese=鹅:只 goat=山羊:只
+donkey=驴:头 camel=骆驼:头""",
+)
+_load(
+    "zoo",
+    """tiger=老虎:只 lion=狮子:头 elephant=大象:头 monkey=猴子:只 bear=熊:头 wolf+wolves=狼:只 fox=狐狸:只 panda=熊猫:只
+snake=蛇:条 frog=青蛙:只 butterfly=蝴蝶:只 deer+deer=鹿:只 squirrel=松鼠:只 owl=猫头鹰:只 eagle=鹰:只""",
+)
+_load(
+    "fruit",
+    """apple=苹果:个 banana=香蕉:根 orange=橙子:个 pear=梨:个 peach=桃子:个 lemon=柠檬:个 watermelon=西瓜:个
+mango+mangoes=芒果:个 strawberry=草莓:颗 cherry=樱桃:颗 pineapple=菠萝:个 coconut=椰子:个""",
+)
+_load(
+    "veg",
+    """egg=鸡蛋:个 potato+potatoes=土豆:个 tomato+tomatoes=西红柿:个 carrot=胡萝卜:根 cucumber=黄瓜:根 onion=洋葱:个
+pumpkin=南瓜:个 mushroom=蘑菇:个 fish+fish=鱼:条 sausage=香肠:根 eggplant=茄子:个""",
+)
+_load(
+    "dish",
+    """cake=蛋糕:个 sandwich=三明治:个 hamburger=汉堡包:个 dumpling=饺子:个 steamed_bun=包子:个 pancake=煎饼:张 pie=馅饼:个
 cookie=饼干:块 pizza=比萨饼:个 bowl/noodles=面条:碗 bowl/rice=米饭:碗 plate/salad=沙拉:盘 plate/fried_rice=炒饭:盘
-spring_roll=春卷:个 moon_cake=月饼:块 bowl/porridge=粥:碗""")
-_load("mass", """piece/bread=面包:块 kilo/beef=牛肉:公斤 kilo/pork=猪肉:公斤 piece/cheese=奶酪:块 piece/chocolate=巧克力:块
-kilo/seafood=海鲜:公斤 piece/candy=糖:块 piece/tofu=豆腐:块 kilo/peanuts=花生:公斤 kilo/grapes=葡萄:公斤""")
-_load("drink", """cup/tea=茶:杯 cup/coffee=咖啡:杯 glass/milk=牛奶:杯 glass/water=水:杯 glass/orange_juice=橙汁:杯
+spring_roll=春卷:个 moon_cake=月饼:块 bowl/porridge=粥:碗""",
+)
+_load(
+    "mass",
+    """piece/bread=面包:块 kilo/beef=牛肉:公斤 kilo/pork=猪肉:公斤 piece/cheese=奶酪:块 piece/chocolate=巧克力:块
+kilo/seafood=海鲜:公斤 piece/candy=糖:块 piece/tofu=豆腐:块 kilo/peanuts=花生:公斤 kilo/grapes=葡萄:公斤""",
+)
+_load(
+    "drink",
+    """cup/tea=茶:杯 cup/coffee=咖啡:杯 glass/milk=牛奶:杯 glass/water=水:杯 glass/orange_juice=橙汁:杯
 bottle/beer=啤酒:瓶 bottle/wine=葡萄酒:瓶 bottle/cola=可乐:瓶 glass/soy_milk=豆浆:杯 glass/lemonade=柠檬水:杯
-cup/green_tea=绿茶:杯 cup/black_tea=红茶:杯 glass/apple_juice=苹果汁:杯 bottle/mineral_water=矿泉水:瓶 bowl/soup=汤:碗""")
-_load("book", """book=书:本 newspaper=报纸:份 magazine=杂志:本 dictionary=词典:本 textbook=课本:本 biography=传记:本
-comic_book=漫画书:本""")
-_load("text", """novel=小说:本 letter=信:封 poem=诗:首 story=故事:个 report=报告:份 email=电子邮件:封 article=文章:篇
-postcard=明信片:张 script=剧本:个 essay=作文:篇""")
-_load("media", "movie=电影:部 soccer_match=足球比赛:场 TV_show=电视节目:个 cartoon=动画片:部 documentary=纪录片:部 video=视频:个")
+cup/green_tea=绿茶:杯 cup/black_tea=红茶:杯 glass/apple_juice=苹果汁:杯 bottle/mineral_water=矿泉水:瓶 bowl/soup=汤:碗""",
+)
+_load(
+    "book",
+    """book=书:本 newspaper=报纸:份 magazine=杂志:本 dictionary=词典:本 textbook=课本:本 biography=传记:本
+comic_book=漫画书:本""",
+)
+_load(
+    "text",
+    """novel=小说:本 letter=信:封 poem=诗:首 story=故事:个 report=报告:份 email=电子邮件:封 article=文章:篇
+postcard=明信片:张 script=剧本:个 essay=作文:篇""",
+)
+_load(
+    "media",
+    "movie=电影:部 soccer_match=足球比赛:场 TV_show=电视节目:个 cartoon=动画片:部 documentary=纪录片:部 video=视频:个",
+)
 _load("audio", "song=歌:首 concert=音乐会:场 lecture=讲座:场 speech=演讲:场 opera=歌剧:部")
-_load("wear", """shirt=衬衫:件 coat=大衣:件 sweater=毛衣:件 skirt=裙子:条 dress=连衣裙:条 jacket=夹克:件 suit=西装:套 uniform=制服:套
+_load(
+    "wear",
+    """shirt=衬衫:件 coat=大衣:件 sweater=毛衣:件 skirt=裙子:条 dress=连衣裙:条 jacket=夹克:件 suit=西装:套 uniform=制服:套
 raincoat=雨衣:件 vest=背心:件 pair/trousers=裤子:条 pair/jeans=牛仔裤:条 pair/shoes=鞋:双 pair/boots=靴子:双 pair/socks=袜子:双
-pair/slippers=拖鞋:双""")
-_load("deck", """hat=帽子:顶 scarf+scarves=围巾:条 tie=领带:条 pair/glasses=眼镜:副 pair/gloves=手套:双 wristwatch=手表:块
-ring=戒指:枚 necklace=项链:条 pair/earrings=耳环:副""")
-_load("furn", """table=桌子:张 chair=椅子:把 bed=床:张 sofa=沙发:张 desk=书桌:张 lamp=台灯:盏 mirror=镜子:面 clock=钟:个
-bookshelf+bookshelves=书架:个 wardrobe=衣柜:个 door=门:扇 window=窗户:扇 bench=长椅:把 cupboard=橱柜:个""")
-_load("thing", """umbrella=雨伞:把 knife+knives=刀:把 key=钥匙:把 cup=杯子:个 bowl=碗:个 plate=盘子:个 spoon=勺子:把 box=箱子:个
+pair/slippers=拖鞋:双""",
+)
+_load(
+    "deck",
+    """hat=帽子:顶 scarf+scarves=围巾:条 tie=领带:条 pair/glasses=眼镜:副 pair/gloves=手套:双 wristwatch=手表:块
+ring=戒指:枚 necklace=项链:条 pair/earrings=耳环:副""",
+)
+_load(
+    "furn",
+    """table=桌子:张 chair=椅子:把 bed=床:张 sofa=沙发:张 desk=书桌:张 lamp=台灯:盏 mirror=镜子:面 clock=钟:个
+bookshelf+bookshelves=书架:个 wardrobe=衣柜:个 door=门:扇 window=窗户:扇 bench=长椅:把 cupboard=橱柜:个""",
+)
+_load(
+    "thing",
+    """umbrella=雨伞:把 knife+knives=刀:把 key=钥匙:把 cup=杯子:个 bowl=碗:个 plate=盘子:个 spoon=勺子:把 box=箱子:个
 bag=包:个 suitcase=手提箱:个 basket=篮子:个 vase=花瓶:个 candle=蜡烛:根 towel=毛巾:条 pillow=枕头:个 blanket=毯子:条 pen=钢笔:支
 pencil=铅笔:支 notebook=笔记本:个 ruler=尺子:把 eraser=橡皮:块 ball=球:个 doll=洋娃娃:个 toy=玩具:个 kite=风筝:个 ticket=票:张 stamp=邮票:张
 photo=照片:张 painting=画:幅 gift=礼物:件 map=地图:张 backpack=背包:个 wallet=钱包:个 hammer=锤子:把 comb=梳子:把 toothbrush=牙刷:把
-carpet=地毯:块 flag=旗子:面 rope=绳子:条 needle=针:根 coin=硬币:枚 fork=叉子:把""")
-_load("device", """phone=手机:部 computer=电脑:台 television=电视机:台 camera=照相机:台 radio=收音机:台 refrigerator=冰箱:台
+carpet=地毯:块 flag=旗子:面 rope=绳子:条 needle=针:根 coin=硬币:枚 fork=叉子:把""",
+)
+_load(
+    "device",
+    """phone=手机:部 computer=电脑:台 television=电视机:台 camera=照相机:台 radio=收音机:台 refrigerator=冰箱:台
 washing_machine=洗衣机:台 printer=打印机:台 electric_fan=电风扇:台 air_conditioner=空调:台 guitar=吉他:把 piano=钢琴:架
-violin=小提琴:把 drum=鼓:面 flute=笛子:支""")
-_load("vehicle", """car=汽车:辆 bicycle=自行车:辆 truck=卡车:辆 motorcycle=摩托车:辆 bus=公共汽车:辆 taxi=出租车:辆 boat=船:条
-ship=轮船:艘 plane=飞机:架 tractor=拖拉机:台 helicopter=直升机:架""")
-_load("plant", "tree=树:棵 apple_tree=苹果树:棵 pine_tree=松树:棵 rose=玫瑰:朵 willow=柳树:棵 peach_tree=桃树:棵 flower=花:朵")
-_load("by", """by_train=坐火车:c by_coach=坐长途汽车:c by_plane=坐飞机:co by_car=开车:cp by_bus=坐公共汽车:p by_taxi=坐出租车:p
-by_bicycle=骑自行车:p by_ship=坐轮船:o by_subway=坐地铁:p by_motorcycle=骑摩托车:p on_foot=走路:p""")
+violin=小提琴:把 drum=鼓:面 flute=笛子:支""",
+)
+_load(
+    "vehicle",
+    """car=汽车:辆 bicycle=自行车:辆 truck=卡车:辆 motorcycle=摩托车:辆 bus=公共汽车:辆 taxi=出租车:辆 boat=船:条
+ship=轮船:艘 plane=飞机:架 tractor=拖拉机:台 helicopter=直升机:架""",
+)
+_load(
+    "plant",
+    "tree=树:棵 apple_tree=苹果树:棵 pine_tree=松树:棵 rose=玫瑰:朵 willow=柳树:棵 peach_tree=桃树:棵 flower=花:朵",
+)
+_load(
+    "by",
+    """by_train=坐火车:c by_coach=坐长途汽车:c by_plane=坐飞机:co by_car=开车:cp by_bus=坐公共汽车:p by_taxi=坐出租车:p
+by_bicycle=骑自行车:p by_ship=坐轮船:o by_subway=坐地铁:p by_motorcycle=骑摩托车:p on_foot=走路:p""",
+)
 # Places: preposition+noun=noun/localizer:groups. s shop, e eat, u order a meal, q quiet, h home, w workshop,
 # b wash, o outdoors, t sports, r swim, p public, f farm, k kitchen, z animals, d worth a visit, j jobs,
 # g to go to.
-_load("place", """in+park=公园/里:opqgt in+garden=花园/里:oqef in+yard=院子/里:owbft in+kitchen=厨房/里:ekb
+_load(
+    "place",
+    """in+park=公园/里:opqgt in+garden=花园/里:oqef in+yard=院子/里:owbft in+kitchen=厨房/里:ekb
 in+living_room=客厅/里:hqe in+bedroom=卧室/里:hq in+bathroom=浴室/里:b on+balcony=阳台/上:qeo in+garage=车库/里:wh
 in+study=书房/里:qh in+dormitory=宿舍/里:hqb in+classroom=教室/里:qh in+office=办公室/里:qhe in+library=图书馆/里:qjg
 in+coffee_shop=咖啡馆/里:ueqp in+restaurant=餐馆/里:uejp in+cafeteria=食堂/里:ue in+dining_room=饭厅/里:eh
@@ -162,16 +226,31 @@ in+factory=工厂/里:wjd on+farm=农场/里:fjdo in+village=村子/里:fpwo in+
 by+lake=湖/边:oqz on+beach=海滩/上:og on+square=广场/上:opg on+street=街/上:opw at+swimming_pool=游泳池/里:rp
 in+gym=健身房/里:gpt in+stadium=体育场/里:gt in+laboratory=实验室/里:jqp in+repair_shop=修理店/里:wj in+bookstore=书店/里:qjg
 in+temple=寺庙/里:dpg in+castle=城堡/里:dp in+church=教堂/里:dgp in+pharmacy=药店/里:jg in+bakery=面包店/里:jkg
-in+movie_theater=电影院/里:gp at+home=家/里:hqekwb""")
-_load("city", """Beijing=北京:c Shanghai=上海:c Guangzhou=广州:c Nanjing=南京:c Chengdu=成都:c Hangzhou=杭州:c Wuhan=武汉:c
+in+movie_theater=电影院/里:gp at+home=家/里:hqekwb""",
+)
+_load(
+    "city",
+    """Beijing=北京:c Shanghai=上海:c Guangzhou=广州:c Nanjing=南京:c Chengdu=成都:c Hangzhou=杭州:c Wuhan=武汉:c
 Shenzhen=深圳:c Tianjin=天津:c Harbin=哈尔滨:c Suzhou=苏州:c Xiamen=厦门:c London=伦敦:e Paris=巴黎:e Berlin=柏林:e Rome=罗马:e
-Madrid=马德里:e Vienna=维也纳:e Hong_Kong=香港:o New_York=纽约:o Tokyo=东京:o Moscow=莫斯科:o Sydney=悉尼:o Singapore=新加坡:o""")
-_load("country", """China=中国 France=法国 Germany=德国 England=英国 Japan=日本 Canada=加拿大 Italy=意大利 Spain=西班牙
-Russia=俄罗斯 Australia=澳大利亚 India=印度 Egypt=埃及 Brazil=巴西 Mexico=墨西哥 Korea=韩国 Thailand=泰国 Greece=希腊""")
-_load("lang", "Chinese=中文 English=英语 French=法语 German=德语 Japanese=日语 Spanish=西班牙语 Russian=俄语 Italian=意大利语")
-_load("field", """history=历史 mathematics=数学 physics=物理 chemistry=化学 music=音乐 law=法律 medicine=医学 biology=生物
-geography=地理 literature=文学 philosophy=哲学 economics=经济学 art=美术""")
-_load("verb", """buy+bought=买:fruit,veg,mass,book,wear,deck,furn,thing,device:s:for
+Madrid=马德里:e Vienna=维也纳:e Hong_Kong=香港:o New_York=纽约:o Tokyo=东京:o Moscow=莫斯科:o Sydney=悉尼:o Singapore=新加坡:o""",
+)
+_load(
+    "country",
+    """China=中国 France=法国 Germany=德国 England=英国 Japan=日本 Canada=加拿大 Italy=意大利 Spain=西班牙
+Russia=俄罗斯 Australia=澳大利亚 India=印度 Egypt=埃及 Brazil=巴西 Mexico=墨西哥 Korea=韩国 Thailand=泰国 Greece=希腊""",
+)
+_load(
+    "lang",
+    "Chinese=中文 English=英语 French=法语 German=德语 Japanese=日语 Spanish=西班牙语 Russian=俄语 Italian=意大利语",
+)
+_load(
+    "field",
+    """history=历史 mathematics=数学 physics=物理 chemistry=化学 music=音乐 law=法律 medicine=医学 biology=生物
+geography=地理 literature=文学 philosophy=哲学 economics=经济学 art=美术""",
+)
+_load(
+    "verb",
+    """buy+bought=买:fruit,veg,mass,book,wear,deck,furn,thing,device:s:for
 sell+sold=卖:fruit,veg,mass,book,wear,deck,furn,thing:s eat+ate+eaten=吃:fruit,dish,mass:e
 drink+drank+drunk=喝:drink:e read+read=读:book,text:q write+wrote+written=写:text:q translate=翻译:text:q
 watch=看:media:h listen_to=听:audio:h repair=修理:furn,device,vehicle:w wash=洗:wear,fruit,veg:b
@@ -180,20 +259,29 @@ see+saw+seen=看见:zoo:zf:past draw+drew+drawn=画:zoo,pet,plant,farm:o feed+fe
 catch+caught=抓:pet,farm:fo help=帮助:person:pj meet+met=遇见:person:pg:past interview=采访:person:pj
 make+made=做:dish:k:for order=点:dish,drink:u:for cut+cut=切:fruit,veg:k plant=种:plant:f
 choose+chose+chosen=选:wear,deck,book:s:for wipe=擦:furn:hq design=设计:wear,furn,vehicle:q print=打印:text:q
-discuss=讨论:text:q check=检查:device,vehicle:w teach+taught=教:field,lang:j:hab study+studied=学习:field,lang:q""")
-_load("act", """swim+swam+swum=游/泳:r dance=跳/舞:ot sing+sang+sung=唱/歌:o run+ran+run=跑/步:ot sleep+slept=睡/觉:h
+discuss=讨论:text:q check=检查:device,vehicle:w teach+taught=教:field,lang:j:hab study+studied=学习:field,lang:q""",
+)
+_load(
+    "act",
+    """swim+swam+swum=游/泳:r dance=跳/舞:ot sing+sang+sung=唱/歌:o run+ran+run=跑/步:ot sleep+slept=睡/觉:h
 work=工作/:j rest=休息/:ho exercise=锻炼/:ot take+took+taken_a_walk=散/步:o play_basketball=打/篮球:t play_soccer=踢/足球:t
 play_tennis=打/网球:t play_table_tennis=打/乒乓球:th play_the_piano=弹/钢琴:h play_the_guitar=弹/吉他:oh
 play_the_violin=拉/小提琴:h play_chess=下/棋:ho play_cards=打/牌:h watch_television=看/电视:h listen_to_music=听/音乐:hq
 cook=做/饭:k surf_the_Internet=上/网:h ride+rode+ridden_a_horse=骑/马:o draw+drew+drawn_pictures=画/画:q
 take+took+taken_photos=拍/照:o chat=聊/天:oe wash_clothes=洗/衣服:b do+did+done_homework=做/作业:q
 practice_calligraphy=练/书法:q do_yoga=做/瑜伽:oh wait=等/:p play_computer_games=玩/电脑游戏:h recite_poems=背/诗:q
-meditate=打/坐:q have+had_a_meeting=开/会:j practice_kung_fu=练/功夫:o fly+flew+flown_a_kite=放/风筝:o""")
-_load("hand", """give+gave+given=送 send+sent=寄 borrow=借 tell+told=讲 return=还 lend+lent=借 introduce=介绍
-put+put=放""")
+meditate=打/坐:q have+had_a_meeting=开/会:j practice_kung_fu=练/功夫:o fly+flew+flown_a_kite=放/风筝:o""",
+)
+_load(
+    "hand",
+    """give+gave+given=送 send+sent=寄 borrow=借 tell+told=讲 return=还 lend+lent=借 introduce=介绍
+put+put=放""",
+)
 # Adjectives: p people, a animals, o objects, w clothes, r texts, f fruit, v plants, k drinks, m moving,
 # l long, t tasty, g heavy; 1 bare before the noun, H with 很, C a color.
-_load("adj", """young+younger=年轻:p clever+cleverer=聪明:pa tall+taller=高: strong+stronger=强壮:pa rich+richer=有钱:p
+_load(
+    "adj",
+    """young+younger=年轻:p clever+cleverer=聪明:pa tall+taller=高: strong+stronger=强壮:pa rich+richer=有钱:p
 busy+busier=忙: kind+kinder=善良:p famous=有名:p brave+braver=勇敢:p lazy+lazier=懒:paH honest=诚实:p
 friendly+friendlier=友好:p happy+happier=快乐:p polite=有礼貌:p patient=有耐心:p shy=害羞:p healthy+healthier=健康:p
 diligent=勤奋:p humorous=幽默:p careful=细心:p serious=严肃:p poor+poorer=穷:pH elegant=优雅:p confident=自信:p modest=谦虚:p
@@ -202,32 +290,57 @@ cheap+cheaper=便宜:owfk strange+stranger=奇怪:orv interesting=有趣:r borin
 moving=感人:m fresh+fresher=新鲜:f sweet+sweeter=甜:fH delicious=好吃:ft cute+cuter=可爱:a fat+fatter=胖:aH
 hungry+hungrier=饿:aH clean+cleaner=干净:ow dirty+dirtier=脏:owH heavy+heavier=重:g practical=实用:o red=红色:owC
 blue=蓝色:owC green=绿色:owC yellow=黄色:owC black=黑色:owaC white=白色:owaC gray=灰色:owaC brown=棕色:owaC pink=粉色:owC
-purple=紫色:owC""")
+purple=紫色:owC""",
+)
 _load("modal", "will=会 want_to=想 plan_to=打算 need_to=需要 can=可以 should=应该 must=必须 would_like_to=想要")
 _load("often", "often=常常 usually=通常 always=总是 sometimes=有时候 frequently=经常")
-_load("past", """yesterday=昨天 the_day_before_yesterday=前天 last_night=昨晚 yesterday_morning=昨天早上
+_load(
+    "past",
+    """yesterday=昨天 the_day_before_yesterday=前天 last_night=昨晚 yesterday_morning=昨天早上
 yesterday_afternoon=昨天下午 yesterday_evening=昨天晚上 last_week=上个星期 last_month=上个月 last_year=去年 this_morning=今天早上
-last_weekend=上个周末 last_spring=去年春天 last_summer=去年夏天 last_winter=去年冬天""")
-_load("future", """tomorrow=明天 the_day_after_tomorrow=后天 tonight=今晚 tomorrow_morning=明天早上
+last_weekend=上个周末 last_spring=去年春天 last_summer=去年夏天 last_winter=去年冬天""",
+)
+_load(
+    "future",
+    """tomorrow=明天 the_day_after_tomorrow=后天 tonight=今晚 tomorrow_morning=明天早上
 tomorrow_afternoon=明天下午 tomorrow_evening=明天晚上 next_week=下个星期 next_month=下个月 next_year=明年 this_weekend=这个周末
-this_afternoon=今天下午 this_evening=今天晚上 next_spring=明年春天 next_summer=明年夏天""")
-_load("habit", """every_day=每天 every_morning=每天早上 every_afternoon=每天下午 every_evening=每天晚上 every_weekend=每个周末
-every_week=每个星期 every_month=每个月 every_summer=每年夏天 on_weekends=周末""")
+this_afternoon=今天下午 this_evening=今天晚上 next_spring=明年春天 next_summer=明年夏天""",
+)
+_load(
+    "habit",
+    """every_day=每天 every_morning=每天早上 every_afternoon=每天下午 every_evening=每天晚上 every_weekend=每个周末
+every_week=每个星期 every_month=每个月 every_summer=每年夏天 on_weekends=周末""",
+)
 _load("now", "now=现在 at_the_moment=此刻")
-_load("weekday", "Monday=星期一 Tuesday=星期二 Wednesday=星期三 Thursday=星期四 Friday=星期五 Saturday=星期六 Sunday=星期天")
-_load("month", """January=一月 February=二月 March=三月 April=四月 May=五月 June=六月 July=七月 August=八月 September=九月
-October=十月 November=十一月 December=十二月""")
+_load(
+    "weekday",
+    "Monday=星期一 Tuesday=星期二 Wednesday=星期三 Thursday=星期四 Friday=星期五 Saturday=星期六 Sunday=星期天",
+)
+_load(
+    "month",
+    """January=一月 February=二月 March=三月 April=四月 May=五月 June=六月 July=七月 August=八月 September=九月
+October=十月 November=十一月 December=十二月""",
+)
 _load("unit", "minute+minutes=分钟 hour=小时:个 day+days=天 week=星期:个 month=月:个 year+years=年")
 _load("where", "on=上 under=下面 behind=后面 next_to=旁边 in_front_of=前面")
 _load("pron", "I=我 you=你 he=他 she=她 we=我们 they=他们")
 _load("say", "say+said=说 think+thought=认为 hear+heard=听说 know+knew=知道 believe=相信")
 _load("come", "come+came_back=回来 come+came_home=回家 arrive=到 call=打电话来 fall+fell_asleep=睡着 get+got_up=起床")
-_load("meal", """have+had_breakfast=吃早饭 have+had_lunch=吃午饭 have+had_dinner=吃晚饭 finish_work=下班
-take+took_a_bath=洗澡""")
-_load("event", """meeting=会议 concert=音乐会 class=课 exam=考试 wedding=婚礼 exhibition=展览 party=晚会 soccer_match=足球比赛
-speech=演讲 birthday_party=生日晚会""")
-_load("made", """car=汽车:辆 computer=电脑:台 phone=手机:部 bicycle=自行车:辆 wristwatch=手表:块 chair=椅子:把 shirt=衬衫:件
-pair/shoes=鞋:双 camera=照相机:台 toy=玩具:个 umbrella=雨伞:把""")
+_load(
+    "meal",
+    """have+had_breakfast=吃早饭 have+had_lunch=吃午饭 have+had_dinner=吃晚饭 finish_work=下班
+take+took_a_bath=洗澡""",
+)
+_load(
+    "event",
+    """meeting=会议 concert=音乐会 class=课 exam=考试 wedding=婚礼 exhibition=展览 party=晚会 soccer_match=足球比赛
+speech=演讲 birthday_party=生日晚会""",
+)
+_load(
+    "made",
+    """car=汽车:辆 computer=电脑:台 phone=手机:部 bicycle=自行车:辆 wristwatch=手表:块 chair=椅子:把 shirt=衬衫:件
+pair/shoes=鞋:双 camera=照相机:台 toy=玩具:个 umbrella=雨伞:把""",
+)
 _load("weather", "raining=下雨 snowing=下雪 cold=天气很冷 hot=天气很热 windy=刮风")
 _load("state", """ill=生病 tired=太累 too_busy=太忙 hurt=受伤 late=迟到""")
 
@@ -339,8 +452,7 @@ class _Sentence(NamedTuple):
     combos: tuple[tuple[str, int, int], ...]
 
 
-_OFTEN = {"see": 6, "eat": 3, "drink": 3, "order": 3, "draw": 3, "study": 3, "teach": 2, "repair": 3,
-          "check": 3}
+_OFTEN = {"see": 6, "eat": 3, "drink": 3, "order": 3, "draw": 3, "study": 3, "teach": 2, "repair": 3, "check": 3}
 _VERB_WEIGHTS = [_OFTEN.get(word.en, 1) + word.tag.split(":")[0].count(",") // 3 for word in _KINDS["verb"]]
 _BRIEF = """eat drink wash wipe cut order feed make try_on put check print see meet catch watch
 listen_to""".split()
@@ -348,11 +460,22 @@ _SPOUSES = ("wife", "husband")
 _PARTS = (("in the morning", "早上"), ("in the evening", "晚上"), ("on weekends", "周末"))
 _LONG_TIMES = "days week weeks month months year years ago spring summer winter".split()
 _HOLD_OUT = 16  # one combination in so many is kept for the development and test sets
-_OWN = {"I": ("my", "我"), "you": ("your", "你"), "he": ("his", "他"), "she": ("her", "她"), "we": ("our", "我们"),
-        "they": ("their", "他们")}
+_OWN = {
+    "I": ("my", "我"),
+    "you": ("your", "你"),
+    "he": ("his", "他"),
+    "she": ("her", "她"),
+    "we": ("our", "我们"),
+    "they": ("their", "他们"),
+}
 _PRON = {"m": ("he", "他"), "f": ("she", "她")}
-_FIGURES = [*range(10, 100), *range(100, 1000, 50), *range(1000, 10_000, 500), 20_500, *(
-    n * 1000 for n in (10, 12, 15, 18, 20, 25, 30, 35, 40, 50, 60, 80, 100, 120, 150, 200, 250, 300, 500))]
+_FIGURES = [
+    *range(10, 100),
+    *range(100, 1000, 50),
+    *range(1000, 10_000, 500),
+    20_500,
+    *(n * 1000 for n in (10, 12, 15, 18, 20, 25, 30, 35, 40, 50, 60, 80, 100, 120, 150, 200, 250, 300, 500)),
+]
 
 
 def _held_out(combo: tuple[str, int, int]) -> bool:
@@ -477,8 +600,9 @@ class _Grammar:
             return f"{name.en}'s", name.zh
         return self.rng.choice((("my", "我"), ("your", "你")))
 
-    def object(self, noun: _Word, s: _Subject | None, definite: bool = False,
-               few: int = 6, owned: bool = True) -> tuple[str, str]:
+    def object(
+        self, noun: _Word, s: _Subject | None, definite: bool = False, few: int = 6, owned: bool = True
+    ) -> tuple[str, str]:
         """A noun phrase in object position with its determiner."""
         if noun.kind in ("lang", "field"):
             return noun.en, noun.zh
@@ -539,7 +663,8 @@ class _Grammar:
     def day_clock(self, days: tuple[tuple[str, str], ...]) -> tuple[str, str]:
         en, zh = self.rng.choice(days)
         part, zh_part, low, high = self.rng.choice(
-            (("morning", "早上", 6, 10), ("afternoon", "下午", 1, 6), ("evening", "晚上", 7, 10)))
+            (("morning", "早上", 6, 10), ("afternoon", "下午", 1, 6), ("evening", "晚上", 7, 10))
+        )
         clock = self.clock(low, high)
         return f"at {clock[0]} {en} {part}", zh + zh_part + clock[1]
 
@@ -592,7 +717,8 @@ class _Grammar:
         while True:
             en, zh = self.time(tense)
             if (long or en.split()[-1] not in _LONG_TIMES and en[:4] not in ("in 1", "in 2")) and (
-                    clock or "at " not in en):
+                clock or "at " not in en
+            ):
                 return en, zh
             del self.combos[combos:]
 
@@ -642,8 +768,7 @@ class _Grammar:
             other = _Subject(name.en, name.zh)
         return other.en, other.zh
 
-    def event(self, s: _Subject, tense: str, neg: bool = False, skip: str = "",
-              definite: bool = False) -> _Event:
+    def event(self, s: _Subject, tense: str, neg: bool = False, skip: str = "", definite: bool = False) -> _Event:
         """Something that s does: object, beneficiary, company, place and means, without any named in skip."""
         roll, english, chinese = self.rng.random(), "", ""
         lasting = tense == "already" or tense == "past" and not neg
@@ -687,13 +812,16 @@ class _Grammar:
                     thing = (f"the {en}{noun.en}", f"那{noun.tag}{zh}{noun.zh}")
                 else:
                     thing = (_article(en + noun.en), f"一{noun.tag}{zh}{noun.zh}")
-            elif tense == "never" or "bare" in skip or tense == "habit" and (
-                    neg or word.tag.endswith(":for") or word.en == "sell" or self.chance(0.6)):
+            elif (
+                tense == "never"
+                or "bare" in skip
+                or tense == "habit"
+                and (neg or word.tag.endswith(":for") or word.en == "sell" or self.chance(0.6))
+            ):
                 thing = (_bare(noun), noun.zh)
             else:
                 few = 3 if noun.kind in ("drink", "dish", "text", "book", "media", "audio") else 6
-                owned = noun.kind not in ("zoo", "plant") and word.en not in (
-                    "buy", "order", "make", "choose", "catch")
+                owned = noun.kind not in ("zoo", "plant") and word.en not in ("buy", "order", "make", "choose", "catch")
                 thing = self.object(noun, s, definite or neg, few, owned)
                 if word.en == "eat" and noun.tag == "公斤":
                     thing = (f"some {noun.en}", f"一些{noun.zh}")
@@ -719,24 +847,37 @@ class _Grammar:
             noun = self.pick("thing")
             self.combo("put", noun.rank, ground.rank)
             en, zh = self.object(noun, s, True)
-            return _Event(word.forms, "放在", (en, ground.zh + spot.zh), f" {spot.en} the {ground.en}",
-                          "把" + zh, word)
+            return _Event(word.forms, "放在", (en, ground.zh + spot.zh), f" {spot.en} the {ground.en}", "把" + zh, word)
         if word.en == "introduce":
             noun = self.pick("person")
             self.combo("introduce", noun.rank, noun.rank)
             en, zh = self.adjective(noun, "p")
-            return _Event(word.forms, "介绍给", (f"the {en}{noun.en}", other[1]), f" to {other[0]}",
-                          f"把那{noun.tag}{zh}{noun.zh}", word)
-        noun = {"send": lambda: self.pick("text", "thing"), "tell": lambda: _find("story"),
-                "borrow": lambda: self.pick("book", "device")}.get(
-                    word.en, lambda: self.pick("thing", "book", "deck", "device"))()
+            return _Event(
+                word.forms,
+                "介绍给",
+                (f"the {en}{noun.en}", other[1]),
+                f" to {other[0]}",
+                f"把那{noun.tag}{zh}{noun.zh}",
+                word,
+            )
+        noun = {
+            "send": lambda: self.pick("text", "thing"),
+            "tell": lambda: _find("story"),
+            "borrow": lambda: self.pick("book", "device"),
+        }.get(word.en, lambda: self.pick("thing", "book", "deck", "device"))()
         while word.en == "send" and noun.en in ("poem", "story", "essay", "email"):
             noun = self.pick("text", "thing")
         self.combo("verb", word.rank, noun.rank)
         if word.en in ("return", "lend"):
             en, zh = self.object(noun, None, True)
-            return _Event(word.forms, word.zh + ("给" if word.en == "return" else "给"), (en, other[1]),
-                          f" to {other[0]}", "把" + zh, word)
+            return _Event(
+                word.forms,
+                word.zh + ("给" if word.en == "return" else "给"),
+                (en, other[1]),
+                f" to {other[0]}",
+                "把" + zh,
+                word,
+            )
         en, zh = self.object(noun, s, definite)
         if word.en == "give":
             return _Event(word.forms, "送给", (f"{other[0]} {en}", other[1] + zh), "", "", word)
@@ -746,8 +887,9 @@ class _Grammar:
             return _Event(word.forms, "寄", (en, zh), f" to {other[0]}", f"给{other[1]}", word)
         return _Event(word.forms, "借", (en, zh), f" from {other[0]}", f"向{other[1]}", word)
 
-    def clause(self, s: _Subject, tense: str, neg: bool = False, skip: str = "", definite: bool = False,
-               modal: str = "") -> _Clause:
+    def clause(
+        self, s: _Subject, tense: str, neg: bool = False, skip: str = "", definite: bool = False, modal: str = ""
+    ) -> _Clause:
         """A clause about s with its verb conjugated on both sides."""
         event, self.often = self.event(s, tense, neg, skip, definite), neg and tense == "habit"
         form, third = event.forms, s.person == "3"
@@ -781,8 +923,7 @@ class _Grammar:
         return _Clause(s, aux, main, plain or f"{aux} {main}", before, after, event, neg)
 
     def pick_tense(self) -> str:
-        return self.rng.choices(("past", "future", "habit", "now", "already", "never"),
-                                (40, 26, 18, 6, 6, 4))[0]
+        return self.rng.choices(("past", "future", "habit", "now", "already", "never"), (40, 26, 18, 6, 6, 4))[0]
 
     def timed(self, c: _Clause, tense: str, fronted: bool = False) -> tuple[str, str]:
         time = self.time_of(c, tense)
@@ -852,8 +993,10 @@ class _Grammar:
                 en, zh = f"{word.en} {place}", f"{zh_place}{verb}了多长时间{rest}"
                 return f"How long did {s.en} {en} {time[0]}?", f"{s.zh}{time[1]}{zh}？"
             start, end_ = self.cities()
-            return (f"How did {s.en} go from {start.en} to {end_.en} {time[0]}?",
-                    f"{s.zh}{time[1]}是怎么从{start.zh}去{end_.zh}的？")
+            return (
+                f"How did {s.en} go from {start.en} to {end_.en} {time[0]}?",
+                f"{s.zh}{time[1]}是怎么从{start.zh}去{end_.zh}的？",
+            )
         c = self.clause(s, tense, skip="object bare company", modal=modal)
         e, time = c.event, self.time_of(c, tense)
         noun = _WORDS[next(right for name, _, right in reversed(self.combos) if name == "verb")]
@@ -887,8 +1030,7 @@ class _Grammar:
         number = self.rng.randrange(2, 13)
         self.combo("number", number, noun.rank)
         many = noun.forms[1].replace("~", en) if "~" in noun.forms[1] else en + noun.forms[1]
-        return (f"There are {_ONES[number]} {many} {spot}",
-                f"{zh_spot}有{_zh_number(number)}{noun.tag}{zh}{noun.zh}")
+        return (f"There are {_ONES[number]} {many} {spot}", f"{zh_spot}有{_zh_number(number)}{noun.tag}{zh}{noun.zh}")
 
     def comparison(self) -> tuple[str, str]:
         things = self.chance(0.5)
@@ -912,8 +1054,10 @@ class _Grammar:
             number = self.rng.randrange(2, 30)
             if self.chance(0.25):
                 self.combo("older", number, s.head)
-                return (f"{one[0]} is {_en_number(number)} years older than {two[0]}",
-                        f"{one[1]}比{two[1]}大{_zh_number(number)}岁")
+                return (
+                    f"{one[0]} is {_en_number(number)} years older than {two[0]}",
+                    f"{one[1]}比{two[1]}大{_zh_number(number)}岁",
+                )
         if not things:
             self.combo("compare", word.rank, s.head)
         more = word.forms[1] if len(word.forms) > 1 else f"more {word.en}"
@@ -978,38 +1122,50 @@ class _Grammar:
             number = self.large(10, 10_001)
             if self.chance(0.4):
                 s, time = self.subject(0, True), self.time("past")
-                return (f"{s.en} paid {number[0]} yuan for this {en} {place} {time[0]}",
-                        f"{s.zh}{time[1]}{zh_place}花{number[1]}元买了这{zh}")
+                return (
+                    f"{s.en} paid {number[0]} yuan for this {en} {place} {time[0]}",
+                    f"{s.zh}{time[1]}{zh_place}花{number[1]}元买了这{zh}",
+                )
             return f"this {en} costs {number[0]} yuan {place}", f"这{zh}{zh_place}卖{number[1]}元"
         city = self.pick("city")
         if kind == 5 and self.chance(0.5):
             noun, count = self.pick("zoo"), self.rng.randrange(11, 100)
             self.combo("number", count, noun.rank)
-            return (f"there are {_en_number(count)} {noun.forms[1]} at the zoo in {city.en}",
-                    f"{city.zh}的动物园里有{_zh_number(count)}{noun.tag}{noun.zh}")
+            return (
+                f"there are {_en_number(count)} {noun.forms[1]} at the zoo in {city.en}",
+                f"{city.zh}的动物园里有{_zh_number(count)}{noun.tag}{noun.zh}",
+            )
         low, high = {2: (1000, 1_000_000), 3: (1000, 1_000_000), 4: (100, 10_001)}.get(kind, (100, 100_000))
         time, number = self.day("past", long=True), self.large(low, high)
         if kind == 2:
             spot, place, _ = self.place("d")
             self.combo("visit", city.rank, spot.rank)
-            return (f"{number[0]} people visited the {spot.en} in {city.en} {time[0]}",
-                    f"{time[1]}有{number[1]}人参观了{city.zh}的{spot.zh.split('/')[0]}")
+            return (
+                f"{number[0]} people visited the {spot.en} in {city.en} {time[0]}",
+                f"{time[1]}有{number[1]}人参观了{city.zh}的{spot.zh.split('/')[0]}",
+            )
         if kind == 3:
             noun = self.pick("made")
             self.combo("make", noun.rank, city.rank)
             many = noun.forms[1].replace("~", "")
-            return (f"the factory in {city.en} made {number[0]} {many} {time[0]}",
-                    f"{city.zh}的那家工厂{time[1]}生产了{number[1]}{noun.tag}{noun.zh}")
+            return (
+                f"the factory in {city.en} made {number[0]} {many} {time[0]}",
+                f"{city.zh}的那家工厂{time[1]}生产了{number[1]}{noun.tag}{noun.zh}",
+            )
         if kind == 4:
             noun, person = self.pick("plant"), self.pick("person")
             spot, place, zh_place = self.place("f")
             self.combo("plant", person.rank, noun.rank)
-            return (f"the {person.forms[1]} planted {number[0]} {noun.forms[1]} {place} {time[0]}",
-                    f"{person.zh}们{time[1]}{zh_place}种了{number[1]}{noun.tag}{noun.zh}")
+            return (
+                f"the {person.forms[1]} planted {number[0]} {noun.forms[1]} {place} {time[0]}",
+                f"{person.zh}们{time[1]}{zh_place}种了{number[1]}{noun.tag}{noun.zh}",
+            )
         country, noun = self.pick("country"), self.pick("book")
         self.combo("from", noun.rank, country.rank)
-        return (f"the library in {city.en} bought {number[0]} {noun.forms[1]} from {country.en} {time[0]}",
-                f"{city.zh}的图书馆{time[1]}从{country.zh}买了{number[1]}{noun.tag}{noun.zh}")
+        return (
+            f"the library in {city.en} bought {number[0]} {noun.forms[1]} from {country.en} {time[0]}",
+            f"{city.zh}的图书馆{time[1]}从{country.zh}买了{number[1]}{noun.tag}{noun.zh}",
+        )
 
     def because(self) -> tuple[str, str]:
         s, neg = self.subject(0.1), True
@@ -1017,8 +1173,7 @@ class _Grammar:
         if s.pron and self.chance(0.75):
             state = self.pick("state")
             be = "were" if s.person == "p" else "was"
-            return (f"{c.en()} {time[0]} because {s.pron[0]} {be} {state.en}",
-                    f"因为{state.zh}，{c.zh(time[1])}")
+            return (f"{c.en()} {time[0]} because {s.pron[0]} {be} {state.en}", f"因为{state.zh}，{c.zh(time[1])}")
         weather = self.pick("weather")
         if self.chance(0.5):
             return f"because it was {weather.en}, {c.en()} {time[0]}", f"因为{weather.zh}，{c.zh(time[1])}"
@@ -1031,8 +1186,7 @@ class _Grammar:
         if s.pron and self.chance(0.4):
             have = "has" if s.person == "3" else "have"
             c = c._replace(subject=s._replace(en=s.pron[0]))
-            return (f"if {s.en} {have} time {time[0]}, {c.en()}",
-                    f"如果{s.zh}{time[1]}有时间，{s.pron[1]}就{c.rest()}")
+            return (f"if {s.en} {have} time {time[0]}, {c.en()}", f"如果{s.zh}{time[1]}有时间，{s.pron[1]}就{c.rest()}")
         weather = self.pick("weather")
         it = {"raining": "it rains", "snowing": "it snows"}.get(weather.en, f"it is {weather.en}")
         condition = f"if {it} {time[0]}"
@@ -1072,14 +1226,18 @@ class _Grammar:
             means = ("plane", "飞机") if start.tag == "o" else means
             leaves, zh_leaves = self.rng.choice((("leaves", "出发"), ("arrives", "到达")))
             time = self.day_clock((self.rng.choice((("every", "每天"), ("tomorrow", "明天"))),))
-            return (f"the {means[0]} from {start.en} to {end.en} {leaves} {time[0]}",
-                    f"从{start.zh}到{end.zh}的{means[1]}{time[1]}{zh_leaves}")
+            return (
+                f"the {means[0]} from {start.en} to {end.en} {leaves} {time[0]}",
+                f"从{start.zh}到{end.zh}的{means[1]}{time[1]}{zh_leaves}",
+            )
         event, (spot, place, zh_place) = self.pick("event"), self.place("p")
         self.combo("event", event.rank, spot.rank)
         day, zh_day = self.rng.choice((("tomorrow", "明天"), ("on Monday", "星期一"), ("on Friday", "星期五")))
         if self.chance(0.4):
-            return (f"what time will the {event.en} {place} begin {day}?",
-                    f"{zh_place[1:]}的{event.zh}{zh_day}几点开始？")
+            return (
+                f"what time will the {event.en} {place} begin {day}?",
+                f"{zh_place[1:]}的{event.zh}{zh_day}几点开始？",
+            )
         time = self.day_clock(((day, zh_day),))
         return f"the {event.en} {place} will begin {time[0]}", f"{zh_place[1:]}的{event.zh}将在{time[1]}开始"
 
@@ -1088,10 +1246,14 @@ class _Grammar:
         means, number = self.means("o" if start.tag == "o" else "c"), self.rng.randrange(2, 16)
         unit = _find("day" if means.en == "by ship" else "hour")
         if self.chance(0.3):
-            return (f"How long does it take to go from {start.en} to {end.en} {means.en}?",
-                    f"从{start.zh}{means.zh}去{end.zh}要多长时间？")
-        return (f"it takes {_ONES[number]} {unit.en}s to go from {start.en} to {end.en} {means.en}",
-                f"从{start.zh}{means.zh}去{end.zh}要{_zh_number(number)}{unit.tag}{unit.zh}")
+            return (
+                f"How long does it take to go from {start.en} to {end.en} {means.en}?",
+                f"从{start.zh}{means.zh}去{end.zh}要多长时间？",
+            )
+        return (
+            f"it takes {_ONES[number]} {unit.en}s to go from {start.en} to {end.en} {means.en}",
+            f"从{start.zh}{means.zh}去{end.zh}要{_zh_number(number)}{unit.tag}{unit.zh}",
+        )
 
     def sentence(self) -> _Sentence:
         """One sentence pair with the combinations it is made of."""
@@ -1110,11 +1272,24 @@ class _Grammar:
 
 _ADJECTIVE_GROUP = dict(item.split("=") for item in """person=p zoo=a pet=a farm=a thing=o furn=o device=o
 vehicle=o wear=w deck=w text=rml book=r media=rml audio=rml fruit=f plant=v drink=k""".split())
-_RULES, _RULE_WEIGHTS = zip(*(
-    (_Grammar.statement, 36), (_Grammar.reported, 6), (_Grammar.yes_no, 6), (_Grammar.wh, 12),
-    (_Grammar.existence, 8), (_Grammar.comparison, 6), (_Grammar.thing_is, 8), (_Grammar.numbers, 13),
-    (_Grammar.because, 9), (_Grammar.condition, 5), (_Grammar.when, 4), (_Grammar.sequence, 4),
-    (_Grammar.schedule, 6), (_Grammar.journey, 2)))
+_RULES, _RULE_WEIGHTS = zip(
+    *(
+        (_Grammar.statement, 36),
+        (_Grammar.reported, 6),
+        (_Grammar.yes_no, 6),
+        (_Grammar.wh, 12),
+        (_Grammar.existence, 8),
+        (_Grammar.comparison, 6),
+        (_Grammar.thing_is, 8),
+        (_Grammar.numbers, 13),
+        (_Grammar.because, 9),
+        (_Grammar.condition, 5),
+        (_Grammar.when, 4),
+        (_Grammar.sequence, 4),
+        (_Grammar.schedule, 6),
+        (_Grammar.journey, 2),
+    )
+)
 _WEIGHTS = tuple(accumulate(_RULE_WEIGHTS))
 
 
@@ -1169,14 +1344,14 @@ def _split(seed: int, num_train: int, num_dev: int, num_test: int) -> tuple[list
     return train, held[:num_dev], held[num_dev:]
 
 
-def demo_corpus(seed: int = 1, num_train: int = 60_000, num_dev: int = 300,
-                num_test: int = 500) -> DemoCorpus:
+def demo_corpus(seed: int = 1, num_train: int = 60_000, num_dev: int = 300, num_test: int = 500) -> DemoCorpus:
     """Generate the corpus: the same arguments give the same sentence pairs on every machine.
 
     Every development and test sentence holds a combination of lexicon entries found in no training sentence.
     """
-    train, dev, test = ([Pair(item.source, item.target) for item in part]
-                        for part in _split(seed, num_train, num_dev, num_test))
+    train, dev, test = (
+        [Pair(item.source, item.target) for item in part] for part in _split(seed, num_train, num_dev, num_test)
+    )
     return DemoCorpus(train, dev, test)
 
 

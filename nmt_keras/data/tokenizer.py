@@ -73,11 +73,17 @@ class SentencePieceTokenizer:
             if not model:
                 raise RuntimeError("empty model")
         except RuntimeError as error:
-            raise UserError("The tokenizer's model is not a SentencePiece model; train one with "
-                            "sentencepiece or leave the field empty") from error
+            raise UserError(
+                "The tokenizer's model is not a SentencePiece model; train one with "
+                "sentencepiece or leave the field empty"
+            ) from error
         processor = self._processor
-        specials = {processor.unk_id(): UNK_ID, processor.bos_id(): BOS_ID, processor.eos_id(): EOS_ID,
-                    processor.pad_id(): PAD_ID}
+        specials = {
+            processor.unk_id(): UNK_ID,
+            processor.bos_id(): BOS_ID,
+            processor.eos_id(): EOS_ID,
+            processor.pad_id(): PAD_ID,
+        }
         specials.pop(-1, None)
         size = processor.get_piece_size()
         ordinary = [i for i in range(size) if i not in specials]
@@ -90,8 +96,16 @@ class SentencePieceTokenizer:
         self._graph_tokenizer: tf_text.SentencepieceTokenizer | None = None
 
     @classmethod
-    def train(cls, sentences: Iterable[str], vocab_size: int, model_type: str, *, character_coverage: float,
-              byte_fallback: bool, normalization: str) -> "SentencePieceTokenizer":
+    def train(
+        cls,
+        sentences: Iterable[str],
+        vocab_size: int,
+        model_type: str,
+        *,
+        character_coverage: float,
+        byte_fallback: bool,
+        normalization: str,
+    ) -> "SentencePieceTokenizer":
         """Trains a model on `sentences`; the arguments are those of SentencePiece's trainer.
 
         Raises:
@@ -102,14 +116,28 @@ class SentencePieceTokenizer:
         model = io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=iter(sentences), model_writer=model, vocab_size=vocab_size, model_type=model_type,
-                character_coverage=character_coverage, byte_fallback=byte_fallback,
-                normalization_rule_name=normalization, pad_id=PAD_ID, unk_id=UNK_ID, bos_id=BOS_ID, eos_id=EOS_ID,
-                input_sentence_size=2_000_000, shuffle_input_sentence=True, num_threads=1, minloglevel=2)
+                sentence_iterator=iter(sentences),
+                model_writer=model,
+                vocab_size=vocab_size,
+                model_type=model_type,
+                character_coverage=character_coverage,
+                byte_fallback=byte_fallback,
+                normalization_rule_name=normalization,
+                pad_id=PAD_ID,
+                unk_id=UNK_ID,
+                bos_id=BOS_ID,
+                eos_id=EOS_ID,
+                input_sentence_size=2_000_000,
+                shuffle_input_sentence=True,
+                num_threads=1,
+                minloglevel=2,
+            )
         except RuntimeError as error:
             reason = str(error).strip().split("\n")[-1].strip()
-            raise UserError(f"SentencePiece cannot train {vocab_size:,} pieces on this text: {reason}; set "
-                            "data.source_vocab_size (or data.target_vocab_size) to a size it can reach") from error
+            raise UserError(
+                f"SentencePiece cannot train {vocab_size:,} pieces on this text: {reason}; set "
+                "data.source_vocab_size (or data.target_vocab_size) to a size it can reach"
+            ) from error
         return cls(model.getvalue())
 
     def encode(self, text: str) -> list[int]:
@@ -155,7 +183,9 @@ class SentencePieceTokenizer:
             with tf.init_scope():
                 # The name becomes that of the resource when a SavedModel is loaded: without one of its own, the second
                 # tokenizer of an export would silently be the first.
-                self._graph_tokenizer = tf_text.SentencepieceTokenizer(self._model, name=f"sentencepiece_{self.sha256[:16]}")
+                self._graph_tokenizer = tf_text.SentencepieceTokenizer(
+                    self._model, name=f"sentencepiece_{self.sha256[:16]}"
+                )
         return self._graph_tokenizer
 
 
@@ -173,7 +203,8 @@ class ByteTokenizer:
     def encode_tf(self, text: tf.Tensor) -> tf.RaggedTensor:
         raw = tf.strings.bytes_split(text)
         return tf.ragged.map_flat_values(
-            lambda s: tf.cast(tf.reshape(tf.io.decode_raw(s, tf.uint8), [-1]), tf.int32) + _NUM_SPECIALS, raw)
+            lambda s: tf.cast(tf.reshape(tf.io.decode_raw(s, tf.uint8), [-1]), tf.int32) + _NUM_SPECIALS, raw
+        )
 
     def decode_tf(self, ids: tf.RaggedTensor) -> tf.Tensor:
         kept = tf.ragged.boolean_mask(ids, ids >= _NUM_SPECIALS)
@@ -212,7 +243,7 @@ class _ListTokenizer:
         """The `vocab_size` - 4 most frequent symbols; ties go to the smaller one."""
         counts = Counter(symbol for sentence in sentences for symbol in cls.split(sentence))
         ranked = sorted(counts, key=lambda symbol: (-counts[symbol], symbol))
-        return cls(ranked[:max(vocab_size - _NUM_SPECIALS, 0)])
+        return cls(ranked[: max(vocab_size - _NUM_SPECIALS, 0)])
 
     @staticmethod
     def split(text: str) -> list[str]:
@@ -228,8 +259,11 @@ class _ListTokenizer:
         return [self._ids.get(symbol, UNK_ID) for symbol in self.split(text)]
 
     def decode(self, ids: Sequence[int]) -> str:
-        return self.separator.join(_UNK_SURFACE if i == UNK_ID else self._symbols[i - _NUM_SPECIALS]
-                                   for i in ids if i == UNK_ID or i >= _NUM_SPECIALS)
+        return self.separator.join(
+            _UNK_SURFACE if i == UNK_ID else self._symbols[i - _NUM_SPECIALS]
+            for i in ids
+            if i == UNK_ID or i >= _NUM_SPECIALS
+        )
 
     def encode_tf(self, text: tf.Tensor) -> tf.RaggedTensor:
         return tf.ragged.map_flat_values(self.resource().lookup, self.split_tf(text))
@@ -245,8 +279,12 @@ class _ListTokenizer:
     def resource(self) -> Any:
         if self._table is None:
             with tf.init_scope():
-                self._table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(
-                    tf.constant(self._symbols, tf.string), tf.range(_NUM_SPECIALS, self.vocab_size)), UNK_ID)
+                self._table = tf.lookup.StaticHashTable(
+                    tf.lookup.KeyValueTensorInitializer(
+                        tf.constant(self._symbols, tf.string), tf.range(_NUM_SPECIALS, self.vocab_size)
+                    ),
+                    UNK_ID,
+                )
         return self._table
 
     def save(self, folder: pathlib.Path) -> None:
@@ -290,8 +328,15 @@ class WordTokenizer(_ListTokenizer):
 _LIST_TOKENIZERS: dict[str, type[_ListTokenizer]] = {"char": CharacterTokenizer, "word": WordTokenizer}
 
 
-def train_tokenizer(kind: str, sentences: Iterable[str], vocab_size: int, *, character_coverage: float = 1.0,
-                    byte_fallback: bool = True, normalization: str = "identity") -> Tokenizer:
+def train_tokenizer(
+    kind: str,
+    sentences: Iterable[str],
+    vocab_size: int,
+    *,
+    character_coverage: float = 1.0,
+    byte_fallback: bool = True,
+    normalization: str = "identity",
+) -> Tokenizer:
     """Trains a tokenizer of `kind`: unigram, bpe, char, word, or byte (which needs no training).
 
     Raises:
@@ -301,8 +346,14 @@ def train_tokenizer(kind: str, sentences: Iterable[str], vocab_size: int, *, cha
         return ByteTokenizer()
     if kind in _LIST_TOKENIZERS:
         return _LIST_TOKENIZERS[kind].train(sentences, vocab_size)
-    return SentencePieceTokenizer.train(sentences, vocab_size, kind, character_coverage=character_coverage,
-                                        byte_fallback=byte_fallback, normalization=normalization)
+    return SentencePieceTokenizer.train(
+        sentences,
+        vocab_size,
+        kind,
+        character_coverage=character_coverage,
+        byte_fallback=byte_fallback,
+        normalization=normalization,
+    )
 
 
 def load_tokenizer(folder: pathlib.Path) -> Tokenizer:

@@ -47,8 +47,15 @@ def penalty(length: tf.Tensor, alpha: float | tf.Tensor) -> tf.Tensor:
     return tf.pow((5.0 + tf.cast(length, tf.float32)) / 6.0, alpha)
 
 
-def beam_search(step_fn: StepFn, state: Any, max_length: tf.Tensor, *, beam_size: int | tf.Tensor,
-                length_penalty: float | tf.Tensor = 0.0, num_hypotheses: int | tf.Tensor = 1) -> Hypotheses:
+def beam_search(
+    step_fn: StepFn,
+    state: Any,
+    max_length: tf.Tensor,
+    *,
+    beam_size: int | tf.Tensor,
+    length_penalty: float | tf.Tensor = 0.0,
+    num_hypotheses: int | tf.Tensor = 1
+) -> Hypotheses:
     """Searches for the hypotheses of highest score, log_prob / penalty(length).
 
     Args:
@@ -93,8 +100,13 @@ def beam_search(step_fn: StepFn, state: Any, max_length: tf.Tensor, *, beam_size
     none_yet = tf.zeros([batch, beam_size], tf.int32)
     live = tf.concat([tf.zeros([batch, 1]), nothing[:, 1:]], 1)
     first = _LoopState(
-        tf.constant(0), tf.fill([batch, beam_size], BOS_ID), live, repeat_state(state, beam_size),
-        _Finished(nothing, nothing, none_yet, none_yet), _new_history())
+        tf.constant(0),
+        tf.fill([batch, beam_size], BOS_ID),
+        live,
+        repeat_state(state, beam_size),
+        _Finished(nothing, nothing, none_yet, none_yet),
+        _new_history(),
+    )
     (last,) = tf.while_loop(proceed, body, (first,), shape_invariants=(loop_shapes(first),), parallel_iterations=1)
     best = _Finished(*(leaf[:, :num_hypotheses] for leaf in last.finished))
     return _read_back(best, last.history)
@@ -104,16 +116,18 @@ def _new_history() -> _History:
     def array(dtype, rank):
         return tf.TensorArray(dtype, 0, dynamic_size=True, element_shape=[None] * rank, clear_after_read=False)
 
-    return _History(array(tf.int32, 2), array(tf.int32, 2), array(tf.float32, 2), array(tf.float32, 2),
-                    array(tf.float32, 3))
+    return _History(
+        array(tf.int32, 2), array(tf.int32, 2), array(tf.float32, 2), array(tf.float32, 2), array(tf.float32, 3)
+    )
 
 
 def _finish(loop: _LoopState, end_log_probs: tf.Tensor, length_penalty: tf.Tensor) -> _Finished:
     """Offers every live hypothesis's end to the finished ones and keeps the K best of both."""
     log_prob = loop.live_log_probs + end_log_probs
     shape = tf.shape(log_prob)
-    ended = _Finished(log_prob / length_penalty, log_prob, tf.fill(shape, loop.position),
-                      tf.broadcast_to(tf.range(shape[1]), shape))
+    ended = _Finished(
+        log_prob / length_penalty, log_prob, tf.fill(shape, loop.position), tf.broadcast_to(tf.range(shape[1]), shape)
+    )
     both = _Finished(*(tf.concat([old, new], 1) for old, new in zip(loop.finished, ended)))
     _, kept = tf.math.top_k(both.score, shape[1])
     return _Finished(*(tf.gather(leaf, kept, batch_dims=1) for leaf in both))
@@ -135,14 +149,26 @@ def _read_back(finished: _Finished, history: _History) -> Hypotheses:
         end_log_prob = tf.gather(history.end_log_probs.read(position), live, batch_dims=1)
         weights = tf.gather(history.attention_weights.read(position), parents, batch_dims=1)
         here = (ends | inside)[:, :, None]
-        return (position - 1, parents,
-                ids.write(position, tf.where(ends, EOS_ID, tf.where(inside, id_here, PAD_ID))),
-                log_probs.write(position, tf.where(ends, end_log_prob, tf.where(inside, log_prob, 0.0))),
-                attention.write(position, tf.where(here, weights, 0.0)))
+        return (
+            position - 1,
+            parents,
+            ids.write(position, tf.where(ends, EOS_ID, tf.where(inside, id_here, PAD_ID))),
+            log_probs.write(position, tf.where(ends, end_log_prob, tf.where(inside, log_prob, 0.0))),
+            attention.write(position, tf.where(here, weights, 0.0)),
+        )
 
-    arrays = [tf.TensorArray(dtype, size, element_shape=[None] * rank)
-              for dtype, rank in ((tf.int32, 2), (tf.float32, 2), (tf.float32, 3))]
+    arrays = [
+        tf.TensorArray(dtype, size, element_shape=[None] * rank)
+        for dtype, rank in ((tf.int32, 2), (tf.float32, 2), (tf.float32, 3))
+    ]
     _, _, ids, log_probs, attention = tf.while_loop(
-        lambda position, *_: position >= 0, body, (size - 1, finished.parent, *arrays), parallel_iterations=1)
-    return Hypotheses(tf.transpose(ids.stack(), [1, 2, 0]), lengths, finished.log_prob, finished.score,
-                      tf.transpose(log_probs.stack(), [1, 2, 0]), tf.transpose(attention.stack(), [1, 2, 0, 3]))
+        lambda position, *_: position >= 0, body, (size - 1, finished.parent, *arrays), parallel_iterations=1
+    )
+    return Hypotheses(
+        tf.transpose(ids.stack(), [1, 2, 0]),
+        lengths,
+        finished.log_prob,
+        finished.score,
+        tf.transpose(log_probs.stack(), [1, 2, 0]),
+        tf.transpose(attention.stack(), [1, 2, 0, 3]),
+    )

@@ -52,6 +52,7 @@ def repeat_state(state: Any, width: int | tf.Tensor) -> Any:
 
 def loop_shapes(variables: Any) -> Any:
     """Shape invariants for a search loop: the first two axes of every leaf may be anything."""
+
     def shape(leaf):
         if isinstance(leaf, tf.TensorArray):
             return tf.TensorShape(None)

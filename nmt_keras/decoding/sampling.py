@@ -33,8 +33,17 @@ def greedy(step_fn: StepFn, state: Any, max_length: tf.Tensor) -> Hypotheses:
     return _decode(step_fn, state, max_length, lambda log_probs, _: tf.argmax(log_probs, -1, output_type=tf.int32), 1)
 
 
-def sample(step_fn: StepFn, state: Any, max_length: tf.Tensor, *, seed: tf.Tensor, num_samples: int = 1,
-           temperature: float | tf.Tensor = 1.0, top_k: int | tf.Tensor = 0, top_p: float | tf.Tensor = 1.0) -> Hypotheses:
+def sample(
+    step_fn: StepFn,
+    state: Any,
+    max_length: tf.Tensor,
+    *,
+    seed: tf.Tensor,
+    num_samples: int = 1,
+    temperature: float | tf.Tensor = 1.0,
+    top_k: int | tf.Tensor = 0,
+    top_p: float | tf.Tensor = 1.0
+) -> Hypotheses:
     """Samples from the model's distribution, sharpened and truncated.
 
     Args:
@@ -51,11 +60,16 @@ def sample(step_fn: StepFn, state: Any, max_length: tf.Tensor, *, seed: tf.Tenso
         N hypotheses a row, in the order they were drawn. `log_prob` is the model's own, before temperature and
         truncation.
     """
+
     def choose(log_probs, position):
         shape = tf.shape(log_probs)
         filtered = _truncate(log_probs / temperature, top_k, top_p)
-        drawn = tf.random.stateless_categorical(tf.reshape(filtered, [-1, shape[-1]]), 1,
-                                                tf.random.experimental.stateless_fold_in(seed, position), dtype=tf.int32)
+        drawn = tf.random.stateless_categorical(
+            tf.reshape(filtered, [-1, shape[-1]]),
+            1,
+            tf.random.experimental.stateless_fold_in(seed, position),
+            dtype=tf.int32,
+        )
         return tf.reshape(drawn, shape[:2])
 
     return _decode(step_fn, state, max_length, choose, num_samples)
@@ -73,8 +87,13 @@ def _truncate(scores: tf.Tensor, top_k: int | tf.Tensor, top_p: float | tf.Tenso
     return tf.where(scores >= tf.maximum(kth, nucleus), scores, NEVER)
 
 
-def _decode(step_fn: StepFn, state: Any, max_length: tf.Tensor, choose: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
-            width: int | tf.Tensor) -> Hypotheses:
+def _decode(
+    step_fn: StepFn,
+    state: Any,
+    max_length: tf.Tensor,
+    choose: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    width: int | tf.Tensor,
+) -> Hypotheses:
     batch = tf.shape(max_length)[0]
     limit = tf.reduce_max(max_length)
 
@@ -87,21 +106,32 @@ def _decode(step_fn: StepFn, state: Any, max_length: tf.Tensor, choose: Callable
         ids = choose(log_probs, loop.position)
         chosen = tf.gather(log_probs, ids, batch_dims=2)
         position = loop.position
-        return (_LoopState(
-            position + 1, tf.where(loop.ended, PAD_ID, ids), loop.ended | (ids == EOS_ID), decoder_state,
-            loop.all_ids.write(position, tf.where(loop.ended, PAD_ID, ids)),
-            loop.token_log_probs.write(position, tf.where(loop.ended, 0.0, chosen)),
-            loop.attention_weights.write(position, tf.where(loop.ended[:, :, None], 0.0, attention))),)
+        return (
+            _LoopState(
+                position + 1,
+                tf.where(loop.ended, PAD_ID, ids),
+                loop.ended | (ids == EOS_ID),
+                decoder_state,
+                loop.all_ids.write(position, tf.where(loop.ended, PAD_ID, ids)),
+                loop.token_log_probs.write(position, tf.where(loop.ended, 0.0, chosen)),
+                loop.attention_weights.write(position, tf.where(loop.ended[:, :, None], 0.0, attention)),
+            ),
+        )
 
     first = _LoopState(
-        tf.constant(0), tf.fill([batch, width], BOS_ID), tf.fill([batch, width], False), repeat_state(state, width),
+        tf.constant(0),
+        tf.fill([batch, width], BOS_ID),
+        tf.fill([batch, width], False),
+        repeat_state(state, width),
         tf.TensorArray(tf.int32, 0, dynamic_size=True, element_shape=[None, None]),
         tf.TensorArray(tf.float32, 0, dynamic_size=True, element_shape=[None, None]),
-        tf.TensorArray(tf.float32, 0, dynamic_size=True, element_shape=[None, None, None]))
+        tf.TensorArray(tf.float32, 0, dynamic_size=True, element_shape=[None, None, None]),
+    )
     (last,) = tf.while_loop(proceed, body, (first,), shape_invariants=(loop_shapes(first),), parallel_iterations=1)
     ids = tf.transpose(last.all_ids.stack(), [1, 2, 0])
     token_log_probs = tf.transpose(last.token_log_probs.stack(), [1, 2, 0])
     log_prob = tf.reduce_sum(token_log_probs, -1)
     lengths = tf.reduce_sum(tf.cast(ids != PAD_ID, tf.int32), -1)
-    return Hypotheses(ids, lengths, log_prob, log_prob, token_log_probs,
-                      tf.transpose(last.attention_weights.stack(), [1, 2, 0, 3]))
+    return Hypotheses(
+        ids, lengths, log_prob, log_prob, token_log_probs, tf.transpose(last.attention_weights.stack(), [1, 2, 0, 3])
+    )

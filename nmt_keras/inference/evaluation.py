@@ -19,8 +19,10 @@ def bleu_metric(target_language: str) -> BLEU:
     try:
         return BLEU(tokenize=_BLEU_TOKENIZERS.get(language, "13a"))
     except (ImportError, RuntimeError) as error:
-        raise UserError(f"BLEU for {target_language!r} needs sacreBLEU's {language} tokenizer: "
-                        f"pip install 'nmt_keras[{language}]'") from error
+        raise UserError(
+            f"BLEU for {target_language!r} needs sacreBLEU's {language} tokenizer: "
+            f"pip install 'nmt_keras[{language}]'"
+        ) from error
 
 
 def score_text(hypotheses: Sequence[str], references: Sequence[str], target_language: str) -> dict[str, float | str]:
@@ -30,11 +32,16 @@ def score_text(hypotheses: Sequence[str], references: Sequence[str], target_lang
         UserError: the counts differ.
     """
     if len(hypotheses) != len(references):
-        raise UserError(f"There are {len(hypotheses):,} hypotheses for {len(references):,} references; they must be "
-                        "aligned line by line")
+        raise UserError(
+            f"There are {len(hypotheses):,} hypotheses for {len(references):,} references; they must be "
+            "aligned line by line"
+        )
     scores: dict[str, float | str] = {}
-    for name, metric in (("bleu", bleu_metric(target_language)), ("chrf", CHRF()),
-                         ("ter", TER(asian_support=target_language[:2] in _BLEU_TOKENIZERS))):
+    for name, metric in (
+        ("bleu", bleu_metric(target_language)),
+        ("chrf", CHRF()),
+        ("ter", TER(asian_support=target_language[:2] in _BLEU_TOKENIZERS)),
+    ):
         scores[name] = metric.corpus_score(hypotheses, [references]).score
         scores[name + "_signature"] = str(metric.get_signature())
     return scores

@@ -42,7 +42,9 @@ class TranslationModule(tf.Module):
         config: of the search.
     """
 
-    def __init__(self, model: Seq2Seq, source_tokenizer: Tokenizer, target_tokenizer: Tokenizer, config: DecodingConfig):
+    def __init__(
+        self, model: Seq2Seq, source_tokenizer: Tokenizer, target_tokenizer: Tokenizer, config: DecodingConfig
+    ):
         super().__init__(name="translation")
         self.tracked_variables = [variable.value for variable in model.variables]
         self.tracked_tokenizers = [source_tokenizer.resource(), target_tokenizer.resource()]
@@ -52,8 +54,12 @@ class TranslationModule(tf.Module):
     def serve(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """string [B] to `translation`, string [B], `log_prob` and `score`, float32 [B], and `truncated`, bool [B]."""
         result = self._translate(text)
-        return {"translation": result.text[:, 0], "log_prob": result.hypotheses.log_prob[:, 0],
-                "score": result.hypotheses.score[:, 0], "truncated": result.truncated}
+        return {
+            "translation": result.text[:, 0],
+            "log_prob": result.hypotheses.log_prob[:, 0],
+            "score": result.hypotheses.score[:, 0],
+            "truncated": result.truncated,
+        }
 
 
 def save(module: TranslationModule, base: pathlib.Path) -> pathlib.Path:
@@ -69,8 +75,9 @@ def save(module: TranslationModule, base: pathlib.Path) -> pathlib.Path:
         tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})
         return folder
     except (OSError, tf.errors.OpError) as error:
-        raise UserError(f"Cannot write the export to {base}: {str(error).split(chr(10))[0]}; give another "
-                        "--output") from error
+        raise UserError(
+            f"Cannot write the export to {base}: {str(error).split(chr(10))[0]}; give another " "--output"
+        ) from error
 
 
 def publish(folder: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
@@ -87,8 +94,14 @@ def reloaded_translations(folder: pathlib.Path, batches: Sequence[Sequence[str]]
     """
     environment = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3", "PATH": ""}
     result = subprocess.run(
-        [sys.executable, "-I", "-c", _PROOF_PROGRAM, str(folder)], env=environment, text=True, encoding="utf-8",
-        input="".join(json.dumps(list(batch)) + "\n" for batch in batches), capture_output=True, check=False)
+        [sys.executable, "-I", "-c", _PROOF_PROGRAM, str(folder)],
+        env=environment,
+        text=True,
+        encoding="utf-8",
+        input="".join(json.dumps(list(batch)) + "\n" for batch in batches),
+        capture_output=True,
+        check=False,
+    )
     if result.returncode:
         raise RuntimeError(f"the export does not load: {result.stderr.strip().rpartition(chr(10))[2]}")
     return [json.loads(line) for line in result.stdout.strip().split("\n")]
@@ -109,7 +122,9 @@ def load_signature(folder: pathlib.Path) -> Callable[[Sequence[str]], list[tuple
 
     def translate(texts: Sequence[str]) -> list[tuple[str, bool]]:
         result = serve(text=tf.constant([text.encode("utf-8", errors="replace") for text in texts]))
-        return [(text.decode("utf-8"), bool(truncated)) for text, truncated in zip(
-            result["translation"].numpy(), result["truncated"].numpy())]
+        return [
+            (text.decode("utf-8"), bool(truncated))
+            for text, truncated in zip(result["translation"].numpy(), result["truncated"].numpy())
+        ]
 
     return translate

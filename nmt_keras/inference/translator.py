@@ -50,8 +50,14 @@ class Translation(NamedTuple):
     truncated: bool
 
 
-def translate_text(model: Seq2Seq, source_tokenizer: Tokenizer, target_tokenizer: Tokenizer, config: DecodingConfig,
-                   text: tf.Tensor, sampling: Sampling | None = None) -> Translations:
+def translate_text(
+    model: Seq2Seq,
+    source_tokenizer: Tokenizer,
+    target_tokenizer: Tokenizer,
+    config: DecodingConfig,
+    text: tf.Tensor,
+    sampling: Sampling | None = None,
+) -> Translations:
     """The whole of inference as graph operations: tokenize, encode, search, detokenize.
 
     Args:
@@ -79,13 +85,21 @@ def translate_text(model: Seq2Seq, source_tokenizer: Tokenizer, target_tokenizer
 
     state = model.init_state(memory)
     if sampling is not None:
-        hypotheses = sample(step_fn, state, max_length, seed=tf.constant([sampling.seed, 0]), top_p=sampling.top_p,
-                            temperature=sampling.temperature, top_k=sampling.top_k)
+        hypotheses = sample(
+            step_fn,
+            state,
+            max_length,
+            seed=tf.constant([sampling.seed, 0]),
+            top_p=sampling.top_p,
+            temperature=sampling.temperature,
+            top_k=sampling.top_k,
+        )
     elif config.beam_size == 1:
         hypotheses = greedy(step_fn, state, max_length)
     else:
-        hypotheses = beam_search(step_fn, state, max_length, beam_size=config.beam_size,
-                                 length_penalty=config.length_penalty)
+        hypotheses = beam_search(
+            step_fn, state, max_length, beam_size=config.beam_size, length_penalty=config.length_penalty
+        )
     flat = tf.reshape(hypotheses.ids, [-1, tf.shape(hypotheses.ids)[2]])
     flat_lengths = tf.reshape(hypotheses.lengths, [-1])
     output = target_tokenizer.decode_tf(tf.RaggedTensor.from_tensor(flat, lengths=flat_lengths))
@@ -110,16 +124,24 @@ class Translator:
         sampling: sample instead of searching.
     """
 
-    def __init__(self, model: Seq2Seq, source_tokenizer: Tokenizer, target_tokenizer: Tokenizer, config: DecodingConfig,
-                 sampling: Sampling | None = None):
+    def __init__(
+        self,
+        model: Seq2Seq,
+        source_tokenizer: Tokenizer,
+        target_tokenizer: Tokenizer,
+        config: DecodingConfig,
+        sampling: Sampling | None = None,
+    ):
         self.source_tokenizer = source_tokenizer
         self.target_tokenizer = target_tokenizer
         self.config = config
         self._function = tf.function(
             lambda text: translate_text(model, source_tokenizer, target_tokenizer, config, text, sampling),
-            input_signature=(tf.TensorSpec([None], tf.string),), autograph=False)
+            input_signature=(tf.TensorSpec([None], tf.string),),
+            autograph=False,
+        )
 
-    def translate(self, texts: Sequence[str], report: Callable[[int], None] = lambda count: None) -> list[Translation]:
+    def translate(self, texts: Sequence[str], report: Callable[[int], object] = lambda count: None) -> list[Translation]:
         """The translations of `texts`, in their order.
 
         Batches are formed of texts of similar length, and their composition does not change a result.
@@ -132,7 +154,7 @@ class Translator:
         order = sorted(range(len(texts)), key=lambda i: -lengths[i])
         results: dict[int, Translation] = {}
         for start in range(0, len(order), self.config.batch_sentences):
-            rows = order[start:start + self.config.batch_sentences]
+            rows = order[start : start + self.config.batch_sentences]
             results.update(zip(rows, self.translate_batch([texts[i] for i in rows])))
             report(len(rows))
         return [results[i] for i in range(len(texts))]
@@ -141,7 +163,7 @@ class Translator:
         """The translations of `texts` as one batch, however many and however long they are."""
         encoded = [text.encode("utf-8", errors="replace") for text in texts]
         encoded += [b""] * (_MIN_ROWS - len(encoded))
-        return list(_unpack(self._function(tf.constant(encoded))))[:len(texts)]
+        return list(_unpack(self._function(tf.constant(encoded))))[: len(texts)]
 
     def translate_stream(self, lines: Iterable[str], chunk: int = 2048) -> Iterator[Translation]:
         """Translates lines as they come, `chunk` at a time, in constant memory."""
@@ -156,13 +178,20 @@ class Translator:
 
 def _unpack(batch: Translations) -> Iterator[Translation]:
     text, hypotheses, source_ids, truncated = (
-        batch.text.numpy(), Hypotheses(*(leaf.numpy() for leaf in batch.hypotheses)), batch.source_ids.numpy(),
-        batch.truncated.numpy())
+        batch.text.numpy(),
+        Hypotheses(*(leaf.numpy() for leaf in batch.hypotheses)),
+        batch.source_ids.numpy(),
+        batch.truncated.numpy(),
+    )
     source_lengths = padding_mask(batch.source_ids).numpy().sum(1)
     for row in range(len(text)):
         length, source_length = hypotheses.lengths[row, 0], source_lengths[row]
         yield Translation(
-            text[row, 0].decode("utf-8", errors="replace"), float(hypotheses.log_prob[row, 0]),
-            float(hypotheses.score[row, 0]), source_ids[row, :source_length].tolist(),
-            hypotheses.ids[row, 0, :length].tolist(), hypotheses.attention_weights[row, 0, :length, :source_length],
-            bool(truncated[row]))
+            text[row, 0].decode("utf-8", errors="replace"),
+            float(hypotheses.log_prob[row, 0]),
+            float(hypotheses.score[row, 0]),
+            source_ids[row, :source_length].tolist(),
+            hypotheses.ids[row, 0, :length].tolist(),
+            hypotheses.attention_weights[row, 0, :length, :source_length],
+            bool(truncated[row]),
+        )

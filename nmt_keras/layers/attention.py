@@ -108,8 +108,9 @@ class BahdanauAttention(Attention):
         shape = (self.d_model, self.d_model)
         self.query_kernel = self.add_weight(shape=shape, initializer="glorot_uniform", name="query_kernel")
         self.key_kernel = self.add_weight(shape=shape, initializer="glorot_uniform", name="key_kernel")
-        self.energy = self.add_weight(shape=(self.d_model,), name="energy",
-                                      initializer=keras.initializers.RandomNormal(stddev=self.d_model ** -0.5))
+        self.energy = self.add_weight(
+            shape=(self.d_model,), name="energy", initializer=keras.initializers.RandomNormal(stddev=self.d_model**-0.5)
+        )
 
     def prepare(self, states: tf.Tensor, mask: tf.Tensor) -> AttentionMemory:
         return AttentionMemory(dense.product(states, self.key_kernel, self.compute_dtype), states, mask)

@@ -22,12 +22,14 @@ class TokenEmbedding(Layer):
 
     def build(self, _) -> None:
         self.table = self.add_weight(
-            shape=(self.vocab_size, self.d_model), name="table",
-            initializer=keras.initializers.RandomNormal(stddev=self.d_model ** -0.5))
+            shape=(self.vocab_size, self.d_model),
+            name="table",
+            initializer=keras.initializers.RandomNormal(stddev=self.d_model**-0.5),
+        )
 
     def call(self, ids: tf.Tensor) -> tf.Tensor:
         """int32 [B, T] to float32 [B, T, D], scaled by sqrt(D) to unit variance (Vaswani et al. 2017, 3.4)."""
-        return tf.gather(tf.convert_to_tensor(self.table), ids) * self.d_model ** 0.5
+        return tf.gather(tf.convert_to_tensor(self.table), ids) * self.d_model**0.5
 
 
 class OutputProjection(Layer):
@@ -35,7 +37,7 @@ class OutputProjection(Layer):
 
     Args:
         vocab_size: V.
-        tied_embedding: a built embedding whose table is the kernel (Press and Wolf 2017), or None for a kernel of its own.
+        tied_embedding: a built embedding whose table is the kernel (Press and Wolf 2017); None for its own kernel.
     """
 
     def __init__(self, vocab_size: int, tied_embedding: TokenEmbedding | None = None, name: str | None = None):
@@ -46,7 +48,9 @@ class OutputProjection(Layer):
     def build(self, shape) -> None:
         self.bias = self.add_weight(shape=(self.vocab_size,), initializer="zeros", name="bias")
         if self.tied_embedding is None:
-            self.kernel = self.add_weight(shape=(shape[-1], self.vocab_size), initializer="glorot_uniform", name="kernel")
+            self.kernel = self.add_weight(
+                shape=(shape[-1], self.vocab_size), initializer="glorot_uniform", name="kernel"
+            )
 
     def call(self, hidden: tf.Tensor) -> tf.Tensor:
         """float32 [..., D] to logits, float32 [..., V]."""

@@ -35,8 +35,8 @@ def _lstm(x: tf.Tensor, h: tf.Tensor, states: States) -> States:
     """Hochreiter and Schmidhuber 1997 with the forget gate of Gers et al. 2000; gates i, f, o, g."""
     units = states[1].shape[-1]
     gates = x + h
-    i, f, o = tf.split(tf.sigmoid(gates[..., :3 * units]), 3, axis=-1)
-    c = f * states[1] + i * tf.tanh(gates[..., 3 * units:])
+    i, f, o = tf.split(tf.sigmoid(gates[..., : 3 * units]), 3, axis=-1)
+    c = f * states[1] + i * tf.tanh(gates[..., 3 * units :])
     return o * tf.tanh(c), c
 
 
@@ -73,8 +73,9 @@ class RecurrentLayer(Layer):
         state_dropout_rate: on h_{t-1} where it enters the product, one mask a sentence (Gal and Ghahramani 2016).
     """
 
-    def __init__(self, cell: str, units: int, reverse: bool = False, state_dropout_rate: float = 0.0,
-                 name: str | None = None):
+    def __init__(
+        self, cell: str, units: int, reverse: bool = False, state_dropout_rate: float = 0.0, name: str | None = None
+    ):
         super().__init__(name=name)
         self.cell = CELLS[cell]
         self.units = units
@@ -84,7 +85,9 @@ class RecurrentLayer(Layer):
     def build(self, shape) -> None:
         width = self.cell.num_gates * self.units
         self.kernel = self.add_weight(shape=(shape[-1], width), initializer="glorot_uniform", name="kernel")
-        self.recurrent_kernel = self.add_weight(shape=(self.units, width), initializer="orthogonal", name="recurrent_kernel")
+        self.recurrent_kernel = self.add_weight(
+            shape=(self.units, width), initializer="orthogonal", name="recurrent_kernel"
+        )
         self.bias = self.add_weight(shape=(width,), initializer="zeros", name="bias")
         # Two biases are one where the projections are added; only the GRU keeps them apart (in its third gate).
         self.recurrent_bias = None
@@ -97,14 +100,19 @@ class RecurrentLayer(Layer):
         """States of zeros, each [*batch_shape, U]."""
         return (tf.zeros(tf.concat([batch_shape, [self.units]], 0)),) * self.cell.num_states
 
-    def call(self, x: tf.Tensor, sequence_mask: tf.Tensor | None = None, initial_states: States | None = None,
-             dropout_seed: tf.Tensor | None = None) -> tuple[tf.Tensor, States]:
+    def call(
+        self,
+        x: tf.Tensor,
+        sequence_mask: tf.Tensor | None = None,
+        initial_states: States | None = None,
+        dropout_seed: tf.Tensor | None = None,
+    ) -> tuple[tf.Tensor, States]:
         """Runs over a sequence.
 
         Args:
             x: float32 [B, T, I].
-            sequence_mask: bool [B, T], padding on the right; at a padded position the states stay and the output is zero. None
-                where no position is padding, or what comes after the first is of no use.
+            sequence_mask: bool [B, T], padding on the right; at a padded position the states stay and the output is
+                zero. None where no position is padding, or what comes after the first is of no use.
             initial_states: before the first position, each [B, U]; zeros if None.
             dropout_seed: int32 [2], or None at inference.
 
@@ -114,7 +122,9 @@ class RecurrentLayer(Layer):
         batch, length = tf.shape(x)[0], tf.shape(x)[1]
         if initial_states is None:
             initial_states = self.zero_states([batch])
-        lengths = tf.fill([batch], length) if sequence_mask is None else tf.reduce_sum(tf.cast(sequence_mask, tf.int32), 1)
+        lengths = (
+            tf.fill([batch], length) if sequence_mask is None else tf.reduce_sum(tf.cast(sequence_mask, tf.int32), 1)
+        )
         projected = dense.product(x, self.kernel, self.compute_dtype) + self.bias
         if self.reverse:
             projected = tf.reverse_sequence(projected, lengths, seq_axis=1, batch_axis=0)
@@ -137,8 +147,9 @@ class RecurrentLayer(Layer):
         projected = dense.product(h, self.recurrent_kernel, self.compute_dtype)
         return projected if self.recurrent_bias is None else projected + self.recurrent_bias
 
-    def _recurrence(self, projected: tf.Tensor, keep: tf.Tensor | None, initial: States,
-                    state_mask: tf.Tensor | None) -> States:
+    def _recurrence(
+        self, projected: tf.Tensor, keep: tf.Tensor | None, initial: States, state_mask: tf.Tensor | None
+    ) -> States:
         """Time-major: projected inputs [T, B, G*U] and `keep` [T, B, 1] to every state's history [T, B, U]."""
         num_states = self.cell.num_states
         length = tf.shape(projected)[0]
@@ -163,7 +174,8 @@ class RecurrentLayer(Layer):
             arrays = tuple(tf.TensorArray(tf.float32, length, element_shape=s.shape) for s in initial)
             recurrent = tf.TensorArray(tf.float32, length, element_shape=projected.shape[1:])
             _, _, arrays, recurrent = tf.while_loop(
-                lambda t, *_: t < length, forward, (0, tuple(initial), arrays, recurrent), maximum_iterations=length)
+                lambda t, *_: t < length, forward, (0, tuple(initial), arrays, recurrent), maximum_iterations=length
+            )
             history = tuple(array.stack() for array in arrays)
             recurrent = recurrent.stack()
 
@@ -177,25 +189,37 @@ class RecurrentLayer(Layer):
                     with tf.GradientTape(watch_accessed_variables=False) as tape:
                         tape.watch((x, h, old))
                         new = update(t, x, h, old)
-                    d_x, d_h, d_old = tape.gradient(new, (x, h, old), output_gradients=carried,
-                                                    unconnected_gradients="zero")
+                    d_x, d_h, d_old = tape.gradient(
+                        new, (x, h, old), output_gradients=carried, unconnected_gradients="zero"
+                    )
                     through = drop(dense.product(d_h, transposed, self.compute_dtype))
                     carried = (d_old[0] + through, *d_old[1:])
                     return t - 1, carried, d_projected.write(t, d_x), d_recurrent.write(t, d_h)
 
                 grown = [tf.TensorArray(tf.float32, length, element_shape=projected.shape[1:]) for _ in range(2)]
                 _, d_initial, d_projected, d_recurrent = tf.while_loop(
-                    lambda t, *_: t >= 0, backward,
-                    (length - 1, tuple(tf.zeros_like(s) for s in initial), *grown), maximum_iterations=length)
+                    lambda t, *_: t >= 0,
+                    backward,
+                    (length - 1, tuple(tf.zeros_like(s) for s in initial), *grown),
+                    maximum_iterations=length,
+                )
                 d_recurrent = tf.reshape(d_recurrent.stack(), [-1, projected.shape[-1]])
                 inputs = tf.reshape(drop(before[0]), [-1, self.units])
-                d_kernel = tf.cast(tf.matmul(tf.cast(inputs, self.compute_dtype), tf.cast(d_recurrent, self.compute_dtype),
-                                             transpose_a=True), tf.float32)
+                d_kernel = tf.cast(
+                    tf.matmul(
+                        tf.cast(inputs, self.compute_dtype), tf.cast(d_recurrent, self.compute_dtype), transpose_a=True
+                    ),
+                    tf.float32,
+                )
                 return (d_projected.stack(), d_kernel, tf.reduce_sum(d_recurrent, 0), *d_initial)
 
             return history, gradient
 
-        bias = tf.zeros([projected.shape[-1]]) if self.recurrent_bias is None else tf.convert_to_tensor(self.recurrent_bias)
+        bias = (
+            tf.zeros([projected.shape[-1]])
+            if self.recurrent_bias is None
+            else tf.convert_to_tensor(self.recurrent_bias)
+        )
         history = run(projected, tf.convert_to_tensor(self.recurrent_kernel), bias, *initial)
         return tuple(tf.ensure_shape(states, [None, None, self.units]) for states in history[:num_states])
 
@@ -213,14 +237,28 @@ class RecurrentStack(Layer):
         output_dropout_rate: on each layer's output.
     """
 
-    def __init__(self, cell: str, num_layers: int, units: int, bidirectional: bool = False, residual: bool = False,
-                 state_dropout_rate: float = 0.0, output_dropout_rate: float = 0.0, name: str | None = None):
+    def __init__(
+        self,
+        cell: str,
+        num_layers: int,
+        units: int,
+        bidirectional: bool = False,
+        residual: bool = False,
+        state_dropout_rate: float = 0.0,
+        output_dropout_rate: float = 0.0,
+        name: str | None = None,
+    ):
         super().__init__(name=name)
         self.residual = residual
         self.output_dropout_rate = output_dropout_rate
         directions = ("forward", "backward") if bidirectional else ("forward",)
-        self.layers = [[RecurrentLayer(cell, units // len(directions), d == "backward", state_dropout_rate, name=f"{d}_{n}")
-                        for d in directions] for n in range(num_layers)]
+        self.layers = [
+            [
+                RecurrentLayer(cell, units // len(directions), d == "backward", state_dropout_rate, name=f"{d}_{n}")
+                for d in directions
+            ]
+            for n in range(num_layers)
+        ]
 
     def build(self, shape) -> None:
         for directions in self.layers:
@@ -228,8 +266,13 @@ class RecurrentStack(Layer):
                 layer.build(shape)
             shape = (*shape[:-1], sum(layer.units for layer in directions))
 
-    def call(self, x: tf.Tensor, sequence_mask: tf.Tensor | None = None, initial_states: tuple[States, ...] | None = None,
-             dropout_seed: tf.Tensor | None = None) -> tuple[tf.Tensor, tuple[States, ...]]:
+    def call(
+        self,
+        x: tf.Tensor,
+        sequence_mask: tf.Tensor | None = None,
+        initial_states: tuple[States, ...] | None = None,
+        dropout_seed: tf.Tensor | None = None,
+    ) -> tuple[tf.Tensor, tuple[States, ...]]:
         """float32 [B, T, I] to [B, T, units] and the last states of each layer, each [B, units].
 
         `initial_states` (one-directional stacks only) are those of each layer before the first position.
@@ -238,8 +281,10 @@ class RecurrentStack(Layer):
         for number, directions in enumerate(self.layers):
             seeds = [fold_in(dropout_seed, 4 * number + i) for i in range(3)]
             first = None if initial_states is None else initial_states[number]
-            runs = [layer(x, sequence_mask=sequence_mask, initial_states=first, dropout_seed=seed)
-                    for layer, seed in zip(directions, seeds)]
+            runs = [
+                layer(x, sequence_mask=sequence_mask, initial_states=first, dropout_seed=seed)
+                for layer, seed in zip(directions, seeds)
+            ]
             last.append(tuple(tf.concat(states, -1) for states in zip(*(states for _, states in runs))))
             x = self._combine(x, tf.concat([outputs for outputs, _ in runs], -1), seeds[2])
         return x, tuple(last)

@@ -2,8 +2,8 @@
 
 A decoder has four methods; `Q` is 1 or the number of beams.
 
-    prepare(encoder_output) -> Memory                                   what stays constant, every leaf [B, ...]
-    init_state(memory) -> State                                         before the first position, every leaf [B, 1, ...]
+    prepare(encoder_output) -> Memory                                  what stays constant, every leaf [B, ...]
+    init_state(memory) -> State                                        before the first position, every leaf [B, 1, ...]
     call(embedded [B,T,D], memory, dropout_seed) -> (hidden [B,T,D], attention_weights [B,T,S])
     step(embedded [B,Q,D], position, state, memory) -> (hidden [B,Q,D], attention_weights [B,Q,S], State)
 
@@ -48,8 +48,8 @@ class RNNDecoder(Layer):
 
     With input feeding, attention enters the recurrence. The Luong scores feed the previous position's hidden state
     (3.3): s_t = f(s_{t-1}, [y_{t-1}; hidden_{t-1}]). Bahdanau's (2015, A.2.2) reads before it steps, so the article's
-    s_t = f(s_{t-1}, c_t) holds to the letter: e_{t,i} = a(s_{t-1}, h_i), s_t = f(s_{t-1}, [y_{t-1}; c_t]). Without input
-    feeding c_t is no input, and the additive score compares the new state s_t, as the others do.
+    s_t = f(s_{t-1}, c_t) holds to the letter: e_{t,i} = a(s_{t-1}, h_i), s_t = f(s_{t-1}, [y_{t-1}; c_t]). Without
+    input feeding c_t is no input, and the additive score compares the new state s_t, as the others do.
     """
 
     def __init__(self, config: ModelConfig, attention: Attention, name: str | None = None):
@@ -57,13 +57,26 @@ class RNNDecoder(Layer):
         self.config = config
         self.attention = attention
         self.reads_first = config.input_feeding and isinstance(attention, BahdanauAttention)
-        self.stack = RecurrentStack(config.cell, config.num_decoder_layers, config.d_model, False, config.residual,
-                                    config.state_dropout_rate, config.output_dropout_rate, name="stack")
+        self.stack = RecurrentStack(
+            config.cell,
+            config.num_decoder_layers,
+            config.d_model,
+            False,
+            config.residual,
+            config.state_dropout_rate,
+            config.output_dropout_rate,
+            name="stack",
+        )
         self.combine = Dense(config.d_model, use_bias=False, activation=tf.tanh, name="combine")
         self.bridges: list[list[Dense]] = []
         if config.bridge == "dense":
-            self.bridges = [[Dense(config.d_model, activation=tf.tanh if not i else None, name=f"bridge_{n}_{i}")
-                             for i in range(CELLS[config.cell].num_states)] for n in range(config.num_decoder_layers)]
+            self.bridges = [
+                [
+                    Dense(config.d_model, activation=tf.tanh if not i else None, name=f"bridge_{n}_{i}")
+                    for i in range(CELLS[config.cell].num_states)
+                ]
+                for n in range(config.num_decoder_layers)
+            ]
 
     def build(self, *_) -> None:
         d_model = self.config.d_model
@@ -77,8 +90,9 @@ class RNNDecoder(Layer):
 
     def prepare(self, encoder_output: EncoderOutput) -> RNNMemory:
         """Projects what attention compares with, and the decoder's first states."""
-        return RNNMemory(self.attention.prepare(encoder_output.states, encoder_output.mask),
-                         self._first_states(encoder_output))
+        return RNNMemory(
+            self.attention.prepare(encoder_output.states, encoder_output.mask), self._first_states(encoder_output)
+        )
 
     def init_state(self, memory: RNNMemory) -> RNNState:
         """The state before BOS, with Q = 1."""
@@ -86,8 +100,9 @@ class RNNDecoder(Layer):
         fed = tf.zeros_like(layers[0][0]) if self.config.input_feeding else layers[0][0][:, :, :0]
         return RNNState(layers, fed, self.attention.initial_state(memory.attention))
 
-    def call(self, embedded: tf.Tensor, memory: RNNMemory,
-             dropout_seed: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+    def call(
+        self, embedded: tf.Tensor, memory: RNNMemory, dropout_seed: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Teacher forcing: see the module's docstring."""
         x = dropout(embedded, self.config.input_dropout_rate, fold_in(dropout_seed, 0))
         if self.config.input_feeding:
@@ -96,8 +111,9 @@ class RNNDecoder(Layer):
         hidden, weights, _ = self._attend(states, memory, (), fold_in(dropout_seed, 2))
         return hidden, weights
 
-    def step(self, embedded: tf.Tensor, position: tf.Tensor, state: RNNState,
-             memory: RNNMemory) -> tuple[tf.Tensor, tf.Tensor, RNNState]:
+    def step(
+        self, embedded: tf.Tensor, position: tf.Tensor, state: RNNState, memory: RNNMemory
+    ) -> tuple[tf.Tensor, tf.Tensor, RNNState]:
         """One position of a search: see the module's docstring."""
         del position
         return self._advance(embedded, state, memory, None)
@@ -133,8 +149,9 @@ class RNNDecoder(Layer):
             return t + 1, state, hiddens.write(t, hidden[:, 0]), weights.write(t, weight[:, 0])
 
         arrays = [tf.TensorArray(tf.float32, length) for _ in range(2)]
-        _, _, hiddens, weights = tf.while_loop(lambda t, *_: t < length, body, (0, self.init_state(memory), *arrays),
-                                               maximum_iterations=length)
+        _, _, hiddens, weights = tf.while_loop(
+            lambda t, *_: t < length, body, (0, self.init_state(memory), *arrays), maximum_iterations=length
+        )
         hidden, weights = (tf.transpose(array.stack(), [1, 0, 2]) for array in (hiddens, weights))
         return tf.ensure_shape(hidden, x.shape), weights
 
@@ -144,11 +161,15 @@ class RNNDecoder(Layer):
         aligned = [last[max(len(last) - depth + n, 0)] for n in range(depth)]
         num_states = CELLS[self.config.cell].num_states
         if self.config.bridge == "dense":
-            return tuple(tuple(layer(states[min(i, len(states) - 1)]) for i, layer in enumerate(layers))
-                         for layers, states in zip(self.bridges, aligned))
+            return tuple(
+                tuple(layer(states[min(i, len(states) - 1)]) for i, layer in enumerate(layers))
+                for layers, states in zip(self.bridges, aligned)
+            )
         if self.config.bridge == "zeros":
             return ((tf.zeros_like(last[-1][0]),) * num_states,) * depth
         if any(len(states) != num_states for states in aligned):
-            raise UserError("`model.bridge` copy needs an encoder whose states are those of the decoder's cell "
-                            f"{self.config.cell!r}; use dense")
+            raise UserError(
+                "`model.bridge` copy needs an encoder whose states are those of the decoder's cell "
+                f"{self.config.cell!r}; use dense"
+            )
         return tuple(aligned)

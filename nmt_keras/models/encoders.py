@@ -1,7 +1,8 @@
 """Encoders: an embedded source sentence to the states h_1..h_S.
 
-An encoder is a Keras layer `call(embedded [B,S,D], source_mask [B,S], dropout_seed) -> EncoderOutput`. What stands at padded
-positions never changes what stands at real ones. (The name `mask` is Keras's own: it fills such an argument by itself.)
+An encoder is a Keras layer `call(embedded [B,S,D], source_mask [B,S], dropout_seed) -> EncoderOutput`. What stands at
+padded positions never changes what stands at real ones. (The name `mask` is Keras's own: it fills
+such an argument itself.)
 """
 
 from typing import NamedTuple
@@ -29,8 +30,16 @@ class RNNEncoder(Layer):
     def __init__(self, config: ModelConfig, name: str | None = None):
         super().__init__(name=name)
         self.input_dropout_rate = config.input_dropout_rate
-        self.stack = RecurrentStack(config.cell, config.num_encoder_layers, config.d_model, config.bidirectional,
-                                    config.residual, config.state_dropout_rate, config.output_dropout_rate, name="stack")
+        self.stack = RecurrentStack(
+            config.cell,
+            config.num_encoder_layers,
+            config.d_model,
+            config.bidirectional,
+            config.residual,
+            config.state_dropout_rate,
+            config.output_dropout_rate,
+            name="stack",
+        )
 
     def build(self, shape) -> None:
         self.stack.build(shape)

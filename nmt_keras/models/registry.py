@@ -3,13 +3,9 @@
 from nmt_keras.layers import attention
 from nmt_keras.models import decoders, encoders
 
-ENCODERS = {
-    "rnn": encoders.RNNEncoder,
-}
+ENCODERS = {"rnn": encoders.RNNEncoder}
 
-DECODERS = {
-    "rnn": decoders.RNNDecoder,
-}
+DECODERS = {"rnn": decoders.RNNDecoder}
 
 ATTENTIONS = {
     "none": attention.NoAttention,

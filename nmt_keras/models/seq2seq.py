@@ -31,23 +31,34 @@ class Seq2Seq(keras.Model):
 
     def __init__(self, config: ModelConfig, source_vocab_size: int, target_vocab_size: int):
         super().__init__(name="seq2seq")
-        for name, table in (("encoder", registry.ENCODERS), ("decoder", registry.DECODERS),
-                            ("attention", registry.ATTENTIONS)):
+        for name, table in (
+            ("encoder", registry.ENCODERS),
+            ("decoder", registry.DECODERS),
+            ("attention", registry.ATTENTIONS),
+        ):
             if getattr(config, name) not in table:
-                raise UserError(f"`model.{name}` must be one of {', '.join(table)}. Received: {getattr(config, name)!r}")
+                raise UserError(
+                    f"`model.{name}` must be one of {', '.join(table)}. Received: {getattr(config, name)!r}"
+                )
         if config.share_embeddings and source_vocab_size != target_vocab_size:
-            raise UserError("`model.share_embeddings` needs one vocabulary for both sides. Received: "
-                            f"{source_vocab_size} source ids and {target_vocab_size} target ids")
+            raise UserError(
+                "`model.share_embeddings` needs one vocabulary for both sides. Received: "
+                f"{source_vocab_size} source ids and {target_vocab_size} target ids"
+            )
         self.config = config
         self.target_vocab_size = target_vocab_size
         self.target_embedding = TokenEmbedding(target_vocab_size, config.d_model, name="target_embedding")
-        self.source_embedding = self.target_embedding if config.share_embeddings else TokenEmbedding(
-            source_vocab_size, config.d_model, name="source_embedding")
+        self.source_embedding = (
+            self.target_embedding
+            if config.share_embeddings
+            else TokenEmbedding(source_vocab_size, config.d_model, name="source_embedding")
+        )
         attention = registry.ATTENTIONS[config.attention](config.d_model, name="attention")
         self.encoder = registry.ENCODERS[config.encoder](config, name="encoder")
         self.decoder = registry.DECODERS[config.decoder](config, attention, name="decoder")
         self.output_projection = OutputProjection(
-            target_vocab_size, self.target_embedding if config.tie_output else None, name="output_projection")
+            target_vocab_size, self.target_embedding if config.tie_output else None, name="output_projection"
+        )
 
     def build(self, *_) -> None:
         """Makes all weights; no input is needed, since every width is in the configuration."""
@@ -62,8 +73,9 @@ class Seq2Seq(keras.Model):
         output = self.encoder(self.source_embedding(source_ids), padding_mask(source_ids), dropout_seed)
         return self.decoder.prepare(output)
 
-    def call(self, source_ids: tf.Tensor, target_input_ids: tf.Tensor,
-             dropout_seed: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+    def call(
+        self, source_ids: tf.Tensor, target_input_ids: tf.Tensor, dropout_seed: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Teacher forcing.
 
         Args:
@@ -74,8 +86,11 @@ class Seq2Seq(keras.Model):
         Returns:
             Hidden states, float32 [B, T, D], for `project`, and attention weights, float32 [B, T, S].
         """
-        encoder_seed, decoder_seed = (None, None) if dropout_seed is None else tf.unstack(
-            tf.random.experimental.stateless_split(dropout_seed, 2))
+        encoder_seed, decoder_seed = (
+            (None, None)
+            if dropout_seed is None
+            else tf.unstack(tf.random.experimental.stateless_split(dropout_seed, 2))
+        )
         memory = self.prepare(source_ids, encoder_seed)
         return self.decoder(self.target_embedding(target_input_ids), memory, decoder_seed)
 

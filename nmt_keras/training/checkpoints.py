@@ -43,8 +43,13 @@ class Checkpoints:
         report: takes a line for the user.
     """
 
-    def __init__(self, folder: pathlib.Path, keep: int = 3, is_chief: bool = True,
-                 report: Callable[[str], None] = lambda line: None):
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        keep: int = 3,
+        is_chief: bool = True,
+        report: Callable[[str], None] = lambda line: None,
+    ):
         self.folder = folder
         self.keep = keep
         self._is_chief = is_chief
@@ -80,13 +85,16 @@ class Checkpoints:
                 self._delete_old()
         except (OSError, tf.errors.OpError) as error:
             reason = str(error).split("\n")[0]
-            raise UserError(f"Cannot write the checkpoint of step {step} to {self.folder}: {reason}; earlier ones are "
-                            "intact, free the disk and run the same command again") from error
+            raise UserError(
+                f"Cannot write the checkpoint of step {step} to {self.folder}: {reason}; earlier ones are "
+                "intact, free the disk and run the same command again"
+            ) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
-    def restore(self, objects: tf.train.Checkpoint, which: str = "latest",
-                partial: bool = False) -> dict[str, Any] | None:
+    def restore(
+        self, objects: tf.train.Checkpoint, which: str = "latest", partial: bool = False
+    ) -> dict[str, Any] | None:
         """Reads a checkpoint into `objects`.
 
         Args:
@@ -114,16 +122,20 @@ class Checkpoints:
         step = self.best_step() if which == "best" else int(which)
         manifest, problem = self._verify(step)
         if manifest is None:
-            raise UserError(f"The checkpoint of step {step} in {self.folder} cannot be used: {problem}; there are: "
-                            f"{', '.join(map(str, self.steps())) or 'none'}")
+            raise UserError(
+                f"The checkpoint of step {step} in {self.folder} cannot be used: {problem}; there are: "
+                f"{', '.join(map(str, self.steps())) or 'none'}"
+            )
         self._read(step, objects, partial)
         return manifest
 
     def mark_best(self, step: int, metric: str, value: float) -> None:
         """Makes the saved checkpoint of `step` the best one."""
         if self._is_chief:
-            write_atomically(self.folder / "best.json", lambda path: _write_json(
-                path, {"step": step, "metric": metric, "value": value}))
+            write_atomically(
+                self.folder / "best.json",
+                lambda path: _write_json(path, {"step": step, "metric": metric, "value": value}),
+            )
             self._delete_old()
 
     def best_step(self) -> int:
@@ -135,13 +147,18 @@ class Checkpoints:
         try:
             return json.loads((self.folder / "best.json").read_text(encoding="utf-8"))["step"]
         except (OSError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{self.folder} has no best checkpoint: the run has not been evaluated yet; train on, or "
-                            "give --checkpoint=latest") from error
+            raise UserError(
+                f"{self.folder} has no best checkpoint: the run has not been evaluated yet; train on, or "
+                "give --checkpoint=latest"
+            ) from error
 
     def steps(self) -> list[int]:
         """The steps of all complete checkpoints, in order."""
-        return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*")
-                      if path.name.removeprefix("step-").isdecimal())
+        return sorted(
+            int(path.name.removeprefix("step-"))
+            for path in self.folder.glob("step-*")
+            if path.name.removeprefix("step-").isdecimal()
+        )
 
     def _verify(self, step: int) -> tuple[dict[str, Any] | None, str]:
         folder = self.folder / f"step-{step:08d}"
@@ -175,7 +192,7 @@ class Checkpoints:
             best = self.best_step()
         except UserError:
             best = None
-        for step in self.steps()[:-self.keep]:
+        for step in self.steps()[: -self.keep]:
             if step != best:
                 shutil.rmtree(self.folder / f"step-{step:08d}")
 

@@ -22,8 +22,7 @@ class LossSums(NamedTuple):
     tokens: tf.Tensor  # real target tokens, EOS included
 
 
-def label_smoothed_cross_entropy(logits: tf.Tensor, labels: tf.Tensor,
-                                 smoothing: float) -> tuple[tf.Tensor, tf.Tensor]:
+def label_smoothed_cross_entropy(logits: tf.Tensor, labels: tf.Tensor, smoothing: float) -> tuple[tf.Tensor, tf.Tensor]:
     """Cross entropy against (1 - smoothing) one-hot + smoothing uniform (Szegedy et al. 2016, section 7).
 
     The gradient is written out, softmax minus the smoothed label, so that one array [N, V] is made per pass.
@@ -73,15 +72,25 @@ def batch_loss(model: Seq2Seq, batch: Batch, dropout_seed: tf.Tensor | None, smo
     logits = model.project(hidden)
     smooth, cross_entropy = label_smoothed_cross_entropy(logits, labels, smoothing)
     correct = tf.cast(tf.equal(tf.argmax(logits, -1, output_type=tf.int32), labels), tf.float32)
-    return LossSums(*(tf.reduce_sum(weights * values) for values in (smooth, cross_entropy, correct)),
-                    tf.reduce_sum(weights))
+    loss, plain, right = (tf.reduce_sum(weights * values) for values in (smooth, cross_entropy, correct))
+    return LossSums(loss, plain, right, tf.reduce_sum(weights))
 
 
 def compile_dev_loss(model: Seq2Seq) -> Callable[[Iterable[Batch]], float]:
     """A function from batches to the mean cross entropy of a target token, in nats, without label smoothing."""
-    sums = tf.function(lambda batch: batch_loss(model, batch, None, 0.0), reduce_retracing=True, autograph=False,
-                       input_signature=(Batch(*(tf.TensorSpec([None] * rank, dtype) for rank, dtype in (
-                           (2, tf.int32), (2, tf.int32), (2, tf.int32), (1, tf.float32), (1, tf.int64)))),))
+    sums = tf.function(
+        lambda batch: batch_loss(model, batch, None, 0.0),
+        reduce_retracing=True,
+        autograph=False,
+        input_signature=(
+            Batch(
+                *(
+                    tf.TensorSpec([None] * rank, dtype)
+                    for rank, dtype in ((2, tf.int32), (2, tf.int32), (2, tf.int32), (1, tf.float32), (1, tf.int64))
+                )
+            ),
+        ),
+    )
 
     def mean(batches: Iterable[Batch]) -> float:
         results = [sums(batch) for batch in batches]

@@ -32,12 +32,7 @@ def _luong_halving(update, config: TrainingConfig):
     return tf.pow(0.5, tf.minimum(halvings, 4.0))
 
 
-SCHEDULES = {
-    "constant": _constant,
-    "inverse_sqrt": _inverse_sqrt,
-    "cosine": _cosine,
-    "luong_halving": _luong_halving,
-}
+SCHEDULES = {"constant": _constant, "inverse_sqrt": _inverse_sqrt, "cosine": _cosine, "luong_halving": _luong_halving}
 
 
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):

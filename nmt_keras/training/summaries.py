@@ -9,15 +9,36 @@ import numpy as np
 import tensorflow as tf
 
 _TAGS = {
-    "loss": "train/loss", "perplexity": "train/perplexity", "token_accuracy": "train/token_accuracy",
-    "learning_rate": "train/learning_rate", "gradient_norm": "train/gradient_norm",
-    "target_tokens_per_s": "train/target_tokens_per_s", "padding_share": "train/padding_share",
-    "skipped_steps": "train/skipped_steps", "dev_loss": "dev/loss", "dev_perplexity": "dev/perplexity",
+    "loss": "train/loss",
+    "perplexity": "train/perplexity",
+    "token_accuracy": "train/token_accuracy",
+    "learning_rate": "train/learning_rate",
+    "gradient_norm": "train/gradient_norm",
+    "target_tokens_per_s": "train/target_tokens_per_s",
+    "padding_share": "train/padding_share",
+    "skipped_steps": "train/skipped_steps",
+    "dev_loss": "dev/loss",
+    "dev_perplexity": "dev/perplexity",
     "dev_bleu": "dev/bleu",
 }
 _FIRST_CJK = 0x2E80  # of the CJK Radicals block
-_CJK_FONTS = ("Noto Sans CJK", "Noto Serif CJK", "Noto Sans SC", "Source Han", "WenQuanYi", "Droid Sans Fallback", "SimHei",
-              "SimSun", "Microsoft YaHei", "PingFang", "Heiti", "Hiragino Sans GB", "STHeiti", "AR PL", "Arial Unicode")
+_CJK_FONTS = (
+    "Noto Sans CJK",
+    "Noto Serif CJK",
+    "Noto Sans SC",
+    "Source Han",
+    "WenQuanYi",
+    "Droid Sans Fallback",
+    "SimHei",
+    "SimSun",
+    "Microsoft YaHei",
+    "PingFang",
+    "Heiti",
+    "Hiragino Sans GB",
+    "STHeiti",
+    "AR PL",
+    "Arial Unicode",
+)
 
 
 class Summaries:
@@ -51,14 +72,20 @@ class Summaries:
                 tf.summary.scalar(_TAGS[name], value)
         self._writer.flush()
 
-    def translations(self, step: int, sources: Sequence[str], references: Sequence[str], hypotheses: Sequence[str]) -> None:
+    def translations(
+        self, step: int, sources: Sequence[str], references: Sequence[str], hypotheses: Sequence[str]
+    ) -> None:
         """Writes sample translations as a table of text."""
         if not self._enabled:
             return
-        rows = ["| " + " | ".join(text.replace("|", "&#124;") for text in row) + " |"
-                for row in zip(sources, references, hypotheses)]
+        rows = [
+            "| " + " | ".join(text.replace("|", "&#124;") for text in row) + " |"
+            for row in zip(sources, references, hypotheses)
+        ]
         with self._writer.as_default(step=step):
-            tf.summary.text("dev/translations", "\n".join(["| source | reference | hypothesis |", "|---|---|---|", *rows]))
+            tf.summary.text(
+                "dev/translations", "\n".join(["| source | reference | hypothesis |", "|---|---|---|", *rows])
+            )
 
     def attention(self, step: int, picture: bytes) -> None:
         """Writes an attention heat map, a PNG."""
@@ -67,13 +94,18 @@ class Summaries:
                 tf.summary.image("dev/attention", tf.image.decode_png(picture, 3)[None])
 
 
-def attention_picture(weights: np.ndarray, source_pieces: Sequence[str], target_pieces: Sequence[str],
-                      source_ids: Sequence[int], target_ids: Sequence[int]) -> tuple[bytes, str]:
+def attention_picture(
+    weights: np.ndarray,
+    source_pieces: Sequence[str],
+    target_pieces: Sequence[str],
+    source_ids: Sequence[int],
+    target_ids: Sequence[int],
+) -> tuple[bytes, str]:
     """Draws attention weights [T, S] as a heat map.
 
     Returns:
-        The picture as PNG, and a note: which font the labels needed, or that the pieces' ids stand in for them because no
-        font of this machine has their characters.
+        The picture as PNG, and a note: which font the labels needed, or that the pieces' ids stand in for them because
+        no font of this machine has their characters.
     """
     from matplotlib import font_manager, rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg

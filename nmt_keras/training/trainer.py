@@ -18,7 +18,7 @@ from nmt_keras.training.checkpoints import Checkpoints, by_path
 from nmt_keras.training.losses import LossSums, batch_loss
 from nmt_keras.training.summaries import Summaries
 
-_FIRST_LOSS_SCALE = 2.0 ** 15
+_FIRST_LOSS_SCALE = 2.0**15
 _LOSS_SCALE_GROWTH_STEPS = 2000
 
 
@@ -46,9 +46,9 @@ class Trainer:
     """Trains a model by mini-batch gradient descent, under any `tf.distribute` strategy.
 
     Build model, optimizer and trainer in the strategy's scope. A step consumes one global batch: each replica takes its
-    slice in `accumulation_steps` parts; gradients of the summed loss are summed over parts and replicas, divided once by
-    the global number of real target tokens, checked, clipped by their global norm and applied. A step whose gradient is
-    not finite is skipped and counted.
+    slice in `accumulation_steps` parts; gradients of the summed loss are summed over parts and replicas, divided once
+    by the global number of real target tokens, checked, clipped by their global norm and applied. A step whose gradient
+    is not finite is skipped and counted.
 
     Args:
         model: built.
@@ -57,8 +57,13 @@ class Trainer:
         strategy: the one whose scope this is built in.
     """
 
-    def __init__(self, model: Seq2Seq, optimizer: keras.optimizers.Optimizer, config: TrainingConfig,
-                 strategy: tf.distribute.Strategy):
+    def __init__(
+        self,
+        model: Seq2Seq,
+        optimizer: keras.optimizers.Optimizer,
+        config: TrainingConfig,
+        strategy: tf.distribute.Strategy,
+    ):
         self.model = model
         self.optimizer = optimizer
         self.config = config
@@ -71,11 +76,19 @@ class Trainer:
         self._skipped = tf.Variable(0, dtype=tf.int64, name="skipped", trainable=False)
         self._totals = tf.Variable([0.0] * len(Totals._fields), dtype=tf.float64, name="totals", trainable=False)
         self._uses_loss_scale = config.precision == "mixed_float16"
-        self._loss_scale = tf.Variable(_FIRST_LOSS_SCALE if self._uses_loss_scale else 1.0, name="loss_scale", trainable=False)
+        self._loss_scale = tf.Variable(
+            _FIRST_LOSS_SCALE if self._uses_loss_scale else 1.0, name="loss_scale", trainable=False
+        )
         self._finite_steps = tf.Variable(0, dtype=tf.int64, name="finite_steps", trainable=False)
         self.objects = tf.train.Checkpoint(
-            model=by_path(model.variables), optimizer=by_path(optimizer.variables), steps=self._steps, skipped=self._skipped, totals=self._totals,
-            loss_scale=self._loss_scale, finite_steps=self._finite_steps)
+            model=by_path(model.variables),
+            optimizer=by_path(optimizer.variables),
+            steps=self._steps,
+            skipped=self._skipped,
+            totals=self._totals,
+            loss_scale=self._loss_scale,
+            finite_steps=self._finite_steps,
+        )
         self._train_step: Callable[[Any], None] | None = None
 
     def restore(self, checkpoints: Checkpoints) -> bool:
@@ -88,8 +101,14 @@ class Trainer:
         self.evaluations_since_best = manifest["state"]["evaluations_since_best"]
         return True
 
-    def train(self, batches: Iterator[Any], checkpoints: Checkpoints, summaries: Summaries,
-              evaluate: Callable[[int], Evaluation], report: Callable[[str], None]) -> str:
+    def train(
+        self,
+        batches: Iterator[Any],
+        checkpoints: Checkpoints,
+        summaries: Summaries,
+        evaluate: Callable[[int], Evaluation],
+        report: Callable[[str], None],
+    ) -> str:
         """Trains until `max_steps` or until the best metric has stood for `patience` evaluations.
 
         Args:
@@ -107,8 +126,9 @@ class Trainer:
             self._train_step = self._compile(batches)
         every = Every(config.max_steps)
         window_start = time.monotonic()
-        with tqdm(total=config.max_steps, initial=self.step, unit="step", disable=not sys.stderr.isatty(),
-                  dynamic_ncols=True) as progress:
+        with tqdm(
+            total=config.max_steps, initial=self.step, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True
+        ) as progress:
             while self.step < config.max_steps:
                 self._train_step(next(batches))
                 self.step += 1
@@ -118,8 +138,10 @@ class Trainer:
                     summaries.scalars(self.step, row)
                     progress.set_postfix_str(f"loss {row['loss']:.3f}, {row['target_tokens_per_s']:,.0f} tokens/s")
                     if progress.disable:
-                        report(f"step {self.step:,}/{config.max_steps:,}  loss {row['loss']:.3f}  learning rate "
-                               f"{row['learning_rate']:.2e}  {row['target_tokens_per_s']:,.0f} target tokens/s")
+                        report(
+                            f"step {self.step:,}/{config.max_steps:,}  loss {row['loss']:.3f}  learning rate "
+                            f"{row['learning_rate']:.2e}  {row['target_tokens_per_s']:,.0f} target tokens/s"
+                        )
                     window_start = time.monotonic()
                 evaluated_at = time.monotonic()
                 stop = False
@@ -134,8 +156,9 @@ class Trainer:
 
     def save(self, checkpoints: Checkpoints) -> None:
         """Saves everything that training goes on from."""
-        checkpoints.save(self.step, self.objects, {
-            "best": self.best, "evaluations_since_best": self.evaluations_since_best})
+        checkpoints.save(
+            self.step, self.objects, {"best": self.best, "evaluations_since_best": self.evaluations_since_best}
+        )
 
     def _evaluate(self, evaluate, checkpoints, summaries, report) -> bool:
         """Whether training should stop."""
@@ -143,7 +166,9 @@ class Trainer:
         summaries.scalars(self.step, evaluation.scalars)
         report(f"step {self.step:,}  {evaluation.line}")
         value = evaluation.scalars[self.config.best_metric]
-        better = self.best is None or (value < self.best if self.config.best_metric == "dev_loss" else value > self.best)
+        better = self.best is None or (
+            value < self.best if self.config.best_metric == "dev_loss" else value > self.best
+        )
         self.evaluations_since_best = 0 if better else self.evaluations_since_best + 1
         if better:
             self.best = value
@@ -157,12 +182,14 @@ class Trainer:
         tokens = max(totals.tokens, 1.0)
         cross_entropy = totals.cross_entropy / tokens
         return {
-            "loss": totals.loss / tokens, "perplexity": math.exp(min(cross_entropy, 80.0)),
+            "loss": totals.loss / tokens,
+            "perplexity": math.exp(min(cross_entropy, 80.0)),
             "token_accuracy": totals.correct / tokens,
             "learning_rate": float(self.optimizer.learning_rate),
             "gradient_norm": totals.gradient_norm / max(totals.updates, 1.0),
             "target_tokens_per_s": totals.tokens / seconds,
-            "padding_share": 1.0 - totals.tokens / max(totals.positions, 1.0), "skipped_steps": float(self._skipped.numpy()),
+            "padding_share": 1.0 - totals.tokens / max(totals.positions, 1.0),
+            "skipped_steps": float(self._skipped.numpy()),
         }
 
     def _compile(self, batches) -> Callable[[Any], None]:
@@ -202,7 +229,9 @@ class Trainer:
             with tf.GradientTape() as tape:
                 part_sums = batch_loss(self.model, part, fold_in(seed, number), self.config.label_smoothing)
                 objective = part_sums.loss * tf.convert_to_tensor(self._loss_scale)
-            part_gradients = tape.gradient(objective, [weight.value for weight in weights], unconnected_gradients="zero")
+            part_gradients = tape.gradient(
+                objective, [weight.value for weight in weights], unconnected_gradients="zero"
+            )
             gradients = [g + tf.convert_to_tensor(p) for g, p in zip(gradients, part_gradients)]
             sums = LossSums(*(total + new for total, new in zip(sums, part_sums)))
         positions = tf.cast(tf.size(batch.target_output_ids), tf.float32)
@@ -243,4 +272,4 @@ def _part(leaf: tf.Tensor, number: int, parts: int) -> tf.Tensor:
     if parts == 1:
         return leaf
     rows = tf.shape(leaf)[0] // parts
-    return leaf[number * rows:(number + 1) * rows]
+    return leaf[number * rows : (number + 1) * rows]

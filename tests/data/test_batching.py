@@ -108,7 +108,14 @@ def test_the_plan_is_the_same_for_ever():
     """Golden: a run that was begun with an earlier version goes on with the same batches."""
     plan = _plan(np.arange(2, 22), np.arange(2, 22), batch_tokens=60, num_slices=2)
     assert [batch.lines.tolist() for batch in _epoch(plan)] == [
-        [4, 5, 8, 3], [7, 11, 6, 0], [17, 19], [18, 14], [16, 12], [15, 13], [2, 9, 10, 1]]
+        [4, 5, 8, 3],
+        [7, 11, 6, 0],
+        [17, 19],
+        [18, 14],
+        [16, 12],
+        [15, 13],
+        [2, 9, 10, 1],
+    ]
     assert plan.batch(1, 0).lines.tolist() == [0, 9, 4, 6]
 
 
@@ -123,7 +130,7 @@ def test_every_batch_keeps_to_its_budget_and_to_its_bucket(num_slices, length_fa
         assert len(batch.lines) * bucket.target_length <= bucket.rows * bucket.target_length <= 500
         assert len(batch.lines) % num_slices == 0 and bucket.rows % num_slices == 0
         assert len(batch.lines) - len(real) < num_slices
-        np.testing.assert_array_equal(batch.lines[:len(real)], real)
+        np.testing.assert_array_equal(batch.lines[: len(real)], real)
         assert source[real].max() <= bucket.source_length and target[real].max() <= bucket.target_length
         assert bucket.target_length >= min(60, length_factor * target[real].max())
         longer = np.maximum(source, target)[real]
@@ -160,25 +167,33 @@ def test_empty_and_long_pairs_are_left_out_and_counted():
     plan = _plan(source, target)
     assert (plan.num_empty, plan.num_long) == (4, 2)
     np.testing.assert_array_equal(np.sort(_lines(_epoch(plan))), [0, 5])
-    assert plan.summary() == ("2 pairs an epoch in 1 batches of 1 length buckets; left out: 4 with an empty side, 2 "
-                              "over "
-                              "the length limit")
+    assert plan.summary() == (
+        "2 pairs an epoch in 1 batches of 1 length buckets; left out: 4 with an empty side, 2 "
+        "over "
+        "the length limit"
+    )
 
 
 def test_a_plan_without_any_pair_is_refused():
-    with pytest.raises(UserError, match=r"^No pair is left to train on: of 3, 2 have an empty side and 1 are over "
-                                        r"data\.max_source_length=60 or data\.max_target_length=60 ids; raise the "
-                                        r"limits "
-                                        "or give other text$"):
+    with pytest.raises(
+        UserError,
+        match=r"^No pair is left to train on: of 3, 2 have an empty side and 1 are over "
+        r"data\.max_source_length=60 or data\.max_target_length=60 ids; raise the "
+        r"limits "
+        "or give other text$",
+    ):
         _plan(np.array([1, 5, 61]), np.array([5, 1, 5]))
 
 
 def test_a_budget_below_the_longest_target_of_each_slice_is_refused():
     source, target = np.array([5, 6]), np.array([20, 31])
-    with pytest.raises(UserError, match=r"^training\.batch_tokens=92 is too small: 3 slice\(s\) \(replicas x "
-                                        r"accumulation "
-                                        r"steps\) of the longest target, 31 ids, need 93; raise it or lower "
-                                        r"data\.max_target_length$"):
+    with pytest.raises(
+        UserError,
+        match=r"^training\.batch_tokens=92 is too small: 3 slice\(s\) \(replicas x "
+        r"accumulation "
+        r"steps\) of the longest target, 31 ids, need 93; raise it or lower "
+        r"data\.max_target_length$",
+    ):
         _plan(source, target, batch_tokens=92, num_slices=3)
     assert _plan(source, target, batch_tokens=93, num_slices=3).num_batches >= 1
 
@@ -192,8 +207,11 @@ def test_a_sentence_budget_counts_rows_whatever_their_length():
 
 def _mixed(sizes, lengths_of, **options):
     lengths = [lengths_of(size, i) for i, size in enumerate(sizes)]
-    return BatchPlan(lengths, lengths, **{"seed": 1, "batch_tokens": 300, "max_source_length": 60,
-                                          "max_target_length": 60, **options})
+    return BatchPlan(
+        lengths,
+        lengths,
+        **{"seed": 1, "batch_tokens": 300, "max_source_length": 60, "max_target_length": 60, **options},
+    )
 
 
 def test_lines_of_several_corpora_are_each_visited_once():
@@ -221,8 +239,14 @@ def test_weights_hold_over_corpora_of_varied_lengths():
 
 
 def test_the_target_is_shifted_by_one_for_teacher_forcing():
-    batch = make_batch(tf.ragged.constant([[5, 6], [7], [8, 9, 4]]), tf.ragged.constant([[4, 5, 6], [], [7]]),
-                       tf.constant([1.0, 0.5, 1.0]), tf.constant([30, 10, 20], tf.int64), 9, 9)
+    batch = make_batch(
+        tf.ragged.constant([[5, 6], [7], [8, 9, 4]]),
+        tf.ragged.constant([[4, 5, 6], [], [7]]),
+        tf.constant([1.0, 0.5, 1.0]),
+        tf.constant([30, 10, 20], tf.int64),
+        9,
+        9,
+    )
     np.testing.assert_array_equal(batch.source_ids, [[5, 6, 3, 0], [7, 3, 0, 0], [8, 9, 4, 3]])
     np.testing.assert_array_equal(batch.target_input_ids, [[2, 4, 5, 6], [2, 0, 0, 0], [2, 7, 0, 0]])
     np.testing.assert_array_equal(batch.target_output_ids, [[4, 5, 6, 3], [3, 0, 0, 0], [7, 3, 0, 0]])
@@ -232,8 +256,14 @@ def test_the_target_is_shifted_by_one_for_teacher_forcing():
 
 
 def test_truncation_keeps_the_end_of_the_sentence_mark():
-    batch = make_batch(tf.ragged.constant([[5, 6, 7, 8], [5, 6]]), tf.ragged.constant([[4, 5, 6], [4]]), tf.ones([2]),
-                       tf.zeros([2], tf.int64), 3, 2)
+    batch = make_batch(
+        tf.ragged.constant([[5, 6, 7, 8], [5, 6]]),
+        tf.ragged.constant([[4, 5, 6], [4]]),
+        tf.ones([2]),
+        tf.zeros([2], tf.int64),
+        3,
+        2,
+    )
     np.testing.assert_array_equal(batch.source_ids, [[5, 6, 3], [5, 6, 3]])
     np.testing.assert_array_equal(batch.target_input_ids, [[2, 4], [2, 4]])
     np.testing.assert_array_equal(batch.target_output_ids, [[4, 3], [4, 3]])
@@ -270,8 +300,16 @@ def corpus(files):
 def _text(corpus, tokenizer=None, num_slices=1, seed=1, batch_tokens=60, length_factor=1.0, limit=40, **options):
     tokenizer = tokenizer or WordTokenizer(WORDS)
     lengths = [np.asarray(token_lengths(side[0], tokenizer)) for side in (corpus.sources, corpus.targets)]
-    plan = BatchPlan([lengths[0]], [lengths[1]], seed=seed, batch_tokens=batch_tokens, max_source_length=limit,
-                     max_target_length=limit, num_slices=num_slices, length_factor=length_factor)
+    plan = BatchPlan(
+        [lengths[0]],
+        [lengths[1]],
+        seed=seed,
+        batch_tokens=batch_tokens,
+        max_source_length=limit,
+        max_target_length=limit,
+        num_slices=num_slices,
+        length_factor=length_factor,
+    )
     return TrainingText(plan, corpus, tokenizer, tokenizer, max_source_length=limit, max_target_length=limit, **options)
 
 
@@ -316,7 +354,7 @@ def test_a_batch_holds_the_ids_of_its_lines(corpus):
 def test_starting_at_a_step_gives_what_follows_the_steps_before(corpus, options):
     size = _text(corpus).plan.num_batches
     whole = _take(_text(corpus, **options).dataset(0), size + 5)
-    _assert_same(_take(_text(corpus, **options).dataset(size - 2), 7), whole[size - 2:])
+    _assert_same(_take(_text(corpus, **options).dataset(size - 2), 7), whole[size - 2 :])
 
 
 def test_the_slices_of_two_replicas_are_the_global_batch(corpus):
@@ -337,8 +375,8 @@ def test_static_shapes_are_few_and_change_no_content(corpus):
         shapes.add((b[0].shape, b[1].shape))
         assert b[1].shape == b[2].shape
         for x, y in zip(a[:3], b[:3]):
-            np.testing.assert_array_equal(y[:rows, :x.shape[1]], x)
-            assert not y[:rows, x.shape[1]:].any()
+            np.testing.assert_array_equal(y[:rows, : x.shape[1]], x)
+            assert not y[:rows, x.shape[1] :].any()
         for ids, first in zip(b, (EOS_ID, BOS_ID, EOS_ID)):
             assert (ids[rows:, 0] == first).all() and not ids[rows:, 1:].any()
         assert not b[3][rows:].any() and (b[4][rows:] == -1).all()
@@ -351,8 +389,9 @@ def test_static_shapes_are_few_and_change_no_content(corpus):
 @pytest.fixture(scope="module")
 def sentencepiece(corpus):
     source, target = corpus.text()
-    return SentencePieceTokenizer.train(source + target, 34, "unigram", character_coverage=1.0, byte_fallback=False,
-                                        normalization="identity")
+    return SentencePieceTokenizer.train(
+        source + target, 34, "unigram", character_coverage=1.0, byte_fallback=False, normalization="identity"
+    )
 
 
 def test_sampled_segmentations_are_a_function_of_the_step(corpus, sentencepiece):
@@ -417,8 +456,11 @@ def test_token_lengths_are_counted_once(files, monkeypatch):
 
 def _evaluation(corpus, batch_tokens, limit=40):
     tokenizer = WordTokenizer(WORDS)
-    return list(evaluation_batches(corpus, tokenizer, tokenizer, batch_tokens=batch_tokens, max_source_length=limit,
-                                   max_target_length=limit))
+    return list(
+        evaluation_batches(
+            corpus, tokenizer, tokenizer, batch_tokens=batch_tokens, max_source_length=limit, max_target_length=limit
+        )
+    )
 
 
 def test_evaluation_yields_each_line_once_within_the_budget(corpus):

@@ -13,7 +13,7 @@ from nmt_keras.data.corpus import ParallelCorpus, TextFile, default_cache_dir, f
 from nmt_keras.errors import UserError
 
 BOM = b"\xef\xbb\xbf"
-WILD = (BOM + "één\r\n两个字\u2028 和\n\nfi\0ve\n".encode() + b"bad \xff\xe4\xb8 end\n" + "last 😀".encode())
+WILD = BOM + "één\r\n两个字\u2028 和\n\nfi\0ve\n".encode() + b"bad \xff\xe4\xb8 end\n" + "last 😀".encode()
 
 
 @pytest.fixture
@@ -40,9 +40,18 @@ def test_a_line_ends_at_a_line_feed_and_only_there(write, cache):
     assert _all(text) == ["a\u2028b\u2029c", "d\x85e\x0bf\x0cg\rh\x1ci", "", "j"]
 
 
-@pytest.mark.parametrize("content, lines", [
-    ("", []), ("\n", [""]), ("\n\n", ["", ""]), ("a", ["a"]), ("a\n", ["a"]), ("a\nb", ["a", "b"]),
-    ("a\n ", ["a", " "])])
+@pytest.mark.parametrize(
+    "content, lines",
+    [
+        ("", []),
+        ("\n", [""]),
+        ("\n\n", ["", ""]),
+        ("a", ["a"]),
+        ("a\n", ["a"]),
+        ("a\nb", ["a", "b"]),
+        ("a\n ", ["a", " "]),
+    ],
+)
 def test_the_last_line_may_lack_its_line_end_and_an_empty_file_has_no_line(write, cache, content, lines):
     text = TextFile(write(content), cache)
     assert len(text) == len(lines)
@@ -62,7 +71,9 @@ def test_a_byte_order_mark_and_carriage_returns_are_removed_and_reported(write, 
     text = TextFile(write(BOM + b"one\r\ntwo\nthree\r\n" + BOM + b"four\r\r\n"), cache)
     assert _all(text) == ["one", "two", "three", "\ufefffour\r"]
     assert list(map(str, text.findings)) == [
-        "a byte order mark in 1 line(s) (1): removed", "CR LF line ends in 3 line(s) (1, 3, 4): the CR is removed"]
+        "a byte order mark in 1 line(s) (1): removed",
+        "CR LF line ends in 3 line(s) (1, 3, 4): the CR is removed",
+    ]
 
 
 def test_a_carriage_return_inside_a_line_is_no_finding(write, cache):
@@ -79,11 +90,12 @@ def test_oddities_are_reported_by_line_and_shift_nothing(write, cache):
         "CR LF line ends in 1 line(s) (1): the CR is removed",
         "NUL characters in 1 line(s) (4): kept",
         "U+2028 line separators in 1 line(s) (2): kept inside their lines",
-        "invalid UTF-8 in 1 line(s) (5): read as U+FFFD"]
+        "invalid UTF-8 in 1 line(s) (5): read as U+FFFD",
+    ]
 
 
 def test_a_finding_names_ten_lines_at_most_and_counts_all(write, cache):
-    finding, = TextFile(write("x\0\n\n" * 12), cache).findings
+    (finding,) = TextFile(write("x\0\n\n" * 12), cache).findings
     assert str(finding) == "NUL characters in 12 line(s) (1, 3, 5, 7, 9, 11, 13, 15, 17, 19, ...): kept"
 
 
@@ -135,8 +147,9 @@ def test_a_damaged_gz_file_is_refused_and_leaves_nothing_in_the_cache(write, tmp
 def test_a_directory_or_a_missing_file_is_refused_and_nothing_is_written(tmp_path, cache):
     with pytest.raises(UserError, match=f"^{re.escape(str(tmp_path))} is a directory; give a text file$"):
         open_text(str(tmp_path), cache, "en")
-    with pytest.raises(UserError, match=r"^Cannot read \S+none\.txt: No such file or directory; "
-                                        r"check the path \(and data_dir\)$"):
+    with pytest.raises(
+        UserError, match=r"^Cannot read \S+none\.txt: No such file or directory; " r"check the path \(and data_dir\)$"
+    ):
         open_text(str(tmp_path / "none.txt"), cache, "en")
     with pytest.raises(UserError, match=r"^Cannot read \S+none\.gz: No such file or directory"):
         open_text(str(tmp_path / "none.gz"), cache, "en")
@@ -194,8 +207,10 @@ def test_a_write_that_fails_leaves_nothing_behind_and_the_old_file_as_it_was(tmp
         out.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(UserError, match=r"^Cannot write \S+a\.json: No space left on device; "
-                                        "free the disk or choose another folder$"):
+    with pytest.raises(
+        UserError,
+        match=r"^Cannot write \S+a\.json: No space left on device; " "free the disk or choose another folder$",
+    ):
         write_atomically(path, fail)
     assert path.read_bytes() == b"old"
     assert [p.name for p in path.parent.iterdir()] == ["a.json"]
@@ -221,8 +236,10 @@ def test_sides_of_unequal_line_counts_are_refused_with_where_lengths_drift(write
     del sides[side][at]
     paths = [write("".join(line + "\n" for line in lines), name) for lines, name in zip(sides, ("a.en", "a.zh"))]
     counts = ("299", "300") if side == 0 else ("300", "299")
-    message = (rf"a\.en has {counts[0]} lines and \S+a\.zh has {counts[1]}; they must be aligned line by line\. "
-               r"Lengths drift from line (\d+) on: mend the files there$")
+    message = (
+        rf"a\.en has {counts[0]} lines and \S+a\.zh has {counts[1]}; they must be aligned line by line\. "
+        r"Lengths drift from line (\d+) on: mend the files there$"
+    )
     with pytest.raises(UserError, match=message) as caught:
         ParallelCorpus(*([TextFile(path, cache)] for path in paths))
     assert abs(int(re.search(message, str(caught.value))[1]) - (at + 1)) <= 3
@@ -242,8 +259,10 @@ def test_a_side_without_any_line_is_refused(write, cache):
 
 
 def test_running_line_numbers_address_several_corpora(write, cache):
-    files = [TextFile(write(content, name), cache) for content, name in (
-        ("a\nb\nc\n", "1.en"), ("d\ne\n", "2.en"), ("A\nB\nC\n", "1.zh"), ("D\nE\n", "2.zh"))]
+    files = [
+        TextFile(write(content, name), cache)
+        for content, name in (("a\nb\nc\n", "1.en"), ("d\ne\n", "2.en"), ("A\nB\nC\n", "1.zh"), ("D\nE\n", "2.zh"))
+    ]
     corpus = ParallelCorpus(files[:2], files[2:])
     assert len(corpus) == 5
     assert corpus.fetch(np.array([4, 0, 3, 2, 4])) == (["e", "a", "d", "c", "e"], ["E", "A", "D", "C", "E"])
@@ -298,6 +317,7 @@ def test_what_a_tfds_data_set_lacks_is_named(tfds_dir, cache):
         open_text("tfds:tiny_pairs#train", cache, "de", tfds_dir)
     with pytest.raises(UserError, match="^Cannot load the TFDS data set 'tiny_pairs', split 'dev': .*dev"):
         open_text("tfds:tiny_pairs#dev", cache, "en", tfds_dir)
-    with pytest.raises(UserError, match="^Cannot load the TFDS data set 'no_such_pairs', split 'train': "
-                                        ".*no_such_pairs"):
+    with pytest.raises(
+        UserError, match="^Cannot load the TFDS data set 'no_such_pairs', split 'train': " ".*no_such_pairs"
+    ):
         open_text("tfds:no_such_pairs", cache, "en", tfds_dir)

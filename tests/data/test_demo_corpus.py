@@ -1,5 +1,4 @@
 """The demo corpus: the same every time, disjoint parts, unseen combinations, correct numerals."""
-from __future__ import annotations
 
 import re
 from collections import Counter
@@ -12,7 +11,7 @@ from nmt_keras.data.demo_corpus import Pair, demo_corpus, lexicon
 
 @pytest.fixture(scope="module")
 def parts():
-    return module._split(1, 22_000, 300, 500)
+    return module._split(1, 60_000, 300, 500)
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +30,9 @@ def test_golden_pairs(corpus):
 
 
 def test_counts_and_disjointness(corpus):
-    assert [len(part) for part in corpus] == [22_000, 300, 500]
+    assert [len(part) for part in corpus] == [60_000, 300, 500]
     everything = [pair for part in corpus for pair in part]
-    assert len({pair.source for pair in everything}) == len({pair.target for pair in everything}) == 22_800
+    assert len({pair.source for pair in everything}) == len({pair.target for pair in everything}) == 60_800
 
 
 def test_small_corpus():
@@ -69,14 +68,17 @@ def test_every_entry_is_frequent_in_training(corpus):
     for pair in corpus.train:
         tokens = re.findall(r"[a-z]+(?:-[a-z]+)?", pair.source.lower())
         for size in range(1, 6):
-            words.update({" ".join(tokens[i:i + size]) for i in range(len(tokens) - size + 1)})
+            words.update({" ".join(tokens[i : i + size]) for i in range(len(tokens) - size + 1)})
     kinds = [word for group in module._KINDS.values() for word in group]
     forms: dict[str, set[str]] = {}
     for word in kinds:
         found = word.forms[:1] if word.kind == "place" else word.forms
         forms.setdefault(word.en, set()).update(form.lower() for form in found if "~" not in form)
-    few = {entry: count for entry, found in forms.items()
-           if (count := sum(words[re.sub("[^a-z -]", "", form)] for form in found)) < 15}
+    few = {
+        entry: count
+        for entry, found in forms.items()
+        if (count := sum(words[re.sub("[^a-z -]", "", form)] for form in found)) < 15
+    }
     assert not few
 
 
@@ -101,17 +103,32 @@ def test_unseen_combinations_show_in_the_sentence(parts):
                 assert all(named(word, sentence.source) for word in words), (sentence, words)
 
 
-@pytest.mark.parametrize(("number", "english", "chinese"), [
-    (0, "zero", "零"), (2, "two", "两"), (10, "ten", "十"), (12, "twelve", "十二"), (20, "twenty", "二十"),
-    (22, "twenty-two", "二十二"), (101, "one hundred and one", "一百零一"), (110, "one hundred and ten", "一百一十"),
-    (205, "two hundred and five", "两百零五"), (222, "two hundred and twenty-two", "两百二十二"),
-    (1_010, "one thousand and ten", "一千零一十"), (1_200, "one thousand two hundred", "一千二百"),
-    (2_000, "two thousand", "两千"), (10_000, "ten thousand", "一万"), (10_010, "ten thousand and ten", "一万零一十"),
-    (12_000, "twelve thousand", "一万二千"), (20_500, "twenty thousand five hundred", "两万零五百"),
-    (35_000, "thirty-five thousand", "三万五千"), (100_000, "one hundred thousand", "十万"),
-    (120_000, "one hundred and twenty thousand", "十二万"),
-    (305_000, "three hundred and five thousand", "三十万五千"),
-])
+@pytest.mark.parametrize(
+    ("number", "english", "chinese"),
+    [
+        (0, "zero", "零"),
+        (2, "two", "两"),
+        (10, "ten", "十"),
+        (12, "twelve", "十二"),
+        (20, "twenty", "二十"),
+        (22, "twenty-two", "二十二"),
+        (101, "one hundred and one", "一百零一"),
+        (110, "one hundred and ten", "一百一十"),
+        (205, "two hundred and five", "两百零五"),
+        (222, "two hundred and twenty-two", "两百二十二"),
+        (1_010, "one thousand and ten", "一千零一十"),
+        (1_200, "one thousand two hundred", "一千二百"),
+        (2_000, "two thousand", "两千"),
+        (10_000, "ten thousand", "一万"),
+        (10_010, "ten thousand and ten", "一万零一十"),
+        (12_000, "twelve thousand", "一万二千"),
+        (20_500, "twenty thousand five hundred", "两万零五百"),
+        (35_000, "thirty-five thousand", "三万五千"),
+        (100_000, "one hundred thousand", "十万"),
+        (120_000, "one hundred and twenty thousand", "十二万"),
+        (305_000, "three hundred and five thousand", "三十万五千"),
+    ],
+)
 def test_numbers(number, english, chinese):
     assert module._en_number(number) == english
     assert module._zh_number(number) == chinese
@@ -121,23 +138,40 @@ def test_two_that_is_not_counted():
     assert module._zh_number(2, counting=False) == "二"
 
 
-@pytest.mark.parametrize(("hour", "minute", "spoken", "english", "chinese"), [
-    (3, 30, True, "half past three", "三点半"), (2, 0, True, "two o'clock", "两点"),
-    (3, 45, True, "a quarter to four", "差一刻四点"), (1, 45, True, "a quarter to two", "差一刻两点"),
-    (2, 15, True, "a quarter past two", "两点一刻"),
-    (5, 10, True, "ten past five", "五点十分"),
-    (12, 50, True, "ten to one", "差十分一点"), (8, 5, False, "8:05", "八点零五分"),
-    (7, 25, False, "7:25", "七点二十五分"),
-])
+@pytest.mark.parametrize(
+    ("hour", "minute", "spoken", "english", "chinese"),
+    [
+        (3, 30, True, "half past three", "三点半"),
+        (2, 0, True, "two o'clock", "两点"),
+        (3, 45, True, "a quarter to four", "差一刻四点"),
+        (1, 45, True, "a quarter to two", "差一刻两点"),
+        (2, 15, True, "a quarter past two", "两点一刻"),
+        (5, 10, True, "ten past five", "五点十分"),
+        (12, 50, True, "ten to one", "差十分一点"),
+        (8, 5, False, "8:05", "八点零五分"),
+        (7, 25, False, "7:25", "七点二十五分"),
+    ],
+)
 def test_clock(hour, minute, spoken, english, chinese):
     assert module._clock(hour, minute, spoken) == (english, chinese)
 
 
-@pytest.mark.parametrize(("plural", "chinese"), [
-    ("cats", "只猫"), ("books", "本书"), ("tables", "张桌子"), ("hens", "只母鸡"), ("letters", "封信"),
-    ("keys", "把钥匙"),
-    ("cups of tea", "杯茶"), ("pairs of shoes", "双鞋"), ("umbrellas", "把雨伞"), ("cars", "辆汽车"), ("cows", "头牛"),
-])
+@pytest.mark.parametrize(
+    ("plural", "chinese"),
+    [
+        ("cats", "只猫"),
+        ("books", "本书"),
+        ("tables", "张桌子"),
+        ("hens", "只母鸡"),
+        ("letters", "封信"),
+        ("keys", "把钥匙"),
+        ("cups of tea", "杯茶"),
+        ("pairs of shoes", "双鞋"),
+        ("umbrellas", "把雨伞"),
+        ("cars", "辆汽车"),
+        ("cows", "头牛"),
+    ],
+)
 def test_measure_words(corpus, plural, chinese):
     numbers = "two 两 three 三 four 四 five 五 six 六".split()
     for part in corpus:
@@ -150,20 +184,15 @@ def test_measure_words(corpus, plural, chinese):
 
 
 GOLDEN: dict[int, tuple[str, str]] = {
-    0: ("If it snows next Monday, Mark will buy a vase for his wife.",
-        "如果下个星期一下雪，马克就会给他妻子买一个花瓶。"),
-    1: ("How long did Mrs Chen take a walk in the forest yesterday?",
-        "陈太太昨天在森林里散了多长时间步？"),
-    2: ("The boy drew a sheep on the beach ten years ago.",
-        "男孩十年前在海滩上画了一只绵羊。"),
-    1000: ("There are nine parrots under the chair in the study.",
-           "书房里的椅子下面有九只鹦鹉。"),
-    5000: ("My younger sister's television is much cheaper than your neighbor's.",
-           "我妹妹的电视机比你邻居的便宜得多。"),
-    12345: ("The woman made a plate of fried rice last Saturday.",
-            "女人上个星期六做了一盘炒饭。"),
-    20000: ("There is a cat next to the table in the dining room.",
-            "饭厅里的桌子旁边有一只猫。"),
-    21999: ("The kind driver is discussing three articles in the study now.",
-            "那位善良的司机现在正在书房里讨论三篇文章。"),
+    0: (
+        "If it snows next Monday, Mark will buy a vase for his wife.",
+        "如果下个星期一下雪，马克就会给他妻子买一个花瓶。",
+    ),
+    1: ("Alice wants to put her pencil on the table the day after tomorrow.", "爱丽丝后天想把她的铅笔放在桌子上。"),
+    2: ("Susan is twenty-seven years older than Mr Li.", "苏珊比李先生大二十七岁。"),
+    1000: ("There are seventy-one squirrels at the zoo in Paris.", "巴黎的动物园里有七十一只松鼠。"),
+    5000: ("How many mushrooms did Susan's son buy yesterday afternoon?", "苏珊的儿子昨天下午买了多少个蘑菇？"),
+    12345: ("There are no gloves behind the sofa in the bedroom.", "卧室里的沙发后面没有手套。"),
+    20000: ("Sophie's friend wants to go to Spain.", "苏菲的朋友想去西班牙。"),
+    59999: ("This yellow wardrobe costs eighty-seven yuan at the market.", "这个黄色的衣柜在市场上卖八十七元。"),
 }

@@ -13,9 +13,17 @@ from nmt_keras.errors import UserError
 
 KINDS = ("unigram", "bpe", "char", "byte", "word")
 TEXTS = [
-    "The old man walks to the market.", "The young woman walks along the river.", "A child reads under the old tree!",
-    "老人走路去市场。", "孩子们在树下读书，很高兴！", "他问：“市场（老）在哪里？”", "全角　空格 ＡＢＣ１２３", "يمشي الرجل إلى السوق",
-    "les élèves ont été là", "price: $3,50 & 100%", "wow 😀 👩‍👩‍👧 ok",
+    "The old man walks to the market.",
+    "The young woman walks along the river.",
+    "A child reads under the old tree!",
+    "老人走路去市场。",
+    "孩子们在树下读书，很高兴！",
+    "他问：“市场（老）在哪里？”",
+    "全角　空格 ＡＢＣ１２３",
+    "يمشي الرجل إلى السوق",
+    "les élèves ont été là",
+    "price: $3,50 & 100%",
+    "wow 😀 👩‍👩‍👧 ok",
 ]
 SEEN = [*TEXTS, "", "the", "walks to the market."]
 UNSEEN = ["zzz Ω ж 龘", "🐉🐉", "</s><s><pad><unk>", "a\u2028b\u0085c"]
@@ -34,8 +42,15 @@ def tokenizer(request, tokenizers):
 def _train(**options):
     """A model of the user's own, with special ids as SentencePiece's trainer is told."""
     model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(TEXTS * 20), model_writer=model, vocab_size=200,
-                                             hard_vocab_limit=False, num_threads=1, minloglevel=2, **options)
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXTS * 20),
+        model_writer=model,
+        vocab_size=200,
+        hard_vocab_limit=False,
+        num_threads=1,
+        minloglevel=2,
+        **options,
+    )
     return model.getvalue()
 
 
@@ -71,8 +86,11 @@ def test_text_survives_the_round_trip(tokenizer):
 
 
 def test_text_survives_the_round_trip_inside_one_graph(tokenizer):
-    graph = tf.function(lambda text: tokenizer.decode_tf(tokenizer.encode_tf(text)), autograph=False,
-                        input_signature=[tf.TensorSpec([None], tf.string)])
+    graph = tf.function(
+        lambda text: tokenizer.decode_tf(tokenizer.encode_tf(text)),
+        autograph=False,
+        input_signature=[tf.TensorSpec([None], tf.string)],
+    )
     assert [text.decode() for text in graph(tf.constant(SEEN)).numpy()] == SEEN
 
 
@@ -103,7 +121,9 @@ def test_pieces_of_the_special_ids_have_the_same_names(tokenizer):
 def test_pieces_are_what_people_read(tokenizers):
     assert tokenizers["byte"].piece(0x4A + 4) == "<0x4A>"
     for kind in ("char", "word"):
-        assert [tokenizers[kind].piece(i) for i in tokenizers[kind].encode("老")] == ["老" if kind == "char" else "<unk>"]
+        assert [tokenizers[kind].piece(i) for i in tokenizers[kind].encode("老")] == [
+            "老" if kind == "char" else "<unk>"
+        ]
     pieces = [tokenizers["unigram"].piece(i) for i in tokenizers["unigram"].encode("The old")]
     assert "".join(pieces) == "▁The▁old"
 
@@ -173,10 +193,16 @@ def test_unknown_rate_is_the_share_of_unknown_ids():
     assert unknown_rate(tokenizer, [""]) == 0
 
 
-@pytest.mark.parametrize("options", [
-    {"unk_id": 0, "bos_id": 1, "eos_id": 2, "pad_id": -1}, {"unk_id": 0, "bos_id": 1, "eos_id": 2, "pad_id": 3},
-    {"unk_id": 2, "bos_id": -1, "eos_id": 0, "pad_id": 1}, {"unk_id": 5, "bos_id": 7, "eos_id": 6, "pad_id": -1},
-], ids=["no pad", "pad last", "no bos", "late"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"unk_id": 0, "bos_id": 1, "eos_id": 2, "pad_id": -1},
+        {"unk_id": 0, "bos_id": 1, "eos_id": 2, "pad_id": 3},
+        {"unk_id": 2, "bos_id": -1, "eos_id": 0, "pad_id": 1},
+        {"unk_id": 5, "bos_id": 7, "eos_id": 6, "pad_id": -1},
+    ],
+    ids=["no pad", "pad last", "no bos", "late"],
+)
 @pytest.mark.parametrize("model_type", ["unigram", "bpe"])
 def test_special_ids_of_a_users_model_are_mapped_to_ours(options, model_type, tmp_path):
     model = _train(model_type=model_type, **options)
@@ -204,17 +230,23 @@ def test_special_ids_of_a_users_model_are_mapped_to_ours(options, model_type, tm
 
 @pytest.mark.parametrize("model", [b"this is no model", b"", b"\xff" * 64], ids=["text", "empty", "binary"])
 def test_what_is_no_sentencepiece_model_is_refused(model):
-    with pytest.raises(UserError, match="^The tokenizer's model is not a SentencePiece model; train one with "
-                                        "sentencepiece or leave the field empty$"):
+    with pytest.raises(
+        UserError,
+        match="^The tokenizer's model is not a SentencePiece model; train one with "
+        "sentencepiece or leave the field empty$",
+    ):
         SentencePieceTokenizer(model)
 
 
 @pytest.mark.parametrize("kind", ["unigram", "bpe"])
 @pytest.mark.parametrize("size", [20_000, 40], ids=["too large", "too small"])
 def test_a_vocabulary_that_the_text_cannot_fill_is_refused(kind, size):
-    with pytest.raises(UserError, match=f"^SentencePiece cannot train {size:,} pieces on this text: .*[Vv]ocabulary "
-                                        f"size.*; "
-                                        r"set data\.source_vocab_size \(or data\.target_vocab_size\) to a size"):
+    with pytest.raises(
+        UserError,
+        match=f"^SentencePiece cannot train {size:,} pieces on this text: .*[Vv]ocabulary "
+        f"size.*; "
+        r"set data\.source_vocab_size \(or data\.target_vocab_size\) to a size",
+    ):
         train_tokenizer(kind, TEXTS, size)
 
 

@@ -87,14 +87,16 @@ def test_stopping_early_changes_nothing(beam_size, alpha):
                 candidates += [(log_prob + log_probs[token], [*ids, token]) for token in ORDINARY]
             live = sorted(candidates, key=lambda c: -c[0])[:beam_size]
         best = max(ended, key=lambda e: e[0] / ((5 + len(e[1])) / 6) ** alpha)
-        assert result.ids[row, 0, :len(best[1])].numpy().tolist() == best[1]
+        assert result.ids[row, 0, : len(best[1])].numpy().tolist() == best[1]
 
 
 def test_beam_search_recovers_from_a_greedy_mistake():
     """Greedy takes 4 (0.6), after which nothing is likely; the better string begins with 5 (0.4)."""
     first = np.log(np.array([1e-9, 1e-9, 1e-9, 1e-9, 0.6, 0.4], np.float32))
-    after = {4: np.log(np.array([1e-9, 0.3, 1e-9, 0.3, 0.2, 0.2], np.float32)),
-             5: np.log(np.array([1e-9, 1e-9, 1e-9, 0.98, 0.01, 0.01], np.float32))}
+    after = {
+        4: np.log(np.array([1e-9, 0.3, 1e-9, 0.3, 0.2, 0.2], np.float32)),
+        5: np.log(np.array([1e-9, 1e-9, 1e-9, 0.98, 0.01, 0.01], np.float32)),
+    }
 
     def step_fn(ids, position, state):
         logits = tf.stack([first if int(i) == BOS_ID else after.get(int(i), after[4]) for i in tf.reshape(ids, [-1])])
@@ -110,15 +112,21 @@ def test_a_row_does_not_depend_on_the_others():
     step_fn, state, table, _ = _random_model(4, 6, seed=3)
     together = beam_search(step_fn, state, tf.constant([6, 2, 5, 3]), beam_size=3, length_penalty=1.0, num_hypotheses=2)
     for row, length in enumerate([6, 2, 5, 3]):
-        rows = tf.constant(table[row:row + 1])
+        rows = tf.constant(table[row : row + 1])
 
         def alone(ids, position, state, rows=rows):
             (before,) = state
             at, zero = tf.fill(tf.shape(ids), position), tf.zeros_like(ids)
             return tf.gather_nd(rows, tf.stack([zero, at, before, ids], -1)), tf.zeros([*ids.shape, S]), (ids,)
 
-        single = beam_search(alone, (tf.zeros([1, 1], tf.int32),), tf.constant([length]), beam_size=3, length_penalty=1.0,
-                             num_hypotheses=2)
+        single = beam_search(
+            alone,
+            (tf.zeros([1, 1], tf.int32),),
+            tf.constant([length]),
+            beam_size=3,
+            length_penalty=1.0,
+            num_hypotheses=2,
+        )
         size = single.ids.shape[2]
         np.testing.assert_array_equal(single.ids[0], together.ids[row, :, :size])
         np.testing.assert_array_equal(single.score[0], together.score[row])
@@ -133,11 +141,14 @@ def test_all_hypotheses_may_end_at_once_and_missing_ones_have_length_zero():
 
 
 def test_length_penalty_is_that_of_the_paper():
-    np.testing.assert_allclose(penalty(tf.constant([1, 7]), 0.6), [1.0, 2.0 ** 0.6], rtol=1e-6)
+    np.testing.assert_allclose(penalty(tf.constant([1, 7]), 0.6), [1.0, 2.0**0.6], rtol=1e-6)
 
 
 def test_the_search_is_a_graph():
     step_fn, state, _, _ = _random_model(2, 4)
     graph = tf.function(lambda: beam_search(step_fn, state, tf.constant([4, 3]), beam_size=3), autograph=False)
-    tf.nest.map_structure(np.testing.assert_array_equal, tuple(graph()),
-                          tuple(beam_search(step_fn, state, tf.constant([4, 3]), beam_size=3)))
+    tf.nest.map_structure(
+        np.testing.assert_array_equal,
+        tuple(graph()),
+        tuple(beam_search(step_fn, state, tf.constant([4, 3]), beam_size=3)),
+    )

@@ -59,8 +59,14 @@ def test_top_k_and_top_p_keep_the_most_probable():
 
 
 def test_log_prob_is_the_models_own():
-    result = sample(_fixed([1e-9, 0.1, 1e-9, 0.1, 0.4, 0.3, 0.1]), STATE, tf.constant([1, 1]), seed=tf.constant([1, 2]),
-                    temperature=0.1, top_k=1)
+    result = sample(
+        _fixed([1e-9, 0.1, 1e-9, 0.1, 0.4, 0.3, 0.1]),
+        STATE,
+        tf.constant([1, 1]),
+        seed=tf.constant([1, 2]),
+        temperature=0.1,
+        top_k=1,
+    )
     np.testing.assert_allclose(result.log_prob, np.log([[0.1]] * 2), atol=1e-5)
 
 

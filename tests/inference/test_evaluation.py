@@ -7,7 +7,9 @@ from nmt_keras.errors import UserError
 from nmt_keras.inference.evaluation import bleu_metric, score_text
 
 
-@pytest.mark.parametrize("language, tokenizer", [("zh", "zh"), ("zh-CN", "zh"), ("zh_TW", "zh"), ("de", "13a"), ("EN", "13a")])
+@pytest.mark.parametrize(
+    "language, tokenizer", [("zh", "zh"), ("zh-CN", "zh"), ("zh_TW", "zh"), ("de", "13a"), ("EN", "13a")]
+)
 def test_the_tokenizer_follows_the_target_language(language, tokenizer):
     metric = bleu_metric(language)
     metric.corpus_score(["a"], [["a"]])
@@ -15,7 +17,10 @@ def test_the_tokenizer_follows_the_target_language(language, tokenizer):
 
 
 def test_scores_are_those_of_sacrebleu():
-    hypotheses, references = ["\u6211\u4e0d\u5403\u996d\u3002", "\u4f60\u597d\uff01"], ["\u6211\u4e0d\u5403\u3002", "\u4f60\u597d\u5417\uff1f"]
+    hypotheses, references = ["\u6211\u4e0d\u5403\u996d\u3002", "\u4f60\u597d\uff01"], [
+        "\u6211\u4e0d\u5403\u3002",
+        "\u4f60\u597d\u5417\uff1f",
+    ]
     scores = score_text(hypotheses, references, "zh")
     assert scores["bleu"] == BLEU(tokenize="zh").corpus_score(hypotheses, [references]).score
     assert list(scores) == ["bleu", "bleu_signature", "chrf", "chrf_signature", "ter", "ter_signature"]

@@ -23,8 +23,9 @@ def parts():
     """A model with weights that make long, varied outputs, and separate tokenizers."""
     source = train_tokenizer("unigram", ["a b c d e f g h", "h g f e d c b a"] * 9, 40, byte_fallback=False)
     target = train_tokenizer("char", ["abcdefghij xyz"], 20)
-    model = build_seq2seq(ModelConfig(d_model=16, num_encoder_layers=1, num_decoder_layers=2), source.vocab_size,
-                          target.vocab_size)
+    model = build_seq2seq(
+        ModelConfig(d_model=16, num_encoder_layers=1, num_decoder_layers=2), source.vocab_size, target.vocab_size
+    )
     rng = np.random.default_rng(5)
     for weight in model.trainable_variables:
         weight.assign(rng.normal(size=weight.shape) * 0.7)
@@ -32,7 +33,9 @@ def parts():
 
 
 def _translator(parts, sampling=None, **decoding):
-    return Translator(*parts, DecodingConfig(**{"beam_size": 3, "max_length": 20, "max_source_length": 16, **decoding}), sampling)
+    return Translator(
+        *parts, DecodingConfig(**{"beam_size": 3, "max_length": 20, "max_source_length": 16, **decoding}), sampling
+    )
 
 
 @pytest.mark.parametrize("beam_size", [1, 3])
@@ -71,7 +74,9 @@ def test_attention_and_probabilities_belong_to_the_pieces(parts):
 def test_streams_keep_their_order(parts):
     translator = _translator(parts)
     texts = TEXTS * 3
-    assert [t.text for t in translator.translate_stream(iter(texts), chunk=4)] == [t.text for t in translator.translate(texts)]
+    assert [t.text for t in translator.translate_stream(iter(texts), chunk=4)] == [
+        t.text for t in translator.translate(texts)
+    ]
 
 
 def test_sampling_repeats_with_its_seed(parts):
@@ -102,11 +107,29 @@ def test_saved_model_cli_runs_an_export(parts, tmp_path):
     model, source, target = parts
     config = DecodingConfig(beam_size=2, max_length=20, max_source_length=16)
     folder = export.save(export.TranslationModule(model, source, target, config), tmp_path)
-    program = ("import sys, tensorflow_text; from tensorflow.python.tools import saved_model_cli; "
-               "sys.exit(saved_model_cli.main())")
+    program = (
+        "import sys, tensorflow_text; from tensorflow.python.tools import saved_model_cli; "
+        "sys.exit(saved_model_cli.main())"
+    )
     result = subprocess.run(
-        [sys.executable, "-c", program, "run", "--dir", str(folder), "--tag_set", "serve", "--signature_def", "serving_default",
-         "--input_exprs", "text=[b'a b c', b'd e f']"], capture_output=True, text=True, check=False)
+        [
+            sys.executable,
+            "-c",
+            program,
+            "run",
+            "--dir",
+            str(folder),
+            "--tag_set",
+            "serve",
+            "--signature_def",
+            "serving_default",
+            "--input_exprs",
+            "text=[b'a b c', b'd e f']",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert result.returncode == 0, result.stderr
     for translation in _translator(parts, beam_size=2).translate(["a b c", "d e f"]):
         assert translation.text in result.stdout

@@ -30,7 +30,8 @@ def _reference_scores(name, layer, query, states):
                     "luong_dot": lambda: s @ h,
                     "luong_general": lambda: s @ (h @ weights["kernel"]),
                     "luong_scaled": lambda: weights["scale"] * (s @ (h @ weights["kernel"])),
-                    "bahdanau": lambda: weights["energy"] @ np.tanh(s @ weights["query_kernel"] + h @ weights["key_kernel"]),
+                    "bahdanau": lambda: weights["energy"]
+                    @ np.tanh(s @ weights["query_kernel"] + h @ weights["key_kernel"]),
                 }[name]()
     return scores
 
@@ -69,7 +70,9 @@ def test_products_are_those_of_numpy():
     x32, k32 = tf.constant(x, tf.float32), tf.constant(kernel, tf.float32)
     np.testing.assert_allclose(product(x32, k32, "float32"), x @ kernel, atol=1e-5)
     np.testing.assert_allclose(product(x32, tf.transpose(k32), "float32", transpose_kernel=True), x @ kernel, atol=1e-5)
-    np.testing.assert_allclose(batched_product(x32, x32, "float32", transpose_y=True), x @ x.transpose(0, 2, 1), atol=1e-5)
+    np.testing.assert_allclose(
+        batched_product(x32, x32, "float32", transpose_y=True), x @ x.transpose(0, 2, 1), atol=1e-5
+    )
     assert product(x32, k32, "bfloat16").dtype == tf.float32
 
 
@@ -88,7 +91,7 @@ def test_a_tied_projection_reads_the_embedding():
     projection.build((None, 3))
     hidden = tf.constant([[1.0, 2.0, 3.0]])
     np.testing.assert_allclose(projection(hidden), hidden @ tf.transpose(embedding.table.value), atol=1e-6)
-    np.testing.assert_allclose(embedding(tf.constant([[4]]))[0, 0], embedding.table[4] * 3 ** 0.5, rtol=1e-6)
+    np.testing.assert_allclose(embedding(tf.constant([[4]]))[0, 0], embedding.table[4] * 3**0.5, rtol=1e-6)
     assert len(projection.trainable_variables) == 2 and len({id(v) for v in projection.trainable_variables}) == 2
 
 

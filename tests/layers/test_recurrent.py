@@ -50,7 +50,7 @@ def _reference(cell, layer, x, h, c):
 def test_sequence_follows_the_equations_of_the_cell(cell):
     layer = _layer(cell)
     x, _, states = _inputs()
-    outputs, last = layer(x, initial_states=states[:layer.cell.num_states])
+    outputs, last = layer(x, initial_states=states[: layer.cell.num_states])
     h, c = (s.numpy().astype(np.float64) for s in states)
     for t in range(T):
         h, c = _reference(cell, layer, x[:, t].numpy(), h, c)
@@ -65,7 +65,7 @@ def test_sequence_follows_the_equations_of_the_cell(cell):
 def test_gradient_of_the_sequence_equals_the_gradient_of_its_steps(cell, reverse):
     layer = _layer(cell, reverse=reverse)
     x, mask, states = _inputs()
-    states = states[:layer.cell.num_states]
+    states = states[: layer.cell.num_states]
     weights = [w.value for w in layer.weights]
     coefficients = tf.random.stateless_normal([B, T, UNITS], [3, 4])
 

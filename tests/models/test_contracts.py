@@ -23,9 +23,16 @@ VARIANTS = [
     {"attention": attention, "input_feeding": feeding, "encoder": encoder, "decoder": decoder}
     for encoder, decoder, attention, feeding in itertools.product(ENCODERS, DECODERS, ATTENTIONS, (False, True))
     if not (attention == "none" and feeding)
-] + [{"cell": "gru"}, {"cell": "rnn", "input_feeding": True}, {"bidirectional": False}, {"bridge": "copy"},
-     {"bridge": "zeros"}, {"share_embeddings": True, "tie_output": True}, {"residual": True, "num_encoder_layers": 3},
-     {"num_encoder_layers": 1, "num_decoder_layers": 3}]
+] + [
+    {"cell": "gru"},
+    {"cell": "rnn", "input_feeding": True},
+    {"bidirectional": False},
+    {"bridge": "copy"},
+    {"bridge": "zeros"},
+    {"share_embeddings": True, "tie_output": True},
+    {"residual": True, "num_encoder_layers": 3},
+    {"num_encoder_layers": 1, "num_decoder_layers": 3},
+]
 
 
 def _model(seed=1, **fields):
@@ -58,7 +65,9 @@ def test_stacked_steps_equal_the_full_call(model):
     memory = model.prepare(SOURCE)
     state = model.init_state(memory)
     for position in range(T):
-        logits, step_weights, state = model.step(TARGET[:, position:position + 1], tf.constant(position), state, memory)
+        logits, step_weights, state = model.step(
+            TARGET[:, position : position + 1], tf.constant(position), state, memory
+        )
         np.testing.assert_allclose(logits[:, 0], model.project(hidden)[:, position], atol=1e-5)
         np.testing.assert_allclose(step_weights[:, 0], weights[:, position], atol=1e-6)
 
@@ -103,8 +112,11 @@ def test_gradient_reaches_every_weight(model):
     with tf.GradientTape() as tape:
         loss = batch_loss(model, _batch(), None, 0.1).loss
     gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
-    without = [v.path for v, g in zip(model.trainable_variables, gradients)
-               if g is None or not np.abs(tf.convert_to_tensor(g)).max() > 0]
+    without = [
+        v.path
+        for v, g in zip(model.trainable_variables, gradients)
+        if g is None or not np.abs(tf.convert_to_tensor(g)).max() > 0
+    ]
     assert without == []
 
 

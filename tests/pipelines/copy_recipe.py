@@ -6,9 +6,27 @@ from nmt_keras.config import DataConfig, DecodingConfig, ExperimentConfig, Model
 def get_config() -> ExperimentConfig:
     """The experiment."""
     return ExperimentConfig(
-        DataConfig(source_language="xx", target_language="yy", train_source=("train.src",), train_target=("train.tgt",),
-                   dev_source="dev.src", dev_target="dev.tgt", tokenizer="char", max_source_length=32, max_target_length=32),
+        DataConfig(
+            source_language="xx",
+            target_language="yy",
+            train_source=("train.src",),
+            train_target=("train.tgt",),
+            dev_source="dev.src",
+            dev_target="dev.tgt",
+            tokenizer="char",
+            max_source_length=32,
+            max_target_length=32,
+        ),
         ModelConfig(d_model=48, input_dropout_rate=0.0, output_dropout_rate=0.0),
-        TrainingConfig(max_steps=250, batch_tokens=1024, learning_rate=1e-2, schedule="constant", label_smoothing=0.0,
-                       log_every=50, evaluate_every=250, checkpoint_every=125),
-        DecodingConfig(beam_size=2, max_source_length=32))
+        TrainingConfig(
+            max_steps=250,
+            batch_tokens=1024,
+            learning_rate=1e-2,
+            schedule="constant",
+            label_smoothing=0.0,
+            log_every=50,
+            evaluate_every=250,
+            checkpoint_every=125,
+        ),
+        DecodingConfig(beam_size=2, max_source_length=32),
+    )

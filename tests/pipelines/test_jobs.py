@@ -19,7 +19,12 @@ RECIPE = "--config=" + str(pathlib.Path(__file__).parent / "copy_recipe.py")
 def run_dir(tmp_path_factory, copy_text):
     """A trained copy model; the cache is beside it."""
     folder = tmp_path_factory.mktemp("jobs")
-    assert train.main([RECIPE, f"--run_dir={folder}/run", f"--data_dir={copy_text}", f"--config.data.cache_dir={folder}/cache"]) == 0
+    assert (
+        train.main(
+            [RECIPE, f"--run_dir={folder}/run", f"--data_dir={copy_text}", f"--config.data.cache_dir={folder}/cache"]
+        )
+        == 0
+    )
     return folder / "run"
 
 
@@ -33,17 +38,44 @@ def _error(capsys):
 
 def test_a_run_directory_explains_itself(run_dir):
     names = {path.name for path in run_dir.iterdir()}
-    assert names == {"config.json", "tokenizer", "data_card.json", "checkpoints", "summaries", "metrics.jsonl", "run_card.json"}
+    assert names == {
+        "config.json",
+        "tokenizer",
+        "data_card.json",
+        "checkpoints",
+        "summaries",
+        "metrics.jsonl",
+        "run_card.json",
+    }
     card = json.loads((run_dir / "run_card.json").read_text())
     assert card["step"] == 250 and card["best"] > 95
 
 
 def test_evaluate_scores_the_copies(run_dir, copy_text, tmp_path, capsys):
-    assert evaluate.main([f"--run_dir={run_dir}", f"--source={copy_text}/dev.src", f"--reference={copy_text}/dev.tgt",
-                          f"--output={tmp_path}/scores.json", f"--translations={tmp_path}/dev.hyp"]) == 0
+    assert (
+        evaluate.main(
+            [
+                f"--run_dir={run_dir}",
+                f"--source={copy_text}/dev.src",
+                f"--reference={copy_text}/dev.tgt",
+                f"--output={tmp_path}/scores.json",
+                f"--translations={tmp_path}/dev.hyp",
+            ]
+        )
+        == 0
+    )
     scores = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
     assert scores == json.loads((tmp_path / "scores.json").read_text())
-    assert {"bleu", "bleu_signature", "chrf", "chrf_signature", "ter", "ter_signature", "perplexity", "sentences_per_s"} <= set(scores)
+    assert {
+        "bleu",
+        "bleu_signature",
+        "chrf",
+        "chrf_signature",
+        "ter",
+        "ter_signature",
+        "perplexity",
+        "sentences_per_s",
+    } <= set(scores)
     assert scores["bleu"] > 95 and scores["perplexity"] < 1.5
     assert (tmp_path / "dev.hyp").read_text().count("\n") == 24
 
@@ -92,7 +124,12 @@ def test_an_export_that_differs_is_not_kept(run_dir, tmp_path, monkeypatch, caps
 
 def test_the_same_command_resumes(run_dir, copy_text, capsys):
     config = json.loads((run_dir / "config.json").read_text())
-    arguments = [RECIPE, f"--run_dir={run_dir}", f"--data_dir={copy_text}", f"--config.data.cache_dir={config['data']['cache_dir']}"]
+    arguments = [
+        RECIPE,
+        f"--run_dir={run_dir}",
+        f"--data_dir={copy_text}",
+        f"--config.data.cache_dir={config['data']['cache_dir']}",
+    ]
     assert train.main(arguments) == 0
     assert "resuming at step 250" in capsys.readouterr().err
     assert train.main([*arguments, "--config.training.max_steps=252"]) == 0
@@ -106,7 +143,9 @@ def test_a_corrupt_checkpoint_gives_way_to_the_one_before(run_dir, capsys):
     content = data.read_bytes()
     data.write_bytes(content[:100])
     try:
-        assert translate.main([f"--run_dir={run_dir}", "--checkpoint=latest", "--input=/dev/null", "--output=/dev/null"]) in (0, 2)
+        assert translate.main(
+            [f"--run_dir={run_dir}", "--checkpoint=latest", "--input=/dev/null", "--output=/dev/null"]
+        ) in (0, 2)
         assert "does not match its checksum" in capsys.readouterr().err
     finally:
         data.write_bytes(content)
@@ -115,28 +154,63 @@ def test_a_corrupt_checkpoint_gives_way_to_the_one_before(run_dir, capsys):
 BAD = [
     (train, [RECIPE], "--config and --run_dir must be given"),
     (train, ["--config=nowhere.py", "--run_dir={tmp}/r"], "--config=nowhere.py is no readable recipe"),
-    (train, [RECIPE, "--run_dir={tmp}/r", "--config.model.heads=8"], "unknown field 'heads'.*valid ones: encoder, decoder"),
-    (train, [RECIPE, "--run_dir={tmp}/r", "--config.modle.cell=gru"], "unknown section 'modle'.*valid ones: data, model"),
+    (
+        train,
+        [RECIPE, "--run_dir={tmp}/r", "--config.model.heads=8"],
+        "unknown field 'heads'.*valid ones: encoder, decoder",
+    ),
+    (
+        train,
+        [RECIPE, "--run_dir={tmp}/r", "--config.modle.cell=gru"],
+        "unknown section 'modle'.*valid ones: data, model",
+    ),
     (train, [RECIPE, "--run_dir={tmp}/r", "--config.model.cell=gruu"], "`model.cell` must be one of lstm, gru, rnn"),
     (train, [RECIPE, "--run_dir={tmp}/r", "--config.model.d_model=x"], "invalid literal for int"),
     (train, [RECIPE, "--run_dir={tmp}/r", "--data_dir=/nowhere"], "Cannot read /nowhere/train.src: No such file"),
-    (train, [RECIPE, "--run_dir={tmp}/r", "--data_dir={tmp}/short"], "has 3 lines and .*train.tgt has 2; they must be aligned"),
+    (
+        train,
+        [RECIPE, "--run_dir={tmp}/r", "--data_dir={tmp}/short"],
+        "has 3 lines and .*train.tgt has 2; they must be aligned",
+    ),
     (train, [RECIPE, "--run_dir={tmp}", "--data_dir={copy}"], "exists and is no run directory"),
-    (train, [RECIPE, "--run_dir={run}", "--data_dir={copy}", "--config.data.cache_dir={cache}", "--config.model.cell=gru"],
-     "belongs to another configuration: model.cell was 'lstm', now 'gru'"),
+    (
+        train,
+        [RECIPE, "--run_dir={run}", "--data_dir={copy}", "--config.data.cache_dir={cache}", "--config.model.cell=gru"],
+        "belongs to another configuration: model.cell was 'lstm', now 'gru'",
+    ),
     (train, [RECIPE, "--run_dir={tmp}/r", "--data_dir={copy}", "--config.training.distribution=tpu"], "found no TPU"),
-    (train, [RECIPE, "--run_dir={tmp}/r", "--data_dir={copy}", "--config.training.distribution=multi_worker"], "TF_CONFIG"),
+    (
+        train,
+        [RECIPE, "--run_dir={tmp}/r", "--data_dir={copy}", "--config.training.distribution=multi_worker"],
+        "TF_CONFIG",
+    ),
     (train, ["--confg=x"], "Unknown command line flag 'confg'"),
     (train, ["stray"], "Unexpected argument 'stray'"),
     (evaluate, [], "--run_dir must be given"),
-    (evaluate, ["--run_dir={tmp}", "--source=a", "--reference=b"], "is no run directory: it has no readable config.json"),
+    (
+        evaluate,
+        ["--run_dir={tmp}", "--source=a", "--reference=b"],
+        "is no run directory: it has no readable config.json",
+    ),
     (evaluate, ["--run_dir={run}", "--source={tmp}", "--reference=b"], "is a directory; give a text file"),
     (translate, [], "Exactly one of --run_dir and --saved_model must be given"),
     (translate, ["--run_dir={run}", "--input=/nowhere"], "Cannot read /nowhere: No such file"),
     (translate, ["--run_dir={run}", "--input={tmp}/x", "--output=/nowhere/x"], "Cannot write /nowhere/x"),
-    (translate, ["--run_dir={run}", "--input={tmp}/x", "--checkpoint=77"], "step 77 .* cannot be used: there is none; there are: "),
-    (translate, ["--run_dir={run}", "--input={tmp}/x", "--checkpoint=worst"], "`checkpoint` must be best, latest or a step"),
-    (translate, ["--run_dir={run}", "--input={tmp}/x", "--beam_size=0"], "`decoding.beam_size` must be positive. Received: 0"),
+    (
+        translate,
+        ["--run_dir={run}", "--input={tmp}/x", "--checkpoint=77"],
+        "step 77 .* cannot be used: there is none; there are: ",
+    ),
+    (
+        translate,
+        ["--run_dir={run}", "--input={tmp}/x", "--checkpoint=worst"],
+        "`checkpoint` must be best, latest or a step",
+    ),
+    (
+        translate,
+        ["--run_dir={run}", "--input={tmp}/x", "--beam_size=0"],
+        "`decoding.beam_size` must be positive. Received: 0",
+    ),
     (translate, ["--saved_model={tmp}", "--input={tmp}/x"], "is no export of this toolkit"),
     (export, ["--run_dir={run}"], "--run_dir and --output must be given"),
 ]
@@ -161,8 +235,10 @@ def test_bad_input_is_one_line_and_nothing_is_written(job, arguments, message, r
 
 @pytest.mark.parametrize("name", ["train", "evaluate", "translate", "export", "quickstart"])
 def test_help_is_short_and_needs_no_tensorflow(name):
-    program = ("import sys; from pipelines import {0}; status = {0}.main(['--help']); "
-               "assert 'tensorflow' not in sys.modules; sys.exit(status)").format(name)
+    program = (
+        "import sys; from pipelines import {0}; status = {0}.main(['--help']); "
+        "assert 'tensorflow' not in sys.modules; sys.exit(status)"
+    ).format(name)
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)
     assert result.returncode == 0, result.stderr
     assert importlib.import_module(f"pipelines.{name}").__doc__.split("\n")[0] in result.stdout
@@ -181,10 +257,24 @@ def test_odd_lines_of_the_corpus_are_reported_by_number(tmp_path, copy_text, cap
     lines[6] = b"a \xff b"
     lines[8] = b"a \0 b"
     (folder / "train.src").write_bytes(b"\n".join(lines))
-    assert train.main([RECIPE, f"--run_dir={tmp_path}/run", f"--data_dir={folder}", f"--config.data.cache_dir={tmp_path}/cache",
-                       "--config.training.max_steps=1"]) == 0
+    assert (
+        train.main(
+            [
+                RECIPE,
+                f"--run_dir={tmp_path}/run",
+                f"--data_dir={folder}",
+                f"--config.data.cache_dir={tmp_path}/cache",
+                "--config.training.max_steps=1",
+            ]
+        )
+        == 0
+    )
     errors = capsys.readouterr().err
-    for finding in ("a byte order mark in 1 line(s) (1): removed", "CR LF line ends in 1 line(s) (3): the CR is removed",
-                    "U+2028 line separators in 1 line(s) (5): kept", "invalid UTF-8 in 1 line(s) (7): read as U+FFFD",
-                    "NUL characters in 1 line(s) (9): kept"):
+    for finding in (
+        "a byte order mark in 1 line(s) (1): removed",
+        "CR LF line ends in 1 line(s) (3): the CR is removed",
+        "U+2028 line separators in 1 line(s) (5): kept",
+        "invalid UTF-8 in 1 line(s) (7): read as U+FFFD",
+        "NUL characters in 1 line(s) (9): kept",
+    ):
         assert finding in errors

@@ -52,8 +52,14 @@ def _names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.mark.parametrize("fields", [{}, {"input_feeding": True, "share_embeddings": False, "cell": "gru"},
-                                    {"bidirectional": False, "tie_output": True, "attention": "bahdanau"}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"input_feeding": True, "share_embeddings": False, "cell": "gru"},
+        {"bidirectional": False, "tie_output": True, "attention": "bahdanau"},
+    ],
+)
 def test_every_variable_of_a_model_comes_back(folder, fields):
     """Layers hang in lists of lists, which TensorFlow's own tracking does not see."""
     model, other = _model(**fields), _model(**fields)
@@ -154,18 +160,20 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_that_is_said(saved
     objects = _small()
     assert saved.restore(objects)["step"] == 20
     assert _value(objects) == 20
-    line, = saved.reports
+    (line,) = saved.reports
     assert re.fullmatch(f"checkpoint of step 30 is not used: {problem}.*", line)
-    with pytest.raises(UserError, match=f"^The checkpoint of step 30 in .* cannot be used: {problem}.*; there are: "
-                                        f"10, 20"):
+    with pytest.raises(
+        UserError, match=f"^The checkpoint of step 30 in .* cannot be used: {problem}.*; there are: " f"10, 20"
+    ):
         saved.restore(objects, "30")
 
 
 def test_when_no_checkpoint_is_intact_that_is_said(saved, folder):
     for step in (10, 20, 30):
         _truncate(folder / f"step-{step:08d}")
-    with pytest.raises(UserError, match="^No checkpoint in .*checkpoints is intact; start again in a new run "
-                                        "directory$"):
+    with pytest.raises(
+        UserError, match="^No checkpoint in .*checkpoints is intact; start again in a new run " "directory$"
+    ):
         saved.restore(_small())
     assert len(saved.reports) == 3
 
@@ -187,30 +195,36 @@ def test_a_folder_with_the_name_of_a_copy_is_ignored(saved, folder):
 def test_without_a_checkpoint_the_latest_is_none(folder):
     assert Checkpoints(folder).restore(_small()) is None
     assert not folder.exists()
-    with pytest.raises(UserError, match="^The checkpoint of step 5 in .* cannot be used: there is none; there are: "
-                                        "none$"):
+    with pytest.raises(
+        UserError, match="^The checkpoint of step 5 in .* cannot be used: there is none; there are: " "none$"
+    ):
         Checkpoints(folder).restore(_small(), "5")
 
 
 def test_a_step_that_is_missing_is_answered_with_those_there_are(saved):
-    with pytest.raises(UserError, match="^The checkpoint of step 15 in .*checkpoints cannot be used: there is none; "
-                                        "there "
-                                        "are: 10, 20, 30$"):
+    with pytest.raises(
+        UserError,
+        match="^The checkpoint of step 15 in .*checkpoints cannot be used: there is none; " "there " "are: 10, 20, 30$",
+    ):
         saved.restore(_small(), "15")
 
 
-@pytest.mark.parametrize("content", [None, b"", b"{}", b"\xff\xfe", b"3"],
-                         ids=["none", "empty", "no step", "binary", "number"])
+@pytest.mark.parametrize(
+    "content", [None, b"", b"{}", b"\xff\xfe", b"3"], ids=["none", "empty", "no step", "binary", "number"]
+)
 def test_a_missing_or_broken_best_mark_is_explained(saved, folder, content):
     if content is not None:
         (folder / "best.json").write_bytes(content)
-    with pytest.raises(UserError, match="has no best checkpoint: the run has not been evaluated yet; train on, or give "
-                                        "--checkpoint=latest$"):
+    with pytest.raises(
+        UserError,
+        match="has no best checkpoint: the run has not been evaluated yet; train on, or give " "--checkpoint=latest$",
+    ):
         saved.restore(_small(), "best")
 
 
-@pytest.mark.parametrize("other", [{"d_model": 10}, {"num_decoder_layers": 2}, {"num_encoder_layers": 3},
-                                   {"cell": "gru"}])
+@pytest.mark.parametrize(
+    "other", [{"d_model": 10}, {"num_decoder_layers": 2}, {"num_encoder_layers": 3}, {"cell": "gru"}]
+)
 @pytest.mark.parametrize("which", ["latest", "4"])
 def test_a_checkpoint_of_another_model_is_refused(folder, other, which):
     Checkpoints(folder).save(4, tf.train.Checkpoint(model=by_path(_model().variables)), {})
@@ -218,10 +232,14 @@ def test_a_checkpoint_of_another_model_is_refused(folder, other, which):
         Checkpoints(folder).restore(tf.train.Checkpoint(model=by_path(_model(**other).variables)), which)
 
 
-@pytest.mark.parametrize("error, text", [
-    (OSError(errno.ENOSPC, "No space left on device"), r"\[Errno 28\] No space left on device"),
-    (tf.errors.ResourceExhaustedError(None, None, "disk; No space left\nmore"), "disk; No space left"),
-], ids=["python", "tensorflow"])
+@pytest.mark.parametrize(
+    "error, text",
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), r"\[Errno 28\] No space left on device"),
+        (tf.errors.ResourceExhaustedError(None, None, "disk; No space left\nmore"), "disk; No space left"),
+    ],
+    ids=["python", "tensorflow"],
+)
 def test_a_write_that_fails_leaves_the_earlier_ones_and_no_temporary_folder(saved, folder, monkeypatch, error, text):
     def fail(self, path):
         with open(path + ".index", "wb") as file:
@@ -229,9 +247,12 @@ def test_a_write_that_fails_leaves_the_earlier_ones_and_no_temporary_folder(save
         raise error
 
     monkeypatch.setattr(tf.train.Checkpoint, "write", fail)
-    with pytest.raises(UserError, match=f"^Cannot write the checkpoint of step 40 to .*checkpoints: {text}; earlier "
-                                        f"ones are "
-                                        "intact, free the disk and run the same command again$"):
+    with pytest.raises(
+        UserError,
+        match=f"^Cannot write the checkpoint of step 40 to .*checkpoints: {text}; earlier "
+        f"ones are "
+        "intact, free the disk and run the same command again$",
+    ):
         saved.save(40, _small(40), {})
     monkeypatch.undo()
     assert _names(folder) == ["step-00000010", "step-00000020", "step-00000030"]

@@ -136,9 +136,14 @@ def test_padding_does_not_change_the_loss(model):
 
 def test_filler_rows_do_not_change_the_loss_or_its_gradient(model):
     batch = _batch()
-    filled = Batch(*(tf.concat([ids, tf.one_hot([0] * 4, ids.shape[1], first, dtype=tf.int32)], 0)
-                     for ids, first in zip(batch[:3], (3, 2, 3))),
-                   tf.pad(batch.weights, [[0, 4]]), tf.pad(batch.lines, [[0, 4]], constant_values=-1))
+    filled = Batch(
+        *(
+            tf.concat([ids, tf.one_hot([0] * 4, ids.shape[1], first, dtype=tf.int32)], 0)
+            for ids, first in zip(batch[:3], (3, 2, 3))
+        ),
+        tf.pad(batch.weights, [[0, 4]]),
+        tf.pad(batch.lines, [[0, 4]], constant_values=-1)
+    )
     np.testing.assert_array_equal(filled.target_output_ids[3:], [[3, 0, 0, 0, 0]] * 4)
     results = []
     for given in (batch, filled):

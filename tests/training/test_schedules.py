@@ -23,19 +23,25 @@ def test_constant_is_the_peak():
     np.testing.assert_allclose(_rates([1, 7, 10**6], schedule="constant"), [2, 2, 2])
 
 
-@pytest.mark.parametrize("warmup, updates, expected", [
-    (4, [1, 2, 4, 9, 16, 100], [0.5, 1.0, 2.0, 2 * 2 / 3, 1.0, 0.4]),
-    (1, [1, 4, 25], [2.0, 1.0, 0.4]),
-    (0, [1, 4, 25], [2.0, 1.0, 0.4]),
-])
+@pytest.mark.parametrize(
+    "warmup, updates, expected",
+    [
+        (4, [1, 2, 4, 9, 16, 100], [0.5, 1.0, 2.0, 2 * 2 / 3, 1.0, 0.4]),
+        (1, [1, 4, 25], [2.0, 1.0, 0.4]),
+        (0, [1, 4, 25], [2.0, 1.0, 0.4]),
+    ],
+)
 def test_inverse_sqrt_warms_up_to_the_peak_and_falls_with_the_root(warmup, updates, expected):
     np.testing.assert_allclose(_rates(updates, schedule="inverse_sqrt", warmup_steps=warmup), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("warmup, updates, expected", [
-    (4, [1, 2, 4, 8, 12, 16, 20, 21, 99], [0.5, 1.0, 2.0, 1 + 0.5 ** 0.5, 1.0, 1 - 0.5 ** 0.5, 0, 0, 0]),
-    (0, [1, 10, 20], [1 + np.cos(np.pi / 20), 1.0, 0]),
-])
+@pytest.mark.parametrize(
+    "warmup, updates, expected",
+    [
+        (4, [1, 2, 4, 8, 12, 16, 20, 21, 99], [0.5, 1.0, 2.0, 1 + 0.5**0.5, 1.0, 1 - 0.5**0.5, 0, 0, 0]),
+        (0, [1, 10, 20], [1 + np.cos(np.pi / 20), 1.0, 0]),
+    ],
+)
 def test_cosine_warms_up_to_the_peak_and_ends_at_zero(warmup, updates, expected):
     rates = _rates(updates, schedule="cosine", warmup_steps=warmup, max_steps=20)
     np.testing.assert_allclose(rates, expected, rtol=1e-5, atol=1e-6)
@@ -53,18 +59,20 @@ def test_a_run_of_a_few_steps_has_finite_rates(name):
     assert np.isfinite(rates).all() and min(rates) >= 0 and max(rates) <= 2
 
 
-@pytest.mark.parametrize("name, kind", [
-    ("adam", keras.optimizers.Adam), ("adamw", keras.optimizers.AdamW), ("sgd", keras.optimizers.SGD)])
+@pytest.mark.parametrize(
+    "name, kind", [("adam", keras.optimizers.Adam), ("adamw", keras.optimizers.AdamW), ("sgd", keras.optimizers.SGD)]
+)
 def test_optimizers_follow_the_schedule_and_do_not_clip(name, kind):
-    config = TrainingConfig(optimizer=name, schedule="inverse_sqrt", warmup_steps=4, learning_rate=2.0,
-                            weight_decay=0.3)
+    config = TrainingConfig(
+        optimizer=name, schedule="inverse_sqrt", warmup_steps=4, learning_rate=2.0, weight_decay=0.3
+    )
     optimizer = build_optimizer(config)
     assert type(optimizer) is kind
     assert optimizer.clipnorm is optimizer.global_clipnorm is optimizer.clipvalue is None
     assert optimizer.weight_decay == (0.3 if name == "adamw" else None)
     variable = keras.Variable([1.0, 2.0])
     optimizer.build([variable])
-    for expected in (0.5, 1.0, 1.5, 2.0, 4 / 5 ** 0.5):
+    for expected in (0.5, 1.0, 1.5, 2.0, 4 / 5**0.5):
         assert float(optimizer.learning_rate) == pytest.approx(expected)
         optimizer.apply([tf.constant([0.0, 0.0])])
 

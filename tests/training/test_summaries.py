@@ -22,8 +22,10 @@ def test_each_row_of_metrics_is_one_json_object_with_its_step(tmp_path):
     summaries = Summaries(tmp_path)
     summaries.scalars(50, {"loss": 2.5, "learning_rate": 0.001})
     summaries.scalars(100, {"dev_loss": 2.25, "dev_bleu": 12.5})
-    assert _rows(tmp_path) == [{"step": 50, "loss": 2.5, "learning_rate": 0.001},
-                               {"step": 100, "dev_loss": 2.25, "dev_bleu": 12.5}]
+    assert _rows(tmp_path) == [
+        {"step": 50, "loss": 2.5, "learning_rate": 0.001},
+        {"step": 100, "dev_loss": 2.25, "dev_bleu": 12.5},
+    ]
 
 
 def test_resuming_drops_the_rows_that_come_again(tmp_path):
@@ -55,7 +57,8 @@ def test_a_worker_that_is_not_the_chief_writes_nothing(tmp_path):
 @pytest.fixture
 def plain_picture():
     return attention_picture(
-        np.eye(T, S), ["▁a", "▁b", "c", "d", "</s>"], ["▁e", "f", "</s>"], [5, 6, 7, 8, 3], [9, 10, 3])
+        np.eye(T, S), ["▁a", "▁b", "c", "d", "</s>"], ["▁e", "f", "</s>"], [5, 6, 7, 8, 3], [9, 10, 3]
+    )
 
 
 def test_event_files_hold_scalars_translations_and_attention(tmp_path, plain_picture):
@@ -65,15 +68,28 @@ def test_event_files_hold_scalars_translations_and_attention(tmp_path, plain_pic
     summaries.scalars(7, {name: 0.5 + i for i, name in enumerate(module._TAGS)})
     summaries.scalars(9, {"loss": 8.0})
     events = EventAccumulator(str(tmp_path / "summaries"), size_guidance={"tensors": 0}).Reload()
-    assert sorted(events.Tags()["tensors"]) == sorted([
-        "train/loss", "train/perplexity", "train/token_accuracy", "train/learning_rate", "train/gradient_norm",
-        "train/target_tokens_per_s", "train/padding_share", "train/skipped_steps", "dev/loss", "dev/perplexity",
-        "dev/bleu",
-        "dev/translations", "dev/attention"])
+    assert sorted(events.Tags()["tensors"]) == sorted(
+        [
+            "train/loss",
+            "train/perplexity",
+            "train/token_accuracy",
+            "train/learning_rate",
+            "train/gradient_norm",
+            "train/target_tokens_per_s",
+            "train/padding_share",
+            "train/skipped_steps",
+            "dev/loss",
+            "dev/perplexity",
+            "dev/bleu",
+            "dev/translations",
+            "dev/attention",
+        ]
+    )
     values = [(event.step, float(tf.make_ndarray(event.tensor_proto))) for event in events.Tensors("train/loss")]
     assert values == [(7, 0.5), (9, 8.0)]
     assert [float(tf.make_ndarray(event.tensor_proto)) for event in events.Tensors("dev/bleu")] == [
-        0.5 + list(module._TAGS).index("dev_bleu")]
+        0.5 + list(module._TAGS).index("dev_bleu")
+    ]
     table = tf.make_ndarray(events.Tensors("dev/translations")[0].tensor_proto).item().decode()
     assert table == "| source | reference | hypothesis |\n|---|---|---|\n| one | 一 | 一一 |\n| two | 二 |  |"
     width, height, encoded = tf.make_ndarray(events.Tensors("dev/attention")[0].tensor_proto)[:3]
@@ -99,8 +115,9 @@ def test_the_picture_is_a_png_of_the_size_of_its_labels(plain_picture):
 
 def test_the_picture_shows_the_weights():
     pieces = (["a"] * S, ["b"] * T, range(S), range(T))
-    dark, light = (tf.image.decode_png(attention_picture(np.full((T, S), value), *pieces)[0], 3)
-                   for value in (1.0, 0.0))
+    dark, light = (
+        tf.image.decode_png(attention_picture(np.full((T, S), value), *pieces)[0], 3) for value in (1.0, 0.0)
+    )
     assert np.mean(dark) < np.mean(light) - 20
 
 
@@ -157,8 +174,9 @@ def test_with_a_font_for_chinese_the_pieces_are_drawn(monkeypatch, labels):
     assert picture.startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("piece", ["हिन्दी", "ไทย", "한국", "😀", "አማ"],
-                         ids=["hindi", "thai", "korean", "emoji", "amharic"])
+@pytest.mark.parametrize(
+    "piece", ["हिन्दी", "ไทย", "한국", "😀", "አማ"], ids=["hindi", "thai", "korean", "emoji", "amharic"]
+)
 def test_characters_that_no_font_has_raise_no_warning(monkeypatch, piece):
     _fonts(monkeypatch, [])
     assert attention_picture(np.eye(2), [piece, "a"], ["b", "c"], [4, 5], [6, 7])[0].startswith(b"\x89PNG")

@@ -24,17 +24,35 @@ from nmt_keras.training.summaries import Summaries
 from nmt_keras.training.trainer import Evaluation, Every, Trainer
 
 ROOT = pathlib.Path(__file__).parents[2]
-TRAINING = TrainingConfig(max_steps=6, batch_tokens=256, learning_rate=1e-2, schedule="constant", clip_norm=0.5, log_every=1,
-                          evaluate_every=3, checkpoint_every=2, best_metric="dev_loss")
-MODEL = ModelConfig(d_model=8, num_encoder_layers=1, num_decoder_layers=1, input_dropout_rate=0.0, output_dropout_rate=0.0)
+TRAINING = TrainingConfig(
+    max_steps=6,
+    batch_tokens=256,
+    learning_rate=1e-2,
+    schedule="constant",
+    clip_norm=0.5,
+    log_every=1,
+    evaluate_every=3,
+    checkpoint_every=2,
+    best_metric="dev_loss",
+)
+MODEL = ModelConfig(
+    d_model=8, num_encoder_layers=1, num_decoder_layers=1, input_dropout_rate=0.0, output_dropout_rate=0.0
+)
 
 
 def _text(copy_text, slices, batch_tokens=256):
     cache = copy_text / "cache"
     corpus = ParallelCorpus(*([TextFile(str(copy_text / f"train.{side}"), str(cache))] for side in ("src", "tgt")))
     lengths = [np.array([len(line) + 1 for line in side]) for side in corpus.text()]
-    plan = BatchPlan([lengths[0]], [lengths[1]], seed=1, batch_tokens=batch_tokens, max_source_length=32,
-                     max_target_length=32, num_slices=slices)
+    plan = BatchPlan(
+        [lengths[0]],
+        [lengths[1]],
+        seed=1,
+        batch_tokens=batch_tokens,
+        max_source_length=32,
+        max_target_length=32,
+        num_slices=slices,
+    )
     tokenizer = ByteTokenizer()
     return TrainingText(plan, corpus, tokenizer, tokenizer, max_source_length=32, max_target_length=32)
 
@@ -52,33 +70,43 @@ def _run(tmp_path, trainer, batches, evaluate=lambda step: Evaluation({"dev_loss
     lines = []
     checkpoints = Checkpoints(tmp_path / "checkpoints", trainer.config.keep_checkpoints, report=lines.append)
     trainer.restore(checkpoints)
-    reason = trainer.train(batches(trainer.step), checkpoints, Summaries(tmp_path, trainer.step), evaluate, lines.append)
+    reason = trainer.train(
+        batches(trainer.step), checkpoints, Summaries(tmp_path, trainer.step), evaluate, lines.append
+    )
     rows = [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().split("\n")[:-1]]
     return reason, [row["loss"] for row in rows if "loss" in row], rows, lines
 
 
 def _one_device(tmp_path, copy_text, config, slices=2, **kwargs):
     text = _text(copy_text, slices)
-    return _run(tmp_path, _trainer(config, tf.distribute.get_strategy(), **kwargs), lambda step: iter(text.dataset(step)))
+    return _run(
+        tmp_path, _trainer(config, tf.distribute.get_strategy(), **kwargs), lambda step: iter(text.dataset(step))
+    )
 
 
 def test_mirrored_gives_the_losses_of_one_device(tmp_path, copy_text):
     """Equal global batches, clipping on, two replicas with two micro-batches each against one device with four."""
-    _, one, _, _ = _one_device(tmp_path / "one", copy_text, dataclasses.replace(TRAINING, accumulation_steps=4), slices=4)
+    _, one, _, _ = _one_device(
+        tmp_path / "one", copy_text, dataclasses.replace(TRAINING, accumulation_steps=4), slices=4
+    )
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     text = _text(copy_text, 4)
 
     def batches(step):
         return iter(strategy.distribute_datasets_from_function(lambda _: text.dataset(step, 2, range(2))))
 
-    _, two, rows, _ = _run(tmp_path / "two", _trainer(dataclasses.replace(TRAINING, accumulation_steps=2), strategy), batches)
+    _, two, rows, _ = _run(
+        tmp_path / "two", _trainer(dataclasses.replace(TRAINING, accumulation_steps=2), strategy), batches
+    )
     np.testing.assert_allclose(one, two, rtol=1e-5)
     assert one[-1] < one[0] and rows[0]["gradient_norm"] > TRAINING.clip_norm
 
 
 def test_accumulation_changes_no_loss(tmp_path, copy_text):
-    losses = [_one_device(tmp_path / str(parts), copy_text, dataclasses.replace(TRAINING, accumulation_steps=parts))[1]
-              for parts in (1, 2)]
+    losses = [
+        _one_device(tmp_path / str(parts), copy_text, dataclasses.replace(TRAINING, accumulation_steps=parts))[1]
+        for parts in (1, 2)
+    ]
     np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
@@ -96,7 +124,8 @@ def test_resuming_gives_the_losses_of_an_uninterrupted_run(tmp_path, copy_text, 
     assert parts == whole
     assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4, 5, 6]
     assert [row["learning_rate"] for row in rows if "loss" in row] == [
-        row["learning_rate"] for row in whole_rows if "loss" in row]
+        row["learning_rate"] for row in whole_rows if "loss" in row
+    ]
 
 
 def test_a_step_that_is_not_finite_is_skipped_and_counted(tmp_path, copy_text):
@@ -134,8 +163,12 @@ def test_training_stops_when_the_best_metric_stands_still(tmp_path, copy_text):
     losses = iter([3.0, 2.0, 2.5, 2.25, 9.0])
     text = _text(copy_text, 1)
     trainer = _trainer(config, tf.distribute.get_strategy())
-    reason, _, _, _ = _run(tmp_path, trainer, lambda step: iter(text.dataset(step)),
-                           lambda step: Evaluation({"dev_loss": next(losses)}, ""))
+    reason, _, _, _ = _run(
+        tmp_path,
+        trainer,
+        lambda step: iter(text.dataset(step)),
+        lambda step: Evaluation({"dev_loss": next(losses)}, ""),
+    )
     assert reason == "dev_loss has not improved for 2 evaluations" and trainer.step == 4
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     assert checkpoints.best_step() == 2 and checkpoints.steps()[-1] == 4
@@ -144,8 +177,17 @@ def test_training_stops_when_the_best_metric_stands_still(tmp_path, copy_text):
 def test_rows_of_the_log_hold_what_scripts_rely_on(tmp_path, copy_text):
     reason, _, rows, lines = _one_device(tmp_path, copy_text, TRAINING, slices=1)
     assert reason == "max_steps=6 reached"
-    assert set(rows[0]) == {"step", "loss", "perplexity", "token_accuracy", "learning_rate", "gradient_norm",
-                            "target_tokens_per_s", "padding_share", "skipped_steps"}
+    assert set(rows[0]) == {
+        "step",
+        "loss",
+        "perplexity",
+        "token_accuracy",
+        "learning_rate",
+        "gradient_norm",
+        "target_tokens_per_s",
+        "padding_share",
+        "skipped_steps",
+    }
     assert rows[0]["learning_rate"] == pytest.approx(1e-2) and 0 <= rows[0]["padding_share"] < 0.5
     assert any(line.startswith("step 1/6  loss") for line in lines)
 
@@ -154,11 +196,19 @@ def test_every_fires_at_multiples_and_at_the_end():
     assert [step for step in range(1, 8) if Every(7)(3, step)] == [3, 6, 7]
 
 
-@pytest.mark.parametrize("fields", [{"attention": "luong_general"}, {"attention": "bahdanau", "input_feeding": True}], ids=str)
+@pytest.mark.parametrize(
+    "fields", [{"attention": "luong_general"}, {"attention": "bahdanau", "input_feeding": True}], ids=str
+)
 def test_it_learns_to_copy(copy_text, fields):
     config = dataclasses.replace(TRAINING, batch_tokens=1024, learning_rate=1e-2, label_smoothing=0.0, max_steps=260)
-    model = ModelConfig(d_model=48, num_encoder_layers=1, num_decoder_layers=1, input_dropout_rate=0.0,
-                        output_dropout_rate=0.0, **fields)
+    model = ModelConfig(
+        d_model=48,
+        num_encoder_layers=1,
+        num_decoder_layers=1,
+        input_dropout_rate=0.0,
+        output_dropout_rate=0.0,
+        **fields,
+    )
     text = _text(copy_text, 1, batch_tokens=1024)
     strategy = tf.distribute.get_strategy()
     trainer = Trainer(build_seq2seq(model, 260, 260), build_optimizer(config), config, strategy)
@@ -187,27 +237,51 @@ def _free_ports(count):
 def test_two_workers_give_the_losses_of_one_process(tmp_path, copy_text):
     """multi_worker over loopback by TF_CONFIG, through the train job itself."""
     arguments = [
-        "--config=tests/pipelines/copy_recipe.py", f"--data_dir={copy_text}", "--config.training.max_steps=4",
-        "--config.training.log_every=1", "--config.training.evaluate_every=4", "--config.training.checkpoint_every=4",
-        "--config.model.d_model=16", f"--config.data.cache_dir={tmp_path}/cache", "--config.model.input_dropout_rate=0",
-        "--config.model.output_dropout_rate=0"]
+        "--config=tests/pipelines/copy_recipe.py",
+        f"--data_dir={copy_text}",
+        "--config.training.max_steps=4",
+        "--config.training.log_every=1",
+        "--config.training.evaluate_every=4",
+        "--config.training.checkpoint_every=4",
+        "--config.model.d_model=16",
+        f"--config.data.cache_dir={tmp_path}/cache",
+        "--config.model.input_dropout_rate=0",
+        "--config.model.output_dropout_rate=0",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
     environment.pop("TF_CONFIG", None)
 
     def start(run_dir, *more, **extra):
-        return subprocess.Popen([sys.executable, "-m", "pipelines.train", *arguments, f"--run_dir={run_dir}", *more], cwd=ROOT,
-                                env={**environment, **extra}, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            [sys.executable, "-m", "pipelines.train", *arguments, f"--run_dir={run_dir}", *more],
+            cwd=ROOT,
+            env={**environment, **extra},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     one = start(tmp_path / "one", "--config.training.accumulation_steps=2")
     _, errors = one.communicate(timeout=300)
     assert one.returncode == 0, errors
     workers = [f"127.0.0.1:{port}" for port in _free_ports(2)]
-    processes = [start(tmp_path / "two", "--config.training.distribution=multi_worker", TF_CONFIG=json.dumps(
-        {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}})) for index in range(2)]
+    processes = [
+        start(
+            tmp_path / "two",
+            "--config.training.distribution=multi_worker",
+            TF_CONFIG=json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}),
+        )
+        for index in range(2)
+    ]
     for process in processes:
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
-    losses = [[json.loads(row)["loss"] for row in (tmp_path / name / "metrics.jsonl").read_text().split("\n")[:-1]
-               if "\"loss\"" in row] for name in ("one", "two")]
+    losses = [
+        [
+            json.loads(row)["loss"]
+            for row in (tmp_path / name / "metrics.jsonl").read_text().split("\n")[:-1]
+            if '"loss"' in row
+        ]
+        for name in ("one", "two")
+    ]
     assert len(losses[0]) == 4
     np.testing.assert_allclose(*losses, rtol=1e-5)

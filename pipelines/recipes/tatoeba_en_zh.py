@@ -1,0 +1,49 @@
+"""Tatoeba, English to Chinese: a recurrent model with attention on 26,000 sentences (CC-BY 2.0 FR, tatoeba.org).
+
+Give the folder of {train,val}.{en,zh}.gz as --data_dir.
+"""
+
+from nmt_keras.config import DataConfig, DecodingConfig, ExperimentConfig, ModelConfig, TrainingConfig
+
+
+def get_config() -> ExperimentConfig:
+    """The experiment."""
+    return ExperimentConfig(
+        DataConfig(
+            source_language="en",
+            target_language="zh",
+            train_source=("train.en.gz",),
+            train_target=("train.zh.gz",),
+            dev_source="val.en.gz",
+            dev_target="val.zh.gz",
+            tokenizer="unigram",
+            joint_vocabulary=False,
+            source_vocab_size=5000,
+            target_vocab_size=5000,
+            character_coverage=0.9995,
+            max_source_length=64,
+            max_target_length=64,
+        ),
+        ModelConfig(
+            attention="luong_general",
+            d_model=384,
+            num_encoder_layers=1,
+            num_decoder_layers=1,
+            cell="lstm",
+            input_dropout_rate=0.3,
+            state_dropout_rate=0.2,
+            output_dropout_rate=0.4,
+            tie_output=True,
+        ),
+        TrainingConfig(
+            max_steps=2500,
+            batch_tokens=1536,
+            learning_rate=2e-3,
+            schedule="cosine",
+            warmup_steps=200,
+            log_every=50,
+            evaluate_every=250,
+            checkpoint_every=250,
+        ),
+        DecodingConfig(beam_size=5, length_penalty=1.0, max_length=100),
+    )
