@@ -79,7 +79,7 @@ class TrainingConfig:
     weight_decay: float = 0.0  # adamw
     clip_norm: float = 1.0  # of the global gradient; 0 is off
     label_smoothing: float = 0.1
-    precision: str = "float32"
+    precision: str = "float32"  # auto is mixed_bfloat16 where the machine is fast at it; config.json says what it was
     distribution: str = "one_device"
     seed: int = 1
     log_every: int = 50
@@ -155,11 +155,14 @@ class ExperimentConfig:
 CHOICES = {
     "data.tokenizer": ("unigram", "bpe", "char", "byte", "word"),
     "data.normalization": ("identity", "nfkc", "nmt_nfkc", "nfkc_cf", "nmt_nfkc_cf"),
+    "model.encoder": ("rnn",),
+    "model.decoder": ("rnn",),
+    "model.attention": ("none", "bahdanau", "luong_dot", "luong_general", "luong_scaled"),
     "model.cell": ("lstm", "gru", "rnn"),
     "model.bridge": ("dense", "copy", "zeros"),
     "training.optimizer": ("adam", "adamw", "sgd"),
     "training.schedule": ("constant", "inverse_sqrt", "cosine", "luong_halving"),
-    "training.precision": ("float32", "mixed_bfloat16", "mixed_float16"),
+    "training.precision": ("float32", "mixed_bfloat16", "mixed_float16", "auto"),
     "training.distribution": ("one_device", "mirrored", "multi_worker", "tpu"),
     "training.best_metric": ("dev_bleu", "dev_loss"),
 }

@@ -114,7 +114,10 @@ def open_run_dir(run_dir: pathlib.Path, config: ExperimentConfig) -> None:
         UserError: it belongs to another configuration, with the difference; nothing is written.
     """
     path = run_dir / "config.json"
-    if path.exists():
+    if path.exists() and not any(checkpoints_of(run_dir).glob("step-*")):
+        shutil.rmtree(run_dir / "tokenizer", ignore_errors=True)  # nothing was trained: no more than a false start
+        (run_dir / "data_card.json").unlink(missing_ok=True)
+    elif path.exists():
         differences = _differences(read_config(run_dir), config)
         if differences:
             raise UserError(
@@ -191,7 +194,15 @@ def prepare_tokenizers(run_dir: pathlib.Path, data: DataConfig, corpus: Parallel
         UserError: a model cannot be read, or the text cannot fill the vocabulary.
     """
     folder = run_dir / "tokenizer"
-    if not folder.exists():
+    if folder.exists():
+        kept = load_tokenizers(run_dir)
+        for path, tokenizer in zip((data.source_tokenizer_model, data.target_tokenizer_model), kept):
+            if path and os.path.exists(path) and SentencePieceTokenizer(_read_model(path)).sha256 != tokenizer.sha256:
+                raise UserError(
+                    f"{run_dir} was trained with another tokenizer than {path} is now; restore the file, or "
+                    "give another --run_dir"
+                )
+    else:
         if data.source_tokenizer_model:
             paths = [data.source_tokenizer_model, data.target_tokenizer_model]
             source, target = (SentencePieceTokenizer(_read_model(path)) for path in paths)
@@ -209,10 +220,7 @@ def prepare_tokenizers(run_dir: pathlib.Path, data: DataConfig, corpus: Parallel
         temporary = run_dir / f".tmp-tokenizer-{os.getpid()}"
         for name, tokenizer in made.items():
             tokenizer.save(temporary / name)
-        try:
-            temporary.rename(folder)
-        except OSError:  # another worker was first, with the same
-            shutil.rmtree(temporary)
+        temporary.rename(folder)
     return load_tokenizers(run_dir)
 
 

@@ -87,10 +87,16 @@ def export(
         translator = trained.translator()
         expected = [[t.text for t in translator.translate_batch(batch)] for batch in batches]
         _runtime.report(f"comparing {len(texts):,} translations with those of a fresh process that loads the export")
-        served = exporting.reloaded_translations(folder, batches)
+        try:
+            served = exporting.reloaded_translations(folder, batches)
+        except RuntimeError as error:
+            _runtime.report(f"the proof failed: {error}")
+            return {"saved_model": None, "compared": 0, "different": len(texts), "step": trained.step}
         different = sum(
             a != b for ours, theirs in zip(expected, served, strict=True) for a, b in zip(ours, theirs, strict=True)
         )
+        if different:
+            _runtime.report(f"the proof failed: {different} of {len(texts)} translations differ; nothing was kept")
         published = None if different else str(exporting.publish(folder, output))
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -55,6 +55,7 @@ def train(config: ExperimentConfig, run_dir: pathlib.Path) -> None:
         UserError: the configuration, the data or the run directory cannot be used.
     """
     config.validate()
+    _runtime.resolve_precision(config.training)
     strategy = _runtime.build_strategy(config.training.distribution)  # before any TensorFlow operation
     _runtime.configure(config.training)
 
@@ -73,15 +74,14 @@ def train(config: ExperimentConfig, run_dir: pathlib.Path) -> None:
     started, report = time.time(), _runtime.report
     data, training = config.data, config.training
     chief = _runtime.is_chief(strategy)
-    if not chief:  # what the chief makes, the others find
-        _runtime.barrier(strategy)
     corpus = run_directory.open_corpus(data, data.train_source, data.train_target, report)
     dev = run_directory.open_corpus(data, [data.dev_source], [data.dev_target], report)
-    run_directory.open_run_dir(run_dir, config)
-    run_directory.write_data_card(run_dir, corpus, dev)
-    tokenizers = run_directory.prepare_tokenizers(run_dir, data, corpus, report)
     if chief:
-        _runtime.barrier(strategy)
+        run_directory.open_run_dir(run_dir, config)
+        run_directory.write_data_card(run_dir, corpus, dev)
+        run_directory.prepare_tokenizers(run_dir, data, corpus, report)
+    _runtime.barrier(strategy)  # what the chief makes, the others find
+    tokenizers = run_directory.load_tokenizers(run_dir)
     dev_text = dev.text()
     report(
         "unknown pieces in dev: "
@@ -145,6 +145,7 @@ def train(config: ExperimentConfig, run_dir: pathlib.Path) -> None:
                 "tensorflow": tf.__version__,
             },
         )
+    _runtime.barrier(strategy)  # whoever leaves first would end the job of the others
 
 
 def _distribute(text, strategy, first_step: int):

@@ -95,6 +95,9 @@ def _with_saved_model(values: flags.FlagValues) -> Translate:
     _runtime.load_tensorflow()
     from nmt_keras.inference.export import load_signature
 
+    for name in ("beam_size", "length_penalty", "checkpoint", "sample", "seed", "temperature", "top_k", "top_p"):
+        if values[name].present:
+            raise UserError(f"--{name} goes with --run_dir: an export's search was fixed when it was made")
     serve = load_signature(pathlib.Path(values.saved_model))
     return lambda lines: itertools.chain.from_iterable(map(serve, _batches(lines, 64)))
 

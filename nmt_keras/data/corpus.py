@@ -111,7 +111,7 @@ class TextFile:
         return f"{self._key}.{what}"
 
 
-def write_atomically(path: pathlib.Path, write: Callable[[pathlib.Path], None]) -> None:
+def write_atomically(path: pathlib.Path, write: Callable[[pathlib.Path], object]) -> None:
     """Calls `write` on a temporary file beside `path`, flushes it to the disk and renames it to `path`.
 
     Raises:

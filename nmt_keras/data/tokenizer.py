@@ -195,7 +195,7 @@ class ByteTokenizer:
     vocab_size = _NUM_SPECIALS + 256
 
     def encode(self, text: str) -> list[int]:
-        return [byte + _NUM_SPECIALS for byte in text.encode("utf-8")]
+        return [byte + _NUM_SPECIALS for byte in text.encode("utf-8", errors="replace")]
 
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(i - _NUM_SPECIALS for i in ids if i >= _NUM_SPECIALS).decode("utf-8", errors="replace")
@@ -318,7 +318,9 @@ class WordTokenizer(_ListTokenizer):
 
     @staticmethod
     def split(text: str) -> list[str]:
-        return [word.decode("utf-8") for word in text.encode("utf-8").split()]  # bytes split at ASCII space, as TF does
+        return [
+            word.decode("utf-8") for word in text.encode("utf-8", errors="replace").split()
+        ]  # bytes split at ASCII space, as TF does
 
     @staticmethod
     def split_tf(text: tf.Tensor) -> tf.RaggedTensor:

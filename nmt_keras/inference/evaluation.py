@@ -15,7 +15,7 @@ def bleu_metric(target_language: str) -> BLEU:
     Raises:
         UserError: the tokenizer needs a package that is not installed.
     """
-    language = target_language.partition("-")[0].partition("_")[0].lower()
+    language = _language(target_language)
     try:
         return BLEU(tokenize=_BLEU_TOKENIZERS.get(language, "13a"))
     except (ImportError, RuntimeError) as error:
@@ -23,6 +23,11 @@ def bleu_metric(target_language: str) -> BLEU:
             f"BLEU for {target_language!r} needs sacreBLEU's {language} tokenizer: "
             f"pip install 'nmt_keras[{language}]'"
         ) from error
+
+
+def _language(tag: str) -> str:
+    """zh of zh-CN, zh_TW, ZH."""
+    return tag.partition("-")[0].partition("_")[0].lower()
 
 
 def score_text(hypotheses: Sequence[str], references: Sequence[str], target_language: str) -> dict[str, float | str]:
@@ -36,11 +41,12 @@ def score_text(hypotheses: Sequence[str], references: Sequence[str], target_lang
             f"There are {len(hypotheses):,} hypotheses for {len(references):,} references; they must be "
             "aligned line by line"
         )
+    asian = _language(target_language) in _BLEU_TOKENIZERS  # asian_support takes effect together with normalized alone
     scores: dict[str, float | str] = {}
     for name, metric in (
         ("bleu", bleu_metric(target_language)),
         ("chrf", CHRF()),
-        ("ter", TER(asian_support=target_language[:2] in _BLEU_TOKENIZERS)),
+        ("ter", TER(normalized=asian, asian_support=asian)),
     ):
         scores[name] = metric.corpus_score(hypotheses, [references]).score
         scores[name + "_signature"] = str(metric.get_signature())

@@ -5,6 +5,7 @@ Keras model that is tracked is written twice, and TensorFlow Serving's loader re
 """
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -92,7 +93,7 @@ def reloaded_translations(folder: pathlib.Path, batches: Sequence[Sequence[str]]
     Raises:
         RuntimeError: the process failed; the message ends with its last line.
     """
-    environment = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3", "PATH": ""}
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     result = subprocess.run(
         [sys.executable, "-I", "-c", _PROOF_PROGRAM, str(folder)],
         env=environment,

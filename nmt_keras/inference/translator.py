@@ -71,6 +71,8 @@ def translate_text(
     Returns:
         One hypothesis a row.
     """
+    rows = tf.shape(text)[0]
+    text = tf.concat([text, tf.fill([tf.maximum(_MIN_ROWS - rows, 0)], "")], 0)
     text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
     ids = source_tokenizer.encode_tf(text)
     truncated = ids.row_lengths() >= config.max_source_length
@@ -106,7 +108,8 @@ def translate_text(
     output = tf.strings.regex_replace(output, _LINE_BREAKS, " ")
     output = tf.reshape(output, tf.shape(hypotheses.lengths))
     blank = tf.strings.regex_full_match(text, _BLANK)
-    return Translations(tf.where(blank[:, None], "", output), hypotheses, source_ids, truncated)
+    result = Translations(tf.where(blank[:, None], "", output), hypotheses, source_ids, truncated)
+    return tf.nest.map_structure(lambda leaf: leaf[:rows], result)
 
 
 class Translator:
@@ -141,7 +144,9 @@ class Translator:
             autograph=False,
         )
 
-    def translate(self, texts: Sequence[str], report: Callable[[int], object] = lambda count: None) -> list[Translation]:
+    def translate(
+        self, texts: Sequence[str], report: Callable[[int], object] = lambda count: None
+    ) -> list[Translation]:
         """The translations of `texts`, in their order.
 
         Batches are formed of texts of similar length, and their composition does not change a result.
@@ -162,7 +167,6 @@ class Translator:
     def translate_batch(self, texts: Sequence[str]) -> list[Translation]:
         """The translations of `texts` as one batch, however many and however long they are."""
         encoded = [text.encode("utf-8", errors="replace") for text in texts]
-        encoded += [b""] * (_MIN_ROWS - len(encoded))
         return list(_unpack(self._function(tf.constant(encoded))))[: len(texts)]
 
     def translate_stream(self, lines: Iterable[str], chunk: int = 2048) -> Iterator[Translation]:

@@ -128,7 +128,7 @@ class RecurrentLayer(Layer):
         projected = dense.product(x, self.kernel, self.compute_dtype) + self.bias
         if self.reverse:
             projected = tf.reverse_sequence(projected, lengths, seq_axis=1, batch_axis=0)
-        state_mask = dropout_mask([batch, self.units], self.state_dropout_rate, dropout_seed)
+        state_mask = self.state_mask(batch, dropout_seed)
         keep = None if sequence_mask is None else tf.transpose(sequence_mask)[:, :, None]
         history = self._recurrence(tf.transpose(projected, [1, 0, 2]), keep, initial_states, state_mask)
         outputs = tf.transpose(history[0], [1, 0, 2])
@@ -138,10 +138,18 @@ class RecurrentLayer(Layer):
             outputs = tf.reverse_sequence(outputs, lengths, seq_axis=1, batch_axis=0)
         return tf.ensure_shape(outputs, [*x.shape[:-1], self.units]), tuple(states[-1] for states in history)
 
-    def step(self, x: tf.Tensor, states: States) -> States:
-        """One position without dropout: x [..., I] and states [..., U] to new states; the first is the output."""
+    def state_mask(self, batch: tf.Tensor, dropout_seed: tf.Tensor | None) -> tf.Tensor | None:
+        """The dropout mask of h_{t-1}, float32 [batch, U], one for all positions; None where nothing is dropped."""
+        return dropout_mask([batch, self.units], self.state_dropout_rate, dropout_seed)
+
+    def step(self, x: tf.Tensor, states: States, state_mask: tf.Tensor | None = None) -> States:
+        """One position: x [..., I] and states [..., U] to new states, the first of which is the output.
+
+        `state_mask` is that of `state_mask()`, broadcast to the states.
+        """
         projected = dense.product(x, self.kernel, self.compute_dtype) + self.bias
-        return self.cell.update(projected, self._recurrent_projection(states[0]), states)
+        h = states[0] if state_mask is None else states[0] * state_mask
+        return self.cell.update(projected, self._recurrent_projection(h), states)
 
     def _recurrent_projection(self, h: tf.Tensor) -> tf.Tensor:
         projected = dense.product(h, self.recurrent_kernel, self.compute_dtype)
@@ -289,13 +297,27 @@ class RecurrentStack(Layer):
             x = self._combine(x, tf.concat([outputs for outputs, _ in runs], -1), seeds[2])
         return x, tuple(last)
 
-    def step(self, x: tf.Tensor, states: tuple[States, ...]) -> tuple[tf.Tensor, tuple[States, ...]]:
-        """One position of a one-directional stack, without dropout: x [..., I] to [..., units] and new states."""
+    def state_masks(self, batch: tf.Tensor, dropout_seed: tf.Tensor | None) -> list[tf.Tensor | None]:
+        """The masks that `step` takes, one a layer: those that `call` would draw from the same seed."""
+        return [layer.state_mask(batch, fold_in(dropout_seed, 4 * n)) for n, (layer,) in enumerate(self.layers)]
+
+    def step(
+        self,
+        x: tf.Tensor,
+        states: tuple[States, ...],
+        state_masks: list[tf.Tensor | None] | None = None,
+        dropout_seed: tf.Tensor | None = None,
+    ) -> tuple[tf.Tensor, tuple[States, ...]]:
+        """One position of a one-directional stack: x [..., I] to [..., units] and new states.
+
+        Training gives `state_masks` (one for all positions) and a seed of this position for the outputs.
+        """
         result = []
-        for (layer,), old in zip(self.layers, states):
-            new = layer.step(x, old)
+        for number, ((layer,), old) in enumerate(zip(self.layers, states)):
+            mask = None if state_masks is None else state_masks[number]
+            new = layer.step(x, old, mask if mask is None else mask[:, None])
             result.append(new)
-            x = self._combine(x, new[0], None)
+            x = self._combine(x, new[0], fold_in(dropout_seed, 4 * number + 2))
         return x, tuple(result)
 
     def _combine(self, x: tf.Tensor, outputs: tf.Tensor, dropout_seed: tf.Tensor | None) -> tf.Tensor:

@@ -116,19 +116,21 @@ class RNNDecoder(Layer):
     ) -> tuple[tf.Tensor, tf.Tensor, RNNState]:
         """One position of a search: see the module's docstring."""
         del position
-        return self._advance(embedded, state, memory, None)
+        return self._advance(embedded, state, memory)
 
-    def _advance(self, embedded, state, memory, dropout_seed):
+    def _advance(self, embedded, state, memory, state_masks=None, dropout_seed=None):
         """One position, [B, Q, D], for search and for training with input feeding."""
         if self.reads_first:
             context, weights, attention = self.attention(state.layers[-1][0], memory.attention, state.attention)
-            output, layers = self.stack.step(tf.concat([embedded, context], -1), state.layers)
-            hidden = self._hidden(output, context, dropout_seed)
+            output, layers = self.stack.step(
+                tf.concat([embedded, context], -1), state.layers, state_masks, fold_in(dropout_seed, 0)
+            )
+            hidden = self._hidden(output, context, fold_in(dropout_seed, 1))
             return hidden, weights, RNNState(layers, context, attention)
         if self.config.input_feeding:
             embedded = tf.concat([embedded, state.fed], -1)
-        output, layers = self.stack.step(embedded, state.layers)
-        hidden, weights, attention = self._attend(output, memory, state.attention, dropout_seed)
+        output, layers = self.stack.step(embedded, state.layers, state_masks, fold_in(dropout_seed, 0))
+        hidden, weights, attention = self._attend(output, memory, state.attention, fold_in(dropout_seed, 1))
         return hidden, weights, RNNState(layers, hidden if self.config.input_feeding else state.fed, attention)
 
     def _attend(self, states, memory, attention_state, dropout_seed):
@@ -142,10 +144,11 @@ class RNNDecoder(Layer):
 
     def _unroll(self, x, memory, dropout_seed):
         length = tf.shape(x)[1]
+        state_masks = self.stack.state_masks(tf.shape(x)[0], fold_in(dropout_seed, 1))
 
         def body(t, state, hiddens, weights):
-            seed = None if dropout_seed is None else fold_in(fold_in(dropout_seed, 2), t)
-            hidden, weight, state = self._advance(tf.gather(x, [t], axis=1), state, memory, seed)
+            seed = fold_in(fold_in(dropout_seed, 2), t)
+            hidden, weight, state = self._advance(tf.gather(x, [t], axis=1), state, memory, state_masks, seed)
             return t + 1, state, hiddens.write(t, hidden[:, 0]), weights.write(t, weight[:, 0])
 
         arrays = [tf.TensorArray(tf.float32, length) for _ in range(2)]

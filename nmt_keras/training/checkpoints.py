@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import shutil
+import uuid
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -54,6 +55,10 @@ class Checkpoints:
         self.keep = keep
         self._is_chief = is_chief
         self._report = report
+        self._saved: set[int] = set()
+        if is_chief:
+            for leftover in folder.glob(".tmp-*"):  # of a save that was killed
+                shutil.rmtree(leftover, ignore_errors=True)
 
     def save(self, step: int, objects: tf.train.Checkpoint, state: dict[str, Any]) -> None:
         """Writes the checkpoint of `step`, unless it exists, and deletes what is over `keep`.
@@ -67,9 +72,10 @@ class Checkpoints:
             UserError: the disk is full or the folder cannot be written; earlier checkpoints are intact.
         """
         final = self.folder / f"step-{step:08d}"
-        temporary = self.folder / f".tmp-{step:08d}-{os.getpid()}"
-        if final.exists() and self._is_chief:
+        temporary = self.folder / f".tmp-{step:08d}-{uuid.uuid4().hex[:12]}"  # workers in containers may share a pid
+        if step in self._saved:
             return
+        self._saved.add(step)
         try:
             temporary.mkdir(parents=True, exist_ok=True)
             objects.write(str(temporary / "variables"))
@@ -80,6 +86,10 @@ class Checkpoints:
                 _flush(path)
             _flush(temporary)
             if self._is_chief:
+                if final.exists():  # of an earlier job; the same content where it is intact
+                    if self._verify(step)[0] is not None:
+                        return
+                    shutil.rmtree(final)
                 temporary.rename(final)
                 _flush(self.folder)
                 self._delete_old()
@@ -192,7 +202,8 @@ class Checkpoints:
             best = self.best_step()
         except UserError:
             best = None
-        for step in self.steps()[: -self.keep]:
+        intact = [step for step in self.steps() if self._verify(step)[0] is not None]
+        for step in intact[: -self.keep]:
             if step != best:
                 shutil.rmtree(self.folder / f"step-{step:08d}")
 

@@ -70,6 +70,7 @@ class Trainer:
         self.strategy = strategy
         self.step = 0
         self.best: float | None = None
+        self.best_step: int | None = None
         self.evaluations_since_best = 0
         optimizer.build(model.trainable_variables)
         self._steps = tf.Variable(0, dtype=tf.int64, name="steps", trainable=False)
@@ -97,8 +98,10 @@ class Trainer:
         if manifest is None:
             return False
         self.step = manifest["step"]
-        self.best = manifest["state"]["best"]
+        self.best, self.best_step = manifest["state"]["best"], manifest["state"]["best_step"]
         self.evaluations_since_best = manifest["state"]["evaluations_since_best"]
+        if self.best is not None and self.best_step == self.step:
+            checkpoints.mark_best(self.step, self.config.best_metric, self.best)  # a kill may have come between
         return True
 
     def train(
@@ -129,7 +132,7 @@ class Trainer:
         with tqdm(
             total=config.max_steps, initial=self.step, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True
         ) as progress:
-            while self.step < config.max_steps:
+            while self.step < config.max_steps and not self._has_stalled():
                 self._train_step(next(batches))
                 self.step += 1
                 progress.update()
@@ -144,37 +147,39 @@ class Trainer:
                         )
                     window_start = time.monotonic()
                 evaluated_at = time.monotonic()
-                stop = False
                 if every(config.evaluate_every, self.step):
-                    stop = self._evaluate(evaluate, checkpoints, summaries, report)
-                if every(config.checkpoint_every, self.step) or stop:
+                    self._evaluate(evaluate, checkpoints, summaries, report)
+                if every(config.checkpoint_every, self.step) or self._has_stalled():
                     self.save(checkpoints)
                 window_start += time.monotonic() - evaluated_at
-                if stop:
-                    return f"{config.best_metric} has not improved for {config.patience} evaluations"
+        if self._has_stalled():
+            return f"{config.best_metric} has not improved for {config.patience} evaluations"
         return f"max_steps={config.max_steps:,} reached"
 
     def save(self, checkpoints: Checkpoints) -> None:
         """Saves everything that training goes on from."""
         checkpoints.save(
-            self.step, self.objects, {"best": self.best, "evaluations_since_best": self.evaluations_since_best}
+            self.step,
+            self.objects,
+            {"best": self.best, "best_step": self.best_step, "evaluations_since_best": self.evaluations_since_best},
         )
 
-    def _evaluate(self, evaluate, checkpoints, summaries, report) -> bool:
-        """Whether training should stop."""
+    def _has_stalled(self) -> bool:
+        return 0 < self.config.patience <= self.evaluations_since_best
+
+    def _evaluate(self, evaluate, checkpoints, summaries, report) -> None:
         evaluation = evaluate(self.step)
         summaries.scalars(self.step, evaluation.scalars)
         report(f"step {self.step:,}  {evaluation.line}")
         value = evaluation.scalars[self.config.best_metric]
-        better = self.best is None or (
-            value < self.best if self.config.best_metric == "dev_loss" else value > self.best
+        better = math.isfinite(value) and (
+            self.best is None or (value < self.best if self.config.best_metric == "dev_loss" else value > self.best)
         )
         self.evaluations_since_best = 0 if better else self.evaluations_since_best + 1
         if better:
-            self.best = value
+            self.best, self.best_step = value, self.step
             self.save(checkpoints)
             checkpoints.mark_best(self.step, self.config.best_metric, value)
-        return 0 < self.config.patience <= self.evaluations_since_best
 
     def _log_row(self, seconds: float) -> dict[str, float]:
         totals = Totals(*self._totals.numpy())
@@ -218,7 +223,7 @@ class Trainer:
     def _replica_gradients(self, batch: Batch):
         """Gradients, sums, padded positions and the gradient's norm, all reduced over the replicas."""
         context = tf.distribute.get_replica_context()
-        seed = tf.stack([tf.constant(self.config.seed, tf.int64), tf.convert_to_tensor(self._steps)])
+        seed = tf.stack([tf.constant(self.config.seed), tf.cast(tf.convert_to_tensor(self._steps), tf.int32)])
         seed = fold_in(seed, context.replica_id_in_sync_group)
         weights = self.model.trainable_variables
         gradients = [tf.zeros(weight.shape) for weight in weights]

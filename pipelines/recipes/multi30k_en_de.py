@@ -41,6 +41,7 @@ def get_config() -> ExperimentConfig:
             schedule="cosine",
             warmup_steps=300,
             label_smoothing=0.1,
+            precision="auto",
             log_every=50,
             evaluate_every=500,
             checkpoint_every=250,

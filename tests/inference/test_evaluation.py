@@ -4,6 +4,7 @@ import pytest
 from sacrebleu.metrics import BLEU
 
 from nmt_keras.errors import UserError
+from nmt_keras.inference import evaluation
 from nmt_keras.inference.evaluation import bleu_metric, score_text
 
 
@@ -37,8 +38,17 @@ def test_other_counts_are_refused():
         score_text(["a"], ["a", "b"], "en")
 
 
-def test_a_missing_tokenizer_package_is_one_line_with_the_remedy():
-    try:
+def test_a_missing_tokenizer_package_is_one_line_with_the_remedy(monkeypatch):
+    def missing(**kwargs):
+        raise ImportError("no MeCab")
+
+    monkeypatch.setattr(evaluation, "BLEU", missing)
+    with pytest.raises(UserError, match=r"pip install 'nmt_keras\[ja\]'"):
         bleu_metric("ja")
-    except UserError as error:
-        assert "pip install 'nmt_keras[ja]'" in str(error)
+
+
+def test_ter_of_chinese_counts_characters():
+    scores = score_text(
+        ["\u6211\u559c\u6b22\u5403\u82f9\u679c\u3002"], ["\u6211\u559c\u6b22\u5403\u9999\u8549\u3002"], "zh"
+    )
+    assert scores["ter"] == pytest.approx(100 * 2 / 7)

@@ -21,7 +21,7 @@ TEXTS = ["a b c", "", "h", "a b c d e f g h a b", "  ", "b", "\u3000", "d e f", 
 @pytest.fixture(scope="module")
 def parts():
     """A model with weights that make long, varied outputs, and separate tokenizers."""
-    source = train_tokenizer("unigram", ["a b c d e f g h", "h g f e d c b a"] * 9, 40, byte_fallback=False)
+    source = train_tokenizer("unigram", ["a b c d e f g h", "h g f e d c b a"] * 9, 15, byte_fallback=False)
     target = train_tokenizer("char", ["abcdefghij xyz"], 20)
     model = build_seq2seq(
         ModelConfig(d_model=16, num_encoder_layers=1, num_decoder_layers=2), source.vocab_size, target.vocab_size
@@ -86,7 +86,7 @@ def test_sampling_repeats_with_its_seed(parts):
 
 def test_an_export_equals_the_translator_in_a_fresh_process(parts, tmp_path):
     """Two tokenizers in one export: each must keep its own model."""
-    other = train_tokenizer("unigram", ["x y z w v u", "u v w x y z"] * 9, 30, byte_fallback=False)
+    other = train_tokenizer("unigram", ["x y z w v u", "u v w x y z"] * 9, 12, byte_fallback=False)
     model, source, _ = parts
     target_model = build_seq2seq(model.config, source.vocab_size, other.vocab_size)
     config = DecodingConfig(beam_size=2, max_length=20, max_source_length=16)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nmt_keras.config import ModelConfig
+from nmt_keras.config import CHOICES, ModelConfig
 from nmt_keras.constants import BOS_ID, EOS_ID
 from nmt_keras.data.batching import Batch
 from nmt_keras.errors import UserError
@@ -57,7 +57,6 @@ def test_output_shapes(model):
     hidden, weights = model(SOURCE, TARGET)
     assert hidden.shape == (B, T, D) and weights.shape == (B, T, S)
     assert model.project(hidden).shape == (B, T, TARGET_V)
-    assert model.config.cell in ("lstm", "gru", "rnn")
 
 
 def test_stacked_steps_equal_the_full_call(model):
@@ -146,13 +145,32 @@ def test_mixed_precision_agrees_with_float32_and_returns_it(fields, policy, tole
     assert 0 < difference < tolerance
 
 
+@pytest.mark.parametrize("rate", ["input_dropout_rate", "state_dropout_rate", "output_dropout_rate"])
+@pytest.mark.parametrize("feeding", [False, True])
+def test_each_dropout_alone_changes_training_and_only_training(rate, feeding):
+    off = {"input_dropout_rate": 0.0, "state_dropout_rate": 0.0, "output_dropout_rate": 0.0, "input_feeding": feeding}
+    model, plain = _model(**{**off, rate: 0.5}), _model(**off)
+    decoder_inputs = model.target_embedding(TARGET), model.prepare(SOURCE)
+    trained, rested = (model.decoder(*decoder_inputs, seed)[0] for seed in (tf.constant([1, 2]), None))
+    assert (trained.numpy() != rested.numpy()).any()
+    np.testing.assert_allclose(model(SOURCE, TARGET)[0], plain(SOURCE, TARGET)[0], atol=1e-6)
+
+
 def test_state_dropout_is_one_mask_a_sentence():
-    """With all of h dropped but one unit in T positions, dropping per position would leave no unit alone."""
-    model = _model(state_dropout_rate=0.5, input_dropout_rate=0.0, output_dropout_rate=0.0)
-    a, _ = model(SOURCE, TARGET, tf.constant([1, 2]))
-    b, _ = model(SOURCE, TARGET)
-    np.testing.assert_allclose(a[:, 0].shape, b[:, 0].shape)
-    assert (a.numpy() != b.numpy()).any()
+    """A sequence with dropout equals steps that all take the one mask drawn from its seed."""
+    stack = _model(state_dropout_rate=0.5, input_dropout_rate=0.0, output_dropout_rate=0.0).decoder.stack
+    x, seed = tf.random.stateless_normal([B, T, D], [5, 6]), tf.constant([1, 2])
+    outputs, _ = stack(x, dropout_seed=seed)
+    masks = stack.state_masks(tf.constant(B), seed)
+    states = tuple(tuple(tf.zeros([B, 1, D]) for _ in range(2)) for _ in range(2))
+    for position in range(T):
+        output, states = stack.step(x[:, position : position + 1], states, masks)
+        np.testing.assert_allclose(output[:, 0], outputs[:, position], atol=1e-5)
+
+
+def test_the_choices_of_the_configuration_are_those_of_the_registries():
+    for name, table in (("encoder", ENCODERS), ("decoder", DECODERS), ("attention", ATTENTIONS)):
+        assert CHOICES[f"model.{name}"] == tuple(table)
 
 
 @pytest.mark.parametrize("field, valid", [("encoder", "rnn"), ("decoder", "rnn"), ("attention", "none, bahdanau")])

@@ -278,3 +278,21 @@ def test_odd_lines_of_the_corpus_are_reported_by_number(tmp_path, copy_text, cap
         "NUL characters in 1 line(s) (9): kept",
     ):
         assert finding in errors
+
+
+@pytest.mark.parametrize(
+    "cpuinfo, expected", [("flags: avx512f amx_bf16", "mixed_bfloat16"), ("flags: avx2", "float32")]
+)
+def test_auto_precision_is_bfloat16_where_it_is_fast(monkeypatch, cpuinfo, expected):
+    import builtins
+
+    from nmt_keras.config import TrainingConfig
+    from pipelines import _runtime
+
+    real = builtins.open
+    monkeypatch.setattr(
+        builtins, "open", lambda path, *a, **k: io.StringIO(cpuinfo) if path == "/proc/cpuinfo" else real(path, *a, **k)
+    )
+    config = TrainingConfig(precision="auto")
+    _runtime.resolve_precision(config)
+    assert config.precision == expected
