@@ -114,11 +114,12 @@ def open_run_dir(run_dir: pathlib.Path, config: ExperimentConfig) -> None:
         UserError: it belongs to another configuration, with the difference; nothing is written.
     """
     path = run_dir / "config.json"
-    if path.exists() and not any(checkpoints_of(run_dir).glob("step-*")):
-        shutil.rmtree(run_dir / "tokenizer", ignore_errors=True)  # nothing was trained: no more than a false start
-        (run_dir / "data_card.json").unlink(missing_ok=True)
-    elif path.exists():
+    if path.exists():
         differences = _differences(read_config(run_dir), config)
+        if not any(checkpoints_of(run_dir).glob("step-*")):  # nothing was trained: no more than a false start
+            differences = []
+            shutil.rmtree(run_dir / "tokenizer", ignore_errors=True)
+            (run_dir / "data_card.json").unlink(missing_ok=True)
         if differences:
             raise UserError(
                 f"{run_dir} belongs to another configuration: {'; '.join(differences)}; give the same "

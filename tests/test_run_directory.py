@@ -76,6 +76,7 @@ def test_the_same_configuration_opens_a_run_again(run_dir):
 
 def test_another_configuration_is_refused_with_the_difference_and_nothing_is_written(run_dir):
     open_run_dir(run_dir, _config())
+    (run_dir / "checkpoints" / "step-00000001").mkdir(parents=True)
     other = _config(tokenizer="byte")
     other.model.d_model = 16
     other.training.seed = 2
@@ -140,10 +141,20 @@ def test_what_does_not_change_the_model_may_differ_and_is_written(run_dir, secti
 )
 def test_every_other_field_is_part_of_the_experiment(run_dir, section, name):
     open_run_dir(run_dir, _config())
+    (run_dir / "checkpoints" / "step-00000001").mkdir(parents=True)
     other = _config()
     setattr(getattr(other, section), name, "something else")
     with pytest.raises(UserError, match=rf"{section}\.{name} was .*, now 'something else'"):
         open_run_dir(run_dir, other)
+
+
+def test_a_false_start_does_not_bind_the_run_directory(run_dir):
+    """Nothing was trained: the next command may mend the configuration."""
+    open_run_dir(run_dir, _config())
+    other = _config()
+    other.model.d_model = 16
+    open_run_dir(run_dir, other)
+    assert read_config(run_dir) == other
 
 
 def test_lists_in_a_recipe_are_the_same_as_tuples(run_dir):

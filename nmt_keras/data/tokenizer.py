@@ -141,7 +141,8 @@ class SentencePieceTokenizer:
         return cls(model.getvalue())
 
     def encode(self, text: str) -> list[int]:
-        return self._from_model[self._processor.encode(text)].tolist()
+        whole = text.encode("utf-8", errors="replace").decode("utf-8")  # a lone surrogate is no text
+        return self._from_model[self._processor.encode(whole)].tolist()
 
     def sample(self, texts: Sequence[str], alpha: float, seed: int) -> list[list[int]]:
         """One random segmentation of each text (Kudo 2018, n-best size unlimited); equal seeds, equal samples.

@@ -116,7 +116,7 @@ def attention_picture(
 
     note, families = "", ["DejaVu Sans"]
     covered = font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap()
-    missing = {ord(c) for piece in (*source_pieces, *target_pieces) for c in piece} - set(covered)
+    missing = {ord(c) for piece in (*source_pieces, *target_pieces) for c in piece if not c.isspace()} - set(covered)
     if missing:
         installed = sorted({font.name for font in font_manager.fontManager.ttflist})
         cjk = [name for name in installed if name.startswith(_CJK_FONTS)]
