@@ -1,6 +1,7 @@
 # Two commands set everything up: make quickstart, make test. Each makes the virtual environment if it is missing.
 PYTHON ?= python3
 VENV := .venv
+PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses=4 --cov --cov-report=term:skip-covered --cov-fail-under=90
 BIN := $(VENV)/bin
 
 .PHONY: quickstart test test-all lint benchmark clean
@@ -14,10 +15,10 @@ quickstart: $(VENV)/ready  ## train, evaluate, export and serve English to Chine
 	$(BIN)/python -m pipelines.quickstart
 
 test: $(VENV)/ready  ## what CI runs
-	$(BIN)/python -m pytest -m 'not slow' --cov --cov-report=term:skip-covered --cov-fail-under=90
+	$(PYTEST) -m 'not slow'
 
 test-all: $(VENV)/ready  ## with the long ones
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
+	$(PYTEST)
 
 lint: $(VENV)/ready
 	$(BIN)/flake8

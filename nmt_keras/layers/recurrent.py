@@ -13,6 +13,7 @@ import tensorflow as tf
 from nmt_keras.layers import dense
 from nmt_keras.layers.base import Layer
 from nmt_keras.layers.dropout import dropout, dropout_mask, fold_in
+from nmt_keras.layers.fusion import fused
 
 States = tuple[tf.Tensor, ...]
 
@@ -56,6 +57,16 @@ def _simple(x: tf.Tensor, h: tf.Tensor, states: States) -> States:
 
 
 CELLS = {"lstm": Cell(4, 2, _lstm), "gru": Cell(3, 1, _gru), "rnn": Cell(1, 1, _simple)}
+
+
+def _at(sequence: tf.Tensor | None, t: tf.Tensor) -> tf.Tensor | None:
+    return None if sequence is None else sequence[t]
+
+
+def _weight_gradient(inputs: tf.Tensor, d_outputs: tf.Tensor) -> tf.Tensor:
+    """Of the kernel of a product of all positions: [T, B, I] and [T, B, O] to float32 [I, O]."""
+    flat = (tf.reshape(operand, [-1, operand.shape[-1]]) for operand in (inputs, d_outputs))
+    return tf.cast(tf.matmul(*flat, transpose_a=True), tf.float32)
 
 
 class RecurrentLayer(Layer):
@@ -125,18 +136,17 @@ class RecurrentLayer(Layer):
         lengths = (
             tf.fill([batch], length) if sequence_mask is None else tf.reduce_sum(tf.cast(sequence_mask, tf.int32), 1)
         )
-        projected = dense.product(x, self.kernel, self.compute_dtype) + self.bias
-        if self.reverse:
-            projected = tf.reverse_sequence(projected, lengths, seq_axis=1, batch_axis=0)
-        state_mask = self.state_mask(batch, dropout_seed)
+        inputs = tf.reverse_sequence(x, lengths, seq_axis=1, batch_axis=0) if self.reverse else x
         keep = None if sequence_mask is None else tf.transpose(sequence_mask)[:, :, None]
-        history = self._recurrence(tf.transpose(projected, [1, 0, 2]), keep, initial_states, state_mask)
-        outputs = tf.transpose(history[0], [1, 0, 2])
+        outputs, last_states = self._recurrence(
+            tf.transpose(inputs, [1, 0, 2]), keep, initial_states, self.state_mask(batch, dropout_seed), dropout_seed
+        )
+        outputs = tf.transpose(outputs, [1, 0, 2])
         if sequence_mask is not None:
             outputs *= tf.cast(sequence_mask, tf.float32)[:, :, None]
         if self.reverse:
             outputs = tf.reverse_sequence(outputs, lengths, seq_axis=1, batch_axis=0)
-        return tf.ensure_shape(outputs, [*x.shape[:-1], self.units]), tuple(states[-1] for states in history)
+        return tf.ensure_shape(outputs, [*x.shape[:-1], self.units]), last_states
 
     def state_mask(self, batch: tf.Tensor, dropout_seed: tf.Tensor | None) -> tf.Tensor | None:
         """The dropout mask of h_{t-1}, float32 [batch, U], one for all positions; None where nothing is dropped."""
@@ -156,80 +166,95 @@ class RecurrentLayer(Layer):
         return projected if self.recurrent_bias is None else projected + self.recurrent_bias
 
     def _recurrence(
-        self, projected: tf.Tensor, keep: tf.Tensor | None, initial: States, state_mask: tf.Tensor | None
-    ) -> States:
-        """Time-major: projected inputs [T, B, G*U] and `keep` [T, B, 1] to every state's history [T, B, U]."""
-        num_states = self.cell.num_states
-        length = tf.shape(projected)[0]
+        self,
+        x: tf.Tensor,
+        keep: tf.Tensor | None,
+        initial: States,
+        state_mask: tf.Tensor | None,
+        dropout_seed: tf.Tensor | None,
+    ) -> tuple[tf.Tensor, States]:
+        """Time-major: inputs [T, B, I] and `keep` [T, B, 1] to outputs [T, B, U] and the last states."""
+        length, dtype = tf.shape(x)[0], self.compute_dtype
 
-        def update(t, x, h, old):
-            new = self.cell.update(x, h, old)
-            return new if keep is None else tuple(tf.where(keep[t], n, o) for n, o in zip(new, old))
+        def update(x, h, keep, biases, old):
+            x, h = tf.cast(x, tf.float32) + biases[0], tf.cast(h, tf.float32)
+            new = self.cell.update(x, h + biases[1] if biases[1:] else h, old)
+            return new if keep is None else tuple(tf.where(keep, n, o) for n, o in zip(new, old))
+
+        def update_gradient(x, h, keep, biases, old, d_new, d_output):
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch((x, h, old))
+                new = update(x, h, keep, biases, old)
+            d_new = (d_new[0] + d_output, *d_new[1:])
+            return tape.gradient(new, (x, h, old), output_gradients=d_new, unconnected_gradients="zero")
 
         def drop(h):
             return h if state_mask is None else h * state_mask
 
+        def array(size, dtype, like):
+            return tf.TensorArray(dtype, size, element_shape=like.shape[-2:], clear_after_read=False)
+
         @tf.custom_gradient
-        def run(projected, kernel, bias, *initial):
-            kernel = tf.cast(kernel, self.compute_dtype)  # once, not in each turn of the loop
+        def run(x, kernel, recurrent_kernel, biases, initial):
+            inputs, kernel, recurrent_kernel = (tf.cast(operand, dtype) for operand in (x, kernel, recurrent_kernel))
+            projected = tf.matmul(inputs, kernel)
+            width = projected.shape[-1]
+            fused_update = update if dropout_seed is None else fused(update, width)
 
             def forward(t, states, history, recurrent):
-                h = dense.product(drop(states[0]), kernel, self.compute_dtype) + bias
-                states = update(t, projected[t], h, states)
-                history = tuple(array.write(t, state) for array, state in zip(history, states))
+                h = tf.matmul(tf.cast(drop(states[0]), dtype), recurrent_kernel)
+                states = fused_update(projected[t], h, _at(keep, t), biases, states)
+                history = tuple(array.write(t + 1, state) for array, state in zip(history, states))
                 return t + 1, states, history, recurrent.write(t, h)
 
-            arrays = tuple(tf.TensorArray(tf.float32, length, element_shape=s.shape) for s in initial)
-            recurrent = tf.TensorArray(tf.float32, length, element_shape=projected.shape[1:])
-            _, _, arrays, recurrent = tf.while_loop(
-                lambda t, *_: t < length, forward, (0, tuple(initial), arrays, recurrent), maximum_iterations=length
+            arrays = tuple(array(length + 1, tf.float32, s).write(0, s) for s in initial)
+            _, last, arrays, recurrent = tf.while_loop(
+                lambda t, *_: t < length,
+                forward,
+                (0, initial, arrays, array(length, dtype, projected)),
+                maximum_iterations=length,
             )
-            history = tuple(array.stack() for array in arrays)
-            recurrent = recurrent.stack()
+            history, recurrent = tuple(array.stack() for array in arrays), recurrent.stack()
 
-            def gradient(*upstream):
-                transposed = tf.transpose(kernel)
-                before = tuple(tf.concat([first[None], states[:-1]], 0) for first, states in zip(initial, history))
+            def gradient(d_outputs, *d_last):
+                fused_gradient = fused(update_gradient, width)
 
-                def backward(t, carried, d_projected, d_recurrent):
-                    carried = tuple(c + u[t] for c, u in zip(carried, upstream))
-                    x, h, old = projected[t], recurrent[t], tuple(states[t] for states in before)
-                    with tf.GradientTape(watch_accessed_variables=False) as tape:
-                        tape.watch((x, h, old))
-                        new = update(t, x, h, old)
-                    d_x, d_h, d_old = tape.gradient(
-                        new, (x, h, old), output_gradients=carried, unconnected_gradients="zero"
+                def backward(t, d_states, d_projected, d_recurrent):
+                    old = tuple(states[t] for states in history)
+                    d_x, d_h, d_old = fused_gradient(
+                        projected[t], recurrent[t], _at(keep, t), biases, old, d_states, d_outputs[t]
                     )
-                    through = drop(dense.product(d_h, transposed, self.compute_dtype))
-                    carried = (d_old[0] + through, *d_old[1:])
-                    return t - 1, carried, d_projected.write(t, d_x), d_recurrent.write(t, d_h)
+                    through = drop(tf.cast(tf.matmul(d_h, recurrent_kernel, transpose_b=True), tf.float32))
+                    return (
+                        t - 1,
+                        (d_old[0] + through, *d_old[1:]),
+                        d_projected.write(t, d_x),
+                        d_recurrent.write(t, d_h),
+                    )
 
-                grown = [tf.TensorArray(tf.float32, length, element_shape=projected.shape[1:]) for _ in range(2)]
+                grown = [array(length, dtype, projected) for _ in range(2)]
                 _, d_initial, d_projected, d_recurrent = tf.while_loop(
-                    lambda t, *_: t >= 0,
-                    backward,
-                    (length - 1, tuple(tf.zeros_like(s) for s in initial), *grown),
-                    maximum_iterations=length,
+                    lambda t, *_: t >= 0, backward, (length - 1, d_last, *grown), maximum_iterations=length
                 )
-                d_recurrent = tf.reshape(d_recurrent.stack(), [-1, projected.shape[-1]])
-                inputs = tf.reshape(drop(before[0]), [-1, self.units])
-                d_kernel = tf.cast(
-                    tf.matmul(
-                        tf.cast(inputs, self.compute_dtype), tf.cast(d_recurrent, self.compute_dtype), transpose_a=True
+                d_projected, d_recurrent = d_projected.stack(), d_recurrent.stack()
+                read = tf.cast(drop(history[0][:-1]), dtype)
+                return (
+                    tf.cast(tf.matmul(d_projected, kernel, transpose_b=True), tf.float32),
+                    _weight_gradient(inputs, d_projected),
+                    _weight_gradient(read, d_recurrent),
+                    tuple(
+                        tf.reduce_sum(tf.cast(d, tf.float32), [0, 1])
+                        for d, _ in zip((d_projected, d_recurrent), biases)
                     ),
-                    tf.float32,
+                    d_initial,
                 )
-                return (d_projected.stack(), d_kernel, tf.reduce_sum(d_recurrent, 0), *d_initial)
 
-            return history, gradient
+            return (history[0][1:], *last), gradient
 
-        bias = (
-            tf.zeros([projected.shape[-1]])
-            if self.recurrent_bias is None
-            else tf.convert_to_tensor(self.recurrent_bias)
-        )
-        history = run(projected, tf.convert_to_tensor(self.recurrent_kernel), bias, *initial)
-        return tuple(tf.ensure_shape(states, [None, None, self.units]) for states in history[:num_states])
+        weights = [tf.convert_to_tensor(weight) for weight in (self.kernel, self.recurrent_kernel)]
+        biases = tuple(tf.convert_to_tensor(b) for b in (self.bias, self.recurrent_bias) if b is not None)
+        outputs, *last = run(x, *weights, biases, initial)
+        return outputs, tuple(tf.ensure_shape(state, [None, self.units]) for state in last)
 
 
 class RecurrentStack(Layer):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from nmt_keras.data.batching import Batch
+from nmt_keras.layers.fusion import fused
 from nmt_keras.layers.masks import padding_mask
 from nmt_keras.models.seq2seq import Seq2Seq
 
@@ -22,7 +23,9 @@ class LossSums(NamedTuple):
     tokens: tf.Tensor  # real target tokens, EOS included
 
 
-def label_smoothed_cross_entropy(logits: tf.Tensor, labels: tf.Tensor, smoothing: float) -> tuple[tf.Tensor, tf.Tensor]:
+def label_smoothed_cross_entropy(
+    logits: tf.Tensor, labels: tf.Tensor, smoothing: float, compiled: bool = False
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Cross entropy against (1 - smoothing) one-hot + smoothing uniform (Szegedy et al. 2016, section 7).
 
     The gradient is written out, softmax minus the smoothed label, so that one array [N, V] is made per pass.
@@ -31,36 +34,52 @@ def label_smoothed_cross_entropy(logits: tf.Tensor, labels: tf.Tensor, smoothing
         logits: float32 [N, V].
         labels: int32 [N].
         smoothing: the mass spread over all V classes.
+        compiled: make one kernel of each pass over a wide vocabulary, for training.
 
     Returns:
-        The smoothed and the plain cross entropy, float32 [N] each; no gradient flows into the second.
+        The smoothed and the plain cross entropy, float32 [N] each, and whether the most probable class is the label,
+        float32 [N]; a gradient flows into the first alone.
     """
-    vocab_size = tf.cast(tf.shape(logits)[1], tf.float32)
+
+    def forward(logits, labels):
+        log_partition = tf.reduce_logsumexp(logits, -1)
+        label_logits = tf.reduce_sum(tf.where(_at_labels(logits, labels), logits, 0.0), -1)
+        smooth = log_partition - (1.0 - smoothing) * label_logits - smoothing * tf.reduce_mean(logits, -1)
+        correct = tf.cast(label_logits >= tf.reduce_max(logits, -1), tf.float32)
+        return smooth, log_partition - label_logits, correct, log_partition
+
+    def backward(logits, labels, log_partition, d_smooth):
+        probs = tf.exp(logits - log_partition[:, None])
+        target = tf.where(_at_labels(logits, labels), 1.0 - smoothing, 0.0)
+        return (probs - target - smoothing / logits.shape[-1]) * d_smooth[:, None]
+
+    if compiled:
+        forward, backward = (fused(function, logits.shape[-1]) for function in (forward, backward))
 
     @tf.custom_gradient
     def run(logits):
-        log_partition = tf.reduce_logsumexp(logits, -1)
-        label_logits = tf.gather(logits, labels, batch_dims=1)
-        cross_entropy = log_partition - label_logits
-        smooth = log_partition - (1.0 - smoothing) * label_logits - smoothing * tf.reduce_mean(logits, -1)
+        *results, log_partition = forward(logits, labels)
 
-        def gradient(d_smooth, _):
-            gradient = tf.exp(logits - log_partition[:, None]) - smoothing / vocab_size
-            at_labels = tf.stack([tf.range(tf.shape(labels)[0]), labels], 1)
-            gradient = tf.tensor_scatter_nd_sub(gradient, at_labels, tf.fill(tf.shape(labels), 1.0 - smoothing))
-            return gradient * d_smooth[:, None]
+        def gradient(d_smooth, *_):
+            return backward(logits, labels, log_partition, d_smooth)
 
-        return (smooth, cross_entropy), gradient
+        return results, gradient
 
-    smooth, cross_entropy = run(logits)
-    return smooth, tf.stop_gradient(cross_entropy)
+    smooth, cross_entropy, correct = run(logits)
+    return smooth, tf.stop_gradient(cross_entropy), tf.stop_gradient(correct)
+
+
+def _at_labels(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """bool [N, V]: True at each row's label."""
+    return tf.range(logits.shape[-1])[None] == labels[:, None]
 
 
 def batch_loss(model: Seq2Seq, batch: Batch, dropout_seed: tf.Tensor | None, smoothing: float) -> LossSums:
     """Runs the model with teacher forcing and sums its loss.
 
     Real target positions are gathered into [N, D] before the output product, N rounded up to a multiple of 128, so that
-    no padding reaches the largest product and a compiled loss would see few shapes.
+    no padding reaches the largest product and the loss, compiled where `dropout_seed` is given (that is, for training),
+    sees few shapes.
     """
     hidden, _ = model(batch.source_ids, batch.target_input_ids, dropout_seed)
     real = tf.where(padding_mask(batch.target_output_ids))  # [N, 2]
@@ -70,9 +89,8 @@ def batch_loss(model: Seq2Seq, batch: Batch, dropout_seed: tf.Tensor | None, smo
     labels = tf.pad(tf.gather_nd(batch.target_output_ids, real), [[0, fill]])
     weights = tf.pad(tf.gather(batch.weights, real[:, 0]), [[0, fill]])
     logits = model.project(hidden)
-    smooth, cross_entropy = label_smoothed_cross_entropy(logits, labels, smoothing)
-    correct = tf.cast(tf.equal(tf.argmax(logits, -1, output_type=tf.int32), labels), tf.float32)
-    loss, plain, right = (tf.reduce_sum(weights * values) for values in (smooth, cross_entropy, correct))
+    values = label_smoothed_cross_entropy(logits, labels, smoothing, compiled=dropout_seed is not None)
+    loss, plain, right = (tf.reduce_sum(weights * value) for value in values)
     return LossSums(loss, plain, right, tf.reduce_sum(weights))
 
 

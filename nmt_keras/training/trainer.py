@@ -13,6 +13,7 @@ from tqdm import tqdm
 from nmt_keras.config import TrainingConfig
 from nmt_keras.data.batching import Batch
 from nmt_keras.layers.dropout import fold_in
+from nmt_keras.layers.fusion import fused
 from nmt_keras.models.seq2seq import Seq2Seq
 from nmt_keras.training.checkpoints import Checkpoints, by_path
 from nmt_keras.training.losses import LossSums, batch_loss
@@ -247,10 +248,17 @@ class Trainer:
 
     def _replica_apply(self, gradients, norm) -> None:
         """Clips and applies. The gradients are equal on all replicas, and the optimizer sums them once more."""
-        factor = 1.0 / tf.distribute.get_replica_context().num_replicas_in_sync
-        if self.config.clip_norm:
-            factor *= tf.minimum(1.0, self.config.clip_norm / tf.maximum(norm, 1e-12))
-        self.optimizer.apply([gradient * factor for gradient in gradients], self.model.trainable_variables)
+        replicas = tf.distribute.get_replica_context().num_replicas_in_sync
+
+        def apply(gradients, norm):
+            factor = 1.0 / replicas
+            if self.config.clip_norm:
+                factor *= tf.minimum(1.0, self.config.clip_norm / tf.maximum(norm, 1e-12))
+            self.optimizer.apply([gradient * factor for gradient in gradients], self.model.trainable_variables)
+
+        if replicas == 1:  # a compiled function cannot reduce over replicas
+            apply = fused(apply, self.model.config.d_model)
+        apply(gradients, norm)
 
     def _update_loss_scale(self, finite: tf.Tensor) -> None:
         """Halves after an overflow, doubles after 2,000 finite steps (Micikevicius et al. 2018)."""

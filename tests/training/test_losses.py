@@ -6,10 +6,16 @@ import tensorflow as tf
 
 from nmt_keras.config import ModelConfig
 from nmt_keras.data.batching import Batch
+from nmt_keras.layers import fusion
 from nmt_keras.models.seq2seq import build_seq2seq
 from nmt_keras.training.losses import batch_loss, compile_dev_loss, label_smoothed_cross_entropy, perplexity
 
 N, V, D, SOURCE_V = 5, 7, 8, 11
+
+
+@pytest.fixture(autouse=True)
+def compile_narrow_arrays_too(monkeypatch):
+    monkeypatch.setattr(fusion, "_MIN_WIDTH", 1)
 
 
 def _logits_and_labels():
@@ -31,13 +37,17 @@ def _formula(logits, labels, smoothing):
     return -(smooth * log_probs).sum(-1), -log_probs[np.arange(len(labels)), labels]
 
 
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5, 0.9])
-def test_label_smoothed_cross_entropy_follows_its_formula(smoothing):
+def test_label_smoothed_cross_entropy_follows_its_formula(smoothing, compiled):
     logits, labels = _logits_and_labels()
-    smooth, plain = label_smoothed_cross_entropy(tf.constant(logits, tf.float32), tf.constant(labels), smoothing)
+    smooth, plain, correct = label_smoothed_cross_entropy(
+        tf.constant(logits, tf.float32), tf.constant(labels), smoothing, compiled
+    )
     expected_smooth, expected_plain = _formula(logits, labels, smoothing)
     np.testing.assert_allclose(smooth, expected_smooth, rtol=1e-5)
     np.testing.assert_allclose(plain, expected_plain, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(correct, logits.argmax(-1) == labels)
     if not smoothing:
         np.testing.assert_allclose(smooth, plain, rtol=1e-5, atol=1e-6)
 
@@ -46,14 +56,15 @@ def test_large_logits_give_a_finite_loss_and_gradient():
     logits = tf.constant([[1e4, -1e4, 0.0], [-1e4, -1e4, -1e4]])
     with tf.GradientTape() as tape:
         tape.watch(logits)
-        smooth, plain = label_smoothed_cross_entropy(logits, tf.constant([1, 2]), 0.1)
+        smooth, plain, _ = label_smoothed_cross_entropy(logits, tf.constant([1, 2]), 0.1)
         total = tf.reduce_sum(smooth)
     np.testing.assert_allclose(plain, [2e4, np.log(3.0)], rtol=1e-4)
     assert np.isfinite(tape.gradient(total, logits)).all()
 
 
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
-def test_the_gradient_is_that_of_the_plain_formula(smoothing):
+def test_the_gradient_is_that_of_the_plain_formula(smoothing, compiled):
     logits, labels = (tf.constant(x, d) for x, d in zip(_logits_and_labels(), (tf.float32, tf.int32)))
     scales = tf.constant([1.0, 0.0, 2.0, -1.5, 0.5])
 
@@ -62,7 +73,7 @@ def test_the_gradient_is_that_of_the_plain_formula(smoothing):
         return -tf.reduce_sum(target * tf.nn.log_softmax(logits), -1)
 
     gradients = []
-    for loss in (plain, lambda x: label_smoothed_cross_entropy(x, labels, smoothing)[0]):
+    for loss in (plain, lambda x: label_smoothed_cross_entropy(x, labels, smoothing, compiled)[0]):
         with tf.GradientTape() as tape:
             tape.watch(logits)
             total = tf.reduce_sum(loss(logits) * scales)
