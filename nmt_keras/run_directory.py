@@ -10,14 +10,15 @@ import os
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from nmt_keras import files
 from nmt_keras.config import DataConfig, ExperimentConfig
 from nmt_keras.data import corpus as corpora
-from nmt_keras.data.corpus import ParallelCorpus, TextFile, write_atomically
+from nmt_keras.data.corpus import ParallelCorpus, TextFile
 from nmt_keras.data.tokenizer import SentencePieceTokenizer, Tokenizer, load_tokenizer, train_tokenizer
 from nmt_keras.errors import UserError
 from nmt_keras.inference.translator import Sampling, Translator
@@ -32,8 +33,6 @@ _FREE_FIELDS = (
     "training.checkpoint_every",
     "training.keep_checkpoints",
     "training.patience",
-    "training.dev_sentences",
-    "training.dev_beam_size",
     "data.data_dir",
     "data.cache_dir",
     "decoding",
@@ -127,7 +126,7 @@ def open_run_dir(run_dir: pathlib.Path, config: ExperimentConfig) -> None:
             )
     elif run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
         raise UserError(f"{run_dir} exists and is no run directory; give a new or empty --run_dir")
-    write_atomically(path, lambda out: _write(out, config.to_json()))
+    files.write_text(path, config.to_json())
 
 
 def _differences(old: ExperimentConfig, new: ExperimentConfig) -> list[str]:
@@ -178,14 +177,14 @@ def write_data_card(run_dir: pathlib.Path, train: ParallelCorpus, dev: ParallelC
     path = run_dir / "data_card.json"
     if path.exists():
         old = json.loads(path.read_text(encoding="utf-8"))
-        for name, files in card.items():
-            for before, now in itertools.zip_longest(old[name], files):
+        for name, texts in card.items():
+            for before, now in itertools.zip_longest(old[name], texts):
                 if before is None or now is None or before["sha256"] != now["sha256"]:
                     raise UserError(
                         f"{run_dir} was trained on other {name} text: {(now or before)['path']} has changed; "
                         "restore the file, or give another --run_dir"
                     )
-    write_atomically(path, lambda out: _write(out, json.dumps(card, indent=2, ensure_ascii=False) + "\n"))
+    files.write_json(path, card)
 
 
 def prepare_tokenizers(run_dir: pathlib.Path, data: DataConfig, corpus: ParallelCorpus, report: Report) -> Tokenizers:
@@ -251,21 +250,16 @@ def sampled_length_factor(tokenizers: Tokenizers, corpus: ParallelCorpus, alpha:
     return sampled / max(best, 1)
 
 
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes a JSON file of a run through a rename."""
-    write_atomically(path, lambda out: _write(out, json.dumps(value, indent=2, ensure_ascii=False) + "\n"))
-
-
 def _train_tokenizers(data: DataConfig, corpus: ParallelCorpus, report: Report) -> dict[str, Tokenizer]:
     sides = {"source": [corpus.sources], "target": [corpus.targets]}
     if data.joint_vocabulary:
         sides = {"joint": [corpus.sources, corpus.targets]}
     made = {}
-    for name, files in sides.items():
+    for name, texts in sides.items():
         size = data.target_vocab_size if name == "target" else data.source_vocab_size
         made[name] = train_tokenizer(
             data.tokenizer,
-            _lines(list(itertools.chain(*files))),
+            _lines(list(itertools.chain(*texts))),
             size,
             character_coverage=data.character_coverage,
             byte_fallback=data.byte_fallback,
@@ -275,8 +269,8 @@ def _train_tokenizers(data: DataConfig, corpus: ParallelCorpus, report: Report) 
     return made
 
 
-def _lines(files: Sequence[TextFile]) -> Iterator[str]:
-    for text in files:
+def _lines(texts: Sequence[TextFile]) -> Iterator[str]:
+    for text in texts:
         for start in range(0, len(text), 10_000):
             yield from text.lines(range(start, min(start + 10_000, len(text))))
 
@@ -286,7 +280,3 @@ def _read_model(path: str) -> bytes:
         return pathlib.Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"Cannot read the SentencePiece model {path}: {error.strerror}; check the path") from error
-
-
-def _write(path: pathlib.Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", newline="\n")

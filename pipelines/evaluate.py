@@ -3,6 +3,7 @@
 python -m pipelines.evaluate --run_dir=runs/m30k --source=test.en --reference=test.de
 """
 
+import contextlib
 import json
 import pathlib
 import sys
@@ -41,12 +42,10 @@ def _job(values: flags.FlagValues) -> int:
         values.reference,
         beam_size=values.beam_size,
         length_penalty=values.length_penalty,
+        output=values.output,
         translations=values.translations,
     )
-    text = json.dumps(scores, ensure_ascii=False)
-    if values.output:
-        _write(values.output, text + "\n")
-    print(text)
+    print(json.dumps(scores, ensure_ascii=False))
     return 0
 
 
@@ -58,16 +57,27 @@ def evaluate(
     *,
     beam_size: int | None = None,
     length_penalty: float | None = None,
+    output: str | None = None,
     translations: str | None = None,
 ) -> dict:
     """Scores the model of `run_dir` on a parallel test set.
+
+    Args:
+        run_dir: of a training job.
+        checkpoint: `best`, `latest` or a step.
+        source: the text to translate.
+        reference: its reference translation.
+        beam_size: instead of the recipe's.
+        length_penalty: instead of the recipe's.
+        output: a file that the scores are written to as JSON.
+        translations: a file that the translations are written to.
 
     Raises:
         UserError: the run or the text cannot be used.
     """
     import dataclasses
 
-    from nmt_keras import run_directory
+    from nmt_keras import files, run_directory
 
     config = run_directory.read_config(run_dir)
     _runtime.inference_config(config, beam_size=beam_size, length_penalty=length_penalty)
@@ -80,40 +90,40 @@ def evaluate(
     corpus = run_directory.open_corpus(data, [source], [reference], _runtime.report)
     trained = run_directory.load_run(run_dir, checkpoint, _runtime.report)._replace(config=config)
     sources, references = corpus.text()
-    translator = trained.translator()
-    start = time.monotonic()
-    with tqdm(total=len(sources), unit="sentence", disable=not sys.stderr.isatty()) as progress:
-        results = translator.translate(sources, progress.update)
-    seconds = time.monotonic() - start
-    hypotheses = [result.text for result in results]
-    if translations:
-        _write(translations, "".join(text + "\n" for text in hypotheses))
-    loss = compile_dev_loss(trained.model)(
-        evaluation_batches(
-            corpus,
-            *trained.tokenizers,
-            batch_tokens=max(2048, data.max_target_length),
-            max_source_length=data.max_source_length,
-            max_target_length=data.max_target_length,
+    with contextlib.ExitStack() as stack:  # a path that cannot be written is found before the work
+        scores_file, translations_file = (
+            stack.enter_context(files.replacing(p)) if p else None for p in (output, translations)
         )
-    )
-    return {
-        **score_text(hypotheses, references, data.target_language),
-        "perplexity": perplexity(loss),
-        "sentences_per_s": len(sources) / seconds,
-        "sentences": len(sources),
-        "checkpoint": checkpoint,
-        "step": trained.step,
-        "beam_size": config.decoding.beam_size,
-        "length_penalty": config.decoding.length_penalty,
-    }
-
-
-def _write(path: str, text: str) -> None:
-    try:
-        pathlib.Path(path).write_text(text, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise UserError(f"Cannot write {path}: {error.strerror}; give another path") from error
+        start = time.monotonic()
+        with tqdm(total=len(sources), unit="sentence", disable=not sys.stderr.isatty()) as progress:
+            results = trained.translator().translate(sources, progress.update)
+        seconds = time.monotonic() - start
+        hypotheses = [result.text for result in results]
+        if translations_file:
+            files.write_text(translations_file, "".join(text + "\n" for text in hypotheses))
+        loss = compile_dev_loss(trained.model)(
+            evaluation_batches(
+                corpus,
+                *trained.tokenizers,
+                batch_tokens=max(2048, data.max_target_length),
+                max_source_length=data.max_source_length,
+                max_target_length=data.max_target_length,
+                report=_runtime.report,
+            )
+        )
+        scores = {
+            **score_text(hypotheses, references, data.target_language),
+            "perplexity": perplexity(loss),
+            "sentences_per_s": len(sources) / seconds,
+            "sentences": len(sources),
+            "checkpoint": checkpoint,
+            "step": trained.step,
+            "beam_size": config.decoding.beam_size,
+            "length_penalty": config.decoding.length_penalty,
+        }
+        if scores_file:
+            files.write_text(scores_file, json.dumps(scores, ensure_ascii=False) + "\n")
+    return scores
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ _NASTY = [
     "\u4f60\u597d\uff0c\u4e16\u754c\uff01",
     "x" * 5000,
 ]
+_LOG_PROB_TOLERANCE = 1e-5  # nats; both run one graph on a CPU
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,6 +74,8 @@ def export(
     config = run_directory.read_config(run_dir)
     _runtime.inference_config(config, beam_size=beam_size, length_penalty=length_penalty)
 
+    import tensorflow as tf
+
     from nmt_keras.inference import export as exporting
 
     trained = run_directory.load_run(run_dir, checkpoint, _runtime.report)._replace(config=config)
@@ -85,7 +88,8 @@ def export(
     folder = exporting.save(module, output)
     try:
         translator = trained.translator()
-        expected = [[t.text for t in translator.translate_batch(batch)] for batch in batches]
+        with tf.device("CPU"):  # where the proof runs
+            expected = [[(t.text, t.log_prob) for t in translator.translate_batch(batch)] for batch in batches]
         _runtime.report(f"comparing {len(texts):,} translations with those of a fresh process that loads the export")
         try:
             served = exporting.reloaded_translations(folder, batches)
@@ -93,7 +97,9 @@ def export(
             _runtime.report(f"the proof failed: {error}")
             return {"saved_model": None, "compared": 0, "different": len(texts), "step": trained.step}
         different = sum(
-            a != b for ours, theirs in zip(expected, served, strict=True) for a, b in zip(ours, theirs, strict=True)
+            text != other or abs(log_prob - other_log_prob) > _LOG_PROB_TOLERANCE
+            for ours, theirs in zip(expected, served, strict=True)
+            for (text, log_prob), (other, other_log_prob) in zip(ours, theirs, strict=True)
         )
         if different:
             _runtime.report(f"the proof failed: {different} of {len(texts)} translations differ; nothing was kept")

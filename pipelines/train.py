@@ -61,7 +61,7 @@ def train(config: ExperimentConfig, run_dir: pathlib.Path) -> None:
 
     import tensorflow as tf
 
-    from nmt_keras import run_directory
+    from nmt_keras import files, run_directory
     from nmt_keras.data.batching import BatchPlan, TrainingText, token_lengths
     from nmt_keras.data.tokenizer import unknown_rate
     from nmt_keras.models.seq2seq import build_seq2seq
@@ -129,7 +129,7 @@ def train(config: ExperimentConfig, run_dir: pathlib.Path) -> None:
     reason = trainer.train(_distribute(text, strategy, trainer.step), checkpoints, summaries, evaluate, report)
     report(f"done: {reason}; best {training.best_metric} {trainer.best}")
     if chief:
-        run_directory.write_json(
+        files.write_json(
             run_dir / "run_card.json",
             {
                 "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),

@@ -4,18 +4,19 @@ python -m pipelines.translate --run_dir=runs/m30k --input=test.en --output=test.
 """
 
 import contextlib
+import gzip
 import io
 import itertools
-import os
 import pathlib
 import sys
-import tempfile
 import typing
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from absl import flags
 from tqdm import tqdm
 
+from nmt_keras import files
 from nmt_keras.errors import UserError
 from pipelines import _runtime
 
@@ -31,10 +32,10 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
     del argv
     _runtime.define_inference_flags(values)
     flags.DEFINE_string("saved_model", None, "Or a SavedModel: saved_models/<name>/<version>.", flag_values=values)
-    flags.DEFINE_string("input", None, "Text to translate. Default: stdin.", flag_values=values)
+    flags.DEFINE_string("input", None, "Text to translate; .gz is unpacked. Default: stdin.", flag_values=values)
     flags.DEFINE_string("output", None, "Where the translations go. Default: stdout.", flag_values=values)
     flags.DEFINE_bool("sample", False, "Sample instead of searching.", flag_values=values)
-    flags.DEFINE_integer("seed", 1, "Of --sample.", flag_values=values)
+    flags.DEFINE_integer("seed", 1, "Of --sample.", lower_bound=-(2**31), upper_bound=2**31 - 1, flag_values=values)
     flags.DEFINE_float("temperature", 1.0, "Of --sample; below 1 is bolder.", lower_bound=1e-3, flag_values=values)
     flags.DEFINE_integer(
         "top_k", 0, "With --sample: only the k most probable pieces; 0 is all.", lower_bound=0, flag_values=values
@@ -59,6 +60,9 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
 def _job(values: flags.FlagValues) -> None:
     if bool(values.run_dir) == bool(values.saved_model):
         raise UserError("Exactly one of --run_dir and --saved_model must be given")
+    for name in ("seed", "temperature", "top_k", "top_p"):
+        if values[name].present and not values.sample:
+            raise UserError(f"--{name} belongs to sampling: give --sample too")
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(_open(values.input)) if values.input else sys.stdin.buffer
         translate = (_with_saved_model if values.saved_model else _with_run_dir)(values)
@@ -115,16 +119,20 @@ def _batches(lines: Iterable[str], size: int) -> Iterator[list[str]]:
 
 def _lines(source) -> Iterator[str]:
     """Lines end at the line feed alone; a CR before it and a byte order mark at the start are not text."""
-    for number, line in enumerate(source):
-        text = line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", errors="replace")
-        yield text.removeprefix("\ufeff") if not number else text
-
-
-def _open(path: str):
     try:
-        return open(path, "rb")
+        for number, line in enumerate(source):
+            text = line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", errors="replace")
+            yield text.removeprefix("\ufeff") if not number else text
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(f"Cannot unpack --input: {error}; it is truncated or no gzip file") from error
+
+
+def _open(path: str) -> typing.BinaryIO:
+    try:
+        file = open(path, "rb")
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}; check --input") from error
+    return typing.cast(typing.BinaryIO, gzip.GzipFile(fileobj=file)) if path.endswith(".gz") else file
 
 
 @contextlib.contextmanager
@@ -134,17 +142,8 @@ def _writer(path: str | None):
         typing.cast(io.TextIOWrapper, sys.stdout).reconfigure(encoding="utf-8", newline="\n")
         yield lambda text: print(text, end="", flush=True)
         return
-    try:
-        handle, temporary = tempfile.mkstemp(dir=os.path.dirname(os.path.abspath(path)), prefix=".tmp-")
-    except OSError as error:
-        raise UserError(f"Cannot write {path}: {error.strerror}; give another --output") from error
-    try:
-        with open(handle, "w", encoding="utf-8", newline="\n") as file:
-            yield file.write
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        pathlib.Path(temporary).unlink(missing_ok=True)
+    with files.replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
+        yield file.write
 
 
 if __name__ == "__main__":

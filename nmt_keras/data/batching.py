@@ -7,7 +7,7 @@ truncates, pads and prefetches; it drops nothing. The teacher-forcing shift happ
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -293,16 +293,29 @@ def evaluation_batches(
     batch_tokens: int,
     max_source_length: int,
     max_target_length: int,
+    report: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Batch]:
-    """All pairs with two sides, once, sorted by length; longer ones are truncated.
+    """All pairs with two sides, once, sorted by length; longer ones are truncated, and both are reported.
 
     A batch has about `batch_tokens` positions of the longer side, and at least one row.
+
+    Raises:
+        UserError: no pair has text on both sides.
     """
     sides = tuple(
         np.concatenate([token_lengths(text, tokenizer) for text in texts])
         for texts, tokenizer in ((corpus.sources, source_tokenizer), (corpus.targets, target_tokenizer))
     )
     lengths, shorter = np.maximum(*sides), np.minimum(*sides)
+    num_empty = int((shorter <= 1).sum())
+    num_long = int(((sides[0] > max_source_length) | (sides[1] > max_target_length)).sum())
+    if num_empty == len(lengths):
+        raise UserError(f"{corpus.sources[0].path} and {corpus.targets[0].path} have no pair with text on both sides")
+    if num_empty or num_long:
+        report(
+            f"perplexity: of {len(lengths):,} pairs, {num_empty:,} are left out because a side is empty, and "
+            f"{num_long:,} are cut to {max_source_length} and {max_target_length} ids"
+        )
     rows: list[int] = []
     for line in np.argsort(lengths, kind="stable").tolist():
         if shorter[line] <= 1:

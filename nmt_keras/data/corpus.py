@@ -12,13 +12,13 @@ import json
 import os
 import pathlib
 import shutil
-import tempfile
 import zlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from nmt_keras import files
 from nmt_keras.errors import UserError
 
 _BOM = b"\xef\xbb\xbf"
@@ -103,40 +103,13 @@ class TextFile:
         """The path of the cache entry `name`, which `write(path)` makes (through a rename) if it is missing."""
         path = self._cache_dir / name
         if not path.exists():
-            write_atomically(path, write)
+            with files.replacing(path) as temporary:
+                write(temporary)
         return path
 
     def cache_name(self, what: str) -> str:
         """A cache name for something derived from this file's content."""
         return f"{self._key}.{what}"
-
-
-def write_atomically(path: pathlib.Path, write: Callable[[pathlib.Path], object]) -> None:
-    """Calls `write` on a temporary file beside `path`, flushes it to the disk and renames it to `path`.
-
-    Raises:
-        UserError: the folder cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix=path.suffix)
-        os.close(handle)
-        try:
-            write(pathlib.Path(temporary))
-            with open(temporary, "rb") as file:
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
-        finally:
-            pathlib.Path(temporary).unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"Cannot write {path}: {error.strerror}; free the disk or choose another folder") from error
-
-
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
 
 
 def open_text(path: str, cache_dir: str, language: str, tfds_dir: str | None = None) -> TextFile:
@@ -168,7 +141,7 @@ class ParallelCorpus:
                     f"aligned line by line. Lengths drift from line {shift + 1:,} on: mend the files there"
                 )
             if not len(source):
-                raise UserError(f"{source.path} is empty; training text needs at least one line")
+                raise UserError(f"{source.path} is empty: a parallel text needs at least one line; check the path")
         self.sources, self.targets = list(sources), list(targets)
         self.starts = np.cumsum([0] + [len(source) for source in sources])
 
@@ -181,12 +154,12 @@ class ParallelCorpus:
 
     def fetch(self, lines: np.ndarray) -> tuple[list[str], list[str]]:
         """Source and target text of the running line numbers `lines`, integer [N]."""
-        files = np.searchsorted(self.starts, lines, side="right") - 1
+        corpora = np.searchsorted(self.starts, lines, side="right") - 1
         source, target = [""] * len(lines), [""] * len(lines)
-        for file in np.unique(files):
-            rows = np.flatnonzero(files == file)
-            local = lines[rows] - self.starts[file]
-            for row, s, t in zip(rows, self.sources[file].lines(local), self.targets[file].lines(local)):
+        for corpus in np.unique(corpora):
+            rows = np.flatnonzero(corpora == corpus)
+            local = lines[rows] - self.starts[corpus]
+            for row, s, t in zip(rows, self.sources[corpus].lines(local), self.targets[corpus].lines(local)):
                 source[row], target[row] = s, t
         return source, target
 
@@ -255,13 +228,8 @@ def _build_index(path: str, out: pathlib.Path, cache_dir: pathlib.Path, key: str
     ]
     if bom:
         findings.insert(0, Finding("a byte order mark", 1, [1], "removed"))
-    card = json.dumps({"sha256": digest.hexdigest(), "bom": bom, "findings": findings})
-    write_atomically(cache_dir / (key + ".json"), lambda path: _write_text(path, card))
+    files.write_json(cache_dir / (key + ".json"), {"sha256": digest.hexdigest(), "bom": bom, "findings": findings})
     np.save(out, offsets.astype(np.int64))
-
-
-def _write_text(path: pathlib.Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _note_oddities(block: bytes, first_line: int, found: list[tuple[int, list[int]]]) -> None:
@@ -302,10 +270,7 @@ def _materialise_tfds(name: str, cache_dir: str, language: str, tfds_dir: str | 
             f"{', '.join(sorted(examples.element_spec))}"
         )
 
-    def write(out: pathlib.Path) -> None:
-        with open(out, "wb") as file:
-            for example in examples.as_numpy_iterator():
-                file.write(example[language].replace(b"\n", b" ") + b"\n")
-
-    write_atomically(path, write)
+    with files.replacing(path) as temporary, open(temporary, "wb") as file:
+        for example in examples.as_numpy_iterator():
+            file.write(example[language].replace(b"\n", b" ") + b"\n")
     return str(path)

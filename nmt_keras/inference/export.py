@@ -20,7 +20,7 @@ from nmt_keras.errors import UserError
 from nmt_keras.inference.translator import translate_text
 from nmt_keras.models.seq2seq import Seq2Seq
 
-# Run by a fresh interpreter with TensorFlow and TF Text alone: lines of JSON strings in, the same out.
+# Run by a fresh interpreter with TensorFlow and TF Text alone: lines of JSON strings in, pairs with log_prob out.
 _PROOF_PROGRAM = """
 import json, sys
 import tensorflow as tf
@@ -28,8 +28,9 @@ import tensorflow_text
 serve = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
 for line in sys.stdin:
     texts = json.loads(line)
-    out = serve(text=tf.constant([text.encode("utf-8") for text in texts]))["translation"].numpy()
-    print(json.dumps([text.decode("utf-8") for text in out]), flush=True)
+    out = serve(text=tf.constant([text.encode("utf-8") for text in texts]))
+    pairs = zip(out["translation"].numpy().tolist(), out["log_prob"].numpy().tolist())
+    print(json.dumps([(text.decode("utf-8"), log_prob) for text, log_prob in pairs]), flush=True)
 """
 
 
@@ -89,8 +90,11 @@ def publish(folder: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
     return folder.rename(base / str(version))
 
 
-def reloaded_translations(folder: pathlib.Path, batches: Sequence[Sequence[str]]) -> list[list[str]]:
+def reloaded_translations(folder: pathlib.Path, batches: Sequence[Sequence[str]]) -> list[list[tuple[str, float]]]:
     """Translates batches with the SavedModel in a fresh, CPU-only process that has TensorFlow and TF Text alone.
+
+    Returns:
+        Of each text its translation and `log_prob`.
 
     Raises:
         RuntimeError: the process failed; the message ends with its last line.
@@ -107,7 +111,7 @@ def reloaded_translations(folder: pathlib.Path, batches: Sequence[Sequence[str]]
     )
     if result.returncode:
         raise RuntimeError(f"the export does not load: {result.stderr.strip().rpartition(chr(10))[2]}")
-    return [json.loads(line) for line in result.stdout.strip().split("\n")]
+    return [[tuple(pair) for pair in json.loads(line)] for line in result.stdout.strip().split("\n")]
 
 
 def load_signature(folder: pathlib.Path) -> Callable[[Sequence[str]], list[tuple[str, bool]]]:

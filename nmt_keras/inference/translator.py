@@ -9,7 +9,7 @@ import tensorflow as tf
 from nmt_keras.config import DecodingConfig
 from nmt_keras.data.batching import source_tensor
 from nmt_keras.data.tokenizer import Tokenizer
-from nmt_keras.decoding.beam_search import beam_search
+from nmt_keras.decoding.beam_search import beam_search, penalty
 from nmt_keras.decoding.hypotheses import Hypotheses
 from nmt_keras.decoding.sampling import greedy, sample
 from nmt_keras.layers.masks import padding_mask
@@ -33,7 +33,7 @@ class Translations(NamedTuple):
     """Of a batch of B texts; N hypotheses each, L ids at most, S source ids at most."""
 
     text: tf.Tensor  # string [B, N]; empty for an empty or blank source
-    hypotheses: Hypotheses
+    hypotheses: Hypotheses  # all zeros for an empty or blank source
     source_ids: tf.Tensor  # int32 [B, S]
     truncated: tf.Tensor  # bool [B], whether the source was longer than the limit
 
@@ -98,6 +98,8 @@ def translate_text(
         )
     elif config.beam_size == 1:
         hypotheses = greedy(step_fn, state, max_length)
+        score = hypotheses.log_prob / penalty(hypotheses.lengths, config.length_penalty)
+        hypotheses = hypotheses._replace(score=score)
     else:
         hypotheses = beam_search(
             step_fn, state, max_length, beam_size=config.beam_size, length_penalty=config.length_penalty
@@ -108,8 +110,12 @@ def translate_text(
     output = tf.strings.regex_replace(output, _LINE_BREAKS, " ")
     output = tf.reshape(output, tf.shape(hypotheses.lengths))
     blank = tf.strings.regex_full_match(text, _BLANK)
-    result = Translations(tf.where(blank[:, None], "", output), hypotheses, source_ids, truncated)
-    return tf.nest.map_structure(lambda leaf: leaf[:rows], result)
+
+    def unless_blank(leaf):
+        return tf.where(tf.reshape(blank, [-1] + [1] * (leaf.shape.rank - 1)), tf.zeros_like(leaf), leaf)
+
+    output, hypotheses = tf.nest.map_structure(unless_blank, (output, hypotheses))
+    return tf.nest.map_structure(lambda leaf: leaf[:rows], Translations(output, hypotheses, source_ids, truncated))
 
 
 class Translator:

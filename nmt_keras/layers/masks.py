@@ -13,5 +13,8 @@ def padding_mask(ids: tf.Tensor) -> tf.Tensor:
 
 
 def masked_softmax(scores: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """Softmax over the last axis, in float32; exactly zero where `mask` (broadcast to `scores`) is False."""
+    """Softmax over the last axis, in float32; exactly zero where `mask` (broadcast to `scores`) is False.
+
+    A row whose mask is False everywhere, which no batch of ours has, is uniform.
+    """
     return tf.nn.softmax(tf.where(mask, tf.cast(scores, tf.float32), _NEVER))

@@ -18,7 +18,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from nmt_keras.data.corpus import write_atomically
+from nmt_keras import files
 from nmt_keras.errors import UserError
 
 FORMAT = 1
@@ -30,8 +30,15 @@ def by_path(variables: Iterable[keras.Variable]) -> dict[str, tf.Variable]:
 
     Given a Keras model as it is, TensorFlow follows attributes, does not see what hangs in a list of lists, and neither
     saves nor misses it.
+
+    Raises:
+        ValueError: two variables have one path.
     """
-    return {variable.path: variable.value for variable in variables}
+    variables = list(variables)
+    paths = {variable.path: variable.value for variable in variables}
+    if len(paths) < len(variables):
+        raise ValueError("two variables have one path: give the layers of a model distinct names")
+    return paths
 
 
 class Checkpoints:
@@ -79,9 +86,9 @@ class Checkpoints:
         try:
             temporary.mkdir(parents=True, exist_ok=True)
             objects.write(str(temporary / "variables"))
-            files = {path.name: _fingerprint(path) for path in sorted(temporary.iterdir())}
-            manifest = {"format": FORMAT, "step": step, "files": files, "state": state}
-            _write_json(temporary / _MANIFEST, manifest)
+            fingerprints = {path.name: _fingerprint(path) for path in sorted(temporary.iterdir())}
+            manifest = {"format": FORMAT, "step": step, "files": fingerprints, "state": state}
+            files.write_json(temporary / _MANIFEST, manifest)
             for path in temporary.iterdir():
                 _flush(path)
             _flush(temporary)
@@ -142,10 +149,7 @@ class Checkpoints:
     def mark_best(self, step: int, metric: str, value: float) -> None:
         """Makes the saved checkpoint of `step` the best one."""
         if self._is_chief:
-            write_atomically(
-                self.folder / "best.json",
-                lambda path: _write_json(path, {"step": step, "metric": metric, "value": value}),
-            )
+            files.write_json(self.folder / "best.json", {"step": step, "metric": metric, "value": value})
             self._delete_old()
 
     def best_step(self) -> int:
@@ -211,10 +215,6 @@ class Checkpoints:
 def _fingerprint(path: pathlib.Path) -> dict[str, Any]:
     with open(path, "rb") as file:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def _write_json(path: pathlib.Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8", newline="\n")
 
 
 def _flush(path: pathlib.Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from nmt_keras.data.corpus import write_atomically
+from nmt_keras import files
 
 _TAGS = {
     "loss": "train/loss",
@@ -61,8 +61,7 @@ class Summaries:
         if self._jsonl.exists():
             rows = self._jsonl.read_text(encoding="utf-8").split("\n")[:-1]
             kept = [row for row in rows if json.loads(row)["step"] <= first_step]
-            text = "".join(row + "\n" for row in kept)
-            write_atomically(self._jsonl, lambda path: path.write_text(text, encoding="utf-8", newline="\n"))
+            files.write_text(self._jsonl, "".join(row + "\n" for row in kept))
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Writes one row: `step` and the scalars, whose names are those of `metrics.jsonl`."""

@@ -1,6 +1,5 @@
 """Text files as lines: where lines end, what is found in them, the cache, alignment, and every source of text."""
 
-import errno
 import gzip
 import os
 import re
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 
 from nmt_keras.data import corpus as corpora
-from nmt_keras.data.corpus import ParallelCorpus, TextFile, default_cache_dir, first_drift, open_text, write_atomically
+from nmt_keras.data.corpus import ParallelCorpus, TextFile, default_cache_dir, first_drift, open_text
 from nmt_keras.errors import UserError
 
 BOM = b"\xef\xbb\xbf"
@@ -197,29 +196,6 @@ def test_the_default_cache_follows_the_environment(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/me")
     assert default_cache_dir() == "/home/me/.cache/nmt_keras"
-
-
-def test_a_write_that_fails_leaves_nothing_behind_and_the_old_file_as_it_was(tmp_path):
-    path = tmp_path / "folder" / "a.json"
-    write_atomically(path, lambda out: out.write_bytes(b"old"))
-
-    def fail(out):
-        out.write_bytes(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with pytest.raises(
-        UserError,
-        match=r"^Cannot write \S+a\.json: No space left on device; " "free the disk or choose another folder$",
-    ):
-        write_atomically(path, fail)
-    assert path.read_bytes() == b"old"
-    assert [p.name for p in path.parent.iterdir()] == ["a.json"]
-
-
-def test_a_folder_that_cannot_be_made_is_named(write):
-    blocked = write("a file, no folder")
-    with pytest.raises(UserError, match=r"^Cannot write \S+a\.txt/b\.json: (Not a directory|File exists); "):
-        write_atomically(corpora.pathlib.Path(blocked) / "b.json", lambda out: None)
 
 
 def _parallel(count):
