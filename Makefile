@@ -1,7 +1,7 @@
 # Two commands set everything up: make quickstart, make test. Each makes the virtual environment if it is missing.
 PYTHON ?= python3
 VENV := .venv
-PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses=4 --cov --cov-report=term:skip-covered --cov-fail-under=90
+PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile --cov --cov-report=term:skip-covered --cov-fail-under=90
 BIN := $(VENV)/bin
 
 .PHONY: quickstart test test-all lint benchmark clean

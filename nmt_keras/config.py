@@ -259,6 +259,11 @@ def _problems(config: ExperimentConfig) -> list[str]:
             "`data.source_tokenizer_model` and `data.target_tokenizer_model` must be given together; "
             "for a joint vocabulary give the same file twice"
         )
+    if training.weight_decay and training.optimizer != "adamw":
+        problems.append(
+            "`training.weight_decay` needs `training.optimizer` adamw. "
+            f"Received: {training.weight_decay!r} and {training.optimizer!r}"
+        )
     if not training.batch_sentences and training.batch_tokens < data.max_target_length:
         problems.append(
             "`training.batch_tokens` must be at least `data.max_target_length`, or no batch holds the "

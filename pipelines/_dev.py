@@ -6,7 +6,7 @@ from nmt_keras.config import ExperimentConfig
 from nmt_keras.data.batching import evaluation_batches
 from nmt_keras.data.corpus import ParallelCorpus
 from nmt_keras.inference.evaluation import bleu_metric
-from nmt_keras.inference.translator import Translator
+from nmt_keras.inference.translator import Translation, Translator
 from nmt_keras.models.seq2seq import Seq2Seq
 from nmt_keras.run_directory import Report, Tokenizers
 from nmt_keras.training.losses import compile_dev_loss, perplexity
@@ -14,6 +14,13 @@ from nmt_keras.training.summaries import Summaries, attention_picture
 from nmt_keras.training.trainer import Evaluation
 
 _NUM_SAMPLES = 5
+
+
+def draw_attention(translation: Translation, tokenizers: Tokenizers) -> tuple[bytes, str]:
+    """The attention of a translation as a PNG, and a note on its labels: see `attention_picture`."""
+    source_ids, target_ids = translation.source_ids, translation.target_ids
+    source, target = ([tokenizer.piece(i) for i in ids] for tokenizer, ids in zip(tokenizers, (source_ids, target_ids)))
+    return attention_picture(translation.attention_weights, source, target, source_ids, target_ids)
 
 
 class DevEvaluator:
@@ -61,13 +68,8 @@ class DevEvaluator:
         hypotheses = [translation.text for translation in translations]
         bleu = self._bleu.corpus_score(hypotheses, [self._references])
         self._summaries.translations(step, self._sources[:_NUM_SAMPLES], self._references, hypotheses)
-        first = translations[0]
-        picture, note = attention_picture(
-            first.attention_weights,
-            [self._tokenizers.source.piece(i) for i in first.source_ids],
-            [self._tokenizers.target.piece(i) for i in first.target_ids],
-            first.source_ids,
-            first.target_ids,
+        picture, note = draw_attention(
+            next((t for t in translations if t.target_ids), translations[0]), self._tokenizers
         )
         self._summaries.attention(step, picture)
         if note and not self._font_noted:

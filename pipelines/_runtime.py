@@ -1,5 +1,6 @@
 """The one place that configures the process: flags, logging, seeds, precision, devices, strategy."""
 
+import json
 import logging
 import os
 import random
@@ -60,6 +61,13 @@ def run(
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return STATUS_INTERRUPTED
+    except Exception as error:
+        if not _is_lost_worker(error):
+            raise
+        return _fail(
+            "Another worker of the cluster stopped or cannot be reached; read what it printed, then start all workers "
+            "again: they go on from the latest checkpoint"
+        )
 
 
 def define_inference_flags(values: flags.FlagValues) -> None:
@@ -92,6 +100,13 @@ def _parse(values: flags.FlagValues, arguments: list[str]) -> None:
         raise UserError(f"Unexpected argument {rest[1]!r}; every argument is a --flag=value")
 
 
+def _is_lost_worker(error: Exception) -> bool:
+    if "TF_CONFIG" not in os.environ or "tensorflow" not in sys.modules:
+        return False
+    errors = sys.modules["tensorflow"].errors
+    return isinstance(error, (errors.UnavailableError, errors.AbortedError, errors.DeadlineExceededError))
+
+
 def _fail(error: object) -> int:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     return STATUS_USER_ERROR
@@ -116,6 +131,8 @@ def _explain(error: Exception, argv: list[str]) -> str:
             return f"unknown section {section!r} in {argument!r}; valid ones: {', '.join(known)}"
         if leaf not in known[section]:
             return f"unknown field {leaf!r} in {argument!r}; valid ones: {', '.join(known[section])}"
+    if isinstance(error, TypeError) and "get_config()" in str(error):
+        return "what follows the colon of --config is a preset, and this recipe has none; leave it out"
     return f"{type(error).__name__}: {error}"
 
 
@@ -175,11 +192,7 @@ def build_strategy(name: str) -> "tf.distribute.Strategy":
             ]
         )
     if name == "multi_worker":
-        if "TF_CONFIG" not in os.environ:
-            raise UserError(
-                "training.distribution=multi_worker needs the environment variable TF_CONFIG with the "
-                "cluster and this worker's task; set it on every worker"
-            )
+        _check_cluster(os.environ.get("TF_CONFIG"))
         return tf.distribute.MultiWorkerMirroredStrategy()
     if name == "tpu":
         try:
@@ -192,6 +205,23 @@ def build_strategy(name: str) -> "tf.distribute.Strategy":
                 "training.distribution=tpu found no TPU on this machine or at TPU_NAME; use one_device or " "mirrored"
             ) from error
     return tf.distribute.get_strategy()
+
+
+def _check_cluster(tf_config: str | None) -> None:
+    if tf_config is None:
+        raise UserError(
+            "training.distribution=multi_worker needs the environment variable TF_CONFIG with the cluster and this "
+            "worker's task; set it on every worker"
+        )
+    try:
+        config = json.loads(tf_config)
+        task = config["task"]
+        config["cluster"][task["type"]][int(task["index"])]
+    except (ValueError, TypeError, LookupError) as error:
+        raise UserError(
+            'The environment variable TF_CONFIG must be like {"cluster": {"worker": ["host:port", "host:port"]}, '
+            f'"task": {{"type": "worker", "index": 0}}}}, with a task of the cluster. Received: {tf_config}'
+        ) from error
 
 
 def load_tensorflow() -> None:

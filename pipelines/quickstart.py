@@ -55,7 +55,7 @@ def _job(values: flags.FlagValues) -> int:
     for name in ("bleu", "chrf"):
         report(f"   {name} {scores[name]:.2f}  ({scores[name + '_signature']})")
     report("4. Attention")
-    report(f"   {draw_attention(run_dir, pathlib.Path(test[0]))}")
+    report(f"   {write_attention(run_dir, pathlib.Path(test[0]))}")
     report("5. Export")
     exported = export(run_dir, "best", output)
     if exported["different"]:
@@ -99,21 +99,15 @@ def write_corpus(folder: pathlib.Path) -> None:
         raise UserError(f"Cannot write the corpus to {folder}: {error.strerror}; give another --run_dir") from error
 
 
-def draw_attention(run_dir: pathlib.Path, sources: pathlib.Path) -> str:
+def write_attention(run_dir: pathlib.Path, sources: pathlib.Path) -> str:
     """Draws the attention of the first line's translation to `<run_dir>/attention.png`; returns a line that says so."""
     from nmt_keras import run_directory
-    from nmt_keras.training.summaries import attention_picture
+    from pipelines import _dev
 
     trained = run_directory.load_run(run_dir)
     source = sources.read_text(encoding="utf-8").split("\n")[0]
     [translation] = trained.translator().translate([source])
-    picture, note = attention_picture(
-        translation.attention_weights,
-        [trained.tokenizers.source.piece(i) for i in translation.source_ids],
-        [trained.tokenizers.target.piece(i) for i in translation.target_ids],
-        translation.source_ids,
-        translation.target_ids,
-    )
+    picture, note = _dev.draw_attention(translation, trained.tokenizers)
     path = run_dir / "attention.png"
     path.write_bytes(picture)
     return f"{path}" + (f" ({note})" if note else "")

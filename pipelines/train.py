@@ -10,6 +10,7 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -59,11 +60,7 @@ def train(config: ExperimentConfig, run_dir: pathlib.Path) -> None:
     strategy = _runtime.build_strategy(config.training.distribution)  # before any TensorFlow operation
     _runtime.configure(config.training)
 
-    import tensorflow as tf
-
-    from nmt_keras import files, run_directory
-    from nmt_keras.data.batching import BatchPlan, TrainingText, token_lengths
-    from nmt_keras.data.tokenizer import unknown_rate
+    from nmt_keras import run_directory
     from nmt_keras.models.seq2seq import build_seq2seq
     from nmt_keras.training.checkpoints import Checkpoints
     from nmt_keras.training.schedules import build_optimizer
@@ -82,40 +79,9 @@ def train(config: ExperimentConfig, run_dir: pathlib.Path) -> None:
         run_directory.prepare_tokenizers(run_dir, data, corpus, report)
     _runtime.barrier(strategy)  # what the chief makes, the others find
     tokenizers = run_directory.load_tokenizers(run_dir)
-    dev_text = dev.text()
-    report(
-        "unknown pieces in dev: "
-        + ", ".join(
-            f"{side} {unknown_rate(tokenizer, lines):.2%}"
-            for side, tokenizer, lines in zip(("source", "target"), tokenizers, dev_text)
-        )
-    )
-
-    lengths = [
-        [token_lengths(text, tokenizer) for text in texts]
-        for texts, tokenizer in zip((corpus.sources, corpus.targets), tokenizers)
-    ]
-    plan = BatchPlan(
-        *lengths,
-        seed=training.seed,
-        batch_tokens=training.batch_tokens,
-        batch_sentences=training.batch_sentences,
-        weights=data.train_weights,
-        num_slices=strategy.num_replicas_in_sync * training.accumulation_steps,
-        length_factor=run_directory.sampled_length_factor(tokenizers, corpus, data.sampling_alpha),
-        max_source_length=data.max_source_length,
-        max_target_length=data.max_target_length,
-    )
-    report(f"data: {plan.summary()}")
-    text = TrainingText(
-        plan,
-        corpus,
-        *tokenizers,
-        max_source_length=data.max_source_length,
-        max_target_length=data.max_target_length,
-        static_shapes=data.static_shapes,
-        sampling_alpha=data.sampling_alpha,
-    )
+    _report_unknown(tokenizers, dev)
+    text = _training_text(config, corpus, tokenizers, strategy.num_replicas_in_sync * training.accumulation_steps)
+    report(f"data: {text.plan.summary()}")
 
     with strategy.scope():
         model = build_seq2seq(config.model, tokenizers.source.vocab_size, tokenizers.target.vocab_size)
@@ -129,23 +95,69 @@ def train(config: ExperimentConfig, run_dir: pathlib.Path) -> None:
     reason = trainer.train(_distribute(text, strategy, trainer.step), checkpoints, summaries, evaluate, report)
     report(f"done: {reason}; best {training.best_metric} {trainer.best}")
     if chief:
-        files.write_json(
-            run_dir / "run_card.json",
-            {
-                "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-                "step": trainer.step,
-                "epochs": round(trainer.step / plan.num_batches, 2),
-                "seconds_of_this_job": round(time.time() - started),
-                "best": trainer.best,
-                "weights": model.count_params(),
-                "stopped": reason,
-                "overlong_samples": text.num_overlong_samples,
-                "machine": platform.platform(),
-                "devices": [device.name for device in tf.config.list_logical_devices()],
-                "tensorflow": tf.__version__,
-            },
-        )
+        _write_run_card(run_dir, trainer, text, reason, time.time() - started)
     _runtime.barrier(strategy)  # whoever leaves first would end the job of the others
+
+
+def _report_unknown(tokenizers, dev) -> None:
+    from nmt_keras.data.tokenizer import unknown_rate
+
+    rates = (
+        f"{side} {unknown_rate(tokenizer, lines):.2%}"
+        for side, tokenizer, lines in zip(("source", "target"), tokenizers, dev.text())
+    )
+    _runtime.report(f"unknown pieces in dev: {', '.join(rates)}")
+
+
+def _training_text(config: ExperimentConfig, corpus, tokenizers, num_slices: int):
+    """The corpus as a `TrainingText`, planned in batches of `num_slices` equal parts."""
+    from nmt_keras import run_directory
+    from nmt_keras.data.batch_plan import BatchPlan
+    from nmt_keras.data.batching import TrainingText, token_lengths
+
+    data, training = config.data, config.training
+    limits: dict[str, Any] = {"max_source_length": data.max_source_length, "max_target_length": data.max_target_length}
+    source_lengths, target_lengths = (
+        [token_lengths(text, tokenizer) for text in texts]
+        for texts, tokenizer in zip((corpus.sources, corpus.targets), tokenizers)
+    )
+    plan = BatchPlan(
+        source_lengths,
+        target_lengths,
+        seed=training.seed,
+        batch_tokens=training.batch_tokens,
+        batch_sentences=training.batch_sentences,
+        weights=data.train_weights,
+        num_slices=num_slices,
+        length_factor=run_directory.sampled_length_factor(tokenizers, corpus, data.sampling_alpha),
+        **limits,
+    )
+    return TrainingText(
+        plan, corpus, *tokenizers, static_shapes=data.static_shapes, sampling_alpha=data.sampling_alpha, **limits
+    )
+
+
+def _write_run_card(run_dir: pathlib.Path, trainer, text, reason: str, seconds: float) -> None:
+    import tensorflow as tf
+
+    from nmt_keras import files
+
+    files.write_json(
+        run_dir / "run_card.json",
+        {
+            "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "step": trainer.step,
+            "epochs": round(trainer.step / text.plan.num_batches, 2),
+            "seconds_of_this_job": round(seconds),
+            "best": trainer.best,
+            "weights": trainer.model.count_params(),
+            "stopped": reason,
+            "overlong_samples": text.num_overlong_samples,
+            "machine": platform.platform(),
+            "devices": [device.name for device in tf.config.list_logical_devices()],
+            "tensorflow": tf.__version__,
+        },
+    )
 
 
 def _distribute(text, strategy, first_step: int):

@@ -16,7 +16,7 @@ from nmt_keras.layers.dropout import fold_in
 from nmt_keras.layers.fusion import fused
 from nmt_keras.models.seq2seq import Seq2Seq
 from nmt_keras.training.checkpoints import Checkpoints, by_path
-from nmt_keras.training.losses import LossSums, batch_loss
+from nmt_keras.training.losses import LossSums, batch_loss, perplexity
 from nmt_keras.training.summaries import Summaries
 
 _FIRST_LOSS_SCALE = 2.0**15
@@ -24,7 +24,7 @@ _LOSS_SCALE_GROWTH_STEPS = 2000
 
 
 class Totals(NamedTuple):
-    """What is summed on the device between two rows of the log."""
+    """What is summed on the device between two rows of the log, over the steps that were not skipped."""
 
     loss: Any
     cross_entropy: Any
@@ -33,7 +33,6 @@ class Totals(NamedTuple):
     positions: Any  # padded target positions
     gradient_norm: Any  # before clipping, of finite steps
     updates: Any
-    steps: Any
 
 
 class Evaluation(NamedTuple):
@@ -73,6 +72,8 @@ class Trainer:
         self.best: float | None = None
         self.best_step: int | None = None
         self.evaluations_since_best = 0
+        self._window_start = 0.0  # of the log's next row, in monotonic time; what is no training moves it on
+        self._restored_seconds = 0.0  # of training, in that window
         optimizer.build(model.trainable_variables)
         self._steps = tf.Variable(0, dtype=tf.int64, name="steps", trainable=False)
         self._skipped = tf.Variable(0, dtype=tf.int64, name="skipped", trainable=False)
@@ -101,6 +102,7 @@ class Trainer:
         self.step = manifest["step"]
         self.best, self.best_step = manifest["state"]["best"], manifest["state"]["best_step"]
         self.evaluations_since_best = manifest["state"]["evaluations_since_best"]
+        self._restored_seconds = manifest["state"]["window_seconds"]
         if self.best is not None and self.best_step == self.step:
             checkpoints.mark_best(self.step, self.config.best_metric, self.best)  # a kill may have come between
         return True
@@ -129,7 +131,7 @@ class Trainer:
         if self._train_step is None:
             self._train_step = self._compile(batches)
         every = Every(config.max_steps)
-        window_start = time.monotonic()
+        self._window_start, self._restored_seconds = time.monotonic() - self._restored_seconds, 0.0
         with tqdm(
             total=config.max_steps, initial=self.step, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True
         ) as progress:
@@ -138,41 +140,49 @@ class Trainer:
                 self.step += 1
                 progress.update()
                 if every(config.log_every, self.step):
-                    row = self._log_row(time.monotonic() - window_start)
+                    row = self._log_row()
                     summaries.scalars(self.step, row)
-                    progress.set_postfix_str(f"loss {row['loss']:.3f}, {row['target_tokens_per_s']:,.0f} tokens/s")
+                    loss = f"loss {row['loss']:.3f}" if "loss" in row else "all steps skipped"
+                    speed = f"{row['target_tokens_per_s']:,.0f} target tokens/s"
+                    progress.set_postfix_str(f"{loss}, {speed}")
                     if progress.disable:
                         report(
-                            f"step {self.step:,}/{config.max_steps:,}  loss {row['loss']:.3f}  learning rate "
-                            f"{row['learning_rate']:.2e}  {row['target_tokens_per_s']:,.0f} target tokens/s"
+                            f"step {self.step:,}/{config.max_steps:,}  {loss}  learning rate "
+                            f"{row['learning_rate']:.2e}  {speed}"
                         )
-                    window_start = time.monotonic()
-                evaluated_at = time.monotonic()
                 if every(config.evaluate_every, self.step):
                     self._evaluate(evaluate, checkpoints, summaries, report)
                 if every(config.checkpoint_every, self.step) or self._has_stalled():
                     self.save(checkpoints)
-                window_start += time.monotonic() - evaluated_at
         if self._has_stalled():
             return f"{config.best_metric} has not improved for {config.patience} evaluations"
         return f"max_steps={config.max_steps:,} reached"
 
     def save(self, checkpoints: Checkpoints) -> None:
         """Saves everything that training goes on from."""
+        started = time.monotonic()
         checkpoints.save(
             self.step,
             self.objects,
-            {"best": self.best, "best_step": self.best_step, "evaluations_since_best": self.evaluations_since_best},
+            {
+                "best": self.best,
+                "best_step": self.best_step,
+                "evaluations_since_best": self.evaluations_since_best,
+                "window_seconds": started - self._window_start,
+            },
         )
+        self._window_start += time.monotonic() - started
 
     def _has_stalled(self) -> bool:
         return 0 < self.config.patience <= self.evaluations_since_best
 
     def _evaluate(self, evaluate, checkpoints, summaries, report) -> None:
+        started = time.monotonic()
         evaluation = evaluate(self.step)
+        self._window_start += time.monotonic() - started
         summaries.scalars(self.step, evaluation.scalars)
         report(f"step {self.step:,}  {evaluation.line}")
-        value = evaluation.scalars[self.config.best_metric]
+        value = self._value_of_the_chief(evaluation.scalars[self.config.best_metric])
         better = math.isfinite(value) and (
             self.best is None or (value < self.best if self.config.best_metric == "dev_loss" else value > self.best)
         )
@@ -182,21 +192,36 @@ class Trainer:
             self.save(checkpoints)
             checkpoints.mark_best(self.step, self.config.best_metric, value)
 
-    def _log_row(self, seconds: float) -> dict[str, float]:
+    def _value_of_the_chief(self, value: float) -> float:
+        """One value for all workers, or they would disagree on what is best and when to stop."""
+        if self.strategy.num_replicas_in_sync == 1:
+            return value
+
+        def share():
+            context = tf.distribute.get_replica_context()
+            mine = tf.where(context.replica_id_in_sync_group == 0, tf.constant(value, tf.float32), 0.0)
+            return context.all_reduce("sum", mine)
+
+        shared = tf.function(lambda: self._first(self.strategy.run(share)), autograph=False)()
+        return float(shared)
+
+    def _log_row(self) -> dict[str, float]:
+        """What the steps since the last row came to; without a loss where all of them were skipped."""
         totals = Totals(*self._totals.numpy())
         self._totals.assign([0.0] * len(Totals._fields))
-        tokens = max(totals.tokens, 1.0)
-        cross_entropy = totals.cross_entropy / tokens
-        return {
-            "loss": totals.loss / tokens,
-            "perplexity": math.exp(min(cross_entropy, 80.0)),
-            "token_accuracy": totals.correct / tokens,
+        row = {
             "learning_rate": float(self.optimizer.learning_rate),
-            "gradient_norm": totals.gradient_norm / max(totals.updates, 1.0),
-            "target_tokens_per_s": totals.tokens / seconds,
-            "padding_share": 1.0 - totals.tokens / max(totals.positions, 1.0),
+            "target_tokens_per_s": totals.tokens / (time.monotonic() - self._window_start),
             "skipped_steps": float(self._skipped.numpy()),
         }
+        self._window_start = time.monotonic()
+        if totals.updates:
+            row["loss"] = totals.loss / totals.tokens
+            row["perplexity"] = perplexity(totals.cross_entropy / totals.tokens)
+            row["token_accuracy"] = totals.correct / totals.tokens
+            row["gradient_norm"] = totals.gradient_norm / totals.updates
+            row["padding_share"] = 1.0 - totals.tokens / totals.positions
+        return row
 
     def _compile(self, batches) -> Callable[[Any], None]:
         return tf.function(self._step, input_signature=(batches.element_spec,), autograph=False)
@@ -208,13 +233,13 @@ class Trainer:
 
         def apply():
             self.strategy.run(self._replica_apply, args=(gradients, norm))
-            return norm, tf.constant(1.0)
+            return tf.constant(1.0)
 
-        norm, updates = tf.cond(finite, apply, lambda: (tf.constant(0.0), tf.constant(0.0)))
+        updates = tf.cond(finite, apply, lambda: tf.constant(0.0))
         self._steps.assign_add(1)
         self._skipped.assign_add(1 - tf.cast(updates, tf.int64))
-        sums = tf.nest.map_structure(lambda s: tf.where(finite, s, 0.0), sums)
-        self._totals.assign_add(tf.cast(tf.stack([*sums, positions, norm, updates, 1.0]), tf.float64))
+        totals = tf.stack([*sums, positions, norm, updates])
+        self._totals.assign_add(tf.cast(tf.where(finite, totals, 0.0), tf.float64))
         if self._uses_loss_scale:
             self._update_loss_scale(finite)
 

@@ -230,7 +230,7 @@ def test_a_side_without_any_line_is_refused(write, cache):
     full, empty = TextFile(write("a\nb\n", "a.en"), cache), TextFile(write("", "a.zh"), cache)
     with pytest.raises(UserError, match=r"a\.en has 2 lines and \S+a\.zh has 0; .* from line 1 on"):
         ParallelCorpus([full], [empty])
-    with pytest.raises(UserError, match=r"a\.zh is empty; training text needs at least one line$"):
+    with pytest.raises(UserError, match=r"a\.zh is empty: a parallel text needs at least one line; check the path$"):
         ParallelCorpus([empty], [empty])
 
 

@@ -74,6 +74,18 @@ def test_attention_and_probabilities_belong_to_the_pieces(parts):
         assert result.log_prob < 0 and result.score >= result.log_prob
 
 
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_a_blank_line_has_no_ids_and_no_log_prob(parts, beam_size):
+    full, blank = _translator(parts, beam_size=beam_size).translate(["a b c", " \u3000 "])
+    assert blank.text == "" and blank.target_ids == [] and (blank.log_prob, blank.score) == (0.0, 0.0)
+    assert blank.attention_weights.shape[0] == 0 and full.target_ids
+
+
+def test_a_greedy_score_has_the_length_penalty_too(parts):
+    [result] = _translator(parts, beam_size=1).translate(["a b c d e f g"])
+    assert result.score == pytest.approx(result.log_prob / ((5 + len(result.target_ids)) / 6) ** 0.6)
+
+
 def test_streams_keep_their_order(parts):
     translator = _translator(parts)
     texts = TEXTS * 3
@@ -97,9 +109,11 @@ def test_an_export_equals_the_translator_in_a_fresh_process(parts, tmp_path):
     folder = export.publish(export.save(module, tmp_path / "name"), tmp_path / "name")
     assert folder == tmp_path / "name" / "1"
     translator = Translator(target_model, source, other, config)
-    expected = [t.text for t in translator.translate_batch(TEXTS)]
-    assert export.reloaded_translations(folder, [TEXTS]) == [expected]
-    assert [text for text, _ in export.load_signature(folder)(TEXTS)] == expected
+    expected = translator.translate_batch(TEXTS)
+    [served] = export.reloaded_translations(folder, [TEXTS])
+    assert [text for text, _ in served] == [t.text for t in expected]
+    np.testing.assert_allclose([log_prob for _, log_prob in served], [t.log_prob for t in expected], atol=1e-5)
+    assert [text for text, _ in export.load_signature(folder)(TEXTS)] == [t.text for t in expected]
     assert export.publish(export.save(module, tmp_path / "name"), tmp_path / "name").name == "2"
     names = {path.name for path in (tmp_path / "name").iterdir()}
     assert names == {"1", "2"}

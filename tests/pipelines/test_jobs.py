@@ -1,5 +1,6 @@
 """The jobs from end to end on a copy task, and what they say to bad input."""
 
+import gzip
 import importlib
 import io
 import json
@@ -89,6 +90,10 @@ def test_translate_keeps_lines_and_order(run_dir, tmp_path, monkeypatch, capsys)
     capsys.readouterr()
     assert translate.main([f"--run_dir={run_dir}", "--sample", "--temperature=0.01"]) == 0
     assert capsys.readouterr().out == "c d\n\n"
+    with gzip.open(tmp_path / "in.gz", "wb") as file:
+        file.write(b"a b c\nh g\n")
+    assert translate.main([f"--run_dir={run_dir}", f"--input={tmp_path}/in.gz"]) == 0
+    assert capsys.readouterr().out == "a b c\nh g\n"
 
 
 def test_a_long_line_is_cut_with_a_warning_or_refused(run_dir, tmp_path, capsys):
@@ -116,7 +121,12 @@ def test_export_proves_itself_and_translate_takes_it(run_dir, tmp_path, capsys):
 def test_an_export_that_differs_is_not_kept(run_dir, tmp_path, monkeypatch, capsys):
     from nmt_keras.inference import export as exporting
 
-    monkeypatch.setattr(exporting, "reloaded_translations", lambda folder, batches: [["?" for _ in b] for b in batches])
+    real = exporting.reloaded_translations
+
+    def off_by_a_little(folder, batches):
+        return [[(text, log_prob + 1e-3) for text, log_prob in batch] for batch in real(folder, batches)]
+
+    monkeypatch.setattr(exporting, "reloaded_translations", off_by_a_little)
     assert export.main([f"--run_dir={run_dir}", f"--output={tmp_path}/saved"]) == 1
     assert json.loads(capsys.readouterr().out.strip().split("\n")[-1])["saved_model"] is None
     assert list((tmp_path / "saved").iterdir()) == []
@@ -184,6 +194,18 @@ BAD = [
         [RECIPE, "--run_dir={tmp}/r", "--data_dir={copy}", "--config.training.distribution=multi_worker"],
         "TF_CONFIG",
     ),
+    (
+        train,
+        [RECIPE + ":big", "--run_dir={tmp}/r"],
+        "what follows the colon of --config is a preset, and this recipe has none; leave it out",
+    ),
+    (
+        train,
+        [RECIPE, "--run_dir={tmp}/r", "--data_dir={copy}", "--config.training.weight_decay=0.1"],
+        "`training.weight_decay` needs `training.optimizer` adamw. Received: 0.1 and 'adam'",
+    ),
+    (train, [RECIPE, "--run_dir={tmp}/r", "--data_dir={tmp}/empty"], "train.src is empty: a parallel text needs"),
+    (train, [RECIPE, "--run_dir={tmp}/r", "--data_dir={tmp}/blank"], "dev.src and .*dev.tgt have no pair with text"),
     (train, ["--confg=x"], "Unknown command line flag 'confg'"),
     (train, ["stray"], "Unexpected argument 'stray'"),
     (evaluate, [], "--run_dir must be given"),
@@ -193,6 +215,15 @@ BAD = [
         "is no run directory: it has no readable config.json",
     ),
     (evaluate, ["--run_dir={run}", "--source={tmp}", "--reference=b"], "is a directory; give a text file"),
+    (
+        evaluate,
+        ["--run_dir={run}", "--source={tmp}/x", "--reference={tmp}/x", "--output=/proc/x/scores.json"],
+        "Cannot write /proc/x/scores.json: No such file or directory",
+    ),
+    (evaluate, ["--run_dir={run}", "--source={tmp}/blank/dev.src", "--reference={tmp}/x"], "no pair with text"),
+    (translate, ["--run_dir={run}", "--input={tmp}/x", "--top_k=5"], "--top_k belongs to sampling: give --sample too"),
+    (translate, ["--run_dir={run}", "--input={tmp}/x", "--sample", "--seed=3000000000"], "flag --seed=3000000000"),
+    (translate, ["--run_dir={run}", "--input={tmp}/no.gz"], "Cannot unpack --input: "),
     (translate, [], "Exactly one of --run_dir and --saved_model must be given"),
     (translate, ["--run_dir={run}", "--input=/nowhere"], "Cannot read /nowhere: No such file"),
     (translate, ["--run_dir={run}", "--input={tmp}/x", "--output=/nowhere/x"], "Cannot write /nowhere/x"),
@@ -223,7 +254,12 @@ def test_bad_input_is_one_line_and_nothing_is_written(job, arguments, message, r
     (tmp_path / "short").mkdir()
     for name, lines in (("train.src", 3), ("train.tgt", 2), ("dev.src", 1), ("dev.tgt", 1)):
         (tmp_path / "short" / name).write_text("a\n" * lines)
+    for name in ("empty", "blank"):
+        (tmp_path / name).mkdir()
+        for file in ("train.src", "train.tgt", "dev.src", "dev.tgt"):
+            (tmp_path / name / file).write_text("" if name == "empty" else "\n" if "dev" in file else "a b\n" * 40)
     (tmp_path / "x").write_text("a\n")
+    (tmp_path / "no.gz").write_text("a\n")
     before = sorted(tmp_path.rglob("*"))
     places = {"tmp": tmp_path, "run": run_dir, "copy": copy_text, "cache": run_dir.parent / "cache"}
     config = (run_dir / "config.json").read_bytes()
@@ -296,3 +332,31 @@ def test_auto_precision_is_bfloat16_where_it_is_fast(monkeypatch, cpuinfo, expec
     config = TrainingConfig(precision="auto")
     _runtime.resolve_precision(config)
     assert config.precision == expected
+
+
+@pytest.mark.parametrize(
+    "tf_config",
+    ["{", "[]", '{"cluster": {}}', '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}'],
+)
+def test_a_malformed_cluster_is_one_line(monkeypatch, copy_text, tmp_path, capsys, tf_config):
+    monkeypatch.setenv("TF_CONFIG", tf_config)
+    arguments = [RECIPE, f"--run_dir={tmp_path}/r", f"--data_dir={copy_text}"]
+    assert train.main([*arguments, "--config.training.distribution=multi_worker"]) == 2
+    assert "TF_CONFIG must be like" in _error(capsys)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lost_worker_is_one_line(monkeypatch, capsys):
+    import tensorflow as tf
+
+    from pipelines import _runtime
+
+    def job(values):
+        raise tf.errors.UnavailableError(None, None, "Connection reset by peer")
+
+    monkeypatch.setenv("TF_CONFIG", "{}")
+    assert _runtime.run(lambda values, argv: None, job, "", []) == 2
+    assert "Another worker of the cluster stopped" in _error(capsys)
+    monkeypatch.delenv("TF_CONFIG")
+    with pytest.raises(tf.errors.UnavailableError):
+        _runtime.run(lambda values, argv: None, job, "", [])

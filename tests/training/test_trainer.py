@@ -14,7 +14,8 @@ import tensorflow as tf
 
 from nmt_keras.config import ModelConfig, TrainingConfig
 from nmt_keras.constants import EOS_ID
-from nmt_keras.data.batching import BatchPlan, TrainingText
+from nmt_keras.data.batch_plan import BatchPlan
+from nmt_keras.data.batching import TrainingText
 from nmt_keras.data.corpus import ParallelCorpus, TextFile
 from nmt_keras.data.tokenizer import ByteTokenizer
 from nmt_keras.models.seq2seq import build_seq2seq
@@ -102,6 +103,13 @@ def test_mirrored_gives_the_losses_of_one_device(tmp_path, copy_text):
     assert one[-1] < one[0] and rows[0]["gradient_norm"] > TRAINING.clip_norm
 
 
+def test_the_chief_decides_for_all():
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        trainer = _trainer(TRAINING, strategy)
+    assert trainer._value_of_the_chief(31.25) == 31.25
+
+
 def test_accumulation_changes_no_loss(tmp_path, copy_text):
     losses = [
         _one_device(tmp_path / str(parts), copy_text, dataclasses.replace(TRAINING, accumulation_steps=parts))[1]
@@ -122,9 +130,9 @@ def test_resuming_gives_the_losses_of_an_uninterrupted_run(tmp_path, copy_text, 
     _one_device(tmp_path / "parts", copy_text, short, model_config=model)
     _, parts, rows, _ = _one_device(tmp_path / "parts", copy_text, config, model_config=model)
     assert parts == whole
-    assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4, 5, 6]
-    assert [row["learning_rate"] for row in rows if "loss" in row] == [
-        row["learning_rate"] for row in whole_rows if "loss" in row
+    assert [row["step"] for row in rows if "learning_rate" in row] == [1, 2, 3, 4, 5, 6]
+    assert [row["learning_rate"] for row in rows if "learning_rate" in row] == [
+        row["learning_rate"] for row in whole_rows if "learning_rate" in row
     ]
 
 
@@ -141,6 +149,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(tmp_path, copy_text):
     for variable, value in zip(trainer.optimizer.variables, before):
         np.testing.assert_array_equal(variable, value)
     assert trainer._skipped.numpy() == 1 and trainer.optimizer.iterations.numpy() == 0
+    assert set(trainer._log_row()) == {"learning_rate", "target_tokens_per_s", "skipped_steps"}
     kernel.assign(good)
     trainer._train_step(next(batches))
     assert trainer._skipped.numpy() == 1 and trainer.optimizer.iterations.numpy() == 1
