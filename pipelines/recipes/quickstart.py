@@ -34,7 +34,7 @@ def get_config() -> ExperimentConfig:
             output_dropout_rate=0.0,
         ),
         TrainingConfig(
-            max_steps=900,
+            max_steps=1000,
             batch_tokens=1536,
             learning_rate=2e-3,
             schedule="cosine",
@@ -42,8 +42,8 @@ def get_config() -> ExperimentConfig:
             label_smoothing=0.0,
             precision="auto",
             log_every=50,
-            evaluate_every=450,
-            checkpoint_every=450,
+            evaluate_every=500,
+            checkpoint_every=500,
         ),
         DecodingConfig(beam_size=4, length_penalty=0.6, max_length=60),
     )
