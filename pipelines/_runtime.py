@@ -93,6 +93,11 @@ def _parse(values: flags.FlagValues, arguments: list[str]) -> None:
         rest = values(["", *arguments])
     except flags.Error as error:
         message, traceback, cause = str(error).partition("Traceback")
+        if "get_config() takes 0 positional arguments" in message + cause:
+            message, traceback = (
+                "What follows the colon of --config is a preset; this recipe has none, leave it out",
+                "",
+            )
         raise UserError(message + cause.strip().rpartition("\n")[2] if traceback else message) from error
     except Exception as error:  # a recipe is a program and may raise anything
         raise UserError(f"The recipe or an override of it cannot be used: {_explain(error, arguments)}") from error
@@ -131,8 +136,6 @@ def _explain(error: Exception, argv: list[str]) -> str:
             return f"unknown section {section!r} in {argument!r}; valid ones: {', '.join(known)}"
         if leaf not in known[section]:
             return f"unknown field {leaf!r} in {argument!r}; valid ones: {', '.join(known[section])}"
-    if isinstance(error, TypeError) and "get_config()" in str(error):
-        return "what follows the colon of --config is a preset, and this recipe has none; leave it out"
     return f"{type(error).__name__}: {error}"
 
 

@@ -88,6 +88,7 @@ def evaluate(
 
     data = dataclasses.replace(config.data, data_dir="")
     corpus = run_directory.open_corpus(data, [source], [reference], _runtime.report)
+    corpus.require_text()
     trained = run_directory.load_run(run_dir, checkpoint, _runtime.report)._replace(config=config)
     sources, references = corpus.text()
     with contextlib.ExitStack() as stack:  # a path that cannot be written is found before the work

@@ -73,6 +73,7 @@ def train(config: ExperimentConfig, run_dir: pathlib.Path) -> None:
     chief = _runtime.is_chief(strategy)
     corpus = run_directory.open_corpus(data, data.train_source, data.train_target, report)
     dev = run_directory.open_corpus(data, [data.dev_source], [data.dev_target], report)
+    dev.require_text()
     if chief:
         run_directory.open_run_dir(run_dir, config)
         run_directory.write_data_card(run_dir, corpus, dev)

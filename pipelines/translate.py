@@ -129,10 +129,9 @@ def _lines(source) -> Iterator[str]:
 
 def _open(path: str) -> typing.BinaryIO:
     try:
-        file = open(path, "rb")
+        return typing.cast(typing.BinaryIO, gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb"))
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}; check --input") from error
-    return typing.cast(typing.BinaryIO, gzip.GzipFile(fileobj=file)) if path.endswith(".gz") else file
 
 
 @contextlib.contextmanager

@@ -15,7 +15,6 @@ from nmt_keras.constants import BOS_ID, EOS_ID, PAD_ID
 from nmt_keras.data.batch_plan import FILLER_LINE, BatchPlan, BatchRows, Bucket, mix
 from nmt_keras.data.corpus import ParallelCorpus, TextFile
 from nmt_keras.data.tokenizer import SentencePieceTokenizer, Tokenizer
-from nmt_keras.errors import UserError
 
 
 class Batch(NamedTuple):
@@ -95,9 +94,6 @@ def evaluation_batches(
     """All pairs with two sides, once, sorted by length; longer ones are truncated, and both are reported.
 
     A batch has about `batch_tokens` positions of the longer side, and at least one row.
-
-    Raises:
-        UserError: no pair has text on both sides.
     """
     sides = tuple(
         np.concatenate([token_lengths(text, tokenizer) for text in texts])
@@ -106,8 +102,6 @@ def evaluation_batches(
     lengths, shorter = np.maximum(*sides), np.minimum(*sides)
     num_empty = int((shorter <= 1).sum())
     num_long = int(((sides[0] > max_source_length) | (sides[1] > max_target_length)).sum())
-    if num_empty == len(lengths):
-        raise UserError(f"{corpus.sources[0].path} and {corpus.targets[0].path} have no pair with text on both sides")
     if num_empty or num_long:
         report(
             f"perplexity: of {len(lengths):,} pairs, {num_empty:,} are left out because a side is empty, and "

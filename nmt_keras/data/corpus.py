@@ -148,6 +148,15 @@ class ParallelCorpus:
     def __len__(self) -> int:
         return int(self.starts[-1])
 
+    def require_text(self) -> None:
+        """Checks that there is something to measure.
+
+        Raises:
+            UserError: no pair has text on both sides.
+        """
+        if not any(source.strip() and target.strip() for source, target in zip(*self.text())):
+            raise UserError(f"{self.sources[0].path} and {self.targets[0].path} have no pair with text on both sides")
+
     def text(self) -> tuple[list[str], list[str]]:
         """All source and target text."""
         return self.fetch(np.arange(len(self)))

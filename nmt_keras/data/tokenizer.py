@@ -10,6 +10,7 @@ import json
 import pathlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
@@ -147,10 +148,16 @@ class SentencePieceTokenizer:
     def sample(self, texts: Sequence[str], alpha: float, seed: int) -> list[list[int]]:
         """One random segmentation of each text (Kudo 2018, n-best size unlimited); equal seeds, equal samples.
 
-        Not thread safe: SentencePiece keeps one generator for the process.
+        Not thread safe: SentencePiece keeps one seed for the process. A thread makes its generator from that seed when
+        it first samples, and never again, so that each call has a thread of its own.
         """
-        sentencepiece.set_random_generator_seed(seed % (1 << 32))
-        return [self._from_model[self._processor.sample_encode_as_ids(text, -1, alpha)].tolist() for text in texts]
+
+        def draw():
+            sentencepiece.set_random_generator_seed(seed % (1 << 32))
+            return [self._processor.sample_encode_as_ids(text, -1, alpha) for text in texts]
+
+        with ThreadPoolExecutor(1) as thread:
+            return [self._from_model[ids].tolist() for ids in thread.submit(draw).result()]
 
     def decode(self, ids: Sequence[int]) -> str:
         kept = [i for i in ids if i == UNK_ID or i >= _NUM_SPECIALS]

@@ -1,6 +1,10 @@
 """Every tokenizer: the same ids and strings in Python and in a graph, and back again."""
 
 import io
+import json
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -260,6 +264,24 @@ def test_sampled_segmentations_repeat_with_their_seed(tokenizers, kind):
     for sample in (first, other, tokenizer.sample(SEEN, 0.1, (1 << 63) + 5)):
         assert [tokenizer.decode(ids) for ids in sample] == SEEN
         assert not {PAD_ID, BOS_ID, EOS_ID} & set(np.concatenate(sample).astype(int).tolist())
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bpe"])
+def test_another_process_draws_the_same_samples(tokenizers, kind, tmp_path):
+    tokenizers[kind].save(tmp_path / "tokenizer")
+    program = (
+        "import json, pathlib, sys; from nmt_keras.data.tokenizer import load_tokenizer; "
+        "tokenizer = load_tokenizer(pathlib.Path(sys.argv[1])); tokenizer.sample(['some text'], 0.5, 3); "
+        "print(json.dumps(tokenizer.sample(json.loads(sys.argv[2]), 0.1, 7)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "tokenizer"), json.dumps(SEEN)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=pathlib.Path(__file__).parents[2],
+    )
+    assert json.loads(result.stdout) == tokenizers[kind].sample(SEEN, 0.1, 7)
 
 
 def test_a_sample_does_not_depend_on_what_was_encoded_before(tokenizers):

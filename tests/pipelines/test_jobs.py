@@ -197,7 +197,7 @@ BAD = [
     (
         train,
         [RECIPE + ":big", "--run_dir={tmp}/r"],
-        "what follows the colon of --config is a preset, and this recipe has none; leave it out",
+        "What follows the colon of --config is a preset; this recipe has none, leave it out",
     ),
     (
         train,
@@ -226,7 +226,7 @@ BAD = [
     (translate, ["--run_dir={run}", "--input={tmp}/no.gz"], "Cannot unpack --input: "),
     (translate, [], "Exactly one of --run_dir and --saved_model must be given"),
     (translate, ["--run_dir={run}", "--input=/nowhere"], "Cannot read /nowhere: No such file"),
-    (translate, ["--run_dir={run}", "--input={tmp}/x", "--output=/nowhere/x"], "Cannot write /nowhere/x"),
+    (translate, ["--run_dir={run}", "--input={tmp}/x", "--output=/proc/x/y"], "Cannot write /proc/x/y: No such file"),
     (
         translate,
         ["--run_dir={run}", "--input={tmp}/x", "--checkpoint=77"],
