@@ -32,6 +32,7 @@ class DataConfig:
     joint_vocabulary: bool = True
     source_vocab_size: int = 8000  # of the joint vocabulary where there is one
     target_vocab_size: int = 8000
+    tokenizer_lines: int = 1_000_000  # at most, of each side, evenly spaced, that tokenizers are trained on
     character_coverage: float = 1.0
     byte_fallback: bool = True
     normalization: str = "identity"
@@ -169,6 +170,7 @@ CHOICES = {
 _POSITIVE = (
     "data.source_vocab_size",
     "data.target_vocab_size",
+    "data.tokenizer_lines",
     "data.max_source_length",
     "data.max_target_length",
     "model.d_model",

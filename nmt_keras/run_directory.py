@@ -6,6 +6,7 @@ config.json  tokenizer/  data_card.json  checkpoints/  summaries/  metrics.jsonl
 import dataclasses
 import itertools
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -259,7 +260,7 @@ def _train_tokenizers(data: DataConfig, corpus: ParallelCorpus, report: Report) 
         size = data.target_vocab_size if name == "target" else data.source_vocab_size
         made[name] = train_tokenizer(
             data.tokenizer,
-            _lines(list(itertools.chain(*texts))),
+            _lines(list(itertools.chain(*texts)), data.tokenizer_lines * len(texts)),
             size,
             character_coverage=data.character_coverage,
             byte_fallback=data.byte_fallback,
@@ -269,10 +270,12 @@ def _train_tokenizers(data: DataConfig, corpus: ParallelCorpus, report: Report) 
     return made
 
 
-def _lines(texts: Sequence[TextFile]) -> Iterator[str]:
+def _lines(texts: Sequence[TextFile], limit: int) -> Iterator[str]:
+    """Every k-th line of each text, so that about `limit` come at most."""
+    stride = math.ceil(sum(len(text) for text in texts) / limit)
     for text in texts:
-        for start in range(0, len(text), 10_000):
-            yield from text.lines(range(start, min(start + 10_000, len(text))))
+        for start in range(0, len(text), 10_000 * stride):
+            yield from text.lines(range(start, min(start + 10_000 * stride, len(text)), stride))
 
 
 def _read_model(path: str) -> bytes:

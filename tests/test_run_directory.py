@@ -265,6 +265,14 @@ def test_separate_tokenizers_have_their_own_sides_and_sizes(run_dir, tmp_path, r
     assert first.source.sha256 != first.target.sha256
 
 
+def test_a_tokenizer_is_trained_on_evenly_spaced_lines_where_there_are_more_than_it_may_read(
+    run_dir, tmp_path, reports
+):
+    data = _config(joint_vocabulary=False, tokenizer_lines=5).data
+    made = prepare_tokenizers(run_dir, data, _corpus(tmp_path), reports.append)
+    assert made.source.vocab_size == len(set("".join(ENGLISH[::4]))) + 4 < len(set("".join(ENGLISH))) + 4
+
+
 def test_a_vocabulary_that_cannot_be_filled_leaves_no_tokenizer(run_dir, tmp_path, reports):
     data = _config(tokenizer="unigram", source_vocab_size=9000).data
     with pytest.raises(UserError, match="^SentencePiece cannot train 9,000 pieces on this text: "):

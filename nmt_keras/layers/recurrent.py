@@ -5,6 +5,7 @@ shared by all cells is done once here: the input projection of all positions is 
 backward pass the gradient of U is one product over all positions after the loop, instead of a sum of T small ones.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -57,6 +58,39 @@ def _simple(x: tf.Tensor, h: tf.Tensor, states: States) -> States:
 
 
 CELLS = {"lstm": Cell(4, 2, _lstm), "gru": Cell(3, 1, _gru), "rnn": Cell(1, 1, _simple)}
+
+
+class _Kernels(NamedTuple):
+    """The element-wise part of one position.
+
+    Attributes:
+        update: (input projection [B, G*U], recurrent projection [B, G*U], keep [B, 1] or None, biases [G*U], old
+            states) -> new states.
+        fused_update: the same, compiled for training.
+        fused_gradient: (the same arguments, gradients of the new states, gradient of the output) -> gradients of both
+            projections and of the old states.
+    """
+
+    update: Callable
+    fused_update: Callable
+    fused_gradient: Callable
+
+
+@functools.cache  # layers of one shape share what is compiled
+def _kernels(cell: Cell, width: int) -> _Kernels:
+    def update(x, h, keep, biases, old):
+        x, h = tf.cast(x, tf.float32) + biases[0], tf.cast(h, tf.float32)
+        new = cell.update(x, h + biases[1] if biases[1:] else h, old)
+        return new if keep is None else tuple(tf.where(keep, n, o) for n, o in zip(new, old))
+
+    def gradient(x, h, keep, biases, old, d_new, d_output):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch((x, h, old))
+            new = update(x, h, keep, biases, old)
+        d_new = (d_new[0] + d_output, *d_new[1:])
+        return tape.gradient(new, (x, h, old), output_gradients=d_new, unconnected_gradients="zero")
+
+    return _Kernels(update, fused(update, width), fused(gradient, width))
 
 
 def _at(sequence: tf.Tensor | None, t: tf.Tensor) -> tf.Tensor | None:
@@ -176,18 +210,6 @@ class RecurrentLayer(Layer):
         """Time-major: inputs [T, B, I] and `keep` [T, B, 1] to outputs [T, B, U] and the last states."""
         length, dtype = tf.shape(x)[0], self.compute_dtype
 
-        def update(x, h, keep, biases, old):
-            x, h = tf.cast(x, tf.float32) + biases[0], tf.cast(h, tf.float32)
-            new = self.cell.update(x, h + biases[1] if biases[1:] else h, old)
-            return new if keep is None else tuple(tf.where(keep, n, o) for n, o in zip(new, old))
-
-        def update_gradient(x, h, keep, biases, old, d_new, d_output):
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch((x, h, old))
-                new = update(x, h, keep, biases, old)
-            d_new = (d_new[0] + d_output, *d_new[1:])
-            return tape.gradient(new, (x, h, old), output_gradients=d_new, unconnected_gradients="zero")
-
         def drop(h):
             return h if state_mask is None else h * state_mask
 
@@ -198,12 +220,12 @@ class RecurrentLayer(Layer):
         def run(x, kernel, recurrent_kernel, biases, initial):
             inputs, kernel, recurrent_kernel = (tf.cast(operand, dtype) for operand in (x, kernel, recurrent_kernel))
             projected = tf.matmul(inputs, kernel)
-            width = projected.shape[-1]
-            fused_update = update if dropout_seed is None else fused(update, width)
+            kernels = _kernels(self.cell, projected.shape[-1])
+            update = kernels.update if dropout_seed is None else kernels.fused_update
 
             def forward(t, states, history, recurrent):
                 h = tf.matmul(tf.cast(drop(states[0]), dtype), recurrent_kernel)
-                states = fused_update(projected[t], h, _at(keep, t), biases, states)
+                states = update(projected[t], h, _at(keep, t), biases, states)
                 history = tuple(array.write(t + 1, state) for array, state in zip(history, states))
                 return t + 1, states, history, recurrent.write(t, h)
 
@@ -217,11 +239,9 @@ class RecurrentLayer(Layer):
             history, recurrent = tuple(array.stack() for array in arrays), recurrent.stack()
 
             def gradient(d_outputs, *d_last):
-                fused_gradient = fused(update_gradient, width)
-
                 def backward(t, d_states, d_projected, d_recurrent):
                     old = tuple(states[t] for states in history)
-                    d_x, d_h, d_old = fused_gradient(
+                    d_x, d_h, d_old = kernels.fused_gradient(
                         projected[t], recurrent[t], _at(keep, t), biases, old, d_states, d_outputs[t]
                     )
                     through = drop(tf.cast(tf.matmul(d_h, recurrent_kernel, transpose_b=True), tf.float32))

@@ -227,12 +227,12 @@ class Trainer:
         return tf.function(self._step, input_signature=(batches.element_spec,), autograph=False)
 
     def _step(self, batch) -> None:
-        gradients, sums, positions, norm = self.strategy.run(self._replica_gradients, args=(batch,))
-        sums, positions, norm = tf.nest.map_structure(self._first, (sums, positions, norm))
+        gradients, scale, norms, sums, positions = self.strategy.run(self._replica_gradients, args=(batch,))
+        norm, sums, positions = tf.nest.map_structure(self._first, (norms, sums, positions))
         finite = tf.math.is_finite(norm) & (sums.tokens > 0)
 
         def apply():
-            self.strategy.run(self._replica_apply, args=(gradients, norm))
+            self.strategy.run(self._replica_apply, args=(gradients, scale, norms))
             return tf.constant(1.0)
 
         updates = tf.cond(finite, apply, lambda: tf.constant(0.0))
@@ -247,12 +247,12 @@ class Trainer:
         return self.strategy.experimental_local_results(value)[0]
 
     def _replica_gradients(self, batch: Batch):
-        """Gradients, sums, padded positions and the gradient's norm, all reduced over the replicas."""
+        """Summed gradients, what makes means of them, the means' norm, sums, padded positions; over all replicas."""
         context = tf.distribute.get_replica_context()
         seed = tf.stack([tf.constant(self.config.seed), tf.cast(tf.convert_to_tensor(self._steps), tf.int32)])
         seed = fold_in(seed, context.replica_id_in_sync_group)
         weights = self.model.trainable_variables
-        gradients = [tf.zeros(weight.shape) for weight in weights]
+        gradients: list[tf.Tensor] = []
         sums = LossSums(*[tf.constant(0.0)] * len(LossSums._fields))
         parts = self.config.accumulation_steps
         for number in range(parts):
@@ -263,27 +263,33 @@ class Trainer:
             part_gradients = tape.gradient(
                 objective, [weight.value for weight in weights], unconnected_gradients="zero"
             )
-            gradients = [g + tf.convert_to_tensor(p) for g, p in zip(gradients, part_gradients)]
+            part_gradients = [tf.convert_to_tensor(gradient) for gradient in part_gradients]
+            gradients = [g + p for g, p in zip(gradients, part_gradients)] if number else part_gradients
             sums = LossSums(*(total + new for total, new in zip(sums, part_sums)))
         positions = tf.cast(tf.size(batch.target_output_ids), tf.float32)
         gradients, sums, positions = context.all_reduce("sum", (gradients, sums, positions))
         scale = 1.0 / (tf.maximum(sums.tokens, 1.0) * tf.convert_to_tensor(self._loss_scale))
-        gradients = [gradient * scale for gradient in gradients]
-        return gradients, sums, positions, tf.linalg.global_norm(gradients)
+        return gradients, scale, tf.linalg.global_norm(gradients) * scale, sums, positions
 
-    def _replica_apply(self, gradients, norm) -> None:
-        """Clips and applies. The gradients are equal on all replicas, and the optimizer sums them once more."""
+    def _replica_apply(self, gradients, scale, norm) -> None:
+        """Scales, clips and applies. Gradients are equal on all replicas, and the optimizer sums them once more.
+
+        Args:
+            gradients: sums over the tokens of a global batch.
+            scale: what makes means of them.
+            norm: of the means.
+        """
         replicas = tf.distribute.get_replica_context().num_replicas_in_sync
 
-        def apply(gradients, norm):
-            factor = 1.0 / replicas
+        def apply(gradients, scale, norm):
+            factor = scale / replicas
             if self.config.clip_norm:
                 factor *= tf.minimum(1.0, self.config.clip_norm / tf.maximum(norm, 1e-12))
             self.optimizer.apply([gradient * factor for gradient in gradients], self.model.trainable_variables)
 
         if replicas == 1:  # a compiled function cannot reduce over replicas
             apply = fused(apply, self.model.config.d_model)
-        apply(gradients, norm)
+        apply(gradients, scale, norm)
 
     def _update_loss_scale(self, finite: tf.Tensor) -> None:
         """Halves after an overflow, doubles after 2,000 finite steps (Micikevicius et al. 2018)."""

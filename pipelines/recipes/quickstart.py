@@ -17,6 +17,7 @@ def get_config() -> ExperimentConfig:
             dev_source="dev.en",
             dev_target="dev.zh",
             tokenizer="unigram",
+            tokenizer_lines=15_000,
             joint_vocabulary=False,
             source_vocab_size=1300,
             target_vocab_size=1500,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nmt_keras.layers import fusion
+from nmt_keras.layers import fusion, recurrent
 from nmt_keras.layers.recurrent import CELLS, RecurrentLayer, RecurrentStack
 
 B, T, INPUT, UNITS = 2, 5, 3, 4
@@ -66,6 +66,7 @@ def test_sequence_follows_the_equations_of_the_cell(cell):
 @pytest.mark.parametrize("cell", CELLS)
 def test_gradient_of_the_sequence_equals_the_gradient_of_its_steps(cell, reverse, fused, monkeypatch):
     monkeypatch.setattr(fusion, "_MIN_WIDTH", 1 if fused else 1_000_000)
+    recurrent._kernels.cache_clear()
     layer = _layer(cell, reverse=reverse)
     x, mask, states = _inputs()
     states = states[: layer.cell.num_states]
