@@ -1,7 +1,7 @@
 # Two commands set everything up: make quickstart, make test. Each makes the virtual environment if it is missing.
 PYTHON ?= python3
 VENV := .venv
-PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile --cov --cov-report=term:skip-covered --cov-fail-under=90
+PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered --cov-fail-under=90
 BIN := $(VENV)/bin
 
 .PHONY: quickstart test test-all lint benchmark clean
@@ -11,7 +11,7 @@ $(VENV)/ready: setup.cfg pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
 
-quickstart: $(VENV)/ready  ## train, evaluate, export and serve English to Chinese in minutes
+quickstart: $(VENV)/ready  ## train, evaluate, export and serve English to Chinese
 	$(BIN)/python -m pipelines.quickstart
 
 test: $(VENV)/ready  ## what CI runs

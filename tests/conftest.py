@@ -14,6 +14,14 @@ tf.config.set_logical_device_configuration(
 )
 
 
+_LONGEST = ("test_trainer.py", "test_jobs.py", "test_kills.py", "test_translator.py")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first, so that parallel workers end together."""
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
+
+
 @pytest.fixture(autouse=True)
 def _seeds_and_precision():
     """Initializers draw their seeds from Python's generator; a job under test may have changed the precision."""

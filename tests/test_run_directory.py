@@ -338,7 +338,7 @@ def test_a_users_model_that_cannot_be_read_is_named(run_dir, tmp_path, reports):
 
 def test_length_factor_is_one_unless_segmentations_are_sampled(run_dir, tmp_path, reports):
     corpus = _corpus(tmp_path)
-    data = _config(tokenizer="unigram", source_vocab_size=290).data
+    data = _config(tokenizer="unigram", source_vocab_size=298).data
     tokenizers = prepare_tokenizers(run_dir, data, corpus, reports.append)
     assert sampled_length_factor(tokenizers, corpus, 0.0) == 1.0
     assert 1.0 < sampled_length_factor(tokenizers, corpus, 0.1) < 3.0

@@ -74,9 +74,7 @@ def save(module: TranslationModule, base: pathlib.Path) -> pathlib.Path:
         base.mkdir(parents=True, exist_ok=True)
         folder = pathlib.Path(tempfile.mkdtemp(dir=base, prefix=".tmp-"))
         folder.chmod(0o755)
-        # Gradients of a served graph are of no use, and theirs must be compiled, which a server may not be able to.
-        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-        tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve}, options=options)
+        tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})
         return folder
     except (OSError, tf.errors.OpError) as error:
         raise UserError(

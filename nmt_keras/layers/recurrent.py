@@ -216,7 +216,6 @@ class RecurrentLayer(Layer):
         def array(size, dtype, like):
             return tf.TensorArray(dtype, size, element_shape=like.shape[-2:], clear_after_read=False)
 
-        @tf.custom_gradient
         def run(x, kernel, recurrent_kernel, biases, initial):
             inputs, kernel, recurrent_kernel = (tf.cast(operand, dtype) for operand in (x, kernel, recurrent_kernel))
             projected = tf.matmul(inputs, kernel)
@@ -273,7 +272,10 @@ class RecurrentLayer(Layer):
 
         weights = [tf.convert_to_tensor(weight) for weight in (self.kernel, self.recurrent_kernel)]
         biases = tuple(tf.convert_to_tensor(b) for b in (self.bias, self.recurrent_bias) if b is not None)
-        outputs, *last = run(x, *weights, biases, initial)
+        if dropout_seed is None:  # no custom gradient gets into an export
+            (outputs, *last), _ = run(x, *weights, biases, initial)
+        else:
+            outputs, *last = tf.custom_gradient(run)(x, *weights, biases, initial)
         return outputs, tuple(tf.ensure_shape(state, [None, self.units]) for state in last)
 
 

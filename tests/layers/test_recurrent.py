@@ -61,11 +61,11 @@ def test_sequence_follows_the_equations_of_the_cell(cell):
         np.testing.assert_allclose(last[1], c, atol=1e-5)
 
 
-@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("mode", ["inference", "training", "compiled"])
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("cell", CELLS)
-def test_gradient_of_the_sequence_equals_the_gradient_of_its_steps(cell, reverse, fused, monkeypatch):
-    monkeypatch.setattr(fusion, "_MIN_WIDTH", 1 if fused else 1_000_000)
+def test_gradient_of_the_sequence_equals_the_gradient_of_its_steps(cell, reverse, mode, monkeypatch):
+    monkeypatch.setattr(fusion, "_MIN_WIDTH", 1 if mode == "compiled" else 1_000_000)
     recurrent._kernels.cache_clear()
     layer = _layer(cell, reverse=reverse)
     x, mask, states = _inputs()
@@ -83,7 +83,7 @@ def test_gradient_of_the_sequence_equals_the_gradient_of_its_steps(cell, reverse
         return tf.stack(outputs, 1), states
 
     results = []
-    seed = tf.constant([1, 2]) if fused else None  # no rate is set: the seed only says that this is training
+    seed = None if mode == "inference" else tf.constant([1, 2])  # it says that this is training
     for run in (plain, lambda x, s: layer(x, sequence_mask=mask, initial_states=s, dropout_seed=seed)):
         with tf.GradientTape() as tape:
             tape.watch((x, states))
