@@ -270,12 +270,12 @@ class RecurrentLayer(Layer):
 
             return (history[0][1:], *last), gradient
 
-        weights = [tf.convert_to_tensor(weight) for weight in (self.kernel, self.recurrent_kernel)]
+        kernels = (tf.convert_to_tensor(self.kernel), tf.convert_to_tensor(self.recurrent_kernel))
         biases = tuple(tf.convert_to_tensor(b) for b in (self.bias, self.recurrent_bias) if b is not None)
         if dropout_seed is None:  # no custom gradient gets into an export
-            (outputs, *last), _ = run(x, *weights, biases, initial)
+            (outputs, *last), _ = run(x, *kernels, biases, initial)
         else:
-            outputs, *last = tf.custom_gradient(run)(x, *weights, biases, initial)
+            outputs, *last = tf.custom_gradient(run)(x, *kernels, biases, initial)
         return outputs, tuple(tf.ensure_shape(state, [None, self.units]) for state in last)
 
 
