@@ -1,8 +1,9 @@
 # Two commands set everything up: make quickstart, make test. Each makes the virtual environment if it is missing.
 PYTHON ?= python3
 VENV := .venv
-PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered --cov-fail-under=90
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder \
+	--cov --cov-report=term:skip-covered --cov-fail-under=90
 
 .PHONY: quickstart test test-all lint benchmark clean
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from nmt_keras.data.demo_corpus import DemoCorpus, Pair, _en_number, _zh_number, demo_corpus, lexicon
+from nmt_keras.data.demo_corpus import DemoCorpus, Pair, chinese_number, demo_corpus, english_number, lexicon
 from pipelines import _runtime
 from pipelines.evaluate import evaluate
 from pipelines.quickstart import write_corpus
@@ -110,14 +110,14 @@ def nearest_neighbour(train: list[Pair], sources: list[str]) -> list[str]:
 
 @functools.lru_cache(maxsize=None)
 def _small_numbers() -> dict[str, int]:
-    return {_en_number(n): n for n in range(100)}
+    return {english_number(n): n for n in range(100)}
 
 
 def _number(words: list[str]) -> tuple[int, str]:
     """How many leading words are a number, and its numerals."""
     table = _small_numbers()
     if words[0][0].isdigit():
-        return 1, _zh_number(int(words[0].replace(",", "")))
+        return 1, chinese_number(int(words[0].replace(",", "")))
     total = part = used = 0
     for place, word in enumerate(words):
         if word in table:
@@ -135,7 +135,7 @@ def _number(words: list[str]) -> tuple[int, str]:
         ):
             break
         used = place + 1
-    return used, _zh_number(total + part) if used else ""
+    return used, chinese_number(total + part) if used else ""
 
 
 def word_for_word(lexicon: dict[str, str], sources: list[str]) -> list[str]:

@@ -45,11 +45,7 @@ class DevEvaluator:
         self._loss = compile_dev_loss(model)
         self._batches = list(
             evaluation_batches(
-                dev,
-                *tokenizers,
-                batch_tokens=max(2048, data.max_target_length),
-                max_source_length=data.max_source_length,
-                max_target_length=data.max_target_length,
+                dev, *tokenizers, max_source_length=data.max_source_length, max_target_length=data.max_target_length
             )
         )
         count = min(training.dev_sentences or len(dev), len(dev))

@@ -106,7 +106,6 @@ def evaluate(
             evaluation_batches(
                 corpus,
                 *trained.tokenizers,
-                batch_tokens=max(2048, data.max_target_length),
                 max_source_length=data.max_source_length,
                 max_target_length=data.max_target_length,
                 report=_runtime.report,

@@ -99,7 +99,7 @@ def _with_saved_model(values: flags.FlagValues) -> Translate:
     _runtime.load_tensorflow()
     from nmt_keras.inference.export import load_signature
 
-    for name in ("beam_size", "length_penalty", "checkpoint", "sample", "seed", "temperature", "top_k", "top_p"):
+    for name in ("beam_size", "length_penalty", "checkpoint", "sample"):
         if values[name].present:
             raise UserError(f"--{name} goes with --run_dir: an export's search was fixed when it was made")
     serve = load_signature(pathlib.Path(values.saved_model))

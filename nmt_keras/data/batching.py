@@ -86,7 +86,7 @@ def evaluation_batches(
     source_tokenizer: Tokenizer,
     target_tokenizer: Tokenizer,
     *,
-    batch_tokens: int,
+    batch_tokens: int = 2048,
     max_source_length: int,
     max_target_length: int,
     report: Callable[[str], None] = lambda line: None,

@@ -67,8 +67,8 @@ class _Kernels(NamedTuple):
         update: (input projection [B, G*U], recurrent projection [B, G*U], keep [B, 1] or None, biases [G*U], old
             states) -> new states.
         fused_update: the same, compiled for training.
-        fused_gradient: (the same arguments, gradients of the new states, gradient of the output) -> gradients of both
-            projections and of the old states.
+        fused_gradient: (the same arguments, gradients of the new states, gradient of the output) -> gradients of the
+            projections and of the old states. One bias says that the projections are added: then they share a gradient.
     """
 
     update: Callable
@@ -88,13 +88,15 @@ def _kernels(cell: Cell, width: int) -> _Kernels:
             tape.watch((x, h, old))
             new = update(x, h, keep, biases, old)
         d_new = (d_new[0] + d_output, *d_new[1:])
-        return tape.gradient(new, (x, h, old), output_gradients=d_new, unconnected_gradients="zero")
+        projections = (x, h) if biases[1:] else (x,)
+        return tape.gradient(new, (*projections, old), output_gradients=d_new, unconnected_gradients="zero")
 
     return _Kernels(update, fused(update, width), fused(gradient, width))
 
 
-def _at(sequence: tf.Tensor | None, t: tf.Tensor) -> tf.Tensor | None:
-    return None if sequence is None else sequence[t]
+def _array(size: tf.Tensor, like: tf.Tensor) -> tf.TensorArray:
+    """For `size` arrays [B, width] of the last two dimensions and type of another."""
+    return tf.TensorArray(like.dtype, size, element_shape=like.shape[-2:], clear_after_read=False)
 
 
 def _weight_gradient(inputs: tf.Tensor, d_outputs: tf.Tensor) -> tf.Tensor:
@@ -208,75 +210,102 @@ class RecurrentLayer(Layer):
         dropout_seed: tf.Tensor | None,
     ) -> tuple[tf.Tensor, States]:
         """Time-major: inputs [T, B, I] and `keep` [T, B, 1] to outputs [T, B, U] and the last states."""
-        length, dtype = tf.shape(x)[0], self.compute_dtype
-
-        def drop(h):
-            return h if state_mask is None else h * state_mask
-
-        def array(size, dtype, like):
-            return tf.TensorArray(dtype, size, element_shape=like.shape[-2:], clear_after_read=False)
-
-        def run(x, kernel, recurrent_kernel, biases, initial):
-            inputs, kernel, recurrent_kernel = (tf.cast(operand, dtype) for operand in (x, kernel, recurrent_kernel))
-            projected = tf.matmul(inputs, kernel)
-            kernels = _kernels(self.cell, projected.shape[-1])
-            update = kernels.update if dropout_seed is None else kernels.fused_update
-
-            def forward(t, states, history, recurrent):
-                h = tf.matmul(tf.cast(drop(states[0]), dtype), recurrent_kernel)
-                states = update(projected[t], h, _at(keep, t), biases, states)
-                history = tuple(array.write(t + 1, state) for array, state in zip(history, states))
-                return t + 1, states, history, recurrent.write(t, h)
-
-            arrays = tuple(array(length + 1, tf.float32, s).write(0, s) for s in initial)
-            _, last, arrays, recurrent = tf.while_loop(
-                lambda t, *_: t < length,
-                forward,
-                (0, initial, arrays, array(length, dtype, projected)),
-                maximum_iterations=length,
-            )
-            history, recurrent = tuple(array.stack() for array in arrays), recurrent.stack()
-
-            def gradient(d_outputs, *d_last):
-                def backward(t, d_states, d_projected, d_recurrent):
-                    old = tuple(states[t] for states in history)
-                    d_x, d_h, d_old = kernels.fused_gradient(
-                        projected[t], recurrent[t], _at(keep, t), biases, old, d_states, d_outputs[t]
-                    )
-                    through = drop(tf.cast(tf.matmul(d_h, recurrent_kernel, transpose_b=True), tf.float32))
-                    return (
-                        t - 1,
-                        (d_old[0] + through, *d_old[1:]),
-                        d_projected.write(t, d_x),
-                        d_recurrent.write(t, d_h),
-                    )
-
-                grown = [array(length, dtype, projected) for _ in range(2)]
-                _, d_initial, d_projected, d_recurrent = tf.while_loop(
-                    lambda t, *_: t >= 0, backward, (length - 1, d_last, *grown), maximum_iterations=length
-                )
-                d_projected, d_recurrent = d_projected.stack(), d_recurrent.stack()
-                read = tf.cast(drop(history[0][:-1]), dtype)
-                return (
-                    tf.cast(tf.matmul(d_projected, kernel, transpose_b=True), tf.float32),
-                    _weight_gradient(inputs, d_projected),
-                    _weight_gradient(read, d_recurrent),
-                    tuple(
-                        tf.reduce_sum(tf.cast(d, tf.float32), [0, 1])
-                        for d, _ in zip((d_projected, d_recurrent), biases)
-                    ),
-                    d_initial,
-                )
-
-            return (history[0][1:], *last), gradient
-
-        kernels = (tf.convert_to_tensor(self.kernel), tf.convert_to_tensor(self.recurrent_kernel))
+        run = _Recurrence(self.cell, self.compute_dtype, keep, state_mask, training=dropout_seed is not None).run
         biases = tuple(tf.convert_to_tensor(b) for b in (self.bias, self.recurrent_bias) if b is not None)
+        arguments = x, tf.convert_to_tensor(self.kernel), tf.convert_to_tensor(self.recurrent_kernel), biases, initial
         if dropout_seed is None:  # no custom gradient gets into an export
-            (outputs, *last), _ = run(x, *kernels, biases, initial)
+            (outputs, *last), _ = run(*arguments)
         else:
-            outputs, *last = tf.custom_gradient(run)(x, *kernels, biases, initial)
+            outputs, *last = tf.custom_gradient(run)(*arguments)
         return outputs, tuple(tf.ensure_shape(state, [None, self.units]) for state in last)
+
+
+class _Recurrence:
+    """A loop over time, time-major, whose backward pass leaves all products over positions for after the loop.
+
+    Args:
+        cell: what happens at a position.
+        dtype: of the products.
+        keep: bool [T, B, 1], false where the states stay; None where they never do.
+        state_mask: [B, U], what h_{t-1} is multiplied by before its product, or None.
+        training: compile the element-wise part.
+    """
+
+    def __init__(self, cell: Cell, dtype: str, keep: tf.Tensor | None, state_mask: tf.Tensor | None, training: bool):
+        self._cell = cell
+        self._dtype = dtype
+        self._keep = keep
+        self._state_mask = state_mask
+        self._training = training
+
+    def run(self, x, kernel, recurrent_kernel, biases, initial):
+        """As `tf.custom_gradient` wants it: (outputs [T, B, U], *last states) and the function of their gradients."""
+        inputs, kernel, recurrent_kernel = (tf.cast(operand, self._dtype) for operand in (x, kernel, recurrent_kernel))
+        projected = tf.matmul(inputs, kernel)
+        kernels = _kernels(self._cell, projected.shape[-1])
+        last, history, recurrent = self._forward(projected, kernels, recurrent_kernel, biases, initial)
+
+        def gradient(d_outputs, *d_last):
+            d_initial, d_projected, d_recurrent = self._backward(
+                projected, recurrent, history, kernels, recurrent_kernel, biases, d_outputs, d_last
+            )
+            read = tf.cast(self._drop(history[0][:-1]), self._dtype)
+            return (
+                tf.cast(tf.matmul(d_projected, kernel, transpose_b=True), tf.float32),
+                _weight_gradient(inputs, d_projected),
+                _weight_gradient(read, d_recurrent),
+                tuple(
+                    tf.reduce_sum(tf.cast(d, tf.float32), [0, 1]) for d, _ in zip((d_projected, d_recurrent), biases)
+                ),
+                d_initial,
+            )
+
+        return (history[0][1:], *last), gradient
+
+    def _forward(self, projected, kernels, recurrent_kernel, biases, initial):
+        """The last states, those before and after every position [T+1, B, U], and U h_{t-1} of every position."""
+        length = tf.shape(projected)[0]
+        update = kernels.fused_update if self._training else kernels.update
+
+        def body(t, states, history, recurrent):
+            h = tf.matmul(tf.cast(self._drop(states[0]), self._dtype), recurrent_kernel)
+            states = update(projected[t], h, self._keep_at(t), biases, states)
+            history = tuple(array.write(t + 1, state) for array, state in zip(history, states))
+            return t + 1, states, history, recurrent.write(t, h)
+
+        history = tuple(_array(length + 1, s).write(0, s) for s in initial)
+        _, last, history, recurrent = tf.while_loop(
+            lambda t, *_: t < length, body, (0, initial, history, _array(length, projected)), maximum_iterations=length
+        )
+        return last, tuple(array.stack() for array in history), recurrent.stack()
+
+    def _backward(self, projected, recurrent, history, kernels, recurrent_kernel, biases, d_outputs, d_last):
+        """Gradients of the states before the first position and of both projections at all positions."""
+        length = tf.shape(projected)[0]
+
+        def body(t, d_states, d_projections):
+            old = tuple(states[t] for states in history)
+            *d_new_projections, d_old = kernels.fused_gradient(
+                projected[t], recurrent[t], self._keep_at(t), biases, old, d_states, d_outputs[t]
+            )
+            through = self._drop(
+                tf.cast(tf.matmul(d_new_projections[-1], recurrent_kernel, transpose_b=True), tf.float32)
+            )
+            written = tuple(array.write(t, d) for array, d in zip(d_projections, d_new_projections))
+            return t - 1, (d_old[0] + through, *d_old[1:]), written
+
+        arrays = tuple(_array(length, projected) for _ in biases)
+        _, d_initial, arrays = tf.while_loop(
+            lambda t, *_: t >= 0, body, (length - 1, d_last, arrays), maximum_iterations=length
+        )
+        d_projections = [array.stack() for array in arrays]
+        return d_initial, d_projections[0], d_projections[-1]
+
+    def _drop(self, h: tf.Tensor) -> tf.Tensor:
+        return h if self._state_mask is None else h * self._state_mask
+
+    def _keep_at(self, t: tf.Tensor) -> tf.Tensor | None:
+        return None if self._keep is None else self._keep[t]
 
 
 class RecurrentStack(Layer):

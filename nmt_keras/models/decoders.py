@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from nmt_keras.config import ModelConfig
-from nmt_keras.errors import UserError
 from nmt_keras.layers.attention import Attention, AttentionMemory, BahdanauAttention
 from nmt_keras.layers.base import Layer
 from nmt_keras.layers.dense import Dense
@@ -170,9 +169,4 @@ class RNNDecoder(Layer):
             )
         if self.config.bridge == "zeros":
             return ((tf.zeros_like(last[-1][0]),) * num_states,) * depth
-        if any(len(states) != num_states for states in aligned):
-            raise UserError(
-                "`model.bridge` copy needs an encoder whose states are those of the decoder's cell "
-                f"{self.config.cell!r}; use dense"
-            )
         return tuple(aligned)

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from nmt_keras.data import demo_corpus as module
-from nmt_keras.data.demo_corpus import Pair, demo_corpus, lexicon
+from nmt_keras.data.demo_corpus import Pair, chinese_number, demo_corpus, english_number, lexicon
 
 
 @pytest.fixture(scope="module")
@@ -130,12 +130,12 @@ def test_unseen_combinations_show_in_the_sentence(parts):
     ],
 )
 def test_numbers(number, english, chinese):
-    assert module._en_number(number) == english
-    assert module._zh_number(number) == chinese
+    assert english_number(number) == english
+    assert chinese_number(number) == chinese
 
 
 def test_two_that_is_not_counted():
-    assert module._zh_number(2, counting=False) == "二"
+    assert chinese_number(2, counting=False) == "二"
 
 
 @pytest.mark.parametrize(
@@ -184,15 +184,18 @@ def test_measure_words(corpus, plural, chinese):
 
 
 GOLDEN: dict[int, tuple[str, str]] = {
-    0: (
-        "If it snows next Monday, Mark will buy a vase for his wife.",
-        "如果下个星期一下雪，马克就会给他妻子买一个花瓶。",
+    0: ("If Susan has time on August 1, she will buy six mirrors.", "如果苏珊八月一号有时间，她就会买六面镜子。"),
+    1: ("There is a backpack on the wardrobe in the study.", "书房里的衣柜上有一个背包。"),
+    2: ("My mother's mirror is stranger than your mother's.", "我母亲的镜子比你母亲的奇怪。"),
+    1000: ("On Fridays, the gardener goes to the library by taxi.", "星期五，园丁坐出租车去图书馆。"),
+    5000: (
+        "The singer that the passenger interviewed last spring was very clever.",
+        "乘客去年春天采访的那位歌手很聪明。",
     ),
-    1: ("Alice wants to put her pencil on the table the day after tomorrow.", "爱丽丝后天想把她的铅笔放在桌子上。"),
-    2: ("Susan is twenty-seven years older than Mr Li.", "苏珊比李先生大二十七岁。"),
-    1000: ("There are seventy-one squirrels at the zoo in Paris.", "巴黎的动物园里有七十一只松鼠。"),
-    5000: ("How many mushrooms did Susan's son buy yesterday afternoon?", "苏珊的儿子昨天下午买了多少个蘑菇？"),
-    12345: ("There are no gloves behind the sofa in the bedroom.", "卧室里的沙发后面没有手套。"),
-    20000: ("Sophie's friend wants to go to Spain.", "苏菲的朋友想去西班牙。"),
-    59999: ("This yellow wardrobe costs eighty-seven yuan at the market.", "这个黄色的衣柜在市场上卖八十七元。"),
+    12345: (
+        "Your niece always rests in the study for forty minutes on weekends.",
+        "你侄女周末总是在书房里休息四十分钟。",
+    ),
+    20000: ("Mrs Zhang has never watched cartoons.", "张太太从来没有看过动画片。"),
+    59999: ("This black guitar costs 96 yuan at the night market.", "这把黑色的吉他在夜市上卖九十六元。"),
 }
