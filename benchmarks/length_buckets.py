@@ -55,10 +55,14 @@ def _by_length(run_dir: pathlib.Path, checkpoint: str, source: str, reference: s
     sources, references = run_directory.open_corpus(data, [source], [reference], _runtime.report).text()
     run = run_directory.load_run(run_dir, checkpoint, _runtime.report)
     hypotheses = [result.text for result in run.translator().translate(sources)]
-    metric, lengths = bleu_metric(data.target_language), [len(text.split()) for text in sources]
+    metric = bleu_metric(data.target_language)
+    unspaced = data.source_language.startswith(("zh", "ja", "th"))
+    lengths = [len(text) // 2 if unspaced else len(text.split()) for text in sources]  # about two characters a word
     buckets = {}
     for low, high in zip((0, *_EDGES), (*_EDGES, 10**9)):
         rows = [i for i, length in enumerate(lengths) if low < length <= high]
+        if not rows:
+            continue
         score = metric.corpus_score([hypotheses[i] for i in rows], [[references[i] for i in rows]]).score
         buckets[f"{low + 1}-{high}" if high < 10**9 else f"over {low}"] = {
             "sentences": len(rows),

@@ -22,6 +22,8 @@ from pipelines.quickstart import write_corpus
 from pipelines.recipes import quickstart as recipe
 from pipelines.train import train
 
+_ATTENTION = recipe.get_config().model.attention
+_BELOW = {"nearest_neighbour": 60.0, "word_for_word": 50.0}  # BLEU
 _SKIP = set("""the is are am was were be been do does did of to that who there it as on by
 and has have had""".split())
 _FUNCTION = {
@@ -185,7 +187,7 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
     )
 
 
-def _job(values: flags.FlagValues) -> None:
+def _job(values: flags.FlagValues) -> int:
     from nmt_keras.inference.evaluation import score_text
 
     corpus, run_dir = demo_corpus(), pathlib.Path(values.run_dir)
@@ -198,7 +200,7 @@ def _job(values: flags.FlagValues) -> None:
         result[name] = score_text(hypotheses, references, "zh")["bleu"]
     folder = run_dir.with_name(run_dir.name + "_corpus")
     write_corpus(folder)
-    for attention, run in (("luong_general", run_dir), ("none", run_dir.with_name(run_dir.name + "_none"))):
+    for attention, run in ((_ATTENTION, run_dir), ("none", run_dir.with_name(run_dir.name + "_none"))):
         config = recipe.get_config()
         config.data.data_dir, config.model.attention = str(folder), attention
         train(config, run)
@@ -206,6 +208,12 @@ def _job(values: flags.FlagValues) -> None:
             "bleu"
         ]
     print(json.dumps(result))
+    broken = [name for name, bound in _BELOW.items() if result[name] >= bound]
+    if result["attention=none"] >= result[f"attention={_ATTENTION}"]:
+        broken.append("attention=none")
+    if broken:
+        _runtime.report(f"not below its bound: {', '.join(broken)}")
+    return _runtime.STATUS_FINDINGS if broken else 0
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ The dataclasses are not frozen, because command lines override their fields (`--
 
 import dataclasses
 import json
+import math
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -120,7 +121,7 @@ class ExperimentConfig:
         Raises:
             UserError: names all problems, each with the field, its value and the rule.
         """
-        problems = _problems(self)
+        problems = _type_problems(self) or _problems(self)
         if problems:
             raise UserError("; ".join(problems))
 
@@ -133,16 +134,20 @@ class ExperimentConfig:
         """Reads what `to_json` wrote.
 
         Raises:
-            UserError: the text is not JSON, or has a section or field that this version does not know.
+            UserError: the text is not JSON, or has a section, field or value that this version does not know.
         """
         try:
             values = json.loads(text)
         except json.JSONDecodeError as error:
             raise UserError(f"The configuration is not JSON ({error}); restore the config.json of the run") from error
+        if not isinstance(values, dict):
+            raise UserError("The configuration is no JSON object; restore the config.json of the run")
         sections = {}
         for section in dataclasses.fields(cls):
             kind = typing.cast(type, section.default_factory)
             given = values.pop(section.name, {})
+            if not isinstance(given, dict):
+                raise UserError(f"Section {section.name} of the configuration is no object; restore the config.json")
             known = {f.name for f in dataclasses.fields(kind)}
             for name in given:
                 if name not in known:
@@ -150,7 +155,9 @@ class ExperimentConfig:
             sections[section.name] = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
         if values:
             raise UserError(f"Unknown section {sorted(values)[0]!r}; valid ones: {', '.join(sorted(sections))}")
-        return cls(**sections)
+        config = cls(**sections)
+        config.validate()
+        return config
 
 
 CHOICES = {
@@ -209,6 +216,38 @@ _RATES = (
 )
 
 
+def _type_problems(config: ExperimentConfig) -> list[str]:
+    problems = []
+    for section in dataclasses.fields(config):
+        values = getattr(config, section.name)
+        for name, kind in typing.get_type_hints(type(values)).items():
+            value = getattr(values, name)
+            if not _is_of(value, kind):
+                wanted = _KINDS[kind]
+                problems.append(f"`{section.name}.{name}` must be {wanted}. Received: {value!r}")
+    return problems
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    if typing.get_origin(kind) is tuple:
+        return isinstance(value, (tuple, list)) and all(_is_of(v, typing.get_args(kind)[0]) for v in value)
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    if kind is float:
+        return isinstance(value, (int, float)) and math.isfinite(value)
+    return isinstance(value, kind)
+
+
+_KINDS = {
+    str: "a text",
+    int: "a whole number",
+    float: "a finite number",
+    bool: "True or False",
+    tuple[str, ...]: "several texts",
+    tuple[float, ...]: "several finite numbers",
+}
+
+
 def _value(config: ExperimentConfig, name: str):
     section, leaf = name.split(".")
     return getattr(getattr(config, section), leaf)
@@ -222,6 +261,7 @@ def _problems(config: ExperimentConfig) -> list[str]:
     rules += [(n, "must not be negative", lambda v: v >= 0) for n in _NOT_NEGATIVE]
     rules += [(n, "must be at least 0 and below 1", lambda v: 0 <= v < 1) for n in _RATES]
     rules += [("data.character_coverage", "must be above 0 and at most 1", lambda v: 0 < v <= 1)]
+    rules += [("training.seed", "must be at least 0 and below 2**31", lambda v: 0 <= v < 2**31)]
     for name, rule, holds in rules:
         if not holds(_value(config, name)):
             problems.append(f"`{name}` {rule}. Received: {_value(config, name)!r}")

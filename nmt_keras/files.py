@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import tempfile
+import typing
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,26 +16,44 @@ from nmt_keras.errors import UserError
 def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Gives a temporary file beside `path`, whose folder is made; it becomes `path` if the block succeeds.
 
+    A symbolic link stays one: what it points to is replaced. A pipe or a device is given as it is.
+
     Raises:
         UserError: the folder cannot be written, or the disk is full. `path` is as it was.
     """
     path = pathlib.Path(path)
+    name = None
     try:
         if path.is_dir():
             raise IsADirectoryError(None, "it is a directory")
+        if path.exists() and not path.is_file():
+            yield path
+            return
+        path = path.resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix=path.suffix)
         os.close(handle)
         try:
             yield pathlib.Path(name)
-            with open(name, "rb") as file:
-                os.fsync(file.fileno())
-            os.chmod(name, 0o666 & ~_umask())
-            os.replace(name, path)
-        finally:
-            pathlib.Path(name).unlink(missing_ok=True)
+        except OSError as error:
+            if error.filename is not None and str(error.filename) != name:
+                raise _OfAnotherFile from error
+            raise
+        with open(name, "rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except _OfAnotherFile as other:
+        raise typing.cast(OSError, other.__cause__)
     except OSError as error:
         raise UserError(f"Cannot write {path}: {error.strerror}; free the disk or give another path") from error
+    finally:
+        if name:
+            pathlib.Path(name).unlink(missing_ok=True)
+
+
+class _OfAnotherFile(Exception):
+    """Its cause is an error of a file that the block opened itself."""
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

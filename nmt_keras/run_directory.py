@@ -10,6 +10,7 @@ import math
 import os
 import pathlib
 import shutil
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -76,7 +77,7 @@ def read_config(run_dir: pathlib.Path) -> ExperimentConfig:
     """
     try:
         return ExperimentConfig.from_json((run_dir / "config.json").read_text(encoding="utf-8"))
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"{run_dir} is no run directory: it has no readable config.json; give the --run_dir of a " "training job"
         ) from error
@@ -177,12 +178,16 @@ def write_data_card(run_dir: pathlib.Path, train: ParallelCorpus, dev: ParallelC
     }
     path = run_dir / "data_card.json"
     if path.exists():
-        old = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            old = json.loads(path.read_text(encoding="utf-8"))
+            hashes = {name: [(text["path"], text["sha256"]) for text in old[name]] for name in card}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} cannot be read ({error}); restore it, or give another --run_dir") from error
         for name, texts in card.items():
-            for before, now in itertools.zip_longest(old[name], texts):
-                if before is None or now is None or before["sha256"] != now["sha256"]:
+            for before, now in itertools.zip_longest(hashes[name], texts):
+                if before is None or now is None or before[1] != now["sha256"]:
                     raise UserError(
-                        f"{run_dir} was trained on other {name} text: {(now or before)['path']} has changed; "
+                        f"{run_dir} was trained on other {name} text: {now['path'] if now else before[0]} has changed; "
                         "restore the file, or give another --run_dir"
                     )
     files.write_json(path, card)
@@ -218,7 +223,9 @@ def prepare_tokenizers(run_dir: pathlib.Path, data: DataConfig, corpus: Parallel
         else:
             made = _train_tokenizers(data, corpus, report)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = run_dir / f".tmp-tokenizer-{os.getpid()}"
+        for leftover in run_dir.glob(".tmp-tokenizer-*"):  # of a job that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
+        temporary = run_dir / f".tmp-tokenizer-{uuid.uuid4().hex[:12]}"
         for name, tokenizer in made.items():
             tokenizer.save(temporary / name)
         temporary.rename(folder)

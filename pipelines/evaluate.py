@@ -27,6 +27,7 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
     _runtime.define_inference_flags(values)
     flags.DEFINE_string("source", None, "Text to translate, a sentence a line; .gz is unpacked.", flag_values=values)
     flags.DEFINE_string("reference", None, "Its reference translation, line by line.", flag_values=values)
+    flags.DEFINE_string("data_dir", "", "Prefix of both, and where `tfds:` data sets are kept.", flag_values=values)
     flags.DEFINE_string("output", None, "Also write the JSON here.", flag_values=values)
     flags.DEFINE_string("translations", None, "Also write the translations here, line by line.", flag_values=values)
 
@@ -42,6 +43,7 @@ def _job(values: flags.FlagValues) -> int:
         values.reference,
         beam_size=values.beam_size,
         length_penalty=values.length_penalty,
+        data_dir=values.data_dir,
         output=values.output,
         translations=values.translations,
     )
@@ -57,6 +59,7 @@ def evaluate(
     *,
     beam_size: int | None = None,
     length_penalty: float | None = None,
+    data_dir: str = "",
     output: str | None = None,
     translations: str | None = None,
 ) -> dict:
@@ -69,6 +72,7 @@ def evaluate(
         reference: its reference translation.
         beam_size: instead of the recipe's.
         length_penalty: instead of the recipe's.
+        data_dir: prefix of both texts, and where `tfds:` data sets are kept.
         output: a file that the scores are written to as JSON.
         translations: a file that the translations are written to.
 
@@ -83,10 +87,11 @@ def evaluate(
     _runtime.inference_config(config, beam_size=beam_size, length_penalty=length_penalty)
 
     from nmt_keras.data.batching import evaluation_batches
-    from nmt_keras.inference.evaluation import score_text
+    from nmt_keras.inference.evaluation import bleu_metric, score_text
     from nmt_keras.training.losses import compile_dev_loss, perplexity
 
-    data = dataclasses.replace(config.data, data_dir="")
+    data = dataclasses.replace(config.data, data_dir=data_dir)
+    bleu_metric(data.target_language)  # a package that it needs is missed before the work
     corpus = run_directory.open_corpus(data, [source], [reference], _runtime.report)
     corpus.require_text()
     trained = run_directory.load_run(run_dir, checkpoint, _runtime.report)._replace(config=config)

@@ -37,6 +37,7 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_string(
         "output", None, "saved_models/<name>: where the next integer version is written.", flag_values=values
     )
+    flags.DEFINE_string("data_dir", None, "Where the dev set is now. Default: the recipe's.", flag_values=values)
 
 
 def _job(values: flags.FlagValues) -> int:
@@ -48,6 +49,7 @@ def _job(values: flags.FlagValues) -> int:
         pathlib.Path(values.output),
         beam_size=values.beam_size,
         length_penalty=values.length_penalty,
+        data_dir=values.data_dir,
     )
     print(json.dumps(result))
     return 0 if result["different"] == 0 else _runtime.STATUS_FINDINGS
@@ -60,8 +62,17 @@ def export(
     *,
     beam_size: int | None = None,
     length_penalty: float | None = None,
+    data_dir: str | None = None,
 ) -> dict:
     """Exports to the next version under `output`; an export that differs from the model is not kept.
+
+    Args:
+        run_dir: of a training job.
+        checkpoint: `best`, `latest` or a step.
+        output: `saved_models/<name>`.
+        beam_size: instead of the recipe's.
+        length_penalty: instead of the recipe's.
+        data_dir: where the dev set, which is translated for the proof, is now; instead of the recipe's.
 
     Returns:
         The folder, and how many of the dev set's lines (and some nasty ones) were compared and how many differed.
@@ -72,14 +83,15 @@ def export(
     from nmt_keras import run_directory
 
     config = run_directory.read_config(run_dir)
+    config.data.data_dir = config.data.data_dir if data_dir is None else data_dir
     _runtime.inference_config(config, beam_size=beam_size, length_penalty=length_penalty)
 
     import tensorflow as tf
 
     from nmt_keras.inference import export as exporting
 
-    trained = run_directory.load_run(run_dir, checkpoint, _runtime.report)._replace(config=config)
     dev = run_directory.open_corpus(config.data, [config.data.dev_source], [config.data.dev_target], _runtime.report)
+    trained = run_directory.load_run(run_dir, checkpoint, _runtime.report)._replace(config=config)
     texts = dev.text()[0] + _NASTY
     batches = [
         texts[i : i + config.decoding.batch_sentences] for i in range(0, len(texts), config.decoding.batch_sentences)

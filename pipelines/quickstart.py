@@ -68,16 +68,25 @@ def _job(values: flags.FlagValues) -> int:
     sources = pathlib.Path(test[0]).read_text(encoding="utf-8").split("\n")[:_NUM_SENTENCES]
     for source, (translation, _) in zip(sources, serve(sources)):
         report(f"   {source}\n   {translation}")
-    place = shlex.quote(str(run_dir))
-    report(
-        f"Done in {time.monotonic() - started:.0f} s. Next:\n"
-        f"   echo 'My sister bought three books.' | python -m pipelines.translate --run_dir={place}\n"
-        f"   tensorboard --logdir={place}/summaries\n"
-        "   python -m pipelines.train --config=pipelines/recipes/multi30k_en_de.py --run_dir=runs/m30k "
-        "--data_dir=<folder of Multi30k>"
-    )
+    report(f"Done in {time.monotonic() - started:.0f} s. Next:")
+    for command in next_commands(run_dir):
+        report(f"   {command}")
     print(json.dumps({**scores, **exported}, ensure_ascii=False))
     return 0
+
+
+def next_commands(run_dir: pathlib.Path) -> list[str]:
+    """What to try next, with this interpreter, whose environment need not be active."""
+    here, python = pathlib.Path.cwd(), pathlib.Path(sys.executable)
+    python = python.relative_to(here) if python.is_relative_to(here) else python
+    tensorboard = python.with_name("tensorboard")
+    place = shlex.quote(str(run_dir))
+    return [
+        f"echo 'My sister bought three books.' | {python} -m pipelines.translate --run_dir={place}",
+        f"{tensorboard} --logdir={place}/summaries",
+        f"{python} -m pipelines.train --config=pipelines/recipes/multi30k_en_de.py --run_dir=runs/m30k "
+        "--data_dir=<folder of Multi30k>",
+    ]
 
 
 def write_corpus(folder: pathlib.Path) -> None:

@@ -3,6 +3,7 @@
 python -m pipelines.translate --run_dir=runs/m30k --input=test.en --output=test.hyp
 """
 
+import codecs
 import contextlib
 import gzip
 import io
@@ -17,6 +18,7 @@ from absl import flags
 from tqdm import tqdm
 
 from nmt_keras import files
+from nmt_keras.data.corpus import Oddities
 from nmt_keras.errors import UserError
 from pipelines import _runtime
 
@@ -68,7 +70,8 @@ def _job(values: flags.FlagValues) -> None:
         translate = (_with_saved_model if values.saved_model else _with_run_dir)(values)
         write = stack.enter_context(_writer(values.output))
         progress = stack.enter_context(tqdm(unit="line", disable=not (sys.stderr.isatty() and values.output)))
-        for number, (text, truncated) in enumerate(translate(_lines(source)), 1):
+        oddities = Oddities()
+        for number, (text, truncated) in enumerate(translate(_lines(source, oddities)), 1):
             if truncated and values.on_long == "refuse":
                 raise UserError(
                     f"Line {number} is longer than the model's limit; shorten it, raise "
@@ -78,6 +81,8 @@ def _job(values: flags.FlagValues) -> None:
                 _runtime.report(f"warning: line {number} is longer than the model's limit and was translated in part")
             write(text + "\n")
             progress.update()
+        for finding in oddities.findings():
+            _runtime.report(f"{values.input or 'stdin'}: {finding}")
 
 
 def _with_run_dir(values: flags.FlagValues) -> Translate:
@@ -117,12 +122,16 @@ def _batches(lines: Iterable[str], size: int) -> Iterator[list[str]]:
         yield batch
 
 
-def _lines(source) -> Iterator[str]:
+def _lines(source, oddities) -> Iterator[str]:
     """Lines end at the line feed alone; a CR before it and a byte order mark at the start are not text."""
     try:
-        for number, line in enumerate(source):
-            text = line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", errors="replace")
-            yield text.removeprefix("\ufeff") if not number else text
+        for number, line in enumerate(source, 1):
+            line = line.removesuffix(b"\n")
+            if number == 1 and line.startswith(codecs.BOM_UTF8):
+                oddities.note_bom()
+                line = line.removeprefix(codecs.BOM_UTF8)
+            oddities.note(number, line)
+            yield line.removesuffix(b"\r").decode("utf-8", errors="replace")
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"Cannot unpack --input: {error}; it is truncated or no gzip file") from error
 

@@ -85,9 +85,9 @@ class BatchPlan:
 
     Pairs are sorted into buckets about two positions wide (wider where pairs are rare); all rows of a batch come from
     one bucket. An epoch visits each line of corpus i `weights[i]` times: with a fraction, so many lines of an endless
-    succession of permutations. Batches of a bucket differ in size by one row at most, and a batch has at most
-    `batch_tokens` padded target positions (or `batch_sentences` rows), rounded up to a multiple of `num_slices` with
-    fillers where the bucket runs out.
+    succession of permutations, and at least one line in each bucket that has lines of the corpus. Batches of a bucket
+    differ in size by one row at most, and a batch has at most `batch_tokens` padded target positions (or
+    `batch_sentences` rows), rounded up to a multiple of `num_slices` with fillers where the bucket runs out.
 
     Attributes:
         buckets: the buckets, by length.
@@ -153,8 +153,11 @@ class BatchPlan:
         length = np.maximum(source[kept], target[kept])
         order = np.lexsort((corpus_of, length))
         self._lines, length, corpus_of = kept[order], length[order], corpus_of[order]
-        for start, stop in _cut(length, rows_of):
-            groups = self._group(start, corpus_of[start:stop], weights or [1.0] * len(source_lengths))
+        visits_of_line = np.array(weights or [1.0] * len(source_lengths))
+        visits = np.concatenate([[0.0], np.cumsum(visits_of_line[corpus_of])])  # of the lines before each
+        seen = np.zeros(len(visits_of_line), np.int64)  # lines of each corpus in the buckets before
+        for start, stop in _cut(length, visits, rows_of):
+            groups = self._group(start, corpus_of[start:stop], visits_of_line, seen)
             lines = self._lines[start:stop]
             rows, slots = rows_of(int(target[lines].max())), sum(group.slots for group in groups)
             limits = (sampled(source[lines].max(), max_source_length), sampled(target[lines].max(), max_target_length))
@@ -177,13 +180,15 @@ class BatchPlan:
             )
         return kept
 
-    def _group(self, start: int, corpus_of: np.ndarray, weights: Sequence[float]) -> list[_Group]:
-        """Brings a bucket's lines, from `start` on, into the order of their corpora [N]."""
+    def _group(self, start: int, corpus_of: np.ndarray, weights: np.ndarray, seen: np.ndarray) -> list[_Group]:
+        """Brings a bucket's lines, from `start` on, into the order of their corpora [N], which it adds to `seen`."""
         stop = start + len(corpus_of)
         self._lines[start:stop] = self._lines[start:stop][np.argsort(corpus_of, kind="stable")]
         groups = []
         for corpus, size in zip(*np.unique(corpus_of, return_counts=True)):
-            groups.append(_Group(start, int(size), max(1, round(weights[corpus] * size))))
+            before, seen[corpus] = seen[corpus], seen[corpus] + size
+            slots = math.floor(weights[corpus] * seen[corpus] + 0.5) - math.floor(weights[corpus] * before + 0.5)
+            groups.append(_Group(start, int(size), max(1, slots)))
             start += int(size)
         return groups
 
@@ -217,15 +222,22 @@ class BatchPlan:
         )
 
 
-def _cut(length: np.ndarray, rows_of) -> Iterator[tuple[int, int]]:
-    """Cuts sorted lengths [N] into buckets: two positions wide, or wider until they fill a few batches."""
+def _cut(length: np.ndarray, visits: np.ndarray, rows_of) -> Iterator[tuple[int, int]]:
+    """Cuts sorted lengths [N] into buckets: two positions wide, or wider until their visits fill a few batches.
+
+    `visits` [N + 1] are an epoch's of all lines before each, and at last of all.
+    """
+
+    def fills(start: int, stop: int) -> bool:
+        return visits[stop] - visits[start] >= _MIN_BATCHES_PER_BUCKET * rows_of(int(length[stop - 1]))
+
     start = 0
     while start < len(length):
         limit = length[start] + _BUCKET_WIDTH
         stop = int(np.searchsorted(length, limit))
-        while stop < len(length) and stop - start < _MIN_BATCHES_PER_BUCKET * rows_of(int(length[stop - 1])):
+        while stop < len(length) and not fills(start, stop):
             stop = int(np.searchsorted(length, length[stop], side="right"))
-        if len(length) - stop < _MIN_BATCHES_PER_BUCKET * rows_of(int(length[-1])):
+        if stop < len(length) and not fills(stop, len(length)):
             stop = len(length)
         yield start, stop
         start = stop

@@ -44,6 +44,35 @@ class Finding(NamedTuple):
         return f"{self.kind} in {self.num_lines} line(s) ({lines}): {self.treatment}"
 
 
+class Oddities:
+    """Collects what is odd about the lines of a text, by line number."""
+
+    def __init__(self) -> None:
+        self._found: list[tuple[int, list[int]]] = [(0, []) for _ in _ODDITIES]
+        self._has_bom = False
+
+    def note_bom(self) -> None:
+        """The text starts with a byte order mark."""
+        self._has_bom = True
+
+    def note(self, number: int, line: bytes) -> None:
+        """Looks at one line, without its line feed, of a 1-based number."""
+        odd = (line.endswith(b"\r"), b"\0" in line, b"\xe2\x80\xa8" in line, not _is_utf8(line))
+        for kind, is_odd in enumerate(odd):
+            if is_odd:
+                count, lines = self._found[kind]
+                self._found[kind] = (count + 1, lines + [number] if len(lines) < 10 else lines)
+
+    def findings(self) -> list[Finding]:
+        """What was found so far."""
+        found = [Finding("a byte order mark", 1, [1], "removed")] if self._has_bom else []
+        return found + [
+            Finding(kind, count, lines, treatment)
+            for (kind, treatment), (count, lines) in zip(_ODDITIES, self._found)
+            if count
+        ]
+
+
 def default_cache_dir() -> str:
     """`$XDG_CACHE_HOME/nmt_keras`, or `~/.cache/nmt_keras`."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
@@ -215,8 +244,7 @@ def _unpack(path: str, out: pathlib.Path) -> None:
 
 def _build_index(path: str, out: pathlib.Path, cache_dir: pathlib.Path, key: str) -> None:
     ends, digest, position, bom = [np.zeros(1, np.int64)], hashlib.sha256(), 0, False
-    found: list[tuple[int, list[int]]] = [(0, []) for _ in _ODDITIES]
-    line = 0
+    oddities, line = Oddities(), 0
     rest = b""
     with open(path, "rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
@@ -226,30 +254,23 @@ def _build_index(path: str, out: pathlib.Path, cache_dir: pathlib.Path, key: str
             position += len(chunk)
             whole, newline, rest = (rest + chunk).rpartition(b"\n")
             if newline:
-                _note_oddities(whole + newline, line, found)
+                _note_oddities(whole + newline, line, oddities)
             line += len(ends[-1])
-    _note_oddities(rest, line, found)
+    _note_oddities(rest, line, oddities)
     offsets = np.concatenate(ends)
     if position > offsets[-1]:
         offsets = np.append(offsets, position)  # a last line without a line end
-    findings = [
-        Finding(kind, count, lines, treatment) for (kind, treatment), (count, lines) in zip(_ODDITIES, found) if count
-    ]
     if bom:
-        findings.insert(0, Finding("a byte order mark", 1, [1], "removed"))
-    files.write_json(cache_dir / (key + ".json"), {"sha256": digest.hexdigest(), "bom": bom, "findings": findings})
+        oddities.note_bom()
+    card = {"sha256": digest.hexdigest(), "bom": bom, "findings": oddities.findings()}
+    files.write_json(cache_dir / (key + ".json"), card)
     np.save(out, offsets.astype(np.int64))
 
 
-def _note_oddities(block: bytes, first_line: int, found: list[tuple[int, list[int]]]) -> None:
-    suspects = [b"\r" in block, b"\0" in block, b"\xe2\x80\xa8" in block, not _is_utf8(block)]
-    if not any(suspects):
-        return
-    for number, line in enumerate(block.split(b"\n"), first_line + 1):
-        odd = (line.endswith(b"\r"), b"\0" in line, b"\xe2\x80\xa8" in line, suspects[3] and not _is_utf8(line))
-        for kind in np.flatnonzero(odd):
-            count, lines = found[kind]
-            found[kind] = (count + 1, lines + [number] if len(lines) < 10 else lines)
+def _note_oddities(block: bytes, first_line: int, oddities: Oddities) -> None:
+    if b"\r" in block or b"\0" in block or b"\xe2\x80\xa8" in block or not _is_utf8(block):
+        for number, line in enumerate(block.split(b"\n"), first_line + 1):
+            oddities.note(number, line)
 
 
 def _is_utf8(data: bytes) -> bool:

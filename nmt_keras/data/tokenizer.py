@@ -18,6 +18,7 @@ import sentencepiece
 import tensorflow as tf
 import tensorflow_text as tf_text
 
+from nmt_keras.config import DataConfig
 from nmt_keras.constants import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from nmt_keras.errors import UserError
 
@@ -343,9 +344,9 @@ def train_tokenizer(
     sentences: Iterable[str],
     vocab_size: int,
     *,
-    character_coverage: float = 1.0,
-    byte_fallback: bool = True,
-    normalization: str = "identity",
+    character_coverage: float = DataConfig.character_coverage,
+    byte_fallback: bool = DataConfig.byte_fallback,
+    normalization: str = DataConfig.normalization,
 ) -> Tokenizer:
     """Trains a tokenizer of `kind`: unigram, bpe, char, word, or byte (which needs no training).
 
@@ -380,7 +381,7 @@ def load_tokenizer(folder: pathlib.Path) -> Tokenizer:
         if kind in _LIST_TOKENIZERS:
             return _LIST_TOKENIZERS[kind](card["symbols"])
         return SentencePieceTokenizer((folder / "sentencepiece.model").read_bytes())
-    except (OSError, KeyError, json.JSONDecodeError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder} holds no complete tokenizer ({error}); restore the run directory") from error
 
 

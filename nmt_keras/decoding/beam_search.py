@@ -137,7 +137,7 @@ def _read_back(finished: _Finished, history: _History) -> Hypotheses:
     """Follows the back-pointers of finished hypotheses [B, N] from their last position to their first."""
     exists = finished.score > NEVER
     lengths = tf.where(exists, finished.position + 1, 0)
-    size = tf.reduce_max(lengths)
+    size = tf.maximum(tf.reduce_max(lengths), 1)
 
     def body(position, live, ids, log_probs, attention):
         # `live` [B, N]: each hypothesis's place among the live ones after this position, or for one that ends here,

@@ -38,11 +38,12 @@ def allowed_log_probs(logits: tf.Tensor, at_last: tf.Tensor) -> tf.Tensor:
         at_last: bool [B], rows whose hypotheses must end here.
 
     Returns:
-        float32 [B, Q, V]; the probabilities are not renormalised.
+        float32 [B, Q, V]; the probabilities are not renormalised, and what is not a number is -inf.
     """
     ids = tf.range(tf.shape(logits)[-1])
     possible = tf.where(at_last[:, None], ids[None] == EOS_ID, (ids != PAD_ID)[None] & (ids != BOS_ID)[None])
-    return tf.where(possible[:, None, :], tf.nn.log_softmax(logits), NEVER)
+    log_probs = tf.nn.log_softmax(logits)
+    return tf.where(possible[:, None, :] & ~tf.math.is_nan(log_probs), log_probs, NEVER)
 
 
 def repeat_state(state: Any, width: int | tf.Tensor) -> Any:

@@ -38,7 +38,7 @@ def sample(
     state: Any,
     max_length: tf.Tensor,
     *,
-    seed: tf.Tensor,
+    seeds: tf.Tensor,
     num_samples: int = 1,
     temperature: float | tf.Tensor = 1.0,
     top_k: int | tf.Tensor = 0,
@@ -50,7 +50,7 @@ def sample(
         step_fn: see `nmt_keras.decoding.hypotheses`.
         state: before BOS, leaves [B, 1, ...].
         max_length: int32 [B], ids of a hypothesis at most, EOS included.
-        seed: int32 [2]; equal seeds give equal samples.
+        seeds: int32 [B, 2], one a row: a row's samples depend on its seed and on no other row.
         num_samples: N, independent samples a row.
         temperature: of the softmax, positive; below 1 sharpens.
         top_k: only the k most probable ids (Fan et al. 2018); 0 is all.
@@ -62,15 +62,15 @@ def sample(
     """
 
     def choose(log_probs, position):
-        shape = tf.shape(log_probs)
-        filtered = _truncate(log_probs / temperature, top_k, top_p)
-        drawn = tf.random.stateless_categorical(
-            tf.reshape(filtered, [-1, shape[-1]]),
-            1,
-            tf.random.experimental.stateless_fold_in(seed, position),
-            dtype=tf.int32,
+        cumulated = tf.cumsum(tf.nn.softmax(_truncate(log_probs / temperature, top_k, top_p)), axis=-1)
+        drawn = tf.map_fn(  # uniform on [0, 1), [B, N]
+            lambda seed: tf.random.stateless_uniform(
+                [num_samples], tf.random.experimental.stateless_fold_in(seed, position)
+            ),
+            seeds,
+            fn_output_signature=tf.float32,
         )
-        return tf.reshape(drawn, shape[:2])
+        return tf.argmax(cumulated > drawn[:, :, None] * cumulated[:, :, -1:], -1, output_type=tf.int32)
 
     return _decode(step_fn, state, max_length, choose, num_samples)
 
@@ -84,6 +84,7 @@ def _truncate(scores: tf.Tensor, top_k: int | tf.Tensor, top_p: float | tf.Tenso
     kept = tf.cumsum(probs, axis=-1, exclusive=True) < top_p
     kept = tf.concat([tf.ones_like(kept[..., :1]), kept[..., 1:]], -1)
     nucleus = tf.reduce_min(tf.where(kept, descending, float("inf")), -1, keepdims=True)
+    nucleus = tf.where(tf.convert_to_tensor(top_p) < 1.0, nucleus, NEVER)  # rounding makes the sum reach 1 early
     return tf.where(scores >= tf.maximum(kth, nucleus), scores, NEVER)
 
 

@@ -98,15 +98,17 @@ def reloaded_translations(folder: pathlib.Path, batches: Sequence[Sequence[str]]
         RuntimeError: the process failed; the message ends with its last line.
     """
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    result = subprocess.run(
-        [sys.executable, "-I", "-c", _PROOF_PROGRAM, str(folder)],
-        env=environment,
-        text=True,
-        encoding="utf-8",
-        input="".join(json.dumps(list(batch)) + "\n" for batch in batches),
-        capture_output=True,
-        check=False,
-    )
+    with tempfile.TemporaryDirectory() as elsewhere:  # where no module of ours is found by accident
+        result = subprocess.run(
+            [sys.executable, "-c", _PROOF_PROGRAM, str(folder.resolve())],
+            env=environment,
+            cwd=elsewhere,
+            text=True,
+            encoding="utf-8",
+            input="".join(json.dumps(list(batch)) + "\n" for batch in batches),
+            capture_output=True,
+            check=False,
+        )
     if result.returncode:
         raise RuntimeError(f"the export does not load: {result.stderr.strip().rpartition(chr(10))[2]}")
     return [[tuple(pair) for pair in json.loads(line)] for line in result.stdout.strip().split("\n")]
@@ -122,7 +124,7 @@ def load_signature(folder: pathlib.Path) -> Callable[[Sequence[str]], list[tuple
 
     try:
         serve = tf.saved_model.load(str(folder)).signatures["serving_default"]
-    except (OSError, KeyError) as error:
+    except (OSError, LookupError, ValueError, tf.errors.OpError) as error:
         raise UserError(f"{folder} is no export of this toolkit; give saved_models/<name>/<version>") from error
 
     def translate(texts: Sequence[str]) -> list[tuple[str, bool]]:

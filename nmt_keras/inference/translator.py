@@ -1,5 +1,6 @@
 """Strings in, strings out: one graph function, used by the translator, by evaluation and by the export."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -57,6 +58,7 @@ def translate_text(
     config: DecodingConfig,
     text: tf.Tensor,
     sampling: Sampling | None = None,
+    numbers: tf.Tensor | None = None,
 ) -> Translations:
     """The whole of inference as graph operations: tokenize, encode, search, detokenize.
 
@@ -67,6 +69,7 @@ def translate_text(
         config: of the search; `beam_size` 1 is greedy.
         text: string [B].
         sampling: sample one translation instead of searching.
+        numbers: int32 [B], what tells the rows' samples apart, such as their line numbers.
 
     Returns:
         One hypothesis a row.
@@ -87,11 +90,12 @@ def translate_text(
 
     state = model.init_state(memory)
     if sampling is not None:
+        numbers = tf.concat([numbers, tf.zeros([tf.shape(text)[0] - rows], tf.int32)], 0)
         hypotheses = sample(
             step_fn,
             state,
             max_length,
-            seed=tf.constant([sampling.seed, 0]),
+            seeds=tf.stack([tf.fill(tf.shape(numbers), sampling.seed), numbers], 1),
             top_p=sampling.top_p,
             temperature=sampling.temperature,
             top_k=sampling.top_k,
@@ -145,13 +149,15 @@ class Translator:
         self.target_tokenizer = target_tokenizer
         self.config = config
         self._function = tf.function(
-            lambda text: translate_text(model, source_tokenizer, target_tokenizer, config, text, sampling),
-            input_signature=(tf.TensorSpec([None], tf.string),),
+            lambda text, numbers: translate_text(
+                model, source_tokenizer, target_tokenizer, config, text, sampling, numbers
+            ),
+            input_signature=(tf.TensorSpec([None], tf.string), tf.TensorSpec([None], tf.int32)),
             autograph=False,
         )
 
     def translate(
-        self, texts: Sequence[str], report: Callable[[int], object] = lambda count: None
+        self, texts: Sequence[str], report: Callable[[int], object] = lambda count: None, first_number: int = 0
     ) -> list[Translation]:
         """The translations of `texts`, in their order.
 
@@ -160,30 +166,35 @@ class Translator:
         Args:
             texts: strings of any length; what is over `max_source_length` ids is not translated.
             report: is told after each batch how many texts it held.
+            first_number: of the texts, which number those of a stream; a sample depends on its text's number.
         """
         lengths = [len(self.source_tokenizer.encode(text)) for text in texts]
         order = sorted(range(len(texts)), key=lambda i: -lengths[i])
         results: dict[int, Translation] = {}
         for start in range(0, len(order), self.config.batch_sentences):
             rows = order[start : start + self.config.batch_sentences]
-            results.update(zip(rows, self.translate_batch([texts[i] for i in rows])))
+            numbers = [first_number + i for i in rows]
+            results.update(zip(rows, self.translate_batch([texts[i] for i in rows], numbers)))
             report(len(rows))
         return [results[i] for i in range(len(texts))]
 
-    def translate_batch(self, texts: Sequence[str]) -> list[Translation]:
-        """The translations of `texts` as one batch, however many and however long they are."""
+    def translate_batch(self, texts: Sequence[str], numbers: Sequence[int] | None = None) -> list[Translation]:
+        """The translations of `texts` as one batch, however many and however long they are.
+
+        `numbers` are those that samples depend on; 0, 1, 2, ... if None.
+        """
         encoded = [text.encode("utf-8", errors="replace") for text in texts]
-        return list(_unpack(self._function(tf.constant(encoded))))[: len(texts)]
+        numbers = range(len(texts)) if numbers is None else numbers
+        return list(_unpack(self._function(tf.constant(encoded), tf.constant(list(numbers), tf.int32))))
 
     def translate_stream(self, lines: Iterable[str], chunk: int = 2048) -> Iterator[Translation]:
         """Translates lines as they come, `chunk` at a time, in constant memory."""
-        buffer: list[str] = []
-        for line in lines:
-            buffer.append(line)
-            if len(buffer) == chunk:
-                yield from self.translate(buffer)
-                buffer = []
-        yield from self.translate(buffer)
+        lines = iter(lines)
+        for start in itertools.count(0, chunk):
+            buffer = list(itertools.islice(lines, chunk))
+            yield from self.translate(buffer, first_number=start)
+            if len(buffer) < chunk:
+                return
 
 
 def _unpack(batch: Translations) -> Iterator[Translation]:

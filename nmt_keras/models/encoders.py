@@ -48,4 +48,5 @@ class RNNEncoder(Layer):
         """Embedded source, float32 [B, S, D], and its mask, bool [B, S], to the states."""
         x = dropout(embedded, self.input_dropout_rate, fold_in(dropout_seed, 0))
         states, last = self.stack(x, sequence_mask=source_mask, dropout_seed=fold_in(dropout_seed, 1))
+        states = tf.where(source_mask[:, :, None], states, 0.0)  # a residual brings in what is embedded there
         return EncoderOutput(states, embedded, source_mask, last)

@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import shutil
+import sys
 import uuid
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -54,7 +55,7 @@ class Checkpoints:
     def __init__(
         self,
         folder: pathlib.Path,
-        keep: int = 3,
+        keep: int = sys.maxsize,
         is_chief: bool = True,
         report: Callable[[str], None] = lambda line: None,
     ):
@@ -63,6 +64,7 @@ class Checkpoints:
         self._is_chief = is_chief
         self._report = report
         self._saved: set[int] = set()
+        self._intact: set[int] = set()  # written or verified by this process
         if is_chief:
             for leftover in folder.glob(".tmp-*"):  # of a save that was killed
                 shutil.rmtree(leftover, ignore_errors=True)
@@ -99,6 +101,7 @@ class Checkpoints:
                     shutil.rmtree(final)
                 temporary.rename(final)
                 _flush(self.folder)
+                self._intact.add(step)
                 self._delete_old()
         except (OSError, tf.errors.OpError) as error:
             reason = str(error).split("\n")[0]
@@ -206,7 +209,8 @@ class Checkpoints:
             best = self.best_step()
         except UserError:
             best = None
-        intact = [step for step in self.steps() if self._verify(step)[0] is not None]
+        intact = [step for step in self.steps() if step in self._intact or self._verify(step)[0] is not None]
+        self._intact.update(intact)
         for step in intact[: -self.keep]:
             if step != best:
                 shutil.rmtree(self.folder / f"step-{step:08d}")

@@ -3,10 +3,13 @@
 import io
 import json
 import pathlib
+import time
 from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
+from tensorboard.compat.proto import event_pb2
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from nmt_keras import files
 
@@ -48,7 +51,7 @@ class Summaries:
 
     Args:
         run_dir: the run directory.
-        first_step: the step that training resumes from; later rows of `metrics.jsonl` are dropped, they come again.
+        first_step: the step that training resumes from; what was written of later ones is dropped, it comes again.
         enabled: False on workers that are not the chief.
     """
 
@@ -57,11 +60,12 @@ class Summaries:
         self._jsonl = run_dir / "metrics.jsonl"
         if not enabled:
             return
+        if first_step:
+            _purge_events(run_dir / "summaries", first_step + 1)
         self._writer = tf.summary.create_file_writer(str(run_dir / "summaries"))
         if self._jsonl.exists():
-            rows = self._jsonl.read_text(encoding="utf-8").split("\n")[:-1]
-            kept = [row for row in rows if json.loads(row)["step"] <= first_step]
-            files.write_text(self._jsonl, "".join(row + "\n" for row in kept))
+            rows = self._jsonl.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
+            files.write_text(self._jsonl, "".join(row + "\n" for row in rows if _step_of(row) <= first_step))
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Writes one row: `step` and the scalars, whose names are those of `metrics.jsonl`."""
@@ -94,6 +98,22 @@ class Summaries:
         if self._enabled:
             with self._writer.as_default(step=step):
                 tf.summary.image("dev/attention", tf.image.decode_png(picture, 3)[None])
+
+
+def _step_of(row: str) -> float:
+    """Of a row of `metrics.jsonl`; a damaged one counts as later than all."""
+    try:
+        return json.loads(row)["step"]
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
+
+
+def _purge_events(folder: pathlib.Path, first_step: int) -> None:
+    """Tells TensorBoard that a new session starts: it forgets what an earlier one wrote from `first_step` on."""
+    writer = EventFileWriter(str(folder), filename_suffix=".restart")
+    start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    writer.add_event(event_pb2.Event(wall_time=time.time(), step=first_step, session_log=start))
+    writer.close()
 
 
 def attention_picture(

@@ -26,7 +26,7 @@ def get_config() -> ExperimentConfig:
             max_target_length=48,
         ),
         ModelConfig(
-            attention="luong_general",
+            attention="luong_scaled",
             d_model=256,
             num_encoder_layers=1,
             num_decoder_layers=1,
@@ -35,7 +35,7 @@ def get_config() -> ExperimentConfig:
             output_dropout_rate=0.0,
         ),
         TrainingConfig(
-            max_steps=1300,
+            max_steps=900,
             batch_tokens=1536,
             learning_rate=3e-3,
             schedule="cosine",
@@ -43,8 +43,8 @@ def get_config() -> ExperimentConfig:
             label_smoothing=0.0,
             precision="auto",
             log_every=50,
-            evaluate_every=650,
-            checkpoint_every=650,
+            evaluate_every=300,
+            checkpoint_every=300,
         ),
         DecodingConfig(beam_size=4, length_penalty=0.6, max_length=60),
     )

@@ -222,4 +222,16 @@ def test_weights_hold_over_corpora_of_varied_lengths():
     plan = _mixed([500, 600], lambda size, seed: _lengths(size, seed)[0], weights=(2.0, 0.5))
     counts = sum(np.bincount(_lines(_epoch(plan, epoch)), minlength=1100) for epoch in range(2))
     np.testing.assert_array_equal(counts[:500], np.full(500, 4))
-    assert counts[500:].max() <= 2 and abs(counts[500:].sum() - 600) <= 2 * len(plan.buckets)
+    assert counts[500:].max() <= 2 and abs(counts[500:].sum() - 600) <= 2
+
+
+def test_a_rare_corpus_is_visited_as_its_weight_says_or_once_a_bucket():
+    plan = _mixed([20_000, 400], lambda size, seed: _lengths(size, seed)[0], weights=(1.0, 0.02))
+    lines = _lines(_epoch(plan, 0))
+    assert 8 <= (lines >= 20_000).sum() <= len(plan.buckets) < 24
+
+
+def test_batches_of_a_corpus_of_small_weight_are_full():
+    plan = _mixed([20_000], lambda size, seed: _lengths(size, seed)[0], weights=(0.1,))
+    rows = [len(plan.batch(0, i).lines) / plan.batch(0, i).bucket.rows for i in range(plan.num_batches)]
+    assert np.mean(rows) > 0.75

@@ -152,3 +152,14 @@ def test_the_search_is_a_graph():
         tuple(graph()),
         tuple(beam_search(step_fn, state, tf.constant([4, 3]), beam_size=3)),
     )
+
+
+def test_a_model_that_gives_no_numbers_gives_no_hypothesis():
+    def step_fn(ids, position, state):
+        del position
+        nothing = tf.fill([2, tf.shape(ids)[1], V], float("nan"))
+        return nothing, tf.zeros([2, tf.shape(ids)[1], S]), state
+
+    result = beam_search(step_fn, (tf.zeros([2, 1]),), tf.constant([4, 4]), beam_size=3)
+    np.testing.assert_array_equal(result.lengths, [[0], [0]])
+    np.testing.assert_array_equal(result.score, [[-np.inf], [-np.inf]])

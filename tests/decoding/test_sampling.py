@@ -4,6 +4,8 @@ import numpy as np
 import tensorflow as tf
 
 from nmt_keras.constants import BOS_ID, EOS_ID, PAD_ID
+from nmt_keras.decoding import sampling
+from nmt_keras.decoding.hypotheses import NEVER
 from nmt_keras.decoding.sampling import greedy, sample
 
 V, S = 7, 3
@@ -39,7 +41,9 @@ def test_pad_and_bos_are_never_produced():
 
 def _first_ids(count=4000, **options):
     step_fn = _fixed([1e-9, 0.1, 1e-9, 0.1, 0.4, 0.3, 0.1])
-    result = sample(step_fn, STATE, tf.constant([2, 2]), seed=tf.constant([1, 2]), num_samples=count, **options)
+    result = sample(
+        step_fn, STATE, tf.constant([2, 2]), seeds=tf.constant([[1, 2], [1, 3]]), num_samples=count, **options
+    )
     return np.bincount(result.ids[:, :, 0].numpy().ravel(), minlength=V) / (2 * count)
 
 
@@ -58,12 +62,18 @@ def test_top_k_and_top_p_keep_the_most_probable():
     np.testing.assert_allclose(_first_ids(top_p=0.0), [0, 0, 0, 0, 1, 0, 0])
 
 
+def test_top_p_of_one_keeps_everything():
+    vocab_size = 8000  # where the sum of float32 probabilities reaches 1 early
+    scores = tf.constant(np.random.default_rng(1).normal(size=(8, 1, vocab_size)) * 6, tf.float32)
+    assert (sampling._truncate(scores, 0, 1.0) > NEVER).numpy().all()
+
+
 def test_log_prob_is_the_models_own():
     result = sample(
         _fixed([1e-9, 0.1, 1e-9, 0.1, 0.4, 0.3, 0.1]),
         STATE,
         tf.constant([1, 1]),
-        seed=tf.constant([1, 2]),
+        seeds=tf.constant([[1, 2], [1, 3]]),
         temperature=0.1,
         top_k=1,
     )
@@ -74,7 +84,9 @@ def test_equal_seeds_give_equal_samples():
     step_fn = _fixed([1e-9, 0.1, 1e-9, 0.1, 0.4, 0.3, 0.1])
 
     def draw(seed):
-        return sample(step_fn, STATE, tf.constant([8, 8]), seed=tf.constant([seed, 0]), num_samples=5).ids.numpy()
+        return sample(
+            step_fn, STATE, tf.constant([8, 8]), seeds=tf.constant([[seed, 0], [seed, 1]]), num_samples=5
+        ).ids.numpy()
 
     np.testing.assert_array_equal(draw(1), draw(1))
     assert draw(1).shape != draw(2).shape or (draw(1) != draw(2)).any()

@@ -99,6 +99,17 @@ def test_sampling_repeats_with_its_seed(parts):
     assert [t.text for t in one] == [t.text for t in again] != [t.text for t in other]
 
 
+def test_a_sample_depends_on_its_line_and_on_nothing_else(parts):
+    texts = ["a b c d", "h g f"] * 3
+    samples = [
+        [t.text for t in _translator(parts, Sampling(1), batch_sentences=size).translate(texts)] for size in (2, 4, 6)
+    ]
+    assert samples[0] == samples[1] == samples[2]
+    assert len(set(samples[0])) > 2
+    streamed = _translator(parts, Sampling(1)).translate_stream(iter(texts), chunk=2)
+    assert [t.text for t in streamed] == samples[0]
+
+
 def test_an_export_equals_the_translator_in_a_fresh_process(parts, tmp_path):
     """Two tokenizers in one export: each must keep its own model."""
     other = train_tokenizer("unigram", ["x y z w v u", "u v w x y z"] * 9, 12, byte_fallback=False)

@@ -5,6 +5,7 @@ import importlib
 import io
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -84,6 +85,13 @@ def test_evaluate_scores_the_copies(run_dir, copy_text, tmp_path, capsys):
 def test_translate_keeps_lines_and_order(run_dir, tmp_path, monkeypatch, capsys):
     (tmp_path / "in").write_bytes(b"\xef\xbb\xbfa b c\r\n\nh g\n   \nd\xff d\nb a d")
     assert translate.main([f"--run_dir={run_dir}", f"--input={tmp_path}/in", f"--output={tmp_path}/out"]) == 0
+    errors = capsys.readouterr().err
+    for finding in (
+        "a byte order mark in 1 line(s) (1): removed",
+        "CR LF line ends in 1 line(s) (1): the CR is removed",
+        "invalid UTF-8 in 1 line(s) (5): read as U+FFFD",
+    ):
+        assert f"{tmp_path}/in: {finding}" in errors
     lines = (tmp_path / "out").read_text(encoding="utf-8").split("\n")
     assert lines[:4] == ["a b c", "", "h g", ""] and len(lines) == 7 and lines[5:] == ["b a d", ""]
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"c d\n\n")))
@@ -147,15 +155,15 @@ def test_the_same_command_resumes(run_dir, copy_text, capsys):
     assert rows[-1]["step"] == 252 and len({(row["step"], "loss" in row) for row in rows}) == len(rows)
 
 
-def test_a_corrupt_checkpoint_gives_way_to_the_one_before(run_dir, capsys):
+def test_a_corrupt_checkpoint_gives_way_to_the_one_before(run_dir, tmp_path, capsys):
     newest = sorted((run_dir / "checkpoints").glob("step-*"))[-1]
     data = next(newest.glob("variables.data*"))
     content = data.read_bytes()
     data.write_bytes(content[:100])
     try:
-        assert translate.main(
-            [f"--run_dir={run_dir}", "--checkpoint=latest", "--input=/dev/null", "--output=/dev/null"]
-        ) in (0, 2)
+        (tmp_path / "in").write_text("a b\n")
+        arguments = [f"--run_dir={run_dir}", f"--input={tmp_path}/in", f"--output={tmp_path}/out"]
+        assert translate.main([*arguments, "--checkpoint=latest"]) == 0
         assert "does not match its checksum" in capsys.readouterr().err
     finally:
         data.write_bytes(content)
@@ -244,6 +252,22 @@ BAD = [
     ),
     (translate, ["--saved_model={tmp}", "--input={tmp}/x"], "is no export of this toolkit"),
     (export, ["--run_dir={run}"], "--run_dir and --output must be given"),
+    (
+        export,
+        ["--run_dir={run}", "--output={tmp}/s", "--data_dir={tmp}/gone"],
+        "Cannot read {tmp}/gone/dev.src: No such file or directory; check the path",
+    ),
+    (
+        train,
+        [RECIPE, "--run_dir={tmp}/r", "--config.training.learning_rate=inf"],
+        "`training.learning_rate` must be a f",
+    ),
+    (
+        train,
+        [RECIPE, "--run_dir={tmp}/r", "--config.training.seed=3000000000"],
+        "`training.seed` must be at least 0 and",
+    ),
+    (train, [RECIPE, "--run_dir={tmp}/r", "--config.data.train_source=5"], "`data.train_source` must be several texts"),
 ]
 
 
@@ -264,9 +288,89 @@ def test_bad_input_is_one_line_and_nothing_is_written(job, arguments, message, r
     places = {"tmp": tmp_path, "run": run_dir, "copy": copy_text, "cache": run_dir.parent / "cache"}
     config = (run_dir / "config.json").read_bytes()
     assert job.main([argument.format(**places) for argument in arguments]) == 2
-    assert re.search(message, _error(capsys))
+    assert re.search(message.replace("{tmp}", str(tmp_path)), _error(capsys))
     assert sorted(tmp_path.rglob("*")) == before
     assert (run_dir / "config.json").read_bytes() == config
+
+
+@pytest.mark.parametrize(
+    "file, content, message",
+    [
+        ("config.json", b"[]", "The configuration is no JSON object"),
+        ("config.json", b"\xff\xfe", "is no run directory: it has no readable config.json"),
+        ("config.json", b'{"model": 3}', "Section model of the configuration is no object"),
+        (
+            "config.json",
+            b'{"training": {"max_steps": "x"}}',
+            "`training.max_steps` must be a whole number. Received: 'x'",
+        ),
+        ("tokenizer/joint/tokenizer.json", b"[]", "holds no complete tokenizer"),
+        ("tokenizer/joint/tokenizer.json", b"\xff\xfe", "holds no complete tokenizer"),
+    ],
+)
+def test_a_damaged_run_directory_is_one_line(run_dir, tmp_path, capsys, file, content, message):
+    shutil.copytree(run_dir, tmp_path / "run")
+    assert (tmp_path / "run" / file).exists()
+    (tmp_path / "run" / file).write_bytes(content)
+    (tmp_path / "in").write_text("a\n")
+    assert translate.main([f"--run_dir={tmp_path}/run", f"--input={tmp_path}/in"]) == 2
+    assert message in _error(capsys)
+
+
+def test_a_damaged_data_card_is_one_line(run_dir, copy_text, tmp_path, capsys):
+    shutil.copytree(run_dir, tmp_path / "run")
+    (tmp_path / "run" / "data_card.json").write_text("{}")
+    cache = json.loads((run_dir / "config.json").read_text())["data"]["cache_dir"]
+    arguments = [RECIPE, f"--run_dir={tmp_path}/run", f"--data_dir={copy_text}", f"--config.data.cache_dir={cache}"]
+    assert train.main(arguments) == 2
+    assert "data_card.json cannot be read" in _error(capsys)
+
+
+def test_output_to_a_pipe_or_through_a_link(run_dir, tmp_path):
+    (tmp_path / "in").write_text("a b c\n")
+    (tmp_path / "old").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "old")
+    assert translate.main([f"--run_dir={run_dir}", f"--input={tmp_path}/in", f"--output={tmp_path}/link"]) == 0
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "old").read_text() == "a b c\n"
+    assert translate.main([f"--run_dir={run_dir}", f"--input={tmp_path}/in", "--output=/dev/null"]) == 0
+    assert pathlib.Path("/dev/null").is_char_device()
+
+
+def test_mirrored_training_on_two_devices_gives_the_losses_of_one(copy_text, tmp_path):
+    program = (
+        "import sys, tensorflow as tf; from pipelines import train; cpu = tf.config.list_physical_devices('CPU')[0]; "
+        "tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2); "
+        "sys.exit(train.main(sys.argv[1:]))"
+    )
+    rows = {}
+    for distribution in ("one_device", "mirrored"):
+        arguments = [
+            RECIPE,
+            f"--run_dir={tmp_path}/{distribution}",
+            f"--data_dir={copy_text}",
+            f"--config.data.cache_dir={tmp_path}/cache",
+            f"--config.training.distribution={distribution}",
+            "--config.training.max_steps=6",
+            "--config.training.log_every=2",
+            "--config.training.accumulation_steps=2",
+            "--config.training.batch_tokens=240",
+            "--config.model.input_dropout_rate=0.0",
+            "--config.model.output_dropout_rate=0.0",
+        ]
+        if distribution == "one_device":  # the plan of two replicas with two parts each
+            arguments[-4] = "--config.training.accumulation_steps=4"
+        result = subprocess.run(
+            [sys.executable, "-c", program, *arguments], capture_output=True, text=True, cwd=ROOT, check=False
+        )
+        assert result.returncode == 0, result.stderr
+        assert ("2 replica(s)" in result.stderr) == (distribution == "mirrored")
+        rows[distribution] = [
+            json.loads(row) for row in (tmp_path / distribution / "metrics.jsonl").read_text().split("\n")[:-1]
+        ]
+    for one, two in zip(*rows.values(), strict=True):
+        assert one["step"] == two["step"]
+        for name in set(one) & {"loss", "gradient_norm", "dev_loss"}:
+            assert two[name] == pytest.approx(one[name], rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate", "translate", "export", "quickstart"])

@@ -1,6 +1,8 @@
 """The quickstart from end to end, cut short."""
 
 import json
+import pathlib
+import subprocess
 
 import pytest
 
@@ -15,4 +17,14 @@ def test_the_quickstart_runs_to_its_end(tmp_path, capsys):
     assert result["different"] == 0 and "tok:zh" in result["bleu_signature"] and "chrf" in result
     assert (tmp_path / "run" / "attention.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "saved" / "1" / "saved_model.pb").exists()
-    assert output.err.count("python -m pipelines.") + output.err.count("tensorboard --logdir") == 3
+    assert (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_the_next_commands_run_without_an_active_environment(tmp_path):
+    translate, tensorboard, train = quickstart.next_commands(tmp_path / "my run")
+    python = translate.partition("| ")[2].split()[0]
+    assert train.startswith(python + " -m pipelines.train")
+    version = subprocess.run([python, "-c", "import tensorboard"], capture_output=True, check=False)
+    assert version.returncode == 0
+    assert pathlib.Path(tensorboard.split()[0]).exists()
+    assert f"--run_dir='{tmp_path}/my run'" in translate

@@ -41,7 +41,7 @@ def folder(tmp_path):
 @pytest.fixture
 def saved(folder):
     """Checkpoints of steps 10, 20 and 30, with the step as the value; `reports` collects what is said."""
-    checkpoints = Checkpoints(folder, report=lambda line: checkpoints.reports.append(line))
+    checkpoints = Checkpoints(folder, keep=3, report=lambda line: checkpoints.reports.append(line))
     checkpoints.reports = []
     for step in (10, 20, 30):
         checkpoints.save(step, _small(step), {"best": step / 2})

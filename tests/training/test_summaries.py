@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 
 import numpy as np
 import pytest
@@ -38,6 +39,29 @@ def test_resuming_drops_the_rows_that_come_again(tmp_path):
     assert [row["step"] for row in _rows(tmp_path)] == [50, 100]
     after.scalars(150, {"loss": 1.0})
     assert _rows(tmp_path)[-1] == {"step": 150, "loss": 1.0}
+
+
+def test_tensorboard_forgets_what_comes_again(tmp_path):
+
+    before = Summaries(tmp_path)
+    for step in (50, 100, 150, 200):
+        before.scalars(step, {"loss": float(step)})
+    time.sleep(1.1)  # TensorBoard reads files by the second of their making
+    after = Summaries(tmp_path, first_step=100)
+    for step in (150, 200, 250):
+        after.scalars(step, {"loss": -float(step)})
+    events = EventAccumulator(str(tmp_path / "summaries"))
+    events.Reload()
+    points = [(event.step, float(tf.make_ndarray(event.tensor_proto))) for event in events.Tensors("train/loss")]
+    assert points == [(50, 50.0), (100, 100.0), (150, -150.0), (200, -200.0), (250, -250.0)]
+
+
+def test_a_damaged_row_is_dropped(tmp_path):
+    Summaries(tmp_path).scalars(50, {"loss": 1.0})
+    text = (tmp_path / "metrics.jsonl").read_text()
+    (tmp_path / "metrics.jsonl").write_text("{broken\n[]\n" + text)
+    Summaries(tmp_path, first_step=100)
+    assert [row["step"] for row in _rows(tmp_path)] == [50]
 
 
 def test_starting_from_nothing_drops_all_rows(tmp_path):
