@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from nmt_keras.training import summaries as module
@@ -42,7 +43,6 @@ def test_resuming_drops_the_rows_that_come_again(tmp_path):
 
 
 def test_tensorboard_forgets_what_comes_again(tmp_path):
-
     before = Summaries(tmp_path)
     for step in (50, 100, 150, 200):
         before.scalars(step, {"loss": float(step)})
@@ -50,7 +50,7 @@ def test_tensorboard_forgets_what_comes_again(tmp_path):
     after = Summaries(tmp_path, first_step=100)
     for step in (150, 200, 250):
         after.scalars(step, {"loss": -float(step)})
-    events = EventAccumulator(str(tmp_path / "summaries"))
+    events = plugin_event_accumulator.EventAccumulator(str(tmp_path / "summaries"))
     events.Reload()
     points = [(event.step, float(tf.make_ndarray(event.tensor_proto))) for event in events.Tensors("train/loss")]
     assert points == [(50, 50.0), (100, 100.0), (150, -150.0), (200, -200.0), (250, -250.0)]
