@@ -60,8 +60,7 @@ class Summaries:
         self._jsonl = run_dir / "metrics.jsonl"
         if not enabled:
             return
-        if first_step:
-            _purge_events(run_dir / "summaries", first_step + 1)
+        _start_session(run_dir / "summaries", first_step + 1)
         self._writer = tf.summary.create_file_writer(str(run_dir / "summaries"))
         if self._jsonl.exists():
             rows = self._jsonl.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
@@ -108,9 +107,9 @@ def _step_of(row: str) -> float:
         return float("inf")
 
 
-def _purge_events(folder: pathlib.Path, first_step: int) -> None:
-    """Tells TensorBoard that a new session starts: it forgets what an earlier one wrote from `first_step` on."""
-    writer = EventFileWriter(str(folder), filename_suffix=".restart")
+def _start_session(folder: pathlib.Path, first_step: int) -> None:
+    """Tells TensorBoard so: from the second session on, it forgets what was written of `first_step` and later."""
+    writer = EventFileWriter(str(folder), filename_suffix=".start")
     start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
     writer.add_event(event_pb2.Event(wall_time=time.time(), step=first_step, session_log=start))
     writer.close()
