@@ -243,8 +243,8 @@ _KINDS = {
     int: "a whole number",
     float: "a finite number",
     bool: "True or False",
-    tuple[str, ...]: "several texts",
-    tuple[float, ...]: "several finite numbers",
+    tuple[str, ...]: 'several texts, with a comma after one alone, as in ("train.en",)',
+    tuple[float, ...]: "several finite numbers, with a comma after one alone, as in (1.0,)",
 }
 
 

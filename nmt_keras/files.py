@@ -12,6 +12,18 @@ from typing import Any
 from nmt_keras.errors import UserError
 
 
+def make_folder(path: str | os.PathLike) -> None:
+    """Makes a folder and those above it.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"Cannot write {path}: {error.strerror}; free the disk or give another path") from error
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Gives a temporary file beside `path`, whose folder is made; it becomes `path` if the block succeeds.

@@ -3,7 +3,9 @@
 config.json  tokenizer/  data_card.json  checkpoints/  summaries/  metrics.jsonl  run_card.json
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import itertools
 import json
 import math
@@ -108,13 +110,30 @@ def load_run(run_dir: pathlib.Path, checkpoint: str = "best", report: Report = l
     return Run(config, tokenizers, model, manifest["step"])
 
 
-def open_run_dir(run_dir: pathlib.Path, config: ExperimentConfig) -> None:
+@contextlib.contextmanager
+def open_run_dir(run_dir: pathlib.Path, config: ExperimentConfig) -> Iterator[None]:
     """Makes a run directory with its `config.json`, or checks that an existing one is of the same experiment.
 
+    Holds it, within the block, against every other training job of this machine.
+
     Raises:
-        UserError: it belongs to another configuration, with the difference; nothing is written.
+        UserError: it belongs to another configuration, with the difference, or another job trains there; nothing is
+            written.
     """
     path = run_dir / "config.json"
+    if not path.exists() and run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+        raise UserError(f"{run_dir} exists and is no run directory; give a new or empty --run_dir")
+    files.make_folder(run_dir)
+    with open(run_dir / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"Another job is training in {run_dir}; wait for it, or give another --run_dir") from error
+        _keep_config(run_dir, path, config)
+        yield
+
+
+def _keep_config(run_dir: pathlib.Path, path: pathlib.Path, config: ExperimentConfig) -> None:
     if path.exists():
         differences = _differences(read_config(run_dir), config)
         if not any(checkpoints_of(run_dir).glob("step-*")):  # nothing was trained: no more than a false start
@@ -126,8 +145,6 @@ def open_run_dir(run_dir: pathlib.Path, config: ExperimentConfig) -> None:
                 f"{run_dir} belongs to another configuration: {'; '.join(differences)}; give the same "
                 "values, or another --run_dir"
             )
-    elif run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
-        raise UserError(f"{run_dir} exists and is no run directory; give a new or empty --run_dir")
     files.write_text(path, config.to_json())
 
 

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import random
+import re
 import sys
 import typing
 from collections.abc import Callable, Sequence
@@ -59,7 +60,9 @@ def run(
     except OSError as error:
         return _fail(f"{error.filename or 'A file'}: {error.strerror}; free the disk or give another path")
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print(
+            "interrupted; a training job goes on from its latest checkpoint when it is started again", file=sys.stderr
+        )
         return STATUS_INTERRUPTED
     except Exception as error:
         if not _is_lost_worker(error):
@@ -93,6 +96,9 @@ def _parse(values: flags.FlagValues, arguments: list[str]) -> None:
         rest = values(["", *arguments])
     except flags.Error as error:
         message, traceback, cause = str(error).partition("Traceback")
+        explained = _explain_recipe(message + cause)
+        if explained:
+            raise UserError(explained) from error
         if "get_config() takes 0 positional arguments" in message + cause:
             message, traceback = (
                 "What follows the colon of --config is a preset; this recipe has none, leave it out",
@@ -103,6 +109,22 @@ def _parse(values: flags.FlagValues, arguments: list[str]) -> None:
         raise UserError(f"The recipe or an override of it cannot be used: {_explain(error, arguments)}") from error
     if len(rest) > 1:
         raise UserError(f"Unexpected argument {rest[1]!r}; every argument is a --flag=value")
+
+
+def _explain_recipe(message: str) -> str:
+    """One line on a mistake in a recipe or an override that Python's own message does not explain; "" of others."""
+    from nmt_keras import config
+
+    unknown = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", message)
+    if unknown and hasattr(config, unknown[1]):
+        valid = ", ".join(typing.get_type_hints(getattr(config, unknown[1])))
+        return f"{unknown[2]!r} in the recipe is no field of {unknown[1]}; valid ones: {valid}"
+    number = re.search(
+        r"(flag --\S+): (?:invalid literal for int.. with base 10|could not convert string to float): (.*)", message
+    )
+    if number:
+        return f"{number[1]}: {number[2]} is no {'whole ' if ' int' in message else ''}number"
+    return ""
 
 
 def _is_lost_worker(error: Exception) -> bool:

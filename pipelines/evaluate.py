@@ -81,6 +81,7 @@ def evaluate(
     """
     import dataclasses
 
+    _runtime.load_tensorflow()
     from nmt_keras import files, run_directory
 
     config = run_directory.read_config(run_dir)

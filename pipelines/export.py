@@ -80,6 +80,7 @@ def export(
     Raises:
         UserError: the run cannot be used, or `output` cannot be written.
     """
+    _runtime.load_tensorflow()
     from nmt_keras import run_directory
 
     config = run_directory.read_config(run_dir)

@@ -82,7 +82,7 @@ def next_commands(run_dir: pathlib.Path) -> list[str]:
     tensorboard = python.with_name("tensorboard")
     place = shlex.quote(str(run_dir))
     return [
-        f"echo 'My sister bought three books.' | {python} -m pipelines.translate --run_dir={place}",
+        f"echo 'My older sister bought three books.' | {python} -m pipelines.translate --run_dir={place}",
         f"{tensorboard} --logdir={place}/summaries",
         f"{python} -m pipelines.train --config=pipelines/recipes/multi30k_en_de.py --run_dir=runs/m30k "
         "--data_dir=<folder of Multi30k>",

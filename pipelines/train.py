@@ -4,6 +4,7 @@ The same command resumes a run that stopped. Any field of the recipe can be over
 --config.training.max_steps=2000 or --config.model.attention=bahdanau.
 """
 
+import contextlib
 import datetime
 import pathlib
 import platform
@@ -34,6 +35,11 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
 
 
 def _job(values: flags.FlagValues) -> None:
+    if values["config"].present and values.config is None:
+        raise UserError(
+            f"{config_flags.get_config_filename(values['config'])} has no get_config() that returns an "
+            "ExperimentConfig; define one, with its return"
+        )
     if values.config is None or not values.run_dir:
         raise UserError(
             "--config and --run_dir must be given, for instance --config=pipelines/recipes/multi30k_en_de.py "
@@ -61,6 +67,24 @@ def train(config: ExperimentConfig, run_dir: pathlib.Path) -> None:
     _runtime.configure(config.training)
 
     from nmt_keras import run_directory
+
+    report, data = _runtime.report, config.data
+    corpus = run_directory.open_corpus(data, data.train_source, data.train_target, report)
+    dev = run_directory.open_corpus(data, [data.dev_source], [data.dev_target], report)
+    dev.require_text()
+    with contextlib.ExitStack() as stack:
+        if _runtime.is_chief(strategy):
+            stack.enter_context(run_directory.open_run_dir(run_dir, config))
+            run_directory.write_data_card(run_dir, corpus, dev)
+            run_directory.prepare_tokenizers(run_dir, data, corpus, report)
+        _runtime.barrier(strategy)  # what the chief makes, the others find
+        _train(config, run_dir, corpus, dev, strategy)
+        _runtime.barrier(strategy)  # whoever leaves first would end the job of the others
+
+
+def _train(config: ExperimentConfig, run_dir: pathlib.Path, corpus, dev, strategy) -> None:
+    """Trains on open text in a run directory that has its tokenizers."""
+    from nmt_keras import run_directory
     from nmt_keras.models.seq2seq import build_seq2seq
     from nmt_keras.training.checkpoints import Checkpoints
     from nmt_keras.training.schedules import build_optimizer
@@ -68,17 +92,8 @@ def train(config: ExperimentConfig, run_dir: pathlib.Path) -> None:
     from nmt_keras.training.trainer import Trainer
     from pipelines._dev import DevEvaluator
 
-    started, report = time.time(), _runtime.report
-    data, training = config.data, config.training
+    started, report, training = time.time(), _runtime.report, config.training
     chief = _runtime.is_chief(strategy)
-    corpus = run_directory.open_corpus(data, data.train_source, data.train_target, report)
-    dev = run_directory.open_corpus(data, [data.dev_source], [data.dev_target], report)
-    dev.require_text()
-    if chief:
-        run_directory.open_run_dir(run_dir, config)
-        run_directory.write_data_card(run_dir, corpus, dev)
-        run_directory.prepare_tokenizers(run_dir, data, corpus, report)
-    _runtime.barrier(strategy)  # what the chief makes, the others find
     tokenizers = run_directory.load_tokenizers(run_dir)
     _report_unknown(tokenizers, dev)
     text = _training_text(config, corpus, tokenizers, strategy.num_replicas_in_sync * training.accumulation_steps)
@@ -94,10 +109,10 @@ def train(config: ExperimentConfig, run_dir: pathlib.Path) -> None:
     summaries = Summaries(run_dir, trainer.step, chief)
     evaluate = DevEvaluator(model, tokenizers, config, dev, summaries, report)
     reason = trainer.train(_distribute(text, strategy, trainer.step), checkpoints, summaries, evaluate, report)
-    report(f"done: {reason}; best {training.best_metric} {trainer.best}")
+    best = "not measured" if trainer.best is None else f"{trainer.best:.4f}"
+    report(f"done: {reason}; best {training.best_metric} {best}")
     if chief:
         _write_run_card(run_dir, trainer, text, reason, time.time() - started)
-    _runtime.barrier(strategy)  # whoever leaves first would end the job of the others
 
 
 def _report_unknown(tokenizers, dev) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import gzip
 import io
 import itertools
+import os
 import pathlib
 import sys
 import typing
@@ -65,6 +66,13 @@ def _job(values: flags.FlagValues) -> None:
     for name in ("seed", "temperature", "top_k", "top_p"):
         if values[name].present and not values.sample:
             raise UserError(f"--{name} belongs to sampling: give --sample too")
+    if (
+        values.input
+        and values.output
+        and os.path.exists(values.output)
+        and os.path.samefile(values.input, values.output)
+    ):
+        raise UserError(f"--output is --input, {values.input}: the text would be lost; give another --output")
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(_open(values.input)) if values.input else sys.stdin.buffer
         translate = (_with_saved_model if values.saved_model else _with_run_dir)(values)
@@ -86,6 +94,7 @@ def _job(values: flags.FlagValues) -> None:
 
 
 def _with_run_dir(values: flags.FlagValues) -> Translate:
+    _runtime.load_tensorflow()
     from nmt_keras import run_directory
 
     run_dir = pathlib.Path(values.run_dir)

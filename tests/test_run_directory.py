@@ -9,6 +9,7 @@ import pytest
 import sentencepiece
 import tensorflow as tf
 
+from nmt_keras import run_directory
 from nmt_keras.config import DataConfig, ExperimentConfig, ModelConfig, TrainingConfig
 from nmt_keras.data.corpus import ParallelCorpus, TextFile
 from nmt_keras.errors import UserError
@@ -18,7 +19,6 @@ from nmt_keras.run_directory import (
     load_run,
     load_tokenizers,
     open_corpus,
-    open_run_dir,
     prepare_tokenizers,
     read_config,
     sampled_length_factor,
@@ -28,6 +28,18 @@ from nmt_keras.training.checkpoints import Checkpoints, by_path
 
 ENGLISH = ["the old man walks", "the young woman reads", "a child walks home", "the man reads a book"] * 5
 CHINESE = ["老人走路", "年轻女人读书", "孩子走路回家", "男人读书"] * 5
+
+
+def open_run_dir(run_dir, config):
+    with run_directory.open_run_dir(run_dir, config):
+        pass
+
+
+def test_one_job_at_a_time_trains_in_a_run_directory(tmp_path):
+    with run_directory.open_run_dir(tmp_path / "run", _config()):
+        with pytest.raises(UserError, match="Another job is training in .*run; wait for it, or give another --run_dir"):
+            open_run_dir(tmp_path / "run", _config())
+    open_run_dir(tmp_path / "run", _config())
 
 
 def _config(**data):
@@ -64,7 +76,7 @@ def reports():
 
 def test_a_new_run_directory_holds_its_configuration(run_dir):
     open_run_dir(run_dir, _config())
-    assert [path.name for path in run_dir.iterdir()] == ["config.json"]
+    assert sorted(path.name for path in run_dir.iterdir()) == [".lock", "config.json"]
     assert read_config(run_dir) == _config()
 
 

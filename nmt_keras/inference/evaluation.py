@@ -48,6 +48,6 @@ def score_text(hypotheses: Sequence[str], references: Sequence[str], target_lang
         ("chrf", CHRF()),
         ("ter", TER(normalized=asian, asian_support=asian)),
     ):
-        scores[name] = metric.corpus_score(hypotheses, [references]).score
+        scores[name] = round(metric.corpus_score(hypotheses, [references]).score, 10)
         scores[name + "_signature"] = str(metric.get_signature())
     return scores

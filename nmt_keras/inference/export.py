@@ -115,13 +115,19 @@ def reloaded_translations(folder: pathlib.Path, batches: Sequence[Sequence[str]]
 
 
 def load_signature(folder: pathlib.Path) -> Callable[[Sequence[str]], list[tuple[str, bool]]]:
-    """Loads a SavedModel; the function translates a list of texts to (translation, whether it was truncated).
+    """Loads a SavedModel, or the newest version in a folder of them.
+
+    Returns:
+        A function from a list of texts to pairs (translation, whether the text was truncated).
 
     Raises:
         UserError: `folder` is no export.
     """
     import tensorflow_text  # noqa: F401  registers the tokenizers' operations
 
+    versions = [path for path in folder.glob("*/saved_model.pb") if path.parent.name.isdecimal()]
+    if versions:
+        folder = max((path.parent for path in versions), key=lambda path: int(path.name))
     try:
         serve = tf.saved_model.load(str(folder)).signatures["serving_default"]
     except (OSError, LookupError, ValueError, tf.errors.OpError) as error:

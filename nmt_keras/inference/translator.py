@@ -17,7 +17,7 @@ from nmt_keras.layers.masks import padding_mask
 from nmt_keras.models.seq2seq import Seq2Seq
 
 _BLANK = r"[\s\p{Z}\x{FEFF}]*"
-_LINE_BREAKS = r"[\r\n]+"
+_CONTROLS = r"[\x00-\x08\x0A-\x1F\x7F]+"  # all but the tab: a line stays a line
 _MIN_ROWS = 2  # products of one row round differently from those of several
 
 
@@ -111,7 +111,7 @@ def translate_text(
     flat = tf.reshape(hypotheses.ids, [-1, tf.shape(hypotheses.ids)[2]])
     flat_lengths = tf.reshape(hypotheses.lengths, [-1])
     output = target_tokenizer.decode_tf(tf.RaggedTensor.from_tensor(flat, lengths=flat_lengths))
-    output = tf.strings.regex_replace(output, _LINE_BREAKS, " ")
+    output = tf.strings.regex_replace(output, _CONTROLS, " ")
     output = tf.reshape(output, tf.shape(hypotheses.lengths))
     blank = tf.strings.regex_full_match(text, _BLANK)
 

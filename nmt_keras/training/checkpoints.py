@@ -209,11 +209,15 @@ class Checkpoints:
             best = self.best_step()
         except UserError:
             best = None
-        intact = [step for step in self.steps() if step in self._intact or self._verify(step)[0] is not None]
+        steps = self.steps()
+        intact = [step for step in steps if step in self._intact or self._verify(step)[0] is not None]
         self._intact.update(intact)
-        for step in intact[: -self.keep]:
-            if step != best:
-                shutil.rmtree(self.folder / f"step-{step:08d}")
+        kept = {best, *intact[-self.keep :]}
+        for step in steps:
+            if step not in kept and step < max(intact, default=0):
+                gone = self.folder / f".tmp-deleted-{step:08d}"  # a kill leaves no half of it under its name
+                (self.folder / f"step-{step:08d}").rename(gone)
+                shutil.rmtree(gone)
 
 
 def _fingerprint(path: pathlib.Path) -> dict[str, Any]:

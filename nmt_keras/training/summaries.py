@@ -125,25 +125,33 @@ def attention_picture(
     """Draws attention weights [T, S] as a heat map.
 
     Returns:
-        The picture as PNG, and a note: which font the labels needed, or that the pieces' ids stand in for them because
-        no font of this machine has their characters.
+        The picture as PNG, and a note: which font the labels needed, or that on a side the pieces' ids stand in for
+        them because no font of this machine has their characters.
     """
     from matplotlib import font_manager, rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     note, families = "", ["DejaVu Sans"]
-    covered = font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap()
-    missing = {ord(c) for piece in (*source_pieces, *target_pieces) for c in piece if not c.isspace()} - set(covered)
-    if missing:
+    covered = set(font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap())
+    missing = [
+        {ord(c) for piece in pieces for c in piece if not c.isspace()} - covered
+        for pieces in (source_pieces, target_pieces)
+    ]
+    if any(missing):
         installed = sorted({font.name for font in font_manager.fontManager.ttflist})
         cjk = [name for name in installed if name.startswith(_CJK_FONTS)]
-        if cjk and min(missing) >= _FIRST_CJK:
+        is_cjk = min(set.union(*missing)) >= _FIRST_CJK
+        if cjk and is_cjk:
             families, note = [*families, cjk[0]], f"labels in {cjk[0]}"
         else:
-            source_pieces, target_pieces = [list(map(str, ids)) for ids in (source_ids, target_ids)]
-            script = "Chinese" if min(missing) >= _FIRST_CJK else "their"
-            note = f"no font with {script} characters is installed: the labels are the pieces' ids"
+            source_pieces, target_pieces = [
+                list(map(str, ids)) if lost else pieces
+                for pieces, ids, lost in zip((source_pieces, target_pieces), (source_ids, target_ids), missing)
+            ]
+            script, font = ("Chinese", "such as Noto Sans CJK ") if is_cjk else ("their", "")
+            note = f"no font with {script} characters is installed: the labels are the pieces' ids; install one {font}"
+            note = note.rstrip() + " and draw again"
     with rc_context({"font.family": families}):
         figure = Figure(figsize=(2 + 0.35 * len(source_pieces), 1.5 + 0.3 * len(target_pieces)), dpi=100)
         FigureCanvasAgg(figure)

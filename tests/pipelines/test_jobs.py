@@ -39,7 +39,7 @@ def _error(capsys):
 
 
 def test_a_run_directory_explains_itself(run_dir):
-    names = {path.name for path in run_dir.iterdir()}
+    names = {path.name for path in run_dir.iterdir() if path.name != ".lock"}
     assert names == {
         "config.json",
         "tokenizer",
@@ -122,8 +122,9 @@ def test_export_proves_itself_and_translate_takes_it(run_dir, tmp_path, capsys):
     result = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
     assert result["different"] == 0 and result["compared"] > 24 and result["saved_model"] == str(output / "1")
     (tmp_path / "in").write_text("a b c\n\nh g\n")
-    assert translate.main([f"--saved_model={output}/1", f"--input={tmp_path}/in", f"--output={tmp_path}/out"]) == 0
-    assert (tmp_path / "out").read_text() == "a b c\n\nh g\n"
+    for place in (output / "1", output):  # a version, or the newest of a folder of them
+        assert translate.main([f"--saved_model={place}", f"--input={tmp_path}/in", f"--output={tmp_path}/out"]) == 0
+        assert (tmp_path / "out").read_text() == "a b c\n\nh g\n"
 
 
 def test_an_export_that_differs_is_not_kept(run_dir, tmp_path, monkeypatch, capsys):
@@ -183,7 +184,19 @@ BAD = [
         "unknown section 'modle'.*valid ones: data, model",
     ),
     (train, [RECIPE, "--run_dir={tmp}/r", "--config.model.cell=gruu"], "`model.cell` must be one of lstm, gru, rnn"),
-    (train, [RECIPE, "--run_dir={tmp}/r", "--config.model.d_model=x"], "invalid literal for int"),
+    (train, [RECIPE, "--run_dir={tmp}/r", "--config.model.d_model=x"], "'x' is no whole number"),
+    (train, ["--config={tmp}/none.py", "--run_dir={tmp}/r"], "none.py has no get_config.. that returns an Exp"),
+    (train, ["--config={tmp}/without.py", "--run_dir={tmp}/r"], "without.py has no get_config.. that returns an Exp"),
+    (
+        train,
+        ["--config={tmp}/typo.py", "--run_dir={tmp}/r"],
+        "'d_modle' in the recipe is no field of ModelConfig; valid",
+    ),
+    (
+        translate,
+        ["--run_dir={run}", "--input={tmp}/x", "--output={tmp}/x"],
+        "--output is --input, .*/x: the text would",
+    ),
     (train, [RECIPE, "--run_dir={tmp}/r", "--data_dir=/nowhere"], "Cannot read /nowhere/train.src: No such file"),
     (
         train,
@@ -283,13 +296,18 @@ def test_bad_input_is_one_line_and_nothing_is_written(job, arguments, message, r
         for file in ("train.src", "train.tgt", "dev.src", "dev.tgt"):
             (tmp_path / name / file).write_text("" if name == "empty" else "\n" if "dev" in file else "a b\n" * 40)
     (tmp_path / "x").write_text("a\n")
+    (tmp_path / "none.py").write_text("def get_config():\n    pass\n")
+    (tmp_path / "without.py").write_text("config = 1\n")
+    (tmp_path / "typo.py").write_text(
+        "from nmt_keras.config import ModelConfig\n\n\ndef get_config():\n    return ModelConfig(d_modle=3)\n"
+    )
     (tmp_path / "no.gz").write_text("a\n")
-    before = sorted(tmp_path.rglob("*"))
+    before = sorted(path for path in tmp_path.rglob("*") if "__pycache__" not in path.parts)
     places = {"tmp": tmp_path, "run": run_dir, "copy": copy_text, "cache": run_dir.parent / "cache"}
     config = (run_dir / "config.json").read_bytes()
     assert job.main([argument.format(**places) for argument in arguments]) == 2
     assert re.search(message.replace("{tmp}", str(tmp_path)), _error(capsys))
-    assert sorted(tmp_path.rglob("*")) == before
+    assert sorted(path for path in tmp_path.rglob("*") if "__pycache__" not in path.parts) == before
     assert (run_dir / "config.json").read_bytes() == config
 
 
@@ -383,6 +401,18 @@ def test_help_is_short_and_needs_no_tensorflow(name):
     assert result.returncode == 0, result.stderr
     assert importlib.import_module(f"pipelines.{name}").__doc__.split("\n")[0] in result.stdout
     assert result.stdout.count("\n") < 30
+
+
+@pytest.mark.parametrize("name", ["evaluate", "translate", "export"])
+def test_a_mistake_is_one_line_on_the_whole_of_stderr(name, tmp_path):
+    arguments = [f"--run_dir={tmp_path}", "--source=a", "--reference=b", f"--input={__file__}", "--output=o"]
+    wanted = {"evaluate": arguments[:3], "translate": arguments[::3], "export": arguments[::4]}[name]
+    program = f"import sys; from pipelines import {name}; sys.exit({name}.main(sys.argv[1:]))"
+    result = subprocess.run(
+        [sys.executable, "-c", program, *wanted], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert result.returncode == 2 and result.stdout == ""
+    assert result.stderr.count("\n") == 1 and "is no run directory" in result.stderr
 
 
 def test_odd_lines_of_the_corpus_are_reported_by_number(tmp_path, copy_text, capsys):

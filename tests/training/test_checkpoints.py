@@ -187,6 +187,12 @@ def test_what_a_killed_save_left_behind_is_ignored(saved, folder):
     assert saved.steps() == [20, 30, 40]
 
 
+def test_an_incomplete_old_checkpoint_goes_with_the_others(saved, folder):
+    (folder / "step-00000005").mkdir()  # what a killed deletion left
+    saved.save(40, _small(40), {})
+    assert _names(folder) == ["step-00000020", "step-00000030", "step-00000040"]
+
+
 def test_a_folder_with_the_name_of_a_copy_is_ignored(saved, folder):
     (folder / "step-00000030.old").mkdir()
     assert saved.steps() == [10, 20, 30]

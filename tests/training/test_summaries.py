@@ -184,8 +184,11 @@ CHINESE = (np.eye(2, 3), ["▁他", "说", "</s>"], ["▁he", "</s>"], [14, 15, 
 def test_without_a_font_for_chinese_the_ids_stand_in(monkeypatch, labels):
     _fonts(monkeypatch, ["Some Serif"])
     picture, note = attention_picture(*CHINESE)
-    assert note == "no font with Chinese characters is installed: the labels are the pieces' ids"
-    assert labels == {"x": ["14", "15", "3"], "y": ["16", "3"]}
+    assert note == (
+        "no font with Chinese characters is installed: the labels are the pieces' ids; install one such as Noto Sans "
+        "CJK and draw again"
+    )
+    assert labels == {"x": ["14", "15", "3"], "y": ["▁he", "</s>"]}
     assert picture.startswith(b"\x89PNG")
 
 
