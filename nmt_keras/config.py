@@ -54,16 +54,28 @@ class ModelConfig:
     d_model: int = 512
     num_encoder_layers: int = 1
     num_decoder_layers: int = 1
-    cell: str = "lstm"
+    cell: str = "lstm"  # of recurrent encoders and decoders, as the next five
     bidirectional: bool = True
     residual: bool = False
     input_feeding: bool = False
     bridge: str = "dense"  # decoder's first state: from a learned bridge, the encoder's last states, or zeros
+    num_heads: int = 8  # of multi-head attention
+    d_ff: int = 2048  # inner width of the feed-forward layers, as the next three of Transformers
+    activation: str = "relu"
+    pre_norm: bool = True
+    attention_dropout_rate: float = 0.0  # on attention weights and inside the feed-forward layers
+    positions: str = "sinusoidal"  # of Transformers and convolutions
+    max_positions: int = 1024  # of learned positions; those beyond share the last one's
+    kernel_size: int = 3  # of convolutions
     input_dropout_rate: float = 0.1  # on embeddings
     state_dropout_rate: float = 0.0  # on h_{t-1}, one mask a sentence (Gal and Ghahramani 2016)
     output_dropout_rate: float = 0.1  # on what a recurrent layer or the attention hands up
     share_embeddings: bool = False  # source and target; needs a joint vocabulary
     tie_output: bool = False  # target embedding and softmax (Press and Wolf 2017)
+    d_embedding: int = 0  # width of the embedding tables, which are then mapped to d_model; 0 is d_model
+    source_vectors: str = ""  # word2vec, GloVe or fastText text file the table starts from; of both sides if shared
+    target_vectors: str = ""
+    freeze_vectors: bool = False  # train the rows that the file has not, alone
 
 
 @dataclass
@@ -163,10 +175,25 @@ class ExperimentConfig:
 CHOICES = {
     "data.tokenizer": ("unigram", "bpe", "char", "byte", "word"),
     "data.normalization": ("identity", "nfkc", "nmt_nfkc", "nfkc_cf", "nmt_nfkc_cf"),
-    "model.encoder": ("rnn",),
-    "model.decoder": ("rnn",),
-    "model.attention": ("none", "bahdanau", "luong_dot", "luong_general", "luong_scaled"),
-    "model.cell": ("lstm", "gru", "rnn"),
+    "model.encoder": ("rnn", "gnmt", "conv", "transformer"),
+    "model.decoder": ("rnn", "gnmt", "rnmt_plus", "conditional_gru", "conv", "transformer", "ssru"),
+    "model.attention": (
+        "none",
+        "bahdanau",
+        "bahdanau_normed",
+        "luong_dot",
+        "luong_general",
+        "luong_scaled",
+        "local_m",
+        "local_p",
+        "location",
+        "coverage",
+        "monotonic",
+        "multi_head",
+    ),
+    "model.cell": ("lstm", "gru", "rnn", "normed_lstm"),
+    "model.activation": ("relu", "gelu", "swiglu"),
+    "model.positions": ("sinusoidal", "learned", "rotary", "relative", "none"),
     "model.bridge": ("dense", "copy", "zeros"),
     "training.optimizer": ("adam", "adamw", "sgd"),
     "training.schedule": ("constant", "inverse_sqrt", "cosine", "luong_halving"),
@@ -183,6 +210,10 @@ _POSITIVE = (
     "model.d_model",
     "model.num_encoder_layers",
     "model.num_decoder_layers",
+    "model.num_heads",
+    "model.d_ff",
+    "model.max_positions",
+    "model.kernel_size",
     "training.max_steps",
     "training.accumulation_steps",
     "training.learning_rate",
@@ -199,6 +230,7 @@ _POSITIVE = (
 )
 _NOT_NEGATIVE = (
     "data.sampling_alpha",
+    "model.d_embedding",
     "training.batch_tokens",
     "training.batch_sentences",
     "training.warmup_steps",
@@ -212,6 +244,7 @@ _RATES = (
     "model.input_dropout_rate",
     "model.state_dropout_rate",
     "model.output_dropout_rate",
+    "model.attention_dropout_rate",
     "training.label_smoothing",
 )
 
@@ -253,6 +286,103 @@ def _value(config: ExperimentConfig, name: str):
     return getattr(getattr(config, section), leaf)
 
 
+_RECURRENT_ENCODERS = ("rnn", "gnmt")
+_LAYERED_DECODERS = ("gnmt", "rnmt_plus")
+_RECURRENT_DECODERS = ("rnn", "conditional_gru", *_LAYERED_DECODERS)
+
+
+def _model_problems(model: ModelConfig) -> list[str]:
+    """Combinations that do not go together, each with the reason."""
+    problems: list[str] = []
+
+    def refuse(when: bool, why: str) -> None:
+        if when:
+            problems.append(why)
+
+    parts = (model.encoder, model.decoder)
+    both_ways = model.encoder == "gnmt" or model.encoder == "rnn" and model.bidirectional
+    turned = model.positions == "rotary" and "transformer" in parts
+    added = model.positions == "sinusoidal" and bool({"transformer", "conv"} & set(parts))
+    has_heads = bool({"transformer", "ssru"} & set(parts)) or model.attention == "multi_head"
+    refuse(
+        both_ways and model.d_model % 2 > 0,
+        "`model.d_model` must be even when the encoder reads both ways (`model.bidirectional`). "
+        f"Received: d_model={model.d_model}",
+    )
+    refuse(
+        has_heads and model.num_heads > 0 and model.d_model % model.num_heads > 0,
+        "`model.num_heads` must divide `model.d_model`. "
+        f"Received: d_model={model.d_model}, num_heads={model.num_heads}",
+    )
+    refuse(
+        added and model.d_model % 2 > 0 or turned and model.num_heads > 0 and model.d_model // model.num_heads % 2 > 0,
+        f"`model.positions` {model.positions} comes in pairs of channels: `model.d_model`, and with rotary d_model / "
+        f"num_heads, must be even. Received: d_model={model.d_model}, num_heads={model.num_heads}",
+    )
+    refuse(
+        "conv" in parts and model.positions in ("rotary", "relative"),
+        f"`model.positions` {model.positions} is of self-attention: a convolution needs sinusoidal, learned or none",
+    )
+    refuse(
+        model.encoder == "conv" and model.kernel_size % 2 == 0,
+        f"`model.kernel_size` must be odd in a convolutional encoder, whose windows are centred. Received: "
+        f"{model.kernel_size}",
+    )
+    refuse(
+        model.share_embeddings and bool(model.target_vectors),
+        "`model.target_vectors` must be empty when `model.share_embeddings` is set: `model.source_vectors` fills the "
+        "one table",
+    )
+    refuse(
+        model.freeze_vectors and not (model.source_vectors or model.target_vectors),
+        "`model.freeze_vectors` needs `model.source_vectors` or `model.target_vectors`",
+    )
+    refuse(
+        model.encoder == "gnmt" and model.num_encoder_layers < 2,
+        f"`model.num_encoder_layers` must be at least 2 with encoder gnmt. Received: {model.num_encoder_layers}",
+    )
+    refuse(
+        model.decoder in _LAYERED_DECODERS and model.num_decoder_layers < 2,
+        f"`model.num_decoder_layers` must be at least 2 with decoder {model.decoder}: the second layer is the first "
+        f"that reads the source. Received: {model.num_decoder_layers}",
+    )
+    if model.decoder in _RECURRENT_DECODERS:
+        problems += _recurrent_decoder_problems(model)
+    else:
+        refuse(
+            model.input_feeding,
+            f"`model.input_feeding` needs a recurrent decoder; {model.decoder} attends to the source in every layer",
+        )
+    return problems
+
+
+def _recurrent_decoder_problems(model: ModelConfig) -> list[str]:
+    problems: list[str] = []
+    if model.attention == "none" and model.decoder != "rnn":
+        problems.append(f"`model.attention` must not be none with decoder {model.decoder}, which is built around it")
+    if model.attention == "none" and model.bridge == "zeros":
+        problems.append(
+            "`model.bridge` must not be zeros when `model.attention` is none: the decoder would see nothing of the "
+            "source"
+        )
+    if model.attention == "none" and model.input_feeding:
+        problems.append("`model.input_feeding` feeds what attention read: it needs `model.attention` other than none")
+    if model.bridge == "copy" and model.encoder not in _RECURRENT_ENCODERS:
+        problems.append(
+            f"`model.bridge` copy needs a recurrent encoder, whose last states it copies; encoder {model.encoder} has "
+            "none: use dense"
+        )
+    if model.decoder == "conditional_gru":
+        if model.cell != "gru" or model.num_decoder_layers != 1:
+            problems.append(
+                "decoder conditional_gru is one layer of two GRUs: it needs `model.cell` gru and "
+                f"`model.num_decoder_layers` 1. Received: {model.cell} and {model.num_decoder_layers}"
+            )
+        if model.input_feeding:
+            problems.append("`model.input_feeding` is built into decoder conditional_gru: leave it off")
+    return problems
+
+
 def _problems(config: ExperimentConfig) -> list[str]:
     problems: list[str] = []
     rules: list[tuple[str, str, Callable[[Any], bool]]] = []
@@ -278,19 +408,9 @@ def _problems(config: ExperimentConfig) -> list[str]:
         )
     if not (data.dev_source and data.dev_target):
         problems.append("`data.dev_source` and `data.dev_target` must be set: the best checkpoint is chosen on them")
-    if model.bidirectional and model.d_model % 2:
-        problems.append(
-            "`model.d_model` must be even when `model.bidirectional` is set. " f"Received: d_model={model.d_model}"
-        )
+    problems += _model_problems(model)
     if model.share_embeddings and not data.joint_vocabulary:
         problems.append("`model.share_embeddings` needs `data.joint_vocabulary`. Received: joint_vocabulary=False")
-    if model.attention == "none" and model.bridge == "zeros":
-        problems.append(
-            "`model.bridge` must not be zeros when `model.attention` is none: the decoder would see "
-            "nothing of the source"
-        )
-    if model.attention == "none" and model.input_feeding:
-        problems.append("`model.input_feeding` feeds what attention read: it needs `model.attention` other than none")
     if data.sampling_alpha and data.tokenizer not in ("unigram", "bpe"):
         problems.append(
             "`data.sampling_alpha` needs a SentencePiece tokenizer (unigram or bpe). "

@@ -24,6 +24,7 @@ from nmt_keras.config import DataConfig, ExperimentConfig
 from nmt_keras.data import corpus as corpora
 from nmt_keras.data.corpus import ParallelCorpus, TextFile
 from nmt_keras.data.tokenizer import SentencePieceTokenizer, Tokenizer, load_tokenizer, train_tokenizer
+from nmt_keras.data.vectors import load_vectors
 from nmt_keras.errors import UserError
 from nmt_keras.inference.translator import Sampling, Translator
 from nmt_keras.models.seq2seq import Seq2Seq, build_seq2seq
@@ -260,6 +261,25 @@ def load_tokenizers(run_dir: pathlib.Path) -> Tokenizers:
         joint = load_tokenizer(folder / "joint")
         return Tokenizers(joint, joint)
     return Tokenizers(load_tokenizer(folder / "source"), load_tokenizer(folder / "target"))
+
+
+def load_pretrained_vectors(model: Seq2Seq, tokenizers: Tokenizers, config: ExperimentConfig, report: Report) -> None:
+    """Fills embeddings from `model.source_vectors` and `model.target_vectors`, and reports the share covered.
+
+    Raises:
+        UserError: a file cannot be read or has another width.
+    """
+    sides = (
+        ("source", config.model.source_vectors, model.source_embedding, tokenizers.source),
+        ("target", config.model.target_vectors, model.target_embedding, tokenizers.target),
+    )
+    for side, path, embedding, tokenizer in sides:
+        if path:
+            path = os.path.join(config.data.data_dir, path)
+            pieces = [tokenizer.piece(number) for number in range(tokenizer.vocab_size)]
+            vectors, found, coverage = load_vectors(path, pieces, embedding.d_embedding)
+            embedding.load(vectors, found)
+            report(f"{side} vectors: {path} covers {coverage}")
 
 
 def sampled_length_factor(tokenizers: Tokenizers, corpus: ParallelCorpus, alpha: float) -> float:

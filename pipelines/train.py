@@ -106,6 +106,8 @@ def _train(config: ExperimentConfig, run_dir: pathlib.Path, corpus, dev, strateg
     checkpoints = Checkpoints(run_directory.checkpoints_of(run_dir), training.keep_checkpoints, chief, report)
     if trainer.restore(checkpoints):
         report(f"resuming at step {trainer.step:,}")
+    else:
+        run_directory.load_pretrained_vectors(model, tokenizers, config, report)
     summaries = Summaries(run_dir, trainer.step, chief)
     evaluate = DevEvaluator(model, tokenizers, config, dev, summaries, report)
     reason = trainer.train(_distribute(text, strategy, trainer.step), checkpoints, summaries, evaluate, report)

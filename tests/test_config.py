@@ -34,7 +34,7 @@ def test_all_problems_are_reported_at_once():
     assert str(error.value) == (
         "`data.tokenizer` must be one of unigram, bpe, char, byte, word. Received: 'wordpiece'; "
         "`training.label_smoothing` must be at least 0 and below 1. Received: 1.0; "
-        "`model.d_model` must be even when `model.bidirectional` is set. Received: d_model=7"
+        "`model.d_model` must be even when the encoder reads both ways (`model.bidirectional`). Received: d_model=7"
     )
 
 
@@ -72,7 +72,7 @@ def test_a_problem_is_named_with_its_rule(change, message):
 def test_unknown_fields_of_a_saved_configuration_are_refused_with_the_valid_ones():
     values = json.loads(_config().to_json())
     values["model"]["heads"] = 8
-    with pytest.raises(UserError, match="Unknown field model.heads; valid ones: attention, bidirectional"):
+    with pytest.raises(UserError, match="Unknown field model.heads; valid ones: activation, attention"):
         ExperimentConfig.from_json(json.dumps(values))
     with pytest.raises(UserError, match="Unknown section 'extra'; valid ones: data, decoding, model, training"):
         ExperimentConfig.from_json('{"extra": 1}')

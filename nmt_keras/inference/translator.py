@@ -88,7 +88,7 @@ def translate_text(
     def step_fn(ids, position, state):
         return model.step(ids, position, state, memory)
 
-    state = model.init_state(memory)
+    state = model.init_state(memory, tf.reduce_max(max_length))
     if sampling is not None:
         numbers = tf.concat([numbers, tf.zeros([tf.shape(text)[0] - rows], tf.int32)], 0)
         hypotheses = sample(

@@ -1,6 +1,7 @@
 """Ids to vectors, and vectors back to logits."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from nmt_keras.layers import dense
@@ -8,28 +9,76 @@ from nmt_keras.layers.base import Layer
 
 
 class TokenEmbedding(Layer):
-    """A table [V, D], initialised from N(0, 1/D) so that its transpose is a sound output layer.
+    """A table [V, E], initialised from N(0, 1/E) so that its transpose is a sound output layer, and where E is not D a
+    map from E to D (Lan et al. 2020, 3.1: a factored table).
 
     Args:
         vocab_size: V.
         d_model: D.
+        d_embedding: E; 0 is D.
+        has_frozen_rows: rows that `load` fills are not trained.
     """
 
-    def __init__(self, vocab_size: int, d_model: int, name: str | None = None):
+    def __init__(
+        self,
+        vocab_size: int,
+        d_model: int,
+        d_embedding: int = 0,
+        has_frozen_rows: bool = False,
+        name: str | None = None,
+    ):
         super().__init__(name=name)
         self.vocab_size = vocab_size
         self.d_model = d_model
+        self.d_embedding = d_embedding or d_model
+        self.has_frozen_rows = has_frozen_rows
 
     def build(self, _) -> None:
         self.table = self.add_weight(
-            shape=(self.vocab_size, self.d_model),
+            shape=(self.vocab_size, self.d_embedding),
             name="table",
-            initializer=keras.initializers.RandomNormal(stddev=self.d_model**-0.5),
+            initializer=keras.initializers.RandomNormal(stddev=self.d_embedding**-0.5),
         )
+        if self.has_frozen_rows:
+            self.frozen = self.add_weight(
+                shape=(self.vocab_size, 1), name="frozen", initializer="zeros", trainable=False
+            )
+        if self.d_embedding != self.d_model:
+            self.kernel = self.add_weight(
+                shape=(self.d_embedding, self.d_model), name="kernel", initializer="glorot_uniform"
+            )
+
+    def load(self, vectors: np.ndarray, found: np.ndarray) -> None:
+        """Fills the rows that have a vector, brought to the scale of the others.
+
+        Args:
+            vectors: float32 [V, E].
+            found: bool [V], the rows that have one.
+        """
+        rows = found[:, None]
+        size = np.sqrt(np.mean(np.square(vectors[found]))) if found.any() else 1.0
+        self.table.assign(np.where(rows, vectors / size * self.d_embedding**-0.5, np.array(self.table)))
+        if self.has_frozen_rows:
+            self.frozen.assign(rows.astype(np.float32))
 
     def call(self, ids: tf.Tensor) -> tf.Tensor:
-        """int32 [B, T] to float32 [B, T, D], scaled by sqrt(D) to unit variance (Vaswani et al. 2017, 3.4)."""
-        return tf.gather(tf.convert_to_tensor(self.table), ids) * self.d_model**0.5
+        """int32 [B, T] to float32 [B, T, D], scaled by sqrt(E) to unit variance (Vaswani et al. 2017, 3.4)."""
+        embedded = tf.gather(self._trained_table(), ids) * self.d_embedding**0.5
+        if self.d_embedding == self.d_model:
+            return embedded
+        return dense.product(embedded, self.kernel, self.compute_dtype)
+
+    def logits(self, hidden: tf.Tensor) -> tf.Tensor:
+        """The transpose of `call`: float32 [..., D] to a number for each id, [..., V] (Press and Wolf 2017)."""
+        if self.d_embedding != self.d_model:
+            hidden = dense.product(hidden, self.kernel, self.compute_dtype, transpose_kernel=True)
+        return dense.product(hidden, self._trained_table(), self.compute_dtype, transpose_kernel=True)
+
+    def _trained_table(self) -> tf.Tensor:
+        table = tf.convert_to_tensor(self.table)
+        if not self.has_frozen_rows:
+            return table
+        return tf.where(tf.convert_to_tensor(self.frozen) > 0, tf.stop_gradient(table), table)
 
 
 class OutputProjection(Layer):
@@ -37,7 +86,7 @@ class OutputProjection(Layer):
 
     Args:
         vocab_size: V.
-        tied_embedding: a built embedding whose table is the kernel (Press and Wolf 2017); None for its own kernel.
+        tied_embedding: an embedding whose transpose it is (Press and Wolf 2017); None for its own kernel.
     """
 
     def __init__(self, vocab_size: int, tied_embedding: TokenEmbedding | None = None, name: str | None = None):
@@ -56,4 +105,4 @@ class OutputProjection(Layer):
         """float32 [..., D] to logits, float32 [..., V]."""
         if self.tied_embedding is None:
             return dense.product(hidden, self.kernel, self.compute_dtype) + self.bias
-        return dense.product(hidden, self.tied_embedding.table, self.compute_dtype, transpose_kernel=True) + self.bias
+        return self.tied_embedding.logits(hidden) + self.bias

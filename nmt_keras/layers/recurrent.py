@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
+import keras
 import tensorflow as tf
 
 from nmt_keras.layers import dense
@@ -25,12 +26,17 @@ class Cell(NamedTuple):
     Attributes:
         num_gates: G, so that both projections have width G * units.
         num_states: of how many tensors [B, U] the state consists; the first is h, the output.
-        update: (input projection [B, G*U], recurrent projection [B, G*U], states) -> new states.
+        update: (input projection [B, G*U], recurrent projection [B, G*U], states, *parameters) -> new states.
+        biases: first values, a number a gate, of the vectors added to the input's projection and, if there are two, to
+            the recurrent one. Where there is one, the projections are only ever added and share a gradient.
+        parameters: names and first values of the other vectors, a number for each `units` of their width.
     """
 
     num_gates: int
     num_states: int
-    update: Callable[[tf.Tensor, tf.Tensor, States], States]
+    update: Callable[..., States]
+    biases: tuple[tuple[float, ...], ...]
+    parameters: tuple[tuple[str, tuple[float, ...]], ...] = ()
 
 
 def _lstm(x: tf.Tensor, h: tf.Tensor, states: States) -> States:
@@ -57,18 +63,50 @@ def _simple(x: tf.Tensor, h: tf.Tensor, states: States) -> States:
     return (tf.tanh(x + h),)
 
 
-CELLS = {"lstm": Cell(4, 2, _lstm), "gru": Cell(3, 1, _gru), "rnn": Cell(1, 1, _simple)}
+def _normed_lstm(x: tf.Tensor, h: tf.Tensor, states: States, *parameters: tf.Tensor) -> States:
+    """LSTM(LN(W x_t) + LN(U h_{t-1}) + b), h = o tanh(LN(c)) (Ba et al. 2016, eqs. 20 to 22)."""
+    bias, input_gain, recurrent_gain, cell_gain, cell_bias = parameters
+    gates = _normed(x) * input_gain + _normed(h) * recurrent_gain + bias
+    i, f, o, g = tf.split(gates, 4, axis=-1)
+    c = tf.sigmoid(f) * states[1] + tf.sigmoid(i) * tf.tanh(g)
+    return tf.sigmoid(o) * tf.tanh(_normed(c) * cell_gain + cell_bias), c
+
+
+def _normed(x: tf.Tensor) -> tf.Tensor:
+    x -= tf.reduce_mean(x, -1, keepdims=True)
+    return x * tf.math.rsqrt(tf.reduce_mean(tf.square(x), -1, keepdims=True) + 1e-5)
+
+
+_OPEN_FORGET_GATE = (0.0, 1.0, 0.0, 0.0)  # Jozefowicz et al. 2015
+CELLS = {
+    "lstm": Cell(4, 2, _lstm, biases=(_OPEN_FORGET_GATE,)),
+    "gru": Cell(3, 1, _gru, biases=((0.0, 0.0, 0.0), (0.0, 0.0, 0.0))),
+    "rnn": Cell(1, 1, _simple, biases=((0.0,),)),
+    "normed_lstm": Cell(
+        4,
+        2,
+        _normed_lstm,
+        biases=(),
+        parameters=(
+            ("bias", _OPEN_FORGET_GATE),
+            ("input_gain", (1.0,) * 4),
+            ("recurrent_gain", (1.0,) * 4),
+            ("cell_gain", (1.0,)),
+            ("cell_bias", (0.0,)),
+        ),
+    ),
+}
 
 
 class _Kernels(NamedTuple):
     """The element-wise part of one position.
 
     Attributes:
-        update: (input projection [B, G*U], recurrent projection [B, G*U], keep [B, 1] or None, biases [G*U], old
+        update: (input projection [B, G*U], recurrent projection [B, G*U], keep [B, 1] or None, biases, parameters, old
             states) -> new states.
         fused_update: the same, compiled for training.
         fused_gradient: (the same arguments, gradients of the new states, gradient of the output) -> gradients of the
-            projections and of the old states. One bias says that the projections are added: then they share a gradient.
+            projections (one, if they share it), of the parameters and of the old states.
     """
 
     update: Callable
@@ -78,20 +116,25 @@ class _Kernels(NamedTuple):
 
 @functools.cache  # layers of one shape share what is compiled
 def _kernels(cell: Cell, width: int) -> _Kernels:
-    def update(x, h, keep, biases, old):
-        x, h = tf.cast(x, tf.float32) + biases[0], tf.cast(h, tf.float32)
-        new = cell.update(x, h + biases[1] if biases[1:] else h, old)
+    def update(x, h, keep, biases, parameters, old):
+        x, h = _biased((tf.cast(x, tf.float32), tf.cast(h, tf.float32)), biases)
+        new = cell.update(x, h, old, *parameters)
         return new if keep is None else tuple(tf.where(keep, n, o) for n, o in zip(new, old))
 
-    def gradient(x, h, keep, biases, old, d_new, d_output):
+    def gradient(x, h, keep, biases, parameters, old, d_new, d_output):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch((x, h, old))
-            new = update(x, h, keep, biases, old)
+            tape.watch((x, h, parameters, old))
+            new = update(x, h, keep, biases, parameters, old)
         d_new = (d_new[0] + d_output, *d_new[1:])
-        projections = (x, h) if biases[1:] else (x,)
-        return tape.gradient(new, (*projections, old), output_gradients=d_new, unconnected_gradients="zero")
+        projections = (x,) if len(cell.biases) == 1 else (x, h)
+        return tape.gradient(new, (projections, parameters, old), output_gradients=d_new, unconnected_gradients="zero")
 
     return _Kernels(update, fused(update, width), fused(gradient, width))
+
+
+def _biased(projections, biases) -> list[tf.Tensor]:
+    """The projections, of which the first ones have a bias."""
+    return [p + b for p, b in zip(projections, biases)] + list(projections[len(biases) :])
 
 
 def _array(size: tf.Tensor, like: tf.Tensor) -> tf.TensorArray:
@@ -135,13 +178,14 @@ class RecurrentLayer(Layer):
         self.recurrent_kernel = self.add_weight(
             shape=(self.units, width), initializer="orthogonal", name="recurrent_kernel"
         )
-        self.bias = self.add_weight(shape=(width,), initializer="zeros", name="bias")
-        # Two biases are one where the projections are added; only the GRU keeps them apart (in its third gate).
-        self.recurrent_bias = None
-        if self.cell.update is _gru:
-            self.recurrent_bias = self.add_weight(shape=(width,), initializer="zeros", name="recurrent_bias")
-        if self.cell.update is _lstm:  # a forget gate that starts open (Jozefowicz et al. 2015)
-            self.bias.assign(tf.repeat([0.0, 1.0, 0.0, 0.0], self.units))
+        named = zip(("bias", "recurrent_bias"), self.cell.biases)
+        self.biases = [self._vector(name, first) for name, first in named]
+        self.parameters = [self._vector(name, first) for name, first in self.cell.parameters]
+
+    def _vector(self, name: str, first: tuple[float, ...]) -> keras.Variable:
+        weight = self.add_weight(shape=(len(first) * self.units,), initializer="zeros", name=name)
+        weight.assign(tf.repeat(first, self.units))
+        return weight
 
     def zero_states(self, batch_shape) -> States:
         """States of zeros, each [*batch_shape, U]."""
@@ -193,13 +237,12 @@ class RecurrentLayer(Layer):
 
         `state_mask` is that of `state_mask()`, broadcast to the states.
         """
-        projected = dense.product(x, self.kernel, self.compute_dtype) + self.bias
         h = states[0] if state_mask is None else states[0] * state_mask
-        return self.cell.update(projected, self._recurrent_projection(h), states)
-
-    def _recurrent_projection(self, h: tf.Tensor) -> tf.Tensor:
-        projected = dense.product(h, self.recurrent_kernel, self.compute_dtype)
-        return projected if self.recurrent_bias is None else projected + self.recurrent_bias
+        projections = (
+            dense.product(x, self.kernel, self.compute_dtype),
+            dense.product(h, self.recurrent_kernel, self.compute_dtype),
+        )
+        return self.cell.update(*_biased(projections, self.biases), states, *self.parameters)
 
     def _recurrence(
         self,
@@ -211,8 +254,9 @@ class RecurrentLayer(Layer):
     ) -> tuple[tf.Tensor, States]:
         """Time-major: inputs [T, B, I] and `keep` [T, B, 1] to outputs [T, B, U] and the last states."""
         run = _Recurrence(self.cell, self.compute_dtype, keep, state_mask, training=dropout_seed is not None).run
-        biases = tuple(tf.convert_to_tensor(b) for b in (self.bias, self.recurrent_bias) if b is not None)
-        arguments = x, tf.convert_to_tensor(self.kernel), tf.convert_to_tensor(self.recurrent_kernel), biases, initial
+        kernels = (tf.convert_to_tensor(self.kernel), tf.convert_to_tensor(self.recurrent_kernel))
+        vectors = (tuple(map(tf.convert_to_tensor, weights)) for weights in (self.biases, self.parameters))
+        arguments = x, *kernels, *vectors, initial
         if dropout_seed is None:  # no custom gradient gets into an export
             (outputs, *last), _ = run(*arguments)
         else:
@@ -238,38 +282,39 @@ class _Recurrence:
         self._state_mask = state_mask
         self._training = training
 
-    def run(self, x, kernel, recurrent_kernel, biases, initial):
+    def run(self, x, kernel, recurrent_kernel, biases, parameters, initial):
         """As `tf.custom_gradient` wants it: (outputs [T, B, U], *last states) and the function of their gradients."""
         inputs, kernel, recurrent_kernel = (tf.cast(operand, self._dtype) for operand in (x, kernel, recurrent_kernel))
         projected = tf.matmul(inputs, kernel)
         kernels = _kernels(self._cell, projected.shape[-1])
-        last, history, recurrent = self._forward(projected, kernels, recurrent_kernel, biases, initial)
+        vectors = (biases, parameters)
+        last, history, recurrent = self._forward(projected, kernels, recurrent_kernel, vectors, initial)
 
         def gradient(d_outputs, *d_last):
-            d_initial, d_projected, d_recurrent = self._backward(
-                projected, recurrent, history, kernels, recurrent_kernel, biases, d_outputs, d_last
+            d_initial, d_projections, d_parameters = self._backward(
+                projected, recurrent, history, kernels, recurrent_kernel, vectors, d_outputs, d_last
             )
+            d_projected, d_recurrent = d_projections[0], d_projections[-1]
             read = tf.cast(self._drop(history[0][:-1]), self._dtype)
             return (
                 tf.cast(tf.matmul(d_projected, kernel, transpose_b=True), tf.float32),
                 _weight_gradient(inputs, d_projected),
                 _weight_gradient(read, d_recurrent),
-                tuple(
-                    tf.reduce_sum(tf.cast(d, tf.float32), [0, 1]) for d, _ in zip((d_projected, d_recurrent), biases)
-                ),
+                tuple(tf.reduce_sum(tf.cast(d, tf.float32), [0, 1]) for d, _ in zip(d_projections, biases)),
+                d_parameters,
                 d_initial,
             )
 
         return (history[0][1:], *last), gradient
 
-    def _forward(self, projected, kernels, recurrent_kernel, biases, initial):
+    def _forward(self, projected, kernels, recurrent_kernel, vectors, initial):
         """The last states, those before and after every position [T+1, B, U], and U h_{t-1} of every position."""
         length = tf.shape(projected)[0]
         update = kernels.fused_update if self._training else kernels.update
 
         def body(t, states, history, recurrent):
             h = tf.matmul(tf.cast(self._drop(states[0]), self._dtype), recurrent_kernel)
-            states = update(projected[t], h, self._keep_at(t), biases, states)
+            states = update(projected[t], h, self._keep_at(t), *vectors, states)
             history = tuple(array.write(t + 1, state) for array, state in zip(history, states))
             return t + 1, states, history, recurrent.write(t, h)
 
@@ -279,27 +324,31 @@ class _Recurrence:
         )
         return last, tuple(array.stack() for array in history), recurrent.stack()
 
-    def _backward(self, projected, recurrent, history, kernels, recurrent_kernel, biases, d_outputs, d_last):
-        """Gradients of the states before the first position and of both projections at all positions."""
+    def _backward(self, projected, recurrent, history, kernels, recurrent_kernel, vectors, d_outputs, d_last):
+        """Gradients of the states before the first position, of the projections at all positions, of the parameters."""
         length = tf.shape(projected)[0]
 
-        def body(t, d_states, d_projections):
+        def body(t, d_states, d_parameters, d_projections):
             old = tuple(states[t] for states in history)
-            *d_new_projections, d_old = kernels.fused_gradient(
-                projected[t], recurrent[t], self._keep_at(t), biases, old, d_states, d_outputs[t]
+            d_here, d_vectors, d_old = kernels.fused_gradient(
+                projected[t], recurrent[t], self._keep_at(t), *vectors, old, d_states, d_outputs[t]
             )
-            through = self._drop(
-                tf.cast(tf.matmul(d_new_projections[-1], recurrent_kernel, transpose_b=True), tf.float32)
+            through = self._drop(tf.cast(tf.matmul(d_here[-1], recurrent_kernel, transpose_b=True), tf.float32))
+            return (
+                t - 1,
+                (d_old[0] + through, *d_old[1:]),
+                tuple(total + d for total, d in zip(d_parameters, d_vectors)),
+                tuple(array.write(t, d) for array, d in zip(d_projections, d_here)),
             )
-            written = tuple(array.write(t, d) for array, d in zip(d_projections, d_new_projections))
-            return t - 1, (d_old[0] + through, *d_old[1:]), written
 
-        arrays = tuple(_array(length, projected) for _ in biases)
-        _, d_initial, arrays = tf.while_loop(
-            lambda t, *_: t >= 0, body, (length - 1, d_last, arrays), maximum_iterations=length
+        arrays = tuple(_array(length, projected) for _ in range(1 if len(self._cell.biases) == 1 else 2))
+        _, d_initial, d_parameters, arrays = tf.while_loop(
+            lambda t, *_: t >= 0,
+            body,
+            (length - 1, d_last, tuple(map(tf.zeros_like, vectors[1])), arrays),
+            maximum_iterations=length,
         )
-        d_projections = [array.stack() for array in arrays]
-        return d_initial, d_projections[0], d_projections[-1]
+        return d_initial, [array.stack() for array in arrays], d_parameters
 
     def _drop(self, h: tf.Tensor) -> tf.Tensor:
         return h if self._state_mask is None else h * self._state_mask
@@ -344,10 +393,10 @@ class RecurrentStack(Layer):
             for n in range(num_layers)
         ]
 
-    def build(self, shape) -> None:
+    def build(self, shape, context_width: int = 0) -> None:
         for directions in self.layers:
             for layer in directions:
-                layer.build(shape)
+                layer.build((*shape[:-1], shape[-1] + context_width))
             shape = (*shape[:-1], sum(layer.units for layer in directions))
 
     def call(
@@ -356,17 +405,19 @@ class RecurrentStack(Layer):
         sequence_mask: tf.Tensor | None = None,
         initial_states: tuple[States, ...] | None = None,
         dropout_seed: tf.Tensor | None = None,
+        context: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, tuple[States, ...]]:
         """float32 [B, T, I] to [B, T, units] and the last states of each layer, each [B, units].
 
-        `initial_states` (one-directional stacks only) are those of each layer before the first position.
+        `initial_states` (one-directional stacks only) are those of each layer before the first position; `context`
+        [B, T, C] is read by every layer beside its input.
         """
         last = []
         for number, directions in enumerate(self.layers):
             seeds = [fold_in(dropout_seed, 4 * number + i) for i in range(3)]
             first = None if initial_states is None else initial_states[number]
             runs = [
-                layer(x, sequence_mask=sequence_mask, initial_states=first, dropout_seed=seed)
+                layer(_beside(x, context), sequence_mask=sequence_mask, initial_states=first, dropout_seed=seed)
                 for layer, seed in zip(directions, seeds)
             ]
             last.append(tuple(tf.concat(states, -1) for states in zip(*(states for _, states in runs))))
@@ -383,6 +434,7 @@ class RecurrentStack(Layer):
         states: tuple[States, ...],
         state_masks: list[tf.Tensor | None] | None = None,
         dropout_seed: tf.Tensor | None = None,
+        context: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, tuple[States, ...]]:
         """One position of a one-directional stack: x [..., I] to [..., units] and new states.
 
@@ -391,7 +443,7 @@ class RecurrentStack(Layer):
         result = []
         for number, ((layer,), old) in enumerate(zip(self.layers, states)):
             mask = None if state_masks is None else state_masks[number]
-            new = layer.step(x, old, mask if mask is None else mask[:, None])
+            new = layer.step(_beside(x, context), old, mask if mask is None else mask[:, None])
             result.append(new)
             x = self._combine(x, new[0], fold_in(dropout_seed, 4 * number + 2))
         return x, tuple(result)
@@ -399,3 +451,7 @@ class RecurrentStack(Layer):
     def _combine(self, x: tf.Tensor, outputs: tf.Tensor, dropout_seed: tf.Tensor | None) -> tf.Tensor:
         outputs = dropout(outputs, self.output_dropout_rate, dropout_seed)
         return x + outputs if self.residual and x.shape[-1] == outputs.shape[-1] else outputs
+
+
+def _beside(x: tf.Tensor, context: tf.Tensor | None) -> tf.Tensor:
+    return x if context is None else tf.concat([x, context], -1)

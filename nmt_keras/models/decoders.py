@@ -1,13 +1,14 @@
-"""Decoders: s_t = f(s_{t-1}, c_t), in sequence mode for training and in step mode for search.
+"""Decoders: s_t = f(s_{t-1}, c_t), in sequence mode for training and in step mode for search. Here, the recurrent ones.
 
 A decoder has four methods; `Q` is 1 or the number of beams.
 
     prepare(encoder_output) -> Memory                                  what stays constant, every leaf [B, ...]
-    init_state(memory) -> State                                        before the first position, every leaf [B, 1, ...]
+    init_state(memory, capacity) -> State                              before the first position, every leaf [B, 1, ...]
     call(embedded [B,T,D], memory, dropout_seed) -> (hidden [B,T,D], attention_weights [B,T,S])
     step(embedded [B,Q,D], position, state, memory) -> (hidden [B,Q,D], attention_weights [B,Q,S], State)
 
-Both modes share their body, and T steps equal one call. Embedding and output projection belong to `Seq2Seq`.
+Both modes share their body, and T steps equal one call. `capacity` bounds the positions that will be stepped through:
+who caches them makes room for so many. Embedding and output projection belong to `Seq2Seq`.
 """
 
 from typing import Any, NamedTuple
@@ -18,8 +19,8 @@ from nmt_keras.config import ModelConfig
 from nmt_keras.layers.attention import Attention, AttentionMemory, BahdanauAttention
 from nmt_keras.layers.base import Layer
 from nmt_keras.layers.dense import Dense
-from nmt_keras.layers.dropout import dropout, fold_in
-from nmt_keras.layers.recurrent import CELLS, RecurrentStack, States
+from nmt_keras.layers.dropout import dropout, dropout_mask, fold_in
+from nmt_keras.layers.recurrent import CELLS, RecurrentLayer, RecurrentStack, States
 from nmt_keras.models.encoders import EncoderOutput
 
 
@@ -38,7 +39,118 @@ class RNNState(NamedTuple):
     attention: Any  # of the attention mechanism
 
 
-class RNNDecoder(Layer):
+class Bridge(Layer):
+    """The decoder's first states, from the encoder's last: layer n starts from the encoder's layer n, counted from the
+    top.
+
+    Args:
+        kind: `dense` (a learned map), `copy` or `zeros`.
+        cell: of the decoder, a key of `CELLS`.
+        num_layers: of the decoder.
+        d_model: D.
+    """
+
+    def __init__(self, kind: str, cell: str, num_layers: int, d_model: int, name: str | None = None):
+        super().__init__(name=name)
+        self.kind = kind
+        self.num_layers = num_layers
+        self.num_states = CELLS[cell].num_states
+        self.d_model = d_model
+        self.maps: list[list[Dense]] = []
+        if kind == "dense":
+            self.maps = [
+                [
+                    Dense(d_model, activation=tf.tanh if not i else None, name=f"map_{n}_{i}")
+                    for i in range(self.num_states)
+                ]
+                for n in range(num_layers)
+            ]
+
+    def build(self, *_) -> None:
+        for layers in self.maps:
+            for layer in layers:
+                layer.build((None, self.d_model))
+
+    def call(self, last: tuple[States, ...]) -> tuple[States, ...]:
+        """The encoder's last states, each [B, D], to the decoder's first."""
+        aligned = [last[max(len(last) - self.num_layers + n, 0)] for n in range(self.num_layers)]
+        if self.kind == "dense":
+            return tuple(
+                tuple(layer(states[min(i, len(states) - 1)]) for i, layer in enumerate(layers))
+                for layers, states in zip(self.maps, aligned)
+            )
+        if self.kind == "zeros":
+            return ((tf.zeros_like(last[-1][0]),) * self.num_states,) * self.num_layers
+        return tuple(aligned)
+
+
+class RecurrentDecoder(Layer):
+    """What recurrent decoders share; a subclass has `build`, `_advance` and `_state_masks`.
+
+    Args:
+        config: of the network.
+        attention: what it reads the source with.
+    """
+
+    def __init__(self, config: ModelConfig, attention: Attention, name: str | None = None):
+        super().__init__(name=name)
+        self.config = config
+        self.attention = attention
+        self.bridge = Bridge(config.bridge, config.cell, config.num_decoder_layers, config.d_model, name="bridge")
+
+    @property
+    def context_width(self) -> int:
+        """Of what attention reads."""
+        return self.config.d_model if self.attention.has_context else 0
+
+    def prepare(self, encoder_output: EncoderOutput) -> RNNMemory:
+        """Projects what attention compares with, and the decoder's first states."""
+        return RNNMemory(
+            self.attention.prepare(encoder_output.states, encoder_output.mask), self.bridge(encoder_output.last_states)
+        )
+
+    def init_state(self, memory: RNNMemory, capacity: int | tf.Tensor) -> RNNState:
+        """The state before BOS, with Q = 1."""
+        del capacity
+        layers = tf.nest.map_structure(lambda s: s[:, None], memory.first_states)
+        fed = tf.zeros_like(layers[0][0]) if self.config.input_feeding else layers[0][0][:, :, :0]
+        return RNNState(layers, fed, self.attention.initial_state(memory.attention))
+
+    def step(
+        self, embedded: tf.Tensor, position: tf.Tensor, state: RNNState, memory: RNNMemory
+    ) -> tuple[tf.Tensor, tf.Tensor, RNNState]:
+        """One position of a search: see the module's docstring."""
+        return self._advance(embedded, tf.reshape(position, [1]), state, memory, None, None)
+
+    def _advance(self, embedded, positions, state, memory, state_masks, dropout_seed):
+        """One position, [B, Q, D], for search and for a recurrence that attention is part of."""
+        raise NotImplementedError
+
+    def _state_masks(self, batch, dropout_seed):
+        """The dropout masks of a sentence's recurrent states, as `_advance` takes them."""
+        raise NotImplementedError
+
+    def _unroll(self, x, memory, dropout_seed):
+        """Teacher forcing, one position after the other."""
+        length = tf.shape(x)[1]
+        state_masks = self._state_masks(tf.shape(x)[0], fold_in(dropout_seed, 1))
+
+        def body(t, state, hiddens, weights):
+            seed = fold_in(fold_in(dropout_seed, 2), t)
+            hidden, weight, state = self._advance(
+                tf.gather(x, [t], axis=1), tf.reshape(t, [1]), state, memory, state_masks, seed
+            )
+            return t + 1, state, hiddens.write(t, hidden[:, 0]), weights.write(t, weight[:, 0])
+
+        arrays = [tf.TensorArray(tf.float32, length) for _ in range(2)]
+        _, _, hiddens, weights = tf.while_loop(
+            lambda t, *_: t < length, body, (0, self.init_state(memory, length), *arrays), maximum_iterations=length
+        )
+        hidden, weights = (tf.transpose(array.stack(), [1, 0, 2]) for array in (hiddens, weights))
+        return tf.ensure_shape(hidden, x.shape), weights
+
+
+class RNNDecoder(RecurrentDecoder):
     """A recurrent decoder with attention.
 
     Without input feeding the recurrence s_t = f(s_{t-1}, y_{t-1}) runs over all positions first, and attention is one
@@ -52,9 +164,7 @@ class RNNDecoder(Layer):
     """
 
     def __init__(self, config: ModelConfig, attention: Attention, name: str | None = None):
-        super().__init__(name=name)
-        self.config = config
-        self.attention = attention
+        super().__init__(config, attention, name=name)
         self.reads_first = config.input_feeding and isinstance(attention, BahdanauAttention)
         self.stack = RecurrentStack(
             config.cell,
@@ -67,37 +177,14 @@ class RNNDecoder(Layer):
             name="stack",
         )
         self.combine = Dense(config.d_model, use_bias=False, activation=tf.tanh, name="combine")
-        self.bridges: list[list[Dense]] = []
-        if config.bridge == "dense":
-            self.bridges = [
-                [
-                    Dense(config.d_model, activation=tf.tanh if not i else None, name=f"bridge_{n}_{i}")
-                    for i in range(CELLS[config.cell].num_states)
-                ]
-                for n in range(config.num_decoder_layers)
-            ]
 
     def build(self, *_) -> None:
         d_model = self.config.d_model
         fed = d_model if self.config.input_feeding else 0
         self.stack.build((None, None, d_model + fed))
-        self.combine.build((None, None, d_model * (2 if self.attention.has_context else 1)))
+        self.combine.build((None, None, d_model + self.context_width))
         self.attention.build((None, None, d_model))
-        for layers in self.bridges:
-            for layer in layers:
-                layer.build((None, d_model))
-
-    def prepare(self, encoder_output: EncoderOutput) -> RNNMemory:
-        """Projects what attention compares with, and the decoder's first states."""
-        return RNNMemory(
-            self.attention.prepare(encoder_output.states, encoder_output.mask), self._first_states(encoder_output)
-        )
-
-    def init_state(self, memory: RNNMemory) -> RNNState:
-        """The state before BOS, with Q = 1."""
-        layers = tf.nest.map_structure(lambda s: s[:, None], memory.first_states)
-        fed = tf.zeros_like(layers[0][0]) if self.config.input_feeding else layers[0][0][:, :, :0]
-        return RNNState(layers, fed, self.attention.initial_state(memory.attention))
+        self.bridge.build()
 
     def call(
         self, embedded: tf.Tensor, memory: RNNMemory, dropout_seed: tf.Tensor | None = None
@@ -107,66 +194,151 @@ class RNNDecoder(Layer):
         if self.config.input_feeding:
             return self._unroll(x, memory, dropout_seed)
         states, _ = self.stack(x, initial_states=memory.first_states, dropout_seed=fold_in(dropout_seed, 1))
-        hidden, weights, _ = self._attend(states, memory, (), fold_in(dropout_seed, 2))
-        return hidden, weights
+        context, weights = self.attention.read_sequence(states, memory.attention, fold_in(dropout_seed, 3))
+        return self._hidden(states, context, fold_in(dropout_seed, 2)), weights
 
-    def step(
-        self, embedded: tf.Tensor, position: tf.Tensor, state: RNNState, memory: RNNMemory
-    ) -> tuple[tf.Tensor, tf.Tensor, RNNState]:
-        """One position of a search: see the module's docstring."""
-        del position
-        return self._advance(embedded, state, memory)
+    def _state_masks(self, batch, dropout_seed):
+        return self.stack.state_masks(batch, dropout_seed)
 
-    def _advance(self, embedded, state, memory, state_masks=None, dropout_seed=None):
-        """One position, [B, Q, D], for search and for training with input feeding."""
+    def _advance(self, embedded, positions, state, memory, state_masks, dropout_seed):
+        read_seed = fold_in(dropout_seed, 2)
         if self.reads_first:
-            context, weights, attention = self.attention(state.layers[-1][0], memory.attention, state.attention)
-            output, layers = self.stack.step(
-                tf.concat([embedded, context], -1), state.layers, state_masks, fold_in(dropout_seed, 0)
+            context, weights, attention = self.attention(
+                state.layers[-1][0], memory.attention, state.attention, positions, read_seed
             )
-            hidden = self._hidden(output, context, fold_in(dropout_seed, 1))
-            return hidden, weights, RNNState(layers, context, attention)
-        if self.config.input_feeding:
+            embedded = tf.concat([embedded, context], -1)
+        elif self.config.input_feeding:
             embedded = tf.concat([embedded, state.fed], -1)
         output, layers = self.stack.step(embedded, state.layers, state_masks, fold_in(dropout_seed, 0))
-        hidden, weights, attention = self._attend(output, memory, state.attention, fold_in(dropout_seed, 1))
-        return hidden, weights, RNNState(layers, hidden if self.config.input_feeding else state.fed, attention)
-
-    def _attend(self, states, memory, attention_state, dropout_seed):
-        """Reads with the new states s_t, [B, Q, D]: hidden [B, Q, D], weights [B, Q, S] and the attention's state."""
-        context, weights, attention_state = self.attention(states, memory.attention, attention_state)
-        return self._hidden(states, context, dropout_seed), weights, attention_state
+        if not self.reads_first:
+            context, weights, attention = self.attention(
+                output, memory.attention, state.attention, positions, read_seed
+            )
+        hidden = self._hidden(output, context, fold_in(dropout_seed, 1))
+        if self.reads_first:
+            fed = context
+        else:
+            fed = hidden if self.config.input_feeding else state.fed
+        return hidden, weights, RNNState(layers, fed, attention)
 
     def _hidden(self, states, context, dropout_seed):
         hidden = self.combine(tf.concat([context, states], -1))
         return dropout(hidden, self.config.output_dropout_rate, dropout_seed)
 
-    def _unroll(self, x, memory, dropout_seed):
-        length = tf.shape(x)[1]
-        state_masks = self.stack.state_masks(tf.shape(x)[0], fold_in(dropout_seed, 1))
 
-        def body(t, state, hiddens, weights):
-            seed = fold_in(fold_in(dropout_seed, 2), t)
-            hidden, weight, state = self._advance(tf.gather(x, [t], axis=1), state, memory, state_masks, seed)
-            return t + 1, state, hiddens.write(t, hidden[:, 0]), weights.write(t, weight[:, 0])
+class GNMTDecoder(RecurrentDecoder):
+    """The first layer's states read the source, every other layer reads what they read, with residuals from the third
+    layer on (Wu et al. 2016, 3; `gnmt_v2` of tensorflow/nmt: the new state reads, as Luong's).
 
-        arrays = [tf.TensorArray(tf.float32, length) for _ in range(2)]
-        _, _, hiddens, weights = tf.while_loop(
-            lambda t, *_: t < length, body, (0, self.init_state(memory), *arrays), maximum_iterations=length
+    With input feeding the first layer reads the previous position's context, as the paper has it; without, it runs
+    over all positions before attention does. y_t is read from the last layer.
+    """
+
+    def __init__(self, config: ModelConfig, attention: Attention, name: str | None = None):
+        super().__init__(config, attention, name=name)
+        rates = (config.state_dropout_rate, config.output_dropout_rate)
+        self.bottom = RecurrentStack(config.cell, 1, config.d_model, False, False, *rates, name="bottom")
+        self.second = RecurrentStack(config.cell, 1, config.d_model, False, False, *rates, name="second")
+        num_others = config.num_decoder_layers - 2
+        self.others = RecurrentStack(config.cell, num_others, config.d_model, False, True, *rates, name="others")
+
+    def build(self, *_) -> None:
+        d_model = self.config.d_model
+        self.bottom.build((None, None, d_model), d_model if self.config.input_feeding else 0)
+        self.second.build((None, None, d_model), d_model)
+        self.others.build((None, None, d_model), d_model)
+        self.attention.build((None, None, d_model))
+        self.bridge.build()
+
+    def call(
+        self, embedded: tf.Tensor, memory: RNNMemory, dropout_seed: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Teacher forcing: see the module's docstring."""
+        x = dropout(embedded, self.config.input_dropout_rate, fold_in(dropout_seed, 0))
+        if self.config.input_feeding:
+            return self._unroll(x, memory, dropout_seed)
+        seeds = [fold_in(dropout_seed, number) for number in range(1, 6)]
+        first = memory.first_states
+        x, _ = self.bottom(x, initial_states=first[:1], dropout_seed=seeds[0])
+        context, weights = self.attention.read_sequence(x, memory.attention, seeds[3])
+        x, _ = self.second(x, initial_states=first[1:2], dropout_seed=seeds[1], context=context)
+        x, _ = self.others(x, initial_states=first[2:], dropout_seed=seeds[2], context=context)
+        return self._hidden(x, context, seeds[4]), weights
+
+    def _state_masks(self, batch, dropout_seed):
+        stacks = (self.bottom, self.second, self.others)
+        return [stack.state_masks(batch, fold_in(dropout_seed, number)) for number, stack in enumerate(stacks)]
+
+    def _advance(self, embedded, positions, state, memory, state_masks, dropout_seed):
+        seeds = [fold_in(dropout_seed, number) for number in range(5)]
+        masks = state_masks or [None] * 3
+        fed = state.fed if self.config.input_feeding else None
+        x, bottom = self.bottom.step(embedded, state.layers[:1], masks[0], seeds[0], context=fed)
+        context, weights, attention = self.attention(x, memory.attention, state.attention, positions, seeds[3])
+        x, second = self.second.step(x, state.layers[1:2], masks[1], seeds[1], context=context)
+        x, others = self.others.step(x, state.layers[2:], masks[2], seeds[2], context=context)
+        fed = context if self.config.input_feeding else state.fed
+        return self._hidden(x, context, seeds[4]), weights, RNNState(bottom + second + others, fed, attention)
+
+    def _hidden(self, states, context, dropout_seed):
+        del context, dropout_seed  # dropped already, by the last layer
+        return states
+
+
+class RNMTPlusDecoder(GNMTDecoder):
+    """GNMT's decoder, but y_t is read from the last layer and from what was read of the source (Chen et al. 2018,
+    4.1)."""
+
+    def __init__(self, config: ModelConfig, attention: Attention, name: str | None = None):
+        super().__init__(config, attention, name=name)
+        self.combine = Dense(config.d_model, use_bias=False, name="combine")
+
+    def build(self, *_) -> None:
+        super().build()
+        self.combine.build((None, None, 2 * self.config.d_model))
+
+    def _hidden(self, states, context, dropout_seed):
+        hidden = self.combine(tf.concat([context, states], -1))
+        return dropout(hidden, self.config.output_dropout_rate, dropout_seed)
+
+
+class ConditionalGRUDecoder(RecurrentDecoder):
+    """s'_t = GRU_1(s_{t-1}, y_{t-1}), c_t read with s'_t, s_t = GRU_2(s'_t, c_t), and y_t is read from tanh(W [s_t;
+    y_{t-1}; c_t]) (Sennrich et al. 2017, 4.1 and 4.2: the decoder of Nematus). One layer; attention is part of the
+    recurrence.
+    """
+
+    def __init__(self, config: ModelConfig, attention: Attention, name: str | None = None):
+        super().__init__(config, attention, name=name)
+        self.first = RecurrentLayer("gru", config.d_model, name="first")
+        self.second = RecurrentLayer("gru", config.d_model, name="second")
+        self.combine = Dense(config.d_model, activation=tf.tanh, name="combine")
+
+    def build(self, *_) -> None:
+        d_model = self.config.d_model
+        for layer in (self.first, self.second, self.attention):
+            layer.build((None, None, d_model))
+        self.combine.build((None, None, 3 * d_model))
+        self.bridge.build()
+
+    def call(
+        self, embedded: tf.Tensor, memory: RNNMemory, dropout_seed: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Teacher forcing: see the module's docstring."""
+        x = dropout(embedded, self.config.input_dropout_rate, fold_in(dropout_seed, 0))
+        return self._unroll(x, memory, dropout_seed)
+
+    def _state_masks(self, batch, dropout_seed):
+        rate, shape = self.config.state_dropout_rate, [batch, 1, self.config.d_model]
+        return [dropout_mask(shape, rate, fold_in(dropout_seed, number)) for number in range(2)]
+
+    def _advance(self, embedded, positions, state, memory, state_masks, dropout_seed):
+        masks = state_masks or [None] * 2
+        between = self.first.step(embedded, state.layers[0], masks[0])
+        context, weights, attention = self.attention(
+            between[0], memory.attention, state.attention, positions, fold_in(dropout_seed, 0)
         )
-        hidden, weights = (tf.transpose(array.stack(), [1, 0, 2]) for array in (hiddens, weights))
-        return tf.ensure_shape(hidden, x.shape), weights
-
-    def _first_states(self, encoder_output: EncoderOutput) -> tuple[States, ...]:
-        """Layer n starts from the encoder's layer n, counted from the top."""
-        last, depth = encoder_output.last_states, self.config.num_decoder_layers
-        aligned = [last[max(len(last) - depth + n, 0)] for n in range(depth)]
-        num_states = CELLS[self.config.cell].num_states
-        if self.config.bridge == "dense":
-            return tuple(
-                tuple(layer(states[min(i, len(states) - 1)]) for i, layer in enumerate(layers))
-                for layers, states in zip(self.bridges, aligned)
-            )
-        if self.config.bridge == "zeros":
-            return ((tf.zeros_like(last[-1][0]),) * num_states,) * depth
-        return tuple(aligned)
+        new = self.second.step(context, between, masks[1])
+        hidden = self.combine(tf.concat([new[0], embedded, context], -1))
+        hidden = dropout(hidden, self.config.output_dropout_rate, fold_in(dropout_seed, 1))
+        return hidden, weights, RNNState((new,), state.fed, attention)

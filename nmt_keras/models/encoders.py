@@ -24,6 +24,16 @@ class EncoderOutput(NamedTuple):
     last_states: tuple[States, ...]  # of each layer, float32 [B, D] each: what a decoder may start from
 
 
+def mean_state(states: tf.Tensor, mask: tf.Tensor) -> tuple[States, ...]:
+    """What a decoder starts from where no state is the last: the mean of the real ones, as that of one layer.
+
+    Args:
+        states: float32 [B, S, D], zero at padding.
+        mask: bool [B, S].
+    """
+    return ((tf.reduce_sum(states, 1) / tf.reduce_sum(tf.cast(mask, tf.float32), 1, keepdims=True),),)
+
+
 class RNNEncoder(Layer):
     """h_t = f(h_{t-1}, x_t), in one or both directions, one layer or several (Bahdanau et al. 2015, 3.2)."""
 
@@ -50,3 +60,29 @@ class RNNEncoder(Layer):
         states, last = self.stack(x, sequence_mask=source_mask, dropout_seed=fold_in(dropout_seed, 1))
         states = tf.where(source_mask[:, :, None], states, 0.0)  # a residual brings in what is embedded there
         return EncoderOutput(states, embedded, source_mask, last)
+
+
+class GNMTEncoder(Layer):
+    """A first layer in both directions, then layers in one, with residuals from the third on (Wu et al. 2016, 3.2)."""
+
+    def __init__(self, config: ModelConfig, name: str | None = None):
+        super().__init__(name=name)
+        self.input_dropout_rate = config.input_dropout_rate
+        rates = (config.state_dropout_rate, config.output_dropout_rate)
+        self.first = RecurrentStack(config.cell, 1, config.d_model, True, False, *rates, name="first")
+        self.second = RecurrentStack(config.cell, 1, config.d_model, False, False, *rates, name="second")
+        num_others = config.num_encoder_layers - 2
+        self.others = RecurrentStack(config.cell, num_others, config.d_model, False, True, *rates, name="others")
+
+    def build(self, shape) -> None:
+        for stack in (self.first, self.second, self.others):
+            stack.build(shape)
+
+    def call(self, embedded: tf.Tensor, source_mask: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> EncoderOutput:
+        """Embedded source, float32 [B, S, D], and its mask, bool [B, S], to the states."""
+        x = dropout(embedded, self.input_dropout_rate, fold_in(dropout_seed, 0))
+        last: tuple[States, ...] = ()
+        for number, stack in enumerate((self.first, self.second, self.others), 1):
+            x, states = stack(x, sequence_mask=source_mask, dropout_seed=fold_in(dropout_seed, number))
+            last += states
+        return EncoderOutput(tf.where(source_mask[:, :, None], x, 0.0), embedded, source_mask, last)

@@ -10,6 +10,7 @@ from nmt_keras.errors import UserError
 from nmt_keras.layers.embeddings import OutputProjection, TokenEmbedding
 from nmt_keras.layers.masks import padding_mask
 from nmt_keras.models import registry
+from nmt_keras.models.decoders import RecurrentDecoder
 
 
 class Seq2Seq(keras.Model):
@@ -47,15 +48,23 @@ class Seq2Seq(keras.Model):
             )
         self.config = config
         self.target_vocab_size = target_vocab_size
-        self.target_embedding = TokenEmbedding(target_vocab_size, config.d_model, name="target_embedding")
-        self.source_embedding = (
-            self.target_embedding
-            if config.share_embeddings
-            else TokenEmbedding(source_vocab_size, config.d_model, name="source_embedding")
+
+        def embedding(vocab_size: int, vectors: str, name: str) -> TokenEmbedding:
+            frozen = config.freeze_vectors and bool(vectors)
+            return TokenEmbedding(vocab_size, config.d_model, config.d_embedding, frozen, name=name)
+
+        shared = config.share_embeddings
+        self.target_embedding = embedding(
+            target_vocab_size, config.source_vectors if shared else config.target_vectors, "target_embedding"
         )
-        attention = registry.ATTENTIONS[config.attention](config.d_model, name="attention")
+        self.source_embedding = (
+            self.target_embedding if shared else embedding(source_vocab_size, config.source_vectors, "source_embedding")
+        )
         self.encoder = registry.ENCODERS[config.encoder](config, name="encoder")
-        self.decoder = registry.DECODERS[config.decoder](config, attention, name="decoder")
+        decoder, parts = registry.DECODERS[config.decoder], []
+        if issubclass(decoder, RecurrentDecoder):
+            parts = [registry.ATTENTIONS[config.attention](config.d_model, config.num_heads, name="attention")]
+        self.decoder = decoder(config, *parts, name="decoder")
         self.output_projection = OutputProjection(
             target_vocab_size, self.target_embedding if config.tie_output else None, name="output_projection"
         )
@@ -98,9 +107,9 @@ class Seq2Seq(keras.Model):
         """Hidden states, float32 [..., D], to logits, float32 [..., V]."""
         return self.output_projection(hidden)
 
-    def init_state(self, memory: Any) -> Any:
-        """The decoder's state before BOS, every leaf [B, 1, ...]."""
-        return self.decoder.init_state(memory)
+    def init_state(self, memory: Any, capacity: int | tf.Tensor) -> Any:
+        """The decoder's state before BOS, every leaf [B, 1, ...], for at most `capacity` positions."""
+        return self.decoder.init_state(memory, capacity)
 
     def step(self, ids: tf.Tensor, position: tf.Tensor, state: Any, memory: Any) -> tuple[tf.Tensor, tf.Tensor, Any]:
         """One position of a search: ids [B, Q] to logits [B, Q, V], attention weights [B, Q, S] and the new state."""

@@ -4,11 +4,12 @@ The files are those of the multi30k/dataset repository, raw and gzipped; give th
 """
 
 from nmt_keras.config import DataConfig, DecodingConfig, ExperimentConfig, ModelConfig, TrainingConfig
+from nmt_keras.models.presets import apply_preset
 
 
-def get_config() -> ExperimentConfig:
-    """The experiment."""
-    return ExperimentConfig(
+def get_config(preset: str = "") -> ExperimentConfig:
+    """The experiment, with a network of `nmt_keras/models/presets.py` if one is named."""
+    config = ExperimentConfig(
         DataConfig(
             source_language="en",
             target_language="de",
@@ -47,3 +48,4 @@ def get_config() -> ExperimentConfig:
         ),
         DecodingConfig(beam_size=5, length_penalty=1.0),
     )
+    return apply_preset(config, preset)

@@ -19,37 +19,126 @@ def _softmax(x):
     return e / e.sum(-1, keepdims=True)
 
 
-def _reference_scores(name, layer, query, states):
-    weights = {w.name: w.numpy().astype(np.float64) for w in layer.weights}
-    scores = np.zeros((B, Q, S))
+def _sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def _score(name, w, s, h, before):
+    """e_{t,i} of one state and one source position, in float64."""
+
+    def additive(*more):
+        return w["energy"] @ np.tanh(s @ w["query_kernel"] + h @ w["key_kernel"] + sum(more))
+
+        s @ w["query_kernel"] + h @ w["key_kernel"] + sum(more)
+
+    if name in ("luong_general", "local_m", "local_p"):
+        return s @ (h @ w["kernel"])
+    if name in ("bahdanau_normed", "monotonic"):
+        hidden = np.tanh(s @ w["query_kernel"] + h @ w["key_kernel"] + w["bias"])
+        return w["gain"] * (w["energy"] / np.linalg.norm(w["energy"])) @ hidden
+    return {
+        "luong_dot": lambda: s @ h,
+        "luong_scaled": lambda: w["scale"] * (s @ (h @ w["kernel"])),
+        "bahdanau": additive,
+        "location": lambda: additive(before @ w["location_kernel"]),
+        "coverage": lambda: additive(before * w["coverage_kernel"]),
+    }[name]()
+
+
+def _reference(name, layer, query, states):
+    """a_t of every target position, one after the other: the papers' equations as loops, [B, Q, S]."""
+    w = {weight.name: weight.numpy().astype(np.float64) for weight in layer.weights}
+    weights = np.zeros((B, Q, S))
     for b in range(B):
-        for q in range(Q):
-            for i in range(S):
-                s, h = query[b, q], states[b, i]
-                scores[b, q, i] = {
-                    "luong_dot": lambda: s @ h,
-                    "luong_general": lambda: s @ (h @ weights["kernel"]),
-                    "luong_scaled": lambda: weights["scale"] * (s @ (h @ weights["kernel"])),
-                    "bahdanau": lambda: weights["energy"]
-                    @ np.tanh(s @ weights["query_kernel"] + h @ weights["key_kernel"]),
-                }[name]()
-    return scores
+        size = int(MASK[b].sum())
+        last, covered = np.zeros(S), np.zeros(S)
+        if name == "monotonic":
+            last[0] = 1.0
+        fertility = 2 * _sigmoid(states[b] @ w["fertility_kernel"][:, 0]) if name == "coverage" else None
+        for t in range(Q):
+            s, before = query[b, t], [None] * S
+            if name == "location":
+                padded = np.pad(last, 3)
+                before = [padded[i : i + 7] @ w["filters"] for i in range(S)]
+            if name == "coverage":
+                before = covered
+            scores = np.array([_score(name, w, s, states[b, i], before[i]) for i in range(size)])
+            if name == "monotonic":
+                p = _sigmoid(scores + w["threshold"])
+                arrived, row = 0.0, np.zeros(S)
+                for i in range(size):
+                    arrived = last[i] + (1 - p[i - 1]) * arrived if i else last[i]
+                    row[i] = p[i] * arrived
+            else:
+                row = np.zeros(S)
+                row[:size] = _softmax(scores)
+            if name == "local_p":
+                centre = size * _sigmoid(np.tanh(s @ w["position_kernel"]) @ w["position_energy"])
+                row *= np.exp(-((np.arange(S) - centre) ** 2) / (2 * 5.0**2))
+            last, covered = row, covered + (row / fertility if name == "coverage" else 0.0)
+            weights[b, t] = row
+    return weights
 
 
-@pytest.mark.parametrize("name", [name for name in ATTENTIONS if name != "none"])
+@pytest.mark.parametrize("name", [name for name in ATTENTIONS if name not in ("none", "multi_head")])
 def test_attention_follows_its_equation(name):
-    layer = ATTENTIONS[name](D)
+    layer, query, states, memory = _reading(name)
+    context, weights = layer.read_sequence(tf.constant(query, tf.float32), memory)
+    expected = _reference(name, layer, query, states)
+    np.testing.assert_allclose(weights, expected, atol=1e-5)
+    np.testing.assert_allclose(context, expected @ states, atol=1e-5)
+
+
+def _reading(name, **options):
+    layer = ATTENTIONS[name](D, **options)
     layer.build((None, None, D))
     rng = np.random.default_rng(1)
     for weight in layer.weights:
         weight.assign(rng.normal(size=weight.shape))
     query, states = rng.normal(size=(B, Q, D)), rng.normal(size=(B, S, D))
-    memory = layer.prepare(tf.constant(states, tf.float32), tf.constant(MASK))
-    context, weights, state = layer(tf.constant(query, tf.float32), memory, layer.initial_state(memory))
-    expected = _softmax(np.where(MASK[:, None], _reference_scores(name, layer, query, states), -np.inf))
-    np.testing.assert_allclose(weights, expected, atol=1e-5)
-    np.testing.assert_allclose(context, expected @ states, atol=1e-5)
-    assert state == ()
+    return layer, query, states, layer.prepare(tf.constant(states, tf.float32), tf.constant(MASK))
+
+
+def test_multi_head_attention_reads_with_each_head_on_its_own_channels():
+    layer, query, states, memory = _reading("multi_head", num_heads=2)
+    kernels = {
+        part: getattr(layer, f"{part}_projection").kernel.numpy().astype(np.float64)
+        for part in ("query", "key", "value", "output")
+    }
+    energy = layer.energy.numpy().astype(np.float64)[:, 0, 0]
+    q, k, v = query @ kernels["query"], states @ kernels["key"], states @ kernels["value"]
+    weights, contexts = np.zeros((2, B, Q, S)), []
+    for head, channels in enumerate((slice(0, 2), slice(2, 4))):
+        scores = np.tanh(q[:, :, None, channels] + k[:, None, :, channels]) @ energy[head]
+        weights[head] = _softmax(np.where(MASK[:, None], scores, -np.inf))
+        contexts.append(weights[head] @ v[:, :, channels])
+    context, mean, _ = layer(tf.constant(query, tf.float32), memory)
+    np.testing.assert_allclose(mean, weights.mean(0), atol=1e-5)
+    np.testing.assert_allclose(context, np.concatenate(contexts, -1) @ kernels["output"], atol=1e-5)
+
+
+def test_local_attention_reads_its_window_alone():
+    long = 30
+    for name in ("local_m", "local_p"):
+        layer = ATTENTIONS[name](D)
+        layer.build((None, None, D))
+        mask = tf.sequence_mask([long, 20], long)
+        memory = layer.prepare(tf.random.stateless_normal([2, long, D], [1, 2]), mask)
+        _, weights, _ = layer(tf.random.stateless_normal([2, long, D], [3, 4]), memory, (), tf.range(long))
+        places = [np.flatnonzero(row) for row in weights.numpy().reshape(-1, long)]
+        assert max(place[-1] - place[0] for place in places) <= 20
+        if name == "local_m":
+            assert list(places[2]) == list(range(13)) and list(places[29]) == list(range(19, 30))
+            assert list(places[long + 29]) == list(range(9, 20))  # past the end of the source
+
+
+def test_monotonic_attention_is_noisy_in_training_alone():
+    layer, query, _, memory = _reading("monotonic")
+    query = tf.constant(query, tf.float32)
+    rested, again = (layer.read_sequence(query, memory)[1] for _ in range(2))
+    noisy = layer.read_sequence(query, memory, tf.constant([1, 2]))[1]
+    np.testing.assert_array_equal(rested, again)
+    assert np.abs(noisy - rested).max() > 0.01
 
 
 def test_no_attention_reads_nothing():

@@ -31,10 +31,20 @@ def _sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
+def _normed(x):
+    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+
+
 def _reference(cell, layer, x, h, c):
     """The equations of the papers, in float64."""
     weights = {w.name: w.numpy().astype(np.float64) for w in layer.weights}
-    a, r = x @ weights["kernel"] + weights["bias"], h @ weights["recurrent_kernel"]
+    a, r = x @ weights["kernel"], h @ weights["recurrent_kernel"]
+    if cell == "normed_lstm":
+        gates = _normed(a) * weights["input_gain"] + _normed(r) * weights["recurrent_gain"] + weights["bias"]
+        i, f, o, g = np.split(gates, 4, axis=-1)
+        c = _sigmoid(f) * c + _sigmoid(i) * np.tanh(g)
+        return _sigmoid(o) * np.tanh(_normed(c) * weights["cell_gain"] + weights["cell_bias"]), c
+    a = a + weights["bias"]
     if cell == "lstm":
         i, f, o, g = np.split(a + r, 4, axis=-1)
         c = _sigmoid(f) * c + _sigmoid(i) * np.tanh(g)

@@ -1,0 +1,98 @@
+"""What each family does at long sequences: time and memory of a training step, as JSON, one line a family and length.
+
+python -m benchmarks.long_sequences --lengths=128,512,1024
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from nmt_keras.errors import UserError
+from pipelines import _runtime
+
+_TOKENS = 4096  # target positions of a batch, at every length
+_FAMILIES = {
+    "rnn": {"encoder": "rnn", "decoder": "rnn"},
+    "rnn_bahdanau": {"encoder": "rnn", "decoder": "rnn", "attention": "bahdanau"},
+    "conv": {"encoder": "conv", "decoder": "conv", "num_encoder_layers": 4, "num_decoder_layers": 4},
+    "transformer": {"encoder": "transformer", "decoder": "transformer"},
+    "transformer_ssru": {"encoder": "transformer", "decoder": "ssru"},
+}
+_COMMON = {"d_model": 256, "d_ff": 1024, "num_heads": 4, "num_encoder_layers": 2, "num_decoder_layers": 2}
+_VOCAB = 8000
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the benchmark with these arguments, or the process's own; returns the exit status."""
+    return _runtime.run(_define, _job, __doc__, argv)
+
+
+def _define(values: flags.FlagValues, argv: list[str]) -> None:
+    del argv
+    flags.DEFINE_list("lengths", ["128", "512", "1024"], "Positions of source and target.", flag_values=values)
+    flags.DEFINE_list("families", list(_FAMILIES), "Which.", flag_values=values)
+    flags.DEFINE_bool("one", False, "Measure one family at one length in this process.", flag_values=values)
+
+
+def _job(values: flags.FlagValues) -> None:
+    unknown = set(values.families) - set(_FAMILIES)
+    if unknown:
+        raise UserError(f"--families has no {', '.join(sorted(unknown))}; valid ones: {', '.join(_FAMILIES)}")
+    if values.one:
+        print(json.dumps(_measure(values.families[0], int(values.lengths[0]))))
+        return
+    for family in values.families:
+        for length in values.lengths:
+            command = [sys.executable, "-m", "benchmarks.long_sequences", "--one"]
+            command += [f"--families={family}", f"--lengths={length}"]
+            subprocess.run(command, check=True)  # a process each, whose peak memory is its own
+
+
+def _measure(family: str, length: int) -> dict:
+    import resource
+    import time
+
+    _runtime.load_tensorflow()
+    import keras
+    import tensorflow as tf
+
+    from nmt_keras.config import ModelConfig
+    from nmt_keras.data.batching import Batch
+    from nmt_keras.models.seq2seq import build_seq2seq
+    from nmt_keras.training.losses import batch_loss
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    model = build_seq2seq(ModelConfig(**{**_COMMON, **_FAMILIES[family]}), _VOCAB, _VOCAB)
+    rows = max(_TOKENS // length, 1)
+    ids = tf.random.stateless_uniform([rows, length], [1, 2], 4, _VOCAB, tf.int32)
+    batch = Batch(ids, ids, ids, tf.ones([rows]), tf.range(rows, dtype=tf.int64))
+    optimizer, weights = keras.optimizers.Adam(1e-3), model.trainable_variables
+    optimizer.build(weights)
+
+    @tf.function(autograph=False)
+    def step():
+        with tf.GradientTape() as tape:
+            loss = batch_loss(model, batch, tf.constant([1, 1]), 0.1).loss
+        optimizer.apply(tape.gradient(loss, [weight.value for weight in weights]), weights)
+
+    times = []
+    for _ in range(4):  # the first traces
+        started = time.monotonic()
+        step()
+        optimizer.iterations.numpy()
+        times.append(time.monotonic() - started)
+    return {
+        "family": family,
+        "length": length,
+        "sentences": rows,
+        "seconds_per_step": round(min(times[1:]), 3),
+        "target_tokens_per_s": round(rows * length / min(times[1:])),
+        "peak_memory_mib": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""Pretrained word vectors: text files of word2vec, GloVe and fastText, mapped onto a vocabulary.
+
+A line is a word and its numbers, separated by spaces; word2vec and fastText begin with a line of two counts, GloVe
+does not.
+"""
+
+import gzip
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from nmt_keras.errors import UserError
+
+_WORD_START = "\u2581"  # of SentencePiece
+
+
+class Coverage(NamedTuple):
+    """How much of a vocabulary has a vector."""
+
+    found: int
+    pieces: int
+
+    def __str__(self) -> str:
+        return f"{self.found:,} of {self.pieces:,} pieces ({self.found / max(self.pieces, 1):.1%})"
+
+
+def load_vectors(path: str, pieces: Sequence[str], width: int) -> tuple[np.ndarray, np.ndarray, Coverage]:
+    """Reads the vectors of a vocabulary.
+
+    A piece takes the vector of its own text, without the sign that it begins a word, or else of its text in lower case.
+
+    Args:
+        path: a text file; `.gz` is unpacked.
+        pieces: the vocabulary's, by id.
+        width: D of the embeddings.
+
+    Returns:
+        Vectors, float32 [V, width], zero where there is none; bool [V], where there is one; and the coverage.
+
+    Raises:
+        UserError: the file cannot be read, is no file of vectors, or has another width.
+    """
+    wanted: dict[str, list[tuple[int, bool]]] = {}  # text -> ids, and whether the text is exact
+    for number, piece in enumerate(pieces):
+        text = piece.removeprefix(_WORD_START)
+        if text:
+            wanted.setdefault(text, []).append((number, True))
+            if text.lower() != text:
+                wanted.setdefault(text.lower(), []).append((number, False))
+    table = np.zeros((len(pieces), width), np.float32)
+    found, exact = np.zeros(len(pieces), bool), np.zeros(len(pieces), bool)
+    for line_number, word, numbers in _read(path):
+        if word not in wanted:
+            if line_number < 100:  # a file of another width is found before the end
+                _check_width(path, line_number, numbers, width)
+            continue
+        _check_width(path, line_number, numbers, width)
+        try:
+            vector = np.array(numbers, np.float32)
+        except ValueError as error:
+            raise UserError(f"{path}, line {line_number}: not a word and its numbers ({error})") from error
+        for number, is_exact in wanted[word]:
+            if is_exact or not exact[number]:
+                table[number], found[number], exact[number] = vector, True, is_exact
+    return table, found, Coverage(int(found.sum()), len(pieces))
+
+
+def _check_width(path: str, line_number: int, numbers: list[str], width: int) -> None:
+    if len(numbers) != width:
+        raise UserError(
+            f"{path}, line {line_number} has {len(numbers)} numbers, and the embeddings are {width} wide: give other "
+            f"vectors, or `model.d_embedding` {len(numbers)}"
+        )
+
+
+def _read(path: str) -> Iterator[tuple[int, str, list[str]]]:
+    """Line number, word and the numbers as text; a first line of two counts is passed over."""
+    try:
+        with gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb") as file:
+            for line_number, line in enumerate(file, 1):
+                fields = line.decode("utf-8", errors="replace").rstrip("\r\n ").split(" ")
+                if line_number == 1 and len(fields) == 2 and all(field.isdecimal() for field in fields):
+                    continue
+                if len(fields) < 2:
+                    raise UserError(
+                        f"{path}, line {line_number}: not a word and its numbers; give a text file of vectors"
+                    )
+                yield line_number, fields[0], fields[1:]
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"Cannot read the vectors {path}: {error}; check the path") from error

@@ -1,0 +1,270 @@
+"""The parts of a Transformer layer (Vaswani et al. 2017), and the SSRU that may stand for its decoder's self-attention.
+
+A mixer lets a target position see those before it, in two modes that agree:
+
+    initial_state(batch, capacity) -> state, every leaf [B, 1, ...]; capacity bounds the positions
+    call(x [B,T,D], dropout_seed) -> [B,T,D]
+    step(x [B,Q,D], position, state) -> ([B,Q,D], state)
+"""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from nmt_keras.layers.base import Layer
+from nmt_keras.layers.dense import Dense
+from nmt_keras.layers.dropout import dropout, fold_in
+from nmt_keras.layers.linear_recurrence import linear_recurrence
+from nmt_keras.layers.multihead_attention import KeyValues, MultiHeadAttention
+
+ACTIVATIONS = {"relu": tf.nn.relu, "gelu": tf.nn.gelu, "swiglu": tf.nn.silu}
+NORM_EPSILON = 1e-6
+
+
+def layer_norm(name: str) -> keras.layers.LayerNormalization:
+    """Layer normalisation (Ba et al. 2016), in float32 under any policy."""
+    return keras.layers.LayerNormalization(epsilon=NORM_EPSILON, dtype="float32", name=name)
+
+
+class FeedForward(Layer):
+    """W_2 f(W_1 x), applied to each position; with `swiglu` W_2 (silu(W_1 x) * V x) (Shazeer 2020, eq. 6).
+
+    Args:
+        d_model: D.
+        d_ff: F, the inner width.
+        activation: a key of `ACTIVATIONS`.
+        dropout_rate: of the inner activations.
+    """
+
+    def __init__(self, d_model: int, d_ff: int, activation: str, dropout_rate: float, name: str | None = None):
+        super().__init__(name=name)
+        self.d_model = d_model
+        self.d_ff = d_ff
+        self.activation = ACTIVATIONS[activation]
+        self.dropout_rate = dropout_rate
+        self.inner = Dense(d_ff, name="inner")
+        self.gate = Dense(d_ff, use_bias=False, name="gate") if activation == "swiglu" else None
+        self.outer = Dense(d_model, name="outer")
+
+    def build(self, *_) -> None:
+        self.inner.build((None, None, self.d_model))
+        if self.gate is not None:
+            self.gate.build((None, None, self.d_model))
+        self.outer.build((None, None, self.d_ff))
+
+    def call(self, x: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
+        """[B, T, D] to [B, T, D]."""
+        inner = self.activation(self.inner(x))
+        if self.gate is not None:
+            inner *= self.gate(x)
+        return self.outer(dropout(inner, self.dropout_rate, dropout_seed))
+
+
+class Residual(Layer):
+    """What surrounds a sublayer: `after(x, sublayer(before(x)))`.
+
+    Pre-norm is x + f(norm(x)) (Xiong et al. 2020), which trains without care; post-norm is norm(x + f(x)), the paper's.
+
+    Args:
+        d_model: D.
+        pre_norm: which of the two.
+        dropout_rate: of the sublayer's output.
+    """
+
+    def __init__(self, d_model: int, pre_norm: bool, dropout_rate: float, name: str | None = None):
+        super().__init__(name=name)
+        self.d_model = d_model
+        self.pre_norm = pre_norm
+        self.dropout_rate = dropout_rate
+        self.norm = layer_norm("norm")
+
+    def build(self, *_) -> None:
+        self.norm.build((None, None, self.d_model))
+
+    def before(self, x: tf.Tensor) -> tf.Tensor:
+        """What the sublayer reads."""
+        return self.norm(x) if self.pre_norm else x
+
+    def after(self, x: tf.Tensor, y: tf.Tensor, dropout_seed: tf.Tensor | None) -> tf.Tensor:
+        """x with the sublayer's output y."""
+        y = x + dropout(y, self.dropout_rate, dropout_seed)
+        return y if self.pre_norm else self.norm(y)
+
+
+class CausalSelfAttention(Layer):
+    """A mixer: self-attention that sees no later position; its state is what was projected so far.
+
+    The arguments are those of `MultiHeadAttention`. The cache has a fixed capacity, so that a step has one shape.
+    """
+
+    def __init__(self, d_model: int, num_heads: int, name: str | None = None, **options):
+        super().__init__(name=name)
+        self.d_model = d_model
+        self.attention = MultiHeadAttention(d_model, num_heads, name="attention", **options)
+
+    def build(self, *_) -> None:
+        self.attention.build()
+
+    def initial_state(self, batch: tf.Tensor, capacity: int | tf.Tensor) -> KeyValues:
+        """No position yet: zeros [B, 1, H, capacity, C]."""
+        heads = self.attention.num_heads
+        zeros = tf.zeros([batch, 1, heads, capacity, self.d_model // heads])
+        return KeyValues(zeros, zeros)
+
+    def call(self, x: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
+        """Teacher forcing: see the module's docstring."""
+        positions = tf.range(tf.shape(x)[1])
+        causal = positions[None, :] <= positions[:, None]
+        read = self.attention.project(x, positions)
+        return self.attention(x, read, causal, positions, positions, dropout_seed)[0]
+
+    def step(self, x: tf.Tensor, position: tf.Tensor, state: KeyValues) -> tuple[tf.Tensor, KeyValues]:
+        """One position: see the module's docstring."""
+        batch, beams = tf.shape(x)[0], tf.shape(x)[1]
+        x = tf.reshape(x, [-1, 1, self.d_model])
+        shapes = [tf.concat([[-1], tf.shape(leaf)[2:]], 0) for leaf in state]
+        old = KeyValues(*(tf.reshape(leaf, shape) for leaf, shape in zip(state, shapes)))
+        places = tf.range(tf.shape(old.keys)[2])
+        here = (places == position)[:, None]
+        new = self.attention.project(x, position[None])
+        read = KeyValues(*(tf.where(here, n, tf.ensure_shape(o, [None, *o.shape[1:]])) for n, o in zip(new, old)))
+        y, _ = self.attention(x, read, places <= position, position[None], places)
+        kept = (tf.reshape(leaf, tf.shape(s)) for leaf, s in zip(read, state))
+        return tf.reshape(y, [batch, beams, self.d_model]), KeyValues(
+            *(tf.ensure_shape(leaf, s.shape) for leaf, s in zip(kept, state))
+        )
+
+
+class SSRU(Layer):
+    """A mixer: c_t = f_t * c_{t-1} + (1 - f_t) * W x_t, relu(c_t), f_t = sigmoid(W_f x_t + b) (Kim et al. 2019, 3.1).
+
+    No product depends on the position before, so that training has no loop and a step is cheap. Its state is c_t.
+
+    Args:
+        d_model: D.
+    """
+
+    def __init__(self, d_model: int, name: str | None = None):
+        super().__init__(name=name)
+        self.d_model = d_model
+        self.forget = Dense(d_model, name="forget")
+        self.candidate = Dense(d_model, use_bias=False, name="candidate")
+
+    def build(self, *_) -> None:
+        self.forget.build((None, None, self.d_model))
+        self.candidate.build((None, None, self.d_model))
+
+    def initial_state(self, batch: tf.Tensor, capacity: int | tf.Tensor) -> tf.Tensor:
+        """Zeros [B, 1, D]."""
+        del capacity
+        return tf.zeros([batch, 1, self.d_model])
+
+    def call(self, x: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
+        """Teacher forcing: see the module's docstring."""
+        del dropout_seed
+        forget = tf.sigmoid(self.forget(x))
+        return tf.nn.relu(linear_recurrence(forget, (1.0 - forget) * self.candidate(x), axis=1))
+
+    def step(self, x: tf.Tensor, position: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """One position: see the module's docstring."""
+        del position
+        forget = tf.sigmoid(self.forget(x))
+        state = forget * state + (1.0 - forget) * self.candidate(x)
+        return tf.nn.relu(state), state
+
+
+class TransformerEncoderLayer(Layer):
+    """Self-attention and feed-forward, each in a `Residual`.
+
+    Args:
+        attention: reads the sentence itself.
+        feed_forward: of each position.
+        residual: makes a `Residual` of a name.
+    """
+
+    def __init__(self, attention: MultiHeadAttention, feed_forward: FeedForward, residual, name: str | None = None):
+        super().__init__(name=name)
+        self.attention = attention
+        self.feed_forward = feed_forward
+        self.around_attention = residual("around_attention")
+        self.around_feed_forward = residual("around_feed_forward")
+
+    def build(self, *_) -> None:
+        for layer in (self.attention, self.feed_forward, self.around_attention, self.around_feed_forward):
+            layer.build()
+
+    def call(self, x: tf.Tensor, source_mask: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
+        """[B, S, D] and its mask, bool [B, S], to [B, S, D]."""
+        positions = tf.range(tf.shape(x)[1])
+        y = self.around_attention.before(x)
+        y, _ = self.attention(
+            y,
+            self.attention.project(y, positions),
+            source_mask[:, None, None, :],
+            positions,
+            positions,
+            fold_in(dropout_seed, 0),
+        )
+        x = self.around_attention.after(x, y, fold_in(dropout_seed, 1))
+        y = self.feed_forward(self.around_feed_forward.before(x), fold_in(dropout_seed, 2))
+        return self.around_feed_forward.after(x, y, fold_in(dropout_seed, 3))
+
+
+class TransformerDecoderLayer(Layer):
+    """A mixer, attention to the source and feed-forward, each in a `Residual`.
+
+    Args:
+        mixer: see the module's docstring.
+        cross_attention: reads the source.
+        feed_forward: of each position.
+        residual: makes a `Residual` of a name.
+    """
+
+    def __init__(
+        self, mixer, cross_attention: MultiHeadAttention, feed_forward: FeedForward, residual, name: str | None = None
+    ):
+        super().__init__(name=name)
+        self.mixer = mixer
+        self.cross_attention = cross_attention
+        self.feed_forward = feed_forward
+        self.around_mixer = residual("around_mixer")
+        self.around_attention = residual("around_attention")
+        self.around_feed_forward = residual("around_feed_forward")
+
+    def build(self, *_) -> None:
+        for layer in (
+            self.mixer,
+            self.cross_attention,
+            self.feed_forward,
+            self.around_mixer,
+            self.around_attention,
+            self.around_feed_forward,
+        ):
+            layer.build()
+
+    def call(
+        self, x: tf.Tensor, source: KeyValues, source_mask: tf.Tensor, dropout_seed: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """x [B, T, D] to [B, T, D] and the weights over the source, [B, H, T, S]."""
+        y = self.mixer(self.around_mixer.before(x), fold_in(dropout_seed, 0))
+        return self._rest(x, y, source, source_mask, dropout_seed)
+
+    def step(
+        self, x: tf.Tensor, position: tf.Tensor, state: Any, source: KeyValues, source_mask: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, Any]:
+        """One position: x [B, Q, D] to [B, Q, D], weights [B, H, Q, S] and the mixer's state."""
+        y, state = self.mixer.step(self.around_mixer.before(x), position, state)
+        return *self._rest(x, y, source, source_mask, None), state
+
+    def _rest(self, x, y, source, source_mask, dropout_seed):
+        x = self.around_mixer.after(x, y, fold_in(dropout_seed, 1))
+        y, weights = self.cross_attention(
+            self.around_attention.before(x),
+            source,
+            source_mask[:, None, None, :],
+            dropout_seed=fold_in(dropout_seed, 2),
+        )
+        x = self.around_attention.after(x, y, fold_in(dropout_seed, 3))
+        y = self.feed_forward(self.around_feed_forward.before(x), fold_in(dropout_seed, 4))
+        return self.around_feed_forward.after(x, y, fold_in(dropout_seed, 5)), weights

@@ -1,0 +1,172 @@
+"""The Transformer (Vaswani et al. 2017), and its decoder with SSRU (Kim et al. 2019)."""
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from nmt_keras.config import ModelConfig
+from nmt_keras.layers.base import Layer
+from nmt_keras.layers.dropout import dropout, fold_in
+from nmt_keras.layers.multihead_attention import KeyValues, MultiHeadAttention
+from nmt_keras.layers.positions import PositionEmbedding
+from nmt_keras.layers.transformer import (
+    SSRU,
+    CausalSelfAttention,
+    FeedForward,
+    Residual,
+    TransformerDecoderLayer,
+    TransformerEncoderLayer,
+    layer_norm,
+)
+from nmt_keras.models.encoders import EncoderOutput, mean_state
+
+
+def _attention_options(config: ModelConfig) -> dict[str, Any]:
+    return {
+        "rotary": config.positions == "rotary",
+        "relative": config.positions == "relative",
+        "dropout_rate": config.attention_dropout_rate,
+    }
+
+
+def _feed_forward(config: ModelConfig) -> FeedForward:
+    return FeedForward(
+        config.d_model, config.d_ff, config.activation, config.attention_dropout_rate, name="feed_forward"
+    )
+
+
+def _residual(config: ModelConfig):
+    return lambda name: Residual(config.d_model, config.pre_norm, config.output_dropout_rate, name=name)
+
+
+class TransformerEncoder(Layer):
+    """Layers of self-attention and feed-forward over the embedded source and its positions."""
+
+    def __init__(self, config: ModelConfig, name: str | None = None):
+        super().__init__(name=name)
+        self.input_dropout_rate = config.input_dropout_rate
+        self.d_model = config.d_model
+        self.positions = PositionEmbedding(config.positions, config.d_model, config.max_positions, name="positions")
+        self.layers = [
+            TransformerEncoderLayer(
+                MultiHeadAttention(config.d_model, config.num_heads, name="attention", **_attention_options(config)),
+                _feed_forward(config),
+                _residual(config),
+                name=f"layer_{n}",
+            )
+            for n in range(config.num_encoder_layers)
+        ]
+        self.norm = layer_norm("norm") if config.pre_norm else None
+
+    def build(self, *_) -> None:
+        self.positions.build()
+        for layer in self.layers:
+            layer.build()
+        if self.norm is not None:
+            self.norm.build((None, None, self.d_model))
+
+    def call(self, embedded: tf.Tensor, source_mask: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> EncoderOutput:
+        """Embedded source, float32 [B, S, D], and its mask, bool [B, S], to the states."""
+        embedded = self.positions(embedded, tf.range(tf.shape(embedded)[1]))
+        x = dropout(embedded, self.input_dropout_rate, fold_in(dropout_seed, 0))
+        for number, layer in enumerate(self.layers, 1):
+            x = layer(x, source_mask, fold_in(dropout_seed, number))
+        if self.norm is not None:
+            x = self.norm(x)
+        states = tf.where(source_mask[:, :, None], x, 0.0)
+        return EncoderOutput(states, embedded, source_mask, mean_state(states, source_mask))
+
+
+class TransformerMemory(NamedTuple):
+    """What a Transformer decoder reads."""
+
+    source: tuple[KeyValues, ...]  # of each layer
+    mask: tf.Tensor  # bool [B, S]
+
+
+class TransformerDecoder(Layer):
+    """Layers of self-attention, attention to the source and feed-forward.
+
+    The weights returned are those of the last layer's attention to the source, averaged over heads.
+    """
+
+    def __init__(self, config: ModelConfig, name: str | None = None):
+        super().__init__(name=name)
+        self.input_dropout_rate = config.input_dropout_rate
+        self.d_model = config.d_model
+        self.positions = PositionEmbedding(
+            self._positions(config), config.d_model, config.max_positions, name="positions"
+        )
+        self.layers = [
+            TransformerDecoderLayer(
+                self._mixer(config),
+                MultiHeadAttention(
+                    config.d_model, config.num_heads, dropout_rate=config.attention_dropout_rate, name="cross_attention"
+                ),
+                _feed_forward(config),
+                _residual(config),
+                name=f"layer_{n}",
+            )
+            for n in range(config.num_decoder_layers)
+        ]
+        self.norm = layer_norm("norm") if config.pre_norm else None
+
+    def _positions(self, config: ModelConfig) -> str:
+        return config.positions
+
+    def _mixer(self, config: ModelConfig):
+        return CausalSelfAttention(config.d_model, config.num_heads, name="mixer", **_attention_options(config))
+
+    def build(self, *_) -> None:
+        self.positions.build()
+        for layer in self.layers:
+            layer.build()
+        if self.norm is not None:
+            self.norm.build((None, None, self.d_model))
+
+    def prepare(self, encoder_output: EncoderOutput) -> TransformerMemory:
+        """Projects what each layer reads of the source."""
+        source = tuple(layer.cross_attention.project(encoder_output.states) for layer in self.layers)
+        return TransformerMemory(source, encoder_output.mask)
+
+    def init_state(self, memory: TransformerMemory, capacity: int | tf.Tensor) -> tuple:
+        """The mixers' states before BOS, with room for `capacity` positions."""
+        batch = tf.shape(memory.mask)[0]
+        return tuple(layer.mixer.initial_state(batch, capacity) for layer in self.layers)
+
+    def call(
+        self, embedded: tf.Tensor, memory: TransformerMemory, dropout_seed: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Teacher forcing: see `nmt_keras.models.decoders`."""
+        x = self.positions(embedded, tf.range(tf.shape(embedded)[1]))
+        x = dropout(x, self.input_dropout_rate, fold_in(dropout_seed, 0))
+        for number, (layer, source) in enumerate(zip(self.layers, memory.source), 1):
+            x, weights = layer(x, source, memory.mask, fold_in(dropout_seed, number))
+        return self._finish(x, weights)
+
+    def step(
+        self, embedded: tf.Tensor, position: tf.Tensor, state: tuple, memory: TransformerMemory
+    ) -> tuple[tf.Tensor, tf.Tensor, tuple]:
+        """One position of a search: see `nmt_keras.models.decoders`."""
+        x, new = self.positions(embedded, position[None]), []
+        for layer, old, source in zip(self.layers, state, memory.source):
+            x, weights, layer_state = layer.step(x, position, old, source, memory.mask)
+            new.append(layer_state)
+        return *self._finish(x, weights), tuple(new)
+
+    def _finish(self, x, weights):
+        return x if self.norm is None else self.norm(x), tf.reduce_mean(weights, 1)
+
+
+class SSRUDecoder(TransformerDecoder):
+    """A Transformer decoder whose self-attention is an SSRU: steps cost the same at any position (Kim et al. 2019).
+
+    The recurrence knows where it is, so that no positions are added.
+    """
+
+    def _positions(self, config: ModelConfig) -> str:
+        del config
+        return "none"
+
+    def _mixer(self, config: ModelConfig):
+        return SSRU(config.d_model, name="mixer")

@@ -1,0 +1,71 @@
+"""Every preset, at a size that fits, learns to copy and to reverse."""
+
+import itertools
+import random
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nmt_keras.config import DataConfig, ExperimentConfig
+from nmt_keras.constants import BOS_ID, EOS_ID
+from nmt_keras.data.batching import Batch
+from nmt_keras.models.presets import PRESETS, apply_preset
+from nmt_keras.models.seq2seq import build_seq2seq
+from nmt_keras.training.losses import batch_loss
+
+VOCAB, ROWS = 14, 64
+_STEPS = 2000
+FAST = {("conv_s2s", "copy"), ("transformer_tiny", "reverse")}
+
+
+def _batch(rng, task):
+    lengths = rng.integers(2, 8, ROWS)
+    source, target = np.zeros((2, ROWS, 8), np.int32)
+    for row, length in enumerate(lengths):
+        ids = rng.integers(4, VOCAB, length)
+        source[row, : length + 1] = [*ids, EOS_ID]
+        target[row, : length + 1] = [*(ids if task == "copy" else ids[::-1]), EOS_ID]
+    inputs = np.where(target != 0, np.concatenate([np.full((ROWS, 1), BOS_ID), target[:, :-1]], 1), 0)
+    return Batch(
+        *map(tf.constant, (source, inputs.astype(np.int32), target, np.ones(ROWS, np.float32), np.arange(ROWS)))
+    )
+
+
+@pytest.mark.parametrize(
+    "name, task",
+    [
+        pytest.param(name, task, marks=() if (name, task) in FAST else pytest.mark.slow)
+        for name, task in itertools.product(PRESETS, ("copy", "reverse"))
+    ],
+)
+def test_a_preset_learns(name, task):
+    config = apply_preset(ExperimentConfig(DataConfig(joint_vocabulary=True)), name).model
+    config.d_model, config.d_ff, config.num_heads = 64, 128, 4
+    config.num_encoder_layers = min(config.num_encoder_layers, 2)
+    config.num_decoder_layers = min(config.num_decoder_layers, 2)
+    config.input_dropout_rate = config.output_dropout_rate = config.attention_dropout_rate = 0.0
+    random.seed(1)  # what Keras draws the seeds of initializers from
+    model = build_seq2seq(config, VOCAB, VOCAB)
+    optimizer = keras.optimizers.Adam(3e-3, global_clipnorm=1.0)
+    weights = model.trainable_variables
+    optimizer.build(weights)
+
+    @tf.function(autograph=False)
+    def step(batch):
+        with tf.GradientTape() as tape:
+            sums = batch_loss(model, batch, tf.constant([1, 1]), 0.0)
+            loss = sums.loss / sums.tokens
+        optimizer.apply(tape.gradient(loss, [w.value for w in weights]), weights)
+        return sums.correct / sums.tokens
+
+    rng, accuracy = np.random.default_rng(1), 0.0
+    for number in range(_STEPS):
+        optimizer.learning_rate = 2e-3 * min((number + 1) / 100, 2.0 * (1.0 - number / _STEPS), 1.0)
+        accuracy = 0.9 * accuracy + 0.1 * float(step(_batch(rng, task)))
+        if accuracy > 0.998:
+            break
+    rng = np.random.default_rng(2)
+    held_out = [batch_loss(model, _batch(rng, task), None, 0.0) for _ in range(4)]
+    assert sum(float(s.correct) for s in held_out) / sum(float(s.tokens) for s in held_out) > 0.99
