@@ -191,7 +191,7 @@ def test_a_folder_that_is_no_run_directory_is_refused(run_dir, tmp_path):
     "content, message",
     [
         ("{", r"^The configuration is not JSON \(.*\); restore the config\.json of the run$"),
-        ('{"model": {"d_modle": 8}}', r"^Unknown field model\.d_modle; valid ones: attention, .*d_model"),
+        ('{"model": {"d_modle": 8}}', r"^Unknown field model\.d_modle; valid ones: activation, .*d_model"),
         ('{"modle": {}}', "^Unknown section 'modle'; valid ones: data, decoding, model, training$"),
     ],
 )

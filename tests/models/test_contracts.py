@@ -262,7 +262,6 @@ def test_shared_and_tied_tables_are_one_weight():
 @pytest.mark.parametrize(
     "fields",
     [
-        {},
         {"encoder": "transformer", "decoder": "ssru"},
         *(pytest.param(fields, marks=pytest.mark.slow) for fields in COMPONENTS + PAIRS),
     ],
