@@ -112,9 +112,12 @@ def _parse(values: flags.FlagValues, arguments: list[str]) -> None:
 
 
 def _explain_recipe(message: str) -> str:
-    """One line on a mistake in a recipe or an override that Python's own message does not explain; "" of others."""
+    """One line on a mistake in a recipe or an override where the exception's own message is not one; "" of others."""
     from nmt_keras import config
 
+    own = re.search(r"nmt_keras\.errors\.UserError: (.*)", message)
+    if own:
+        return own[1]
     unknown = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", message)
     if unknown and hasattr(config, unknown[1]):
         valid = ", ".join(typing.get_type_hints(getattr(config, unknown[1])))

@@ -185,6 +185,11 @@ BAD = [
     ),
     (train, [RECIPE, "--run_dir={tmp}/r", "--config.model.cell=gruu"], "`model.cell` must be one of lstm, gru, rnn"),
     (train, [RECIPE, "--run_dir={tmp}/r", "--config.model.d_model=x"], "'x' is no whole number"),
+    (
+        train,
+        [f"--config={ROOT}/pipelines/recipes/multi30k_en_de.py:gnt", "--run_dir={tmp}/r"],
+        "^error: There is no preset 'gnt'; valid ones: rnn_luong, ",
+    ),
     (train, ["--config={tmp}/none.py", "--run_dir={tmp}/r"], "none.py has no get_config.. that returns an Exp"),
     (train, ["--config={tmp}/without.py", "--run_dir={tmp}/r"], "without.py has no get_config.. that returns an Exp"),
     (
