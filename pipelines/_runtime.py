@@ -23,6 +23,7 @@ if typing.TYPE_CHECKING:
 STATUS_FINDINGS = 1
 STATUS_USER_ERROR = 2
 STATUS_INTERRUPTED = 130
+_BFLOAT16_EXTENSIONS = ("amx_bf16", "avx512_bf16")  # as /proc/cpuinfo names them
 
 
 def run(
@@ -170,8 +171,8 @@ def report(line: str) -> None:
 
 
 def resolve_precision(config: "TrainingConfig") -> None:
-    """Replaces `auto`: mixed_bfloat16 on a GPU that has it or a CPU with AMX, where its products are several times
-    faster; float32 elsewhere, where they are slower."""
+    """Replaces `auto`: mixed_bfloat16 on a GPU or a CPU that multiplies it in hardware, where its products are several
+    times faster; float32 elsewhere, where they are slower."""
     if config.precision != "auto":
         return
     load_tensorflow()
@@ -183,10 +184,11 @@ def resolve_precision(config: "TrainingConfig") -> None:
     ]
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
-            has_amx = "amx_bf16" in file.read()
+            text = file.read()
+        has_bfloat16 = any(extension in text for extension in _BFLOAT16_EXTENSIONS)
     except OSError:
-        has_amx = False
-    fast = min(capabilities) >= (8, 0) if capabilities else has_amx
+        has_bfloat16 = False
+    fast = min(capabilities) >= (8, 0) if capabilities else has_bfloat16
     config.precision = "mixed_bfloat16" if fast else "float32"
 
 

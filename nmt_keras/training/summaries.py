@@ -19,6 +19,7 @@ _TAGS = {
     "token_accuracy": "train/token_accuracy",
     "learning_rate": "train/learning_rate",
     "gradient_norm": "train/gradient_norm",
+    "target_tokens": "train/target_tokens",
     "target_tokens_per_s": "train/target_tokens_per_s",
     "padding_share": "train/padding_share",
     "skipped_steps": "train/skipped_steps",

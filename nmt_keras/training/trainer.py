@@ -211,6 +211,7 @@ class Trainer:
         self._totals.assign([0.0] * len(Totals._fields))
         row = {
             "learning_rate": float(self.optimizer.learning_rate),
+            "target_tokens": totals.tokens,
             "target_tokens_per_s": totals.tokens / (time.monotonic() - self._window_start),
             "skipped_steps": float(self._skipped.numpy()),
         }

@@ -456,7 +456,8 @@ def test_odd_lines_of_the_corpus_are_reported_by_number(tmp_path, copy_text, cap
 
 
 @pytest.mark.parametrize(
-    "cpuinfo, expected", [("flags: avx512f amx_bf16", "mixed_bfloat16"), ("flags: avx2", "float32")]
+    "cpuinfo, expected",
+    [("amx_bf16", "mixed_bfloat16"), ("avx512f avx512_bf16", "mixed_bfloat16"), ("avx2", "float32")],
 )
 def test_auto_precision_is_bfloat16_where_it_is_fast(monkeypatch, cpuinfo, expected):
     import builtins

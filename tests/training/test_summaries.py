@@ -99,6 +99,7 @@ def test_event_files_hold_scalars_translations_and_attention(tmp_path, plain_pic
             "train/token_accuracy",
             "train/learning_rate",
             "train/gradient_norm",
+            "train/target_tokens",
             "train/target_tokens_per_s",
             "train/padding_share",
             "train/skipped_steps",

@@ -142,7 +142,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(tmp_path, copy_text):
     for variable, value in zip(trainer.optimizer.variables, before):
         np.testing.assert_array_equal(variable, value)
     assert trainer._skipped.numpy() == 1 and trainer.optimizer.iterations.numpy() == 0
-    assert set(trainer._log_row()) == {"learning_rate", "target_tokens_per_s", "skipped_steps"}
+    assert set(trainer._log_row()) == {"learning_rate", "target_tokens", "target_tokens_per_s", "skipped_steps"}
     kernel.assign(good)
     trainer._train_step(next(batches))
     assert trainer._skipped.numpy() == 1 and trainer.optimizer.iterations.numpy() == 1
@@ -186,6 +186,7 @@ def test_rows_of_the_log_hold_what_scripts_rely_on(tmp_path, copy_text):
         "token_accuracy",
         "learning_rate",
         "gradient_norm",
+        "target_tokens",
         "target_tokens_per_s",
         "padding_share",
         "skipped_steps",
