@@ -65,7 +65,7 @@ class ModelConfig:
     pre_norm: bool = True
     attention_dropout_rate: float = 0.0  # on attention weights and inside the feed-forward layers
     positions: str = "sinusoidal"  # of Transformers and convolutions
-    max_positions: int = 1024  # of learned positions; those beyond share the last one's
+    max_positions: int = 128  # of learned positions; those beyond share the last one's
     kernel_size: int = 3  # of convolutions
     input_dropout_rate: float = 0.1  # on embeddings
     state_dropout_rate: float = 0.0  # on h_{t-1}, one mask a sentence (Gal and Ghahramani 2016)
@@ -189,6 +189,7 @@ CHOICES = {
         "location",
         "coverage",
         "monotonic",
+        "monotonic_hard",
         "multi_head",
     ),
     "model.cell": ("lstm", "gru", "rnn", "normed_lstm"),
@@ -409,6 +410,13 @@ def _problems(config: ExperimentConfig) -> list[str]:
     if not (data.dev_source and data.dev_target):
         problems.append("`data.dev_source` and `data.dev_target` must be set: the best checkpoint is chosen on them")
     problems += _model_problems(model)
+    longest = max(data.max_source_length, data.max_target_length)
+    if model.positions == "learned" and model.max_positions > longest:
+        problems.append(
+            f"`model.max_positions` must be at most {longest} when `model.positions` is learned, the longest sentence of "
+            "training (`data.max_source_length`, `data.max_target_length`): those beyond would stay as they were drawn. "
+            f"Received: {model.max_positions}"
+        )
     if model.share_embeddings and not data.joint_vocabulary:
         problems.append("`model.share_embeddings` needs `data.joint_vocabulary`. Received: joint_vocabulary=False")
     if data.sampling_alpha and data.tokenizer not in ("unigram", "bpe"):

@@ -55,6 +55,10 @@ def test_all_problems_are_reported_at_once():
             "needs a SentencePiece",
         ),
         (lambda c: setattr(c.data, "source_tokenizer_model", "x.model"), "must be given together"),
+        (
+            lambda c: (setattr(c.model, "positions", "learned"), setattr(c.model, "max_positions", 129)),
+            "`model.max_positions` must be at most 128 when `model.positions` is learned",
+        ),
         (lambda c: setattr(c.training, "batch_tokens", 100), "at least `data.max_target_length`"),
         (lambda c: setattr(c.training, "max_steps", 0), "`training.max_steps` must be positive. Received: 0"),
         (lambda c: setattr(c.decoding, "length_penalty", -1.0), "`decoding.length_penalty` must not be negative"),

@@ -117,9 +117,24 @@ class MonotonicAttention(NormedBahdanauAttention):
         energies = self.scores(query, memory.keys) + self.threshold
         if dropout_seed is not None:
             energies += tf.random.stateless_normal(tf.shape(energies), dropout_seed)
-        stop = tf.where(memory.mask[:, None, :], tf.sigmoid(energies), 0.0)
+        stop = tf.where(memory.mask[:, None, :], self._stop(energies, dropout_seed), 0.0)
         weights = expected_weights(stop, attention_state.weights)
         return self.context(weights, memory), weights, MonotonicState(weights)
+
+    def _stop(self, energies: tf.Tensor, dropout_seed: tf.Tensor | None) -> tf.Tensor:
+        del dropout_seed
+        return tf.sigmoid(energies)
+
+
+class HardMonotonicAttention(MonotonicAttention):
+    """Trained as `MonotonicAttention`; at inference the reader stops at the first position of p > 1/2, from the one it
+    stopped at before (Raffel et al. 2017, algorithm 1). Weights are 0 or 1, and all 0 once it has passed the end.
+    """
+
+    def _stop(self, energies: tf.Tensor, dropout_seed: tf.Tensor | None) -> tf.Tensor:
+        if dropout_seed is not None:
+            return super()._stop(energies, dropout_seed)
+        return tf.cast(energies > 0.0, tf.float32)
 
 
 def expected_weights(stop: tf.Tensor, before: tf.Tensor) -> tf.Tensor:

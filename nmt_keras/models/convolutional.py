@@ -63,8 +63,9 @@ class ConvDecoder(Layer):
     """Causal gated convolutions with attention in every layer (3.3).
 
     d_l = W h_l + b + g, a_l = softmax(d_l . z), c_l = sum_i a_{l,i} (z_i + e_i), and h_l + c_l goes on, g being the
-    embedded previous word. As in fairseq, sums of two are scaled by sqrt(0.5) and c by sqrt(S), S real positions. The
-    weights returned are the layers' mean. The state is, of each layer, the k - 1 positions before.
+    embedded previous word. As in fairseq, sums of two are scaled by sqrt(0.5) and c by sqrt(S), S real positions; the
+    encoder's gradient is not divided by the number of layers that read it (3.5), which Adam would undo. The weights
+    returned are the layers' mean. The state is, of each layer, the k - 1 positions before.
     """
 
     def __init__(self, config: ModelConfig, name: str | None = None):

@@ -183,7 +183,8 @@ def apply_preset(config: ExperimentConfig, name: str) -> ExperimentConfig:
     """Replaces the network, and what its training needs, by those of a preset.
 
     Args:
-        config: a recipe's. Its vocabulary decides whether embeddings can be shared.
+        config: a recipe's. Its vocabulary decides whether embeddings can be shared, its longest sentence how many
+            positions are learned.
         name: a key of `PRESETS`; "" leaves all as it is.
 
     Raises:
@@ -197,4 +198,5 @@ def apply_preset(config: ExperimentConfig, name: str) -> ExperimentConfig:
     model = ModelConfig(**network)
     if not config.data.joint_vocabulary:
         model.share_embeddings = False
+    model.max_positions = max(config.data.max_source_length, config.data.max_target_length)
     return dataclasses.replace(config, model=model, training=dataclasses.replace(config.training, **training))

@@ -32,5 +32,6 @@ ATTENTIONS = {
     "location": stateful_attention.LocationAttention,
     "coverage": stateful_attention.CoverageAttention,
     "monotonic": stateful_attention.MonotonicAttention,
+    "monotonic_hard": stateful_attention.HardMonotonicAttention,
     "multi_head": multihead_attention.MultiHeadAdditiveAttention,
 }

@@ -29,11 +29,9 @@ def _score(name, w, s, h, before):
     def additive(*more):
         return w["energy"] @ np.tanh(s @ w["query_kernel"] + h @ w["key_kernel"] + sum(more))
 
-        s @ w["query_kernel"] + h @ w["key_kernel"] + sum(more)
-
     if name in ("luong_general", "local_m", "local_p"):
         return s @ (h @ w["kernel"])
-    if name in ("bahdanau_normed", "monotonic"):
+    if name in ("bahdanau_normed", "monotonic", "monotonic_hard"):
         hidden = np.tanh(s @ w["query_kernel"] + h @ w["key_kernel"] + w["bias"])
         return w["gain"] * (w["energy"] / np.linalg.norm(w["energy"])) @ hidden
     return {
@@ -52,7 +50,7 @@ def _reference(name, layer, query, states):
     for b in range(B):
         size = int(MASK[b].sum())
         last, covered = np.zeros(S), np.zeros(S)
-        if name == "monotonic":
+        if name.startswith("monotonic"):
             last[0] = 1.0
         fertility = 2 * _sigmoid(states[b] @ w["fertility_kernel"][:, 0]) if name == "coverage" else None
         for t in range(Q):
@@ -63,7 +61,11 @@ def _reference(name, layer, query, states):
             if name == "coverage":
                 before = covered
             scores = np.array([_score(name, w, s, states[b, i], before[i]) for i in range(size)])
-            if name == "monotonic":
+            if name == "monotonic_hard":
+                row = np.zeros(S)
+                start = int(last.argmax()) if last.any() else size
+                row[[i for i in range(start, size) if scores[i] + w["threshold"] > 0][:1]] = 1.0
+            elif name == "monotonic":
                 p = _sigmoid(scores + w["threshold"])
                 arrived, row = 0.0, np.zeros(S)
                 for i in range(size):
@@ -130,6 +132,23 @@ def test_local_attention_reads_its_window_alone():
         if name == "local_m":
             assert list(places[2]) == list(range(13)) and list(places[29]) == list(range(19, 30))
             assert list(places[long + 29]) == list(range(9, 20))  # past the end of the source
+
+
+def test_hard_monotonic_attention_is_the_soft_one_in_training():
+    hard, query, _, memory = _reading("monotonic_hard")
+    soft, query = _reading("monotonic")[0], tf.constant(query, tf.float32)
+    seed = tf.constant([1, 2])
+    np.testing.assert_array_equal(*(layer.read_sequence(query, memory, seed)[1] for layer in (hard, soft)))
+
+
+def test_hard_monotonic_attention_goes_on_from_where_it_stopped(monkeypatch):
+    layer, _, _, memory = _reading("monotonic_hard")
+    layer.threshold.assign(0.0)
+    monkeypatch.setattr(layer, "scores", lambda query, keys: query[:, :, :S])
+    energies = [[-1, 1, 1, 0], [1, -1, 1, 0], [1, 1, 1, 0], [1, 1, -1, 0], [1, 1, 1, 0]]
+    weights = layer.read_sequence(tf.constant([energies] * B, tf.float32), memory)[1]
+    np.testing.assert_array_equal(weights[0], [[0, 1, 0], [0, 0, 1], [0, 0, 1], [0, 0, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(weights[1], [[0, 1, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]])  # two positions
 
 
 def test_monotonic_attention_is_noisy_in_training_alone():
