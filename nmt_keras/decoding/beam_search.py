@@ -1,9 +1,12 @@
-"""Beam search over a step function (Graves 2012; Sutskever et al. 2014), with the length penalty of Wu et al. 2016.
+"""Beam search over a step function (Graves 2012; Sutskever et al. 2014), with the penalties of Wu et al. 2016.
 
 At each position every live hypothesis offers its end (EOS) to the finished ones, and the K best continuations live on.
 Choices are kept as back-pointers, so that no history is copied while searching; ids, token log probabilities and
-attention are read off them at the end. The search of a row stops when no live hypothesis can still win: log
-probabilities only fall, so the bound of a live one is its log probability over the largest penalty it can reach.
+attention are read off them at the end. The search of a row stops when no live hypothesis can still win: totals only
+fall and the coverage penalty takes away, so the bound of a live one is its total over the largest penalty it can reach.
+
+Rows may ask for beams of different widths. A row that asked for fewer than the widest keeps the surplus at -inf from
+the first position, so that its result is that of a search of its own.
 """
 
 from typing import Any, NamedTuple
@@ -11,14 +14,15 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from nmt_keras.constants import BOS_ID, EOS_ID, PAD_ID
-from nmt_keras.decoding.hypotheses import NEVER, Hypotheses, StepFn, allowed_log_probs, loop_shapes, repeat_state
+from nmt_keras.decoding.constraints import NEVER, Constraints, Past
+from nmt_keras.decoding.hypotheses import Hypotheses, StepFn, loop_shapes, repeat_state
+from nmt_keras.decoding.ranking import Ranking
 
 
 class _Finished(NamedTuple):
     """The K best hypotheses that have ended, best first."""
 
     score: tf.Tensor  # float32 [B, K], -inf where there is none yet
-    log_prob: tf.Tensor  # float32 [B, K]
     position: tf.Tensor  # int32 [B, K], of EOS
     parent: tf.Tensor  # int32 [B, K], the live hypothesis that EOS was added to
 
@@ -36,80 +40,90 @@ class _History(NamedTuple):
 class _LoopState(NamedTuple):
     position: tf.Tensor  # int32 []
     ids: tf.Tensor  # int32 [B, K], the last ones
-    live_log_probs: tf.Tensor  # float32 [B, K], -inf for a hypothesis that is not there
-    decoder_state: Any  # leaves [B, K, ...]
+    totals: tf.Tensor  # float32 [B, K], sums of scores, -inf for a hypothesis that is not there
+    carried: tuple[Any, Past, Any]  # decoder state, past, coverage [B, K, S] or (): leaves [B, K, ...]
     finished: _Finished
     history: _History
-
-
-def penalty(length: tf.Tensor, alpha: float | tf.Tensor) -> tf.Tensor:
-    """((5 + length) / 6) ** alpha (Wu et al. 2016, eq. 14); length counts EOS."""
-    return tf.pow((5.0 + tf.cast(length, tf.float32)) / 6.0, alpha)
 
 
 def beam_search(
     step_fn: StepFn,
     state: Any,
-    max_length: tf.Tensor,
+    constraints: Constraints,
+    ranking: Ranking = Ranking(),
     *,
     beam_size: int | tf.Tensor,
-    length_penalty: float | tf.Tensor = 0.0,
-    num_hypotheses: int | tf.Tensor = 1
+    num_hypotheses: int | tf.Tensor = 1,
 ) -> Hypotheses:
-    """Searches for the hypotheses of highest score, log_prob / penalty(length).
+    """Searches for the hypotheses of highest score.
 
     Args:
         step_fn: see `nmt_keras.decoding.hypotheses`.
         state: before BOS, leaves [B, 1, ...].
-        max_length: int32 [B], ids of a hypothesis at most, EOS included.
-        beam_size: K.
-        length_penalty: alpha of `penalty`, not negative; 0 ranks by log probability.
-        num_hypotheses: N, at most K.
+        constraints: what hypotheses may look like.
+        ranking: what makes a score of log probabilities.
+        beam_size: int32 [] or [B]; K is the largest. 1 is greedy: it ends where EOS is the best.
+        num_hypotheses: int32 [] or [B], at most `beam_size`; N is the largest.
 
     Returns:
-        The N best hypotheses of each row. A row's result does not depend on the other rows.
+        The N best hypotheses of each row, fewer where it asked for fewer or found fewer. A row's result does not depend
+        on the other rows.
     """
-    batch = tf.shape(max_length)[0]
-    alpha = tf.convert_to_tensor(length_penalty, tf.float32)
-    largest_penalty = penalty(max_length, alpha)[:, None]
-    limit = tf.reduce_max(max_length)
+    max_length = constraints.max_length
+    batch, limit = tf.shape(max_length)[0], tf.reduce_max(max_length)
+    beam_size, num_hypotheses = (tf.broadcast_to(size, [batch]) for size in (beam_size, num_hypotheses))
+    width = tf.reduce_max(beam_size)
+    is_beam = tf.range(width) < beam_size[:, None]  # [B, K]
+    has_coverage = bool(ranking.coverage_penalty)
 
     def proceed(loop: _LoopState) -> tf.Tensor:
-        bound = tf.reduce_max(loop.live_log_probs / largest_penalty, -1)
-        worst_wanted = loop.finished.score[:, num_hypotheses - 1]
-        return (loop.position < limit) & tf.reduce_any(bound > worst_wanted)
+        best = tf.reduce_max(ranking.bound(loop.totals, max_length), -1)
+        worst_wanted = tf.gather(loop.finished.score, num_hypotheses - 1, batch_dims=1)
+        return (loop.position < limit) & tf.reduce_any(best > worst_wanted)
 
     def body(loop: _LoopState) -> tuple[_LoopState]:
-        logits, attention, decoder_state = step_fn(loop.ids, loop.position, loop.decoder_state)
-        log_probs = allowed_log_probs(logits, loop.position >= max_length - 1)
-        end_log_probs = log_probs[:, :, EOS_ID]
-        finished = _finish(loop, end_log_probs, penalty(loop.position + 1, alpha))
+        decoder_state, past, coverage = loop.carried
+        logits, attention, decoder_state = step_fn(loop.ids, loop.position, decoder_state)
+        coverage = coverage + attention if has_coverage else ()
+        scores, log_probs = constraints.score(logits, loop.position, past)
+        is_end = tf.range(tf.shape(logits)[-1]) == EOS_ID
+        end_scores, others = scores[:, :, EOS_ID], tf.where(is_end, NEVER, scores)
+        ends = end_scores >= tf.reduce_max(others, -1)  # [B, K]
+        is_greedy = (beam_size == 1)[:, None]
+        end_totals = tf.where(is_greedy & ~ends, NEVER, loop.totals + end_scores)
+        length = tf.fill(tf.shape(end_totals), loop.position + 1)
+        ended = tf.where(is_beam, ranking.score(end_totals, length, coverage if has_coverage else None), NEVER)
+        finished = _best_finished(loop.finished, ended, loop.position)
 
+        totals = tf.where(is_greedy & ends, NEVER, loop.totals)[:, :, None] + others
+        totals, flat = tf.math.top_k(tf.reshape(totals, [batch, -1]), width)
         vocab_size = tf.shape(logits)[-1]
-        total = loop.live_log_probs[:, :, None] + log_probs
-        total = tf.where(tf.range(vocab_size) == EOS_ID, NEVER, total)
-        live_log_probs, flat = tf.math.top_k(tf.reshape(total, [batch, -1]), beam_size)
         parents, ids = flat // vocab_size, flat % vocab_size
         chosen = tf.gather(tf.reshape(log_probs, [batch, -1]), flat, batch_dims=1)
-        decoder_state = tf.nest.map_structure(lambda leaf: tf.gather(leaf, parents, batch_dims=1), decoder_state)
-        written = (ids, parents, chosen, end_log_probs, attention)
+        decoder_state, past, coverage = tf.nest.map_structure(
+            lambda leaf: tf.gather(leaf, parents, batch_dims=1), (decoder_state, past, coverage)
+        )
+        carried = (decoder_state, constraints.advance(past, ids, loop.position), coverage)
+        written = (ids, parents, chosen, log_probs[:, :, EOS_ID], attention)
         history = _History(*(array.write(loop.position, value) for array, value in zip(loop.history, written)))
-        return (_LoopState(loop.position + 1, ids, live_log_probs, decoder_state, finished, history),)
+        return (_LoopState(loop.position + 1, ids, tf.where(is_beam, totals, NEVER), carried, finished, history),)
 
-    nothing = tf.fill([batch, beam_size], NEVER)
-    none_yet = tf.zeros([batch, beam_size], tf.int32)
-    live = tf.concat([tf.zeros([batch, 1]), nothing[:, 1:]], 1)
+    nothing = tf.fill([batch, width], NEVER)
+    none_yet = tf.zeros([batch, width], tf.int32)
+    coverage = tf.zeros([batch, 1, tf.shape(ranking.source_mask)[1]]) if has_coverage else ()
     first = _LoopState(
         tf.constant(0),
-        tf.fill([batch, beam_size], BOS_ID),
-        live,
-        repeat_state(state, beam_size),
-        _Finished(nothing, nothing, none_yet, none_yet),
+        tf.fill([batch, width], BOS_ID),
+        tf.concat([tf.zeros([batch, 1]), nothing[:, 1:]], 1),
+        repeat_state((state, constraints.begin(), coverage), width),
+        _Finished(nothing, none_yet, none_yet),
         _new_history(),
     )
     (last,) = tf.while_loop(proceed, body, (first,), shape_invariants=(loop_shapes(first),), parallel_iterations=1)
-    best = _Finished(*(leaf[:, :num_hypotheses] for leaf in last.finished))
-    return _read_back(best, last.history)
+    count = tf.reduce_max(num_hypotheses)
+    finished = _Finished(*(leaf[:, :count] for leaf in last.finished))
+    wanted = tf.range(count) < num_hypotheses[:, None]
+    return _read_back(finished._replace(score=tf.where(wanted, finished.score, NEVER)), last.history)
 
 
 def _new_history() -> _History:
@@ -121,14 +135,11 @@ def _new_history() -> _History:
     )
 
 
-def _finish(loop: _LoopState, end_log_probs: tf.Tensor, length_penalty: tf.Tensor) -> _Finished:
-    """Offers every live hypothesis's end to the finished ones and keeps the K best of both."""
-    log_prob = loop.live_log_probs + end_log_probs
-    shape = tf.shape(log_prob)
-    ended = _Finished(
-        log_prob / length_penalty, log_prob, tf.fill(shape, loop.position), tf.broadcast_to(tf.range(shape[1]), shape)
-    )
-    both = _Finished(*(tf.concat([old, new], 1) for old, new in zip(loop.finished, ended)))
+def _best_finished(finished: _Finished, scores: tf.Tensor, position: tf.Tensor) -> _Finished:
+    """The K best of those finished before and those that end at `position`, whose scores are float32 [B, K]."""
+    shape = tf.shape(scores)
+    ended = _Finished(scores, tf.fill(shape, position), tf.broadcast_to(tf.range(shape[1]), shape))
+    both = _Finished(*(tf.concat([old, new], 1) for old, new in zip(finished, ended)))
     _, kept = tf.math.top_k(both.score, shape[1])
     return _Finished(*(tf.gather(leaf, kept, batch_dims=1) for leaf in both))
 
@@ -164,11 +175,12 @@ def _read_back(finished: _Finished, history: _History) -> Hypotheses:
     _, _, ids, log_probs, attention = tf.while_loop(
         lambda position, *_: position >= 0, body, (size - 1, finished.parent, *arrays), parallel_iterations=1
     )
+    token_log_probs = tf.transpose(log_probs.stack(), [1, 2, 0])
     return Hypotheses(
         tf.transpose(ids.stack(), [1, 2, 0]),
         lengths,
-        finished.log_prob,
+        tf.where(exists, tf.reduce_sum(token_log_probs, -1), NEVER),
         finished.score,
-        tf.transpose(log_probs.stack(), [1, 2, 0]),
+        token_log_probs,
         tf.transpose(attention.stack(), [1, 2, 0, 3]),
     )

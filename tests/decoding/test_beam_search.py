@@ -7,7 +7,11 @@ import pytest
 import tensorflow as tf
 
 from nmt_keras.constants import BOS_ID, EOS_ID
-from nmt_keras.decoding.beam_search import beam_search, penalty
+from nmt_keras.decoding.banned_phrases import automaton
+from nmt_keras.decoding.beam_search import beam_search
+from nmt_keras.decoding.constraints import Constraints
+from nmt_keras.decoding.ranking import Ranking
+from nmt_keras.decoding.sampling import greedy
 
 V, S = 6, 3
 ORDINARY = [1, 4, 5]
@@ -33,49 +37,128 @@ def _log_softmax(x):
     return x - np.log(np.exp(x - x.max()).sum()) - x.max()
 
 
-def _brute_force(table, row, max_length, alpha):
-    """All strings that end within max_length ids: (score, log_prob, ids, token log probabilities), best first."""
+def _brute_force(table, heat, row, rules, ranking, prefix=()):
+    """All strings that the rules allow, as loops over the papers' formulas: (score, ids, log probabilities of the
+    tokens), best first."""
     results = []
-    for length in range(1, max_length + 1):
+    for length in range(1, rules["max_length"] + 1):
         for body in itertools.product(ORDINARY, repeat=length - 1):
             ids = [*body, EOS_ID]
-            before, last, log_probs = 0, BOS_ID, []
+            if not _is_allowed(ids, rules, prefix):
+                continue
+            before, last, log_probs, total = 0, BOS_ID, [], 0.0
             for position, token in enumerate(ids):
-                log_probs.append(_log_softmax(table[row, position, before, last])[token])
+                logits = table[row, position, before, last].astype(np.float64)
+                log_probs.append(_log_softmax(logits)[token])
+                for seen in set(ids[:position]):
+                    theta = rules.get("repetition_penalty", 1.0)
+                    logits[seen] = logits[seen] / theta if logits[seen] > 0 else logits[seen] * theta
+                total += _log_softmax(logits)[token]
                 before, last = last, token
-            log_prob = sum(log_probs)
-            results.append((log_prob / ((5 + length) / 6) ** alpha, log_prob, ids, log_probs))
+            alpha = ranking.get("length_penalty", 0.0)
+            base = length if ranking.get("kind") == "average" else (5 + length) / 6
+            covered = sum(heat[row, t, token] for t, token in enumerate([BOS_ID, *ids[:-1]]))
+            left_out = np.log(np.minimum(covered, 1.0))[: SIZES[row]].sum()
+            score = total / base**alpha + ranking.get("coverage_penalty", 0.0) * left_out
+            results.append((score, ids, log_probs))
     return sorted(results, key=lambda r: -r[0])
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.6, 1.5])
-@pytest.mark.parametrize("seed", range(4))
-def test_a_wide_enough_beam_finds_the_best_strings(seed, alpha):
-    lengths, count = [4, 2, 3], 3
-    step_fn, state, table, heat = _random_model(3, 4, seed)
-    result = beam_search(step_fn, state, tf.constant(lengths), beam_size=27, length_penalty=alpha, num_hypotheses=count)
+def _is_allowed(ids, rules, prefix):
+    forced = list(prefix)[: rules["max_length"] - 1]
+    if ids[: len(forced)] != forced:
+        return False
+    for end in range(len(forced), len(ids)):  # the position of a token that was not forced
+        is_last = end == rules["max_length"] - 1
+        if ids[end] == EOS_ID and end + 1 < rules.get("min_length", 0) and not is_last:
+            return False
+        n = rules.get("no_repeat_ngram", 0)
+        if (
+            n
+            and ids[end] != EOS_ID
+            and end >= n
+            and tuple(ids[end - n + 1 : end + 1]) in {tuple(ids[i : i + n]) for i in range(end - n + 1)}
+        ):
+            return False
+        text = "".join(SURFACES[i].decode() for i in ids[: end + 1])
+        if any(text.endswith(phrase) for phrase in rules.get("banned", ())):
+            return False
+        if any(phrase in text[-len(SURFACES[ids[end]]) - len(phrase) + 1 :] for phrase in rules.get("banned", ())):
+            return False
+    return True
+
+
+SIZES = [3, 2, 3]  # real source positions of each row
+SURFACES = [b"", b"xy", b"", b"", b"x", b"yz"]  # of each id
+
+
+@pytest.mark.parametrize(
+    "rules, ranking",
+    [
+        ({}, {}),
+        ({}, {"length_penalty": 0.6}),
+        ({}, {"length_penalty": 1.5}),
+        ({}, {"length_penalty": 1.0, "kind": "average"}),
+        ({}, {"length_penalty": 1.0, "coverage_penalty": 0.7}),
+        ({"min_length": 3}, {"length_penalty": 1.0}),
+        ({"min_length": 9}, {}),
+        ({"no_repeat_ngram": 1}, {"length_penalty": 1.0}),
+        ({"no_repeat_ngram": 2}, {"length_penalty": 1.0, "kind": "average"}),
+        ({"no_repeat_ngram": 9}, {}),
+        ({"repetition_penalty": 1.7}, {"length_penalty": 1.0}),
+        ({"repetition_penalty": 0.6}, {"length_penalty": 1.0}),
+        ({"banned": ["xy", "zx"]}, {"length_penalty": 1.0}),
+        ({"banned": ["xxyy"]}, {"length_penalty": 1.0, "kind": "average"}),
+        ({"prefix": [[4, 1], [5, 0], [4, 4]]}, {"length_penalty": 1.0}),
+        (
+            {"prefix": [[4, 4], [0, 0], [1, 1]], "min_length": 2, "no_repeat_ngram": 1, "repetition_penalty": 1.3},
+            {"length_penalty": 0.5, "coverage_penalty": 0.3},
+        ),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_wide_enough_beam_finds_the_best_strings(seed, rules, ranking):
+    lengths, count = [5, 2, 3], 3
+    step_fn, state, table, heat = _random_model(3, 5, seed)
+    given = {name: value for name, value in rules.items() if name not in ("banned", "prefix")}
+    if "banned" in rules:
+        given["banned_phrases"] = tf.constant(automaton(rules["banned"], SURFACES))
+    if "prefix" in rules:
+        given["prefix"] = tf.constant(rules["prefix"])
+    result = beam_search(
+        step_fn,
+        state,
+        Constraints(tf.constant(lengths), **given),
+        Ranking(**ranking, source_mask=tf.sequence_mask(SIZES, S)),
+        beam_size=81,
+        num_hypotheses=count,
+    )
     for row, length in enumerate(lengths):
-        expected = _brute_force(table, row, length, alpha)[:count]
-        for place, (score, log_prob, ids, token_log_probs) in enumerate(expected):
+        prefix = [i for i in rules.get("prefix", [[]] * 3)[row] if i]
+        expected = _brute_force(table, heat, row, {**rules, "max_length": length}, ranking, prefix)[:count]
+        assert not result.lengths[row, len(expected) :].numpy().any()
+        for place, (score, ids, token_log_probs) in enumerate(expected):
             size = len(ids)
             assert result.ids[row, place, :size].numpy().tolist() == ids
             assert not result.ids[row, place, size:].numpy().any()
             assert result.lengths[row, place] == size
             np.testing.assert_allclose(result.score[row, place], score, atol=1e-5)
-            np.testing.assert_allclose(result.log_prob[row, place], log_prob, atol=1e-5)
+            np.testing.assert_allclose(result.log_prob[row, place], sum(token_log_probs), atol=1e-5)
             np.testing.assert_allclose(result.token_log_probs[row, place, :size], token_log_probs, atol=1e-5)
             weights = [heat[row, t, token] for t, token in enumerate([BOS_ID, *ids[:-1]])]
             np.testing.assert_allclose(result.attention_weights[row, place, :size], weights, atol=1e-6)
             assert not result.attention_weights[row, place, size:].numpy().any()
 
 
-@pytest.mark.parametrize("beam_size", [1, 2, 3, 5])
+@pytest.mark.parametrize("beam_size", [2, 3, 5])
 @pytest.mark.parametrize("alpha", [0.0, 1.0])
 def test_stopping_early_changes_nothing(beam_size, alpha):
     """A plain search without early exit, one row at a time, is the reference."""
     batch, length = 5, 7
     step_fn, state, table, _ = _random_model(batch, length, seed=9, spread=1.0)
-    result = beam_search(step_fn, state, tf.fill([batch], length), beam_size=beam_size, length_penalty=alpha)
+    limits = Constraints(tf.fill([batch], length))
+    result = beam_search(step_fn, state, limits, Ranking(alpha), beam_size=beam_size)
     for row in range(batch):
         live, ended = [(0.0, [])], []
         for position in range(length):
@@ -90,6 +173,43 @@ def test_stopping_early_changes_nothing(beam_size, alpha):
         assert result.ids[row, 0, : len(best[1])].numpy().tolist() == best[1]
 
 
+def test_early_exit_saves_steps():
+    """Every string ends at once: the search must not go on to its limit."""
+    steps = []
+
+    def step_fn(ids, position, state):
+        steps.append(int(position))
+        return tf.one_hot(tf.fill(tf.shape(ids), EOS_ID), V) * 40.0, tf.zeros([*ids.shape, S]), state
+
+    beam_search(step_fn, (tf.zeros([2, 1]),), Constraints(tf.constant([50, 50])), Ranking(1.0), beam_size=2)
+    assert steps == [0]
+
+
+def test_each_row_has_its_own_beam_and_number_of_hypotheses():
+    step_fn, state, _, _ = _random_model(4, 6, seed=3, spread=1.0)
+    limits, ranking = Constraints(tf.constant([6, 2, 5, 6])), Ranking(tf.constant([1.0, 0.0, 0.5, 1.0]))
+    beams, counts = [2, 5, 1, 3], [1, 3, 1, 2]
+    together = beam_search(
+        step_fn, state, limits, ranking, beam_size=tf.constant(beams), num_hypotheses=tf.constant(counts)
+    )
+    for row in range(4):
+        alone = beam_search(step_fn, state, limits, ranking, beam_size=beams[row], num_hypotheses=counts[row])
+        size = int(tf.reduce_max(alone.lengths[row]))
+        np.testing.assert_array_equal(together.ids[row, : counts[row], :size], alone.ids[row, :, :size])
+        np.testing.assert_array_equal(together.lengths[row, : counts[row]], alone.lengths[row])
+        np.testing.assert_array_equal(together.score[row, : counts[row]], alone.score[row])
+        assert not together.lengths[row, counts[row] :].numpy().any()
+
+
+def test_a_beam_of_one_is_greedy():
+    step_fn, state, _, _ = _random_model(5, 7, seed=4, spread=1.0)
+    limits, ranking = Constraints(tf.fill([5], 7), no_repeat_ngram=2), Ranking(1.0)
+    for one, other in zip(
+        beam_search(step_fn, state, limits, ranking, beam_size=1), greedy(step_fn, state, limits, ranking), strict=True
+    ):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
 def test_beam_search_recovers_from_a_greedy_mistake():
     """Greedy takes 4 (0.6), after which nothing is likely; the better string begins with 5 (0.4)."""
     first = np.log(np.array([1e-9, 1e-9, 1e-9, 1e-9, 0.6, 0.4], np.float32))
@@ -102,7 +222,7 @@ def test_beam_search_recovers_from_a_greedy_mistake():
         logits = tf.stack([first if int(i) == BOS_ID else after.get(int(i), after[4]) for i in tf.reshape(ids, [-1])])
         return tf.reshape(logits, [*ids.shape, V]), tf.ones([*ids.shape, S]) / S, state
 
-    one, two = (beam_search(step_fn, (tf.zeros([1, 1]),), tf.constant([3]), beam_size=k) for k in (1, 2))
+    one, two = (beam_search(step_fn, (tf.zeros([1, 1]),), Constraints(tf.constant([3])), beam_size=k) for k in (1, 2))
     assert one.ids[0, 0, 0] == 4
     assert two.ids[0, 0].numpy().tolist() == [5, EOS_ID]
     np.testing.assert_allclose(two.log_prob[0, 0], np.log(0.4 * 0.98), atol=1e-4)
@@ -110,7 +230,9 @@ def test_beam_search_recovers_from_a_greedy_mistake():
 
 def test_a_row_does_not_depend_on_the_others():
     step_fn, state, table, _ = _random_model(4, 6, seed=3)
-    together = beam_search(step_fn, state, tf.constant([6, 2, 5, 3]), beam_size=3, length_penalty=1.0, num_hypotheses=2)
+    together = beam_search(
+        step_fn, state, Constraints(tf.constant([6, 2, 5, 3])), Ranking(1.0), beam_size=3, num_hypotheses=2
+    )
     for row, length in enumerate([6, 2, 5, 3]):
         rows = tf.constant(table[row : row + 1])
 
@@ -122,9 +244,9 @@ def test_a_row_does_not_depend_on_the_others():
         single = beam_search(
             alone,
             (tf.zeros([1, 1], tf.int32),),
-            tf.constant([length]),
+            Constraints(tf.constant([length])),
+            Ranking(1.0),
             beam_size=3,
-            length_penalty=1.0,
             num_hypotheses=2,
         )
         size = single.ids.shape[2]
@@ -134,23 +256,25 @@ def test_a_row_does_not_depend_on_the_others():
 
 def test_all_hypotheses_may_end_at_once_and_missing_ones_have_length_zero():
     step_fn, state, _, _ = _random_model(2, 1)
-    result = beam_search(step_fn, state, tf.constant([1, 1]), beam_size=4, num_hypotheses=3)
+    result = beam_search(step_fn, state, Constraints(tf.constant([1, 1])), beam_size=4, num_hypotheses=3)
     np.testing.assert_array_equal(result.ids[:, :, 0], [[EOS_ID, 0, 0]] * 2)
     np.testing.assert_array_equal(result.lengths, [[1, 0, 0]] * 2)
     assert np.isneginf(result.score[:, 1:]).all()
 
 
 def test_length_penalty_is_that_of_the_paper():
-    np.testing.assert_allclose(penalty(tf.constant([1, 7]), 0.6), [1.0, 2.0**0.6], rtol=1e-6)
+    np.testing.assert_allclose(Ranking(0.6).penalty(tf.constant([[1, 7]])), [[1.0, 2.0**0.6]], rtol=1e-6)
 
 
 def test_the_search_is_a_graph():
     step_fn, state, _, _ = _random_model(2, 4)
-    graph = tf.function(lambda: beam_search(step_fn, state, tf.constant([4, 3]), beam_size=3), autograph=False)
+    graph = tf.function(
+        lambda: beam_search(step_fn, state, Constraints(tf.constant([4, 3])), beam_size=3), autograph=False
+    )
     tf.nest.map_structure(
         np.testing.assert_array_equal,
         tuple(graph()),
-        tuple(beam_search(step_fn, state, tf.constant([4, 3]), beam_size=3)),
+        tuple(beam_search(step_fn, state, Constraints(tf.constant([4, 3])), beam_size=3)),
     )
 
 
@@ -160,6 +284,6 @@ def test_a_model_that_gives_no_numbers_gives_no_hypothesis():
         nothing = tf.fill([2, tf.shape(ids)[1], V], float("nan"))
         return nothing, tf.zeros([2, tf.shape(ids)[1], S]), state
 
-    result = beam_search(step_fn, (tf.zeros([2, 1]),), tf.constant([4, 4]), beam_size=3)
+    result = beam_search(step_fn, (tf.zeros([2, 1]),), Constraints(tf.constant([4, 4])), beam_size=3)
     np.testing.assert_array_equal(result.lengths, [[0], [0]])
     np.testing.assert_array_equal(result.score, [[-np.inf], [-np.inf]])

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from nmt_keras.constants import BOS_ID, EOS_ID, PAD_ID
 from nmt_keras.decoding import sampling
-from nmt_keras.decoding.hypotheses import NEVER
+from nmt_keras.decoding.constraints import NEVER, Constraints
 from nmt_keras.decoding.sampling import greedy, sample
 
 V, S = 7, 3
@@ -27,7 +27,7 @@ def _fixed(probabilities):
 
 
 def test_greedy_counts_and_stops_at_each_rows_own_limit():
-    result = greedy(_successor, STATE, tf.constant([9, 2]))
+    result = greedy(_successor, STATE, Constraints(tf.constant([9, 2])))
     np.testing.assert_array_equal(result.ids[:, 0], [[4, 5, 6, EOS_ID], [4, EOS_ID, PAD_ID, PAD_ID]])
     np.testing.assert_array_equal(result.lengths, [[4], [2]])
     np.testing.assert_allclose(tf.reduce_sum(result.token_log_probs, -1), result.log_prob, atol=1e-6)
@@ -35,14 +35,19 @@ def test_greedy_counts_and_stops_at_each_rows_own_limit():
 
 
 def test_pad_and_bos_are_never_produced():
-    result = greedy(_fixed([0.4, 0.05, 0.4, 0.05, 0.06, 0.02, 0.02]), STATE, tf.constant([3, 3]))
+    result = greedy(_fixed([0.4, 0.05, 0.4, 0.05, 0.06, 0.02, 0.02]), STATE, Constraints(tf.constant([3, 3])))
     np.testing.assert_array_equal(result.ids[:, 0], [[4, 4, EOS_ID]] * 2)
 
 
 def _first_ids(count=4000, **options):
     step_fn = _fixed([1e-9, 0.1, 1e-9, 0.1, 0.4, 0.3, 0.1])
     result = sample(
-        step_fn, STATE, tf.constant([2, 2]), seeds=tf.constant([[1, 2], [1, 3]]), num_samples=count, **options
+        step_fn,
+        STATE,
+        Constraints(tf.constant([2, 2])),
+        seeds=tf.constant([[1, 2], [1, 3]]),
+        num_samples=count,
+        **options
     )
     return np.bincount(result.ids[:, :, 0].numpy().ravel(), minlength=V) / (2 * count)
 
@@ -65,14 +70,35 @@ def test_top_k_and_top_p_keep_the_most_probable():
 def test_top_p_of_one_keeps_everything():
     vocab_size = 8000  # where the sum of float32 probabilities reaches 1 early
     scores = tf.constant(np.random.default_rng(1).normal(size=(8, 1, vocab_size)) * 6, tf.float32)
-    assert (sampling._truncate(scores, 0, 1.0) > NEVER).numpy().all()
+    assert (sampling._truncate(scores, tf.constant(0), tf.constant(1.0)) > NEVER).numpy().all()
+
+
+def test_each_row_has_its_own_knobs_and_the_first_samples_are_those_of_fewer():
+    step_fn = _fixed([1e-9, 0.1, 1e-9, 0.1, 0.4, 0.3, 0.1])
+    seeds, limits = tf.constant([[1, 2], [1, 3]]), Constraints(tf.constant([6, 6]))
+    knobs = {"temperature": [0.5, 1.5], "top_k": [2, 0], "top_p": [1.0, 0.8]}
+    both = sample(step_fn, STATE, limits, seeds=seeds, num_samples=5, **{k: tf.constant(v) for k, v in knobs.items()})
+    for row in range(2):
+        own = {name: values[row] for name, values in knobs.items()}
+        alone = sample(step_fn, STATE, limits, seeds=seeds, num_samples=3, **own)
+        for number in range(3):
+            length = int(alone.lengths[row, number])
+            assert both.lengths[row, number] == length
+            np.testing.assert_array_equal(both.ids[row, number, :length], alone.ids[row, number, :length])
+
+
+def test_a_hypothesis_that_nothing_may_follow_is_given_up():
+    result = greedy(_successor, STATE, Constraints(tf.constant([9, 9]), min_length=8, no_repeat_ngram=1))
+    np.testing.assert_array_equal(result.lengths, [[0], [0]])
+    assert np.isneginf(result.score).all() and np.isneginf(result.log_prob).all()
+    assert not result.ids.numpy().any() and not result.attention_weights.numpy().any()
 
 
 def test_log_prob_is_the_models_own():
     result = sample(
         _fixed([1e-9, 0.1, 1e-9, 0.1, 0.4, 0.3, 0.1]),
         STATE,
-        tf.constant([1, 1]),
+        Constraints(tf.constant([1, 1])),
         seeds=tf.constant([[1, 2], [1, 3]]),
         temperature=0.1,
         top_k=1,
@@ -85,7 +111,7 @@ def test_equal_seeds_give_equal_samples():
 
     def draw(seed):
         return sample(
-            step_fn, STATE, tf.constant([8, 8]), seeds=tf.constant([[seed, 0], [seed, 1]]), num_samples=5
+            step_fn, STATE, Constraints(tf.constant([8, 8])), seeds=tf.constant([[seed, 0], [seed, 1]]), num_samples=5
         ).ids.numpy()
 
     np.testing.assert_array_equal(draw(1), draw(1))

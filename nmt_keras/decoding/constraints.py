@@ -1,0 +1,116 @@
+"""What may follow: lengths, a forced beginning, repetitions, banned phrases.
+
+A rule that looks back needs what a hypothesis has produced so far, its `Past`, which a search carries beside the
+decoder's state and reorders with it.
+"""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from nmt_keras.constants import BOS_ID, EOS_ID, PAD_ID
+
+NEVER = float("-inf")
+
+
+class Past(NamedTuple):
+    """Of hypotheses [B, Q]; a field that no rule needs is ()."""
+
+    ids: tf.Tensor | tuple  # int32 [B, Q, L], PAD where nothing stands yet
+    phrase_states: tf.Tensor | tuple  # int32 [B, Q], of the automaton of banned phrases
+
+
+class Scored(NamedTuple):
+    """Of every id that may come next, float32 [B, Q, V]."""
+
+    scores: tf.Tensor  # what a search adds up: `log_probs` after the repetition penalty, -inf for what may not follow
+    log_probs: tf.Tensor  # the model's own
+
+
+class Constraints(NamedTuple):
+    """The rules; the defaults allow everything. PAD and BOS never follow, and at `max_length` ids EOS must.
+
+    Inside a forced beginning no other rule holds. Elsewhere a hypothesis that nothing may follow is given up.
+    """
+
+    max_length: tf.Tensor  # int32 [B], ids of a hypothesis, EOS included
+    min_length: int | tf.Tensor = 0  # int32 [] or [B], EOS included; `max_length` wins
+    prefix: tf.Tensor | None = None  # int32 [B, P], what hypotheses begin with, then PAD; cut to max_length - 1 ids
+    no_repeat_ngram: int = 0  # no n ids in a row come twice (Paulus et al. 2018, 2.5); 0 is off
+    repetition_penalty: float = 1.0  # of logits of ids that were produced before (Keskar et al. 2019, 4.1); 1 is off
+    banned_phrases: tf.Tensor | None = None  # int32 [states, V]: see `nmt_keras.decoding.banned_phrases`
+
+    def begin(self) -> Past:
+        """Before the first position, Q = 1."""
+        batch = tf.shape(self.max_length)[0]
+        ids: tf.Tensor | tuple = ()
+        if self.no_repeat_ngram or self.repetition_penalty != 1.0:
+            size = tf.maximum(tf.reduce_max(self.max_length), self.no_repeat_ngram)
+            ids = tf.fill([batch, 1, size], PAD_ID)
+        return Past(ids, () if self.banned_phrases is None else tf.zeros([batch, 1], tf.int32))
+
+    def advance(self, past: Past, ids: tf.Tensor, position: tf.Tensor) -> Past:
+        """The past once `ids`, int32 [B, Q], stand at `position`."""
+        all_ids, states = past
+        if self.banned_phrases is not None:
+            states = tf.maximum(tf.gather_nd(self.banned_phrases, tf.stack([states, ids], -1)), 0)
+        if isinstance(all_ids, tf.Tensor):
+            all_ids = tf.where(tf.range(tf.shape(all_ids)[2]) == position, ids[:, :, None], all_ids)
+        return Past(all_ids, states)
+
+    def score(self, logits: tf.Tensor, position: tf.Tensor, past: Past) -> Scored:
+        """Scores what may follow at `position`; what is not a number may not.
+
+        Args:
+            logits: float32 [B, Q, V].
+            position: int32 [].
+            past: of the hypotheses.
+        """
+        log_probs = scores = tf.nn.log_softmax(logits)
+        if self.repetition_penalty != 1.0:
+            penalised = tf.where(logits > 0, logits / self.repetition_penalty, logits * self.repetition_penalty)
+            seen = _marked(past.ids, past.ids != PAD_ID, tf.shape(logits)[-1])
+            scores = tf.nn.log_softmax(tf.where(seen, penalised, logits))
+        possible = self._possible(logits, position, past) & ~tf.math.is_nan(scores)
+        return Scored(tf.where(possible, scores, NEVER), log_probs)
+
+    def _possible(self, logits, position, past):
+        vocab_size = tf.shape(logits)[-1]
+        ids = tf.range(vocab_size)[None, None]
+        possible = (ids != PAD_ID) & (ids != BOS_ID)
+        too_short = position + 1 < tf.reshape(self.min_length, [-1, 1, 1])
+        possible &= ~(too_short & (ids == EOS_ID))
+        if self.no_repeat_ngram:
+            possible &= ~self._repeats(position, past.ids, vocab_size)
+        if self.banned_phrases is not None:
+            possible &= tf.gather(self.banned_phrases, past.phrase_states) >= 0
+        at_last = (position >= self.max_length - 1)[:, None, None]
+        possible = tf.where(at_last, ids == EOS_ID, possible)
+        if self.prefix is not None:
+            width = tf.shape(self.prefix)[1]
+            padded = tf.pad(self.prefix, [[0, 0], [0, 1]], constant_values=PAD_ID)
+            forced = padded[:, tf.minimum(position, width)][:, None, None]
+            possible = tf.where((forced != PAD_ID) & ~at_last, ids == forced, possible)
+        return tf.broadcast_to(possible, tf.shape(logits))
+
+    def _repeats(self, position, ids, vocab_size):
+        """bool [B, Q, V]: the ids that would end an n-gram for the second time."""
+        n = self.no_repeat_ngram
+        starts = tf.shape(ids)[2] - n + 1
+        same = (tf.range(starts) + n - 1 < position)[None, None]  # an n-gram that stands there already
+        for i in range(n - 1):
+            last = ids[:, :, tf.maximum(position - n + 1 + i, 0)]
+            same &= ids[:, :, i : starts + i] == last[:, :, None]
+        ends = ids[:, :, n - 1 :]
+        return _marked(ends, tf.broadcast_to(same, tf.shape(ends)), vocab_size)
+
+
+def _marked(ids: tf.Tensor, counted: tf.Tensor, vocab_size: tf.Tensor) -> tf.Tensor:
+    """bool [B, Q, V]: the ids that stand in `ids` [B, Q, L] where `counted` [B, Q, L]."""
+    shape = tf.shape(ids)
+    rows = tf.reshape(tf.range(shape[0] * shape[1]), [shape[0], shape[1], 1])
+    places = tf.reshape(rows * vocab_size + ids, [-1, 1])
+    counts = tf.scatter_nd(
+        places, tf.reshape(tf.cast(counted, tf.int32), [-1]), tf.reshape(shape[0] * shape[1] * vocab_size, [1])
+    )
+    return tf.reshape(counts > 0, [shape[0], shape[1], vocab_size])
