@@ -108,12 +108,20 @@ class TrainingConfig:
 
 @dataclass
 class DecodingConfig:
-    """Search. A hypothesis of a source of S ids has at most min(max_length, max_length_ratio * S + 10) ids."""
+    """Search. A hypothesis of a source of S ids has at most min(max_length, max_length_ratio * S + 10) ids, and at least
+    max(min_length, min_length_ratio * S) where these are fewer; EOS counts."""
 
     beam_size: int = 5
-    length_penalty: float = 0.6  # alpha of GNMT's formula; 0 ranks by log probability
+    length_penalty: float = 0.6  # alpha of the formula; 0 ranks by log probability
+    length_penalty_kind: str = "gnmt"  # ((5 + length) / 6)^alpha, or average: length^alpha
+    coverage_penalty: float = 0.0  # beta of Wu et al. 2016, eq. 14: what no target position reads costs
     max_length: int = 200
     max_length_ratio: float = 2.0
+    min_length: int = 0
+    min_length_ratio: float = 0.0
+    no_repeat_ngram: int = 0  # no n ids in a row come twice; 0 is off
+    repetition_penalty: float = 1.0  # of logits of ids that came before (Keskar et al. 2019); 1 is off
+    banned_phrases: tuple[str, ...] = ()  # texts that no translation contains
     max_source_length: int = 256  # ids; a longer line is translated in part, with a warning
     batch_sentences: int = 64
 
@@ -201,6 +209,7 @@ CHOICES = {
     "training.precision": ("float32", "mixed_bfloat16", "mixed_float16", "auto"),
     "training.distribution": ("one_device", "mirrored", "multi_worker", "tpu"),
     "training.best_metric": ("dev_bleu", "dev_loss"),
+    "decoding.length_penalty_kind": ("gnmt", "average"),
 }
 _POSITIVE = (
     "data.source_vocab_size",
@@ -226,6 +235,7 @@ _POSITIVE = (
     "decoding.beam_size",
     "decoding.max_length",
     "decoding.max_length_ratio",
+    "decoding.repetition_penalty",
     "decoding.max_source_length",
     "decoding.batch_sentences",
 )
@@ -240,6 +250,10 @@ _NOT_NEGATIVE = (
     "training.patience",
     "training.dev_sentences",
     "decoding.length_penalty",
+    "decoding.coverage_penalty",
+    "decoding.min_length",
+    "decoding.min_length_ratio",
+    "decoding.no_repeat_ngram",
 )
 _RATES = (
     "model.input_dropout_rate",
@@ -429,6 +443,12 @@ def _problems(config: ExperimentConfig) -> list[str]:
             "`data.source_tokenizer_model` and `data.target_tokenizer_model` must be given together; "
             "for a joint vocabulary give the same file twice"
         )
+    if config.decoding.coverage_penalty and model.attention == "none" and model.decoder in _RECURRENT_DECODERS:
+        problems.append(
+            "`decoding.coverage_penalty` sums attention weights: it needs `model.attention` other than none"
+        )
+    if "" in config.decoding.banned_phrases:
+        problems.append("`decoding.banned_phrases` must not hold an empty text, which every translation contains")
     if training.weight_decay and training.optimizer != "adamw":
         problems.append(
             "`training.weight_decay` needs `training.optimizer` adamw. "

@@ -26,7 +26,8 @@ from nmt_keras.data.corpus import ParallelCorpus, TextFile
 from nmt_keras.data.tokenizer import SentencePieceTokenizer, Tokenizer, load_tokenizer, train_tokenizer
 from nmt_keras.data.vectors import load_vectors
 from nmt_keras.errors import UserError
-from nmt_keras.inference.translator import Sampling, Translator
+from nmt_keras.inference.search import Sampling
+from nmt_keras.inference.translator import Translator
 from nmt_keras.models.seq2seq import Seq2Seq, build_seq2seq
 from nmt_keras.training.checkpoints import Checkpoints, by_path
 
@@ -62,9 +63,9 @@ class Run(NamedTuple):
     model: Seq2Seq
     step: int
 
-    def translator(self, sampling: Sampling | None = None) -> Translator:
+    def translator(self, num_hypotheses: int = 1, sampling: Sampling | None = None) -> Translator:
         """A translator with the configuration's search."""
-        return Translator(self.model, *self.tokenizers, self.config.decoding, sampling)
+        return Translator(self.model, *self.tokenizers, self.config.decoding, num_hypotheses, sampling)
 
 
 def checkpoints_of(run_dir: pathlib.Path) -> pathlib.Path:

@@ -18,9 +18,9 @@ _NUM_SAMPLES = 5
 
 def draw_attention(translation: Translation, tokenizers: Tokenizers) -> tuple[bytes, str]:
     """The attention of a translation as a PNG, and a note on its labels: see `attention_picture`."""
-    source_ids, target_ids = translation.source_ids, translation.target_ids
+    source_ids, target_ids = translation.source_ids, translation.best.ids
     source, target = ([tokenizer.piece(i) for i in ids] for tokenizer, ids in zip(tokenizers, (source_ids, target_ids)))
-    return attention_picture(translation.attention_weights, source, target, source_ids, target_ids)
+    return attention_picture(translation.best.attention_weights, source, target, source_ids, target_ids)
 
 
 class DevEvaluator:
@@ -64,9 +64,7 @@ class DevEvaluator:
         hypotheses = [translation.text for translation in translations]
         bleu = self._bleu.corpus_score(hypotheses, [self._references])
         self._summaries.translations(step, self._sources[:_NUM_SAMPLES], self._references, hypotheses)
-        picture, note = draw_attention(
-            next((t for t in translations if t.target_ids), translations[0]), self._tokenizers
-        )
+        picture, note = draw_attention(next((t for t in translations if t.best.ids), translations[0]), self._tokenizers)
         self._summaries.attention(step, picture)
         if note and not self._font_noted:
             self._report(f"attention pictures: {note}")

@@ -102,7 +102,7 @@ def export(
     try:
         translator = trained.translator()
         with tf.device("CPU"):  # where the proof runs
-            expected = [[(t.text, t.log_prob) for t in translator.translate_batch(batch)] for batch in batches]
+            expected = [[(t.text, t.best.log_prob) for t in translator.translate_batch(batch)] for batch in batches]
         _runtime.report(f"comparing {len(texts):,} translations with those of a fresh process that loads the export")
         try:
             served = exporting.reloaded_translations(folder, batches)

@@ -101,11 +101,11 @@ def _with_run_dir(values: flags.FlagValues) -> Translate:
     config = run_directory.read_config(run_dir)
     _runtime.inference_config(config, beam_size=values.beam_size, length_penalty=values.length_penalty)
 
-    from nmt_keras.inference.translator import Sampling
+    from nmt_keras.inference.search import Sampling
 
     sampling = Sampling(values.seed, values.temperature, values.top_k, values.top_p) if values.sample else None
     run = run_directory.load_run(run_dir, values.checkpoint, _runtime.report)._replace(config=config)
-    translator = run.translator(sampling)
+    translator = run.translator(sampling=sampling)
     return lambda lines: ((result.text, result.truncated) for result in translator.translate_stream(lines))
 
 

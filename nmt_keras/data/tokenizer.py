@@ -25,6 +25,7 @@ from nmt_keras.errors import UserError
 _SPECIALS = {PAD_ID: "<pad>", UNK_ID: "<unk>", BOS_ID: "<s>", EOS_ID: "</s>"}
 _NUM_SPECIALS = len(_SPECIALS)
 _UNK_SURFACE = "\u2047"  # what stands for an unknown piece in text
+_WORD_START = "\u2581"  # what SentencePiece writes for a space
 
 
 class Tokenizer(Protocol):
@@ -46,6 +47,9 @@ class Tokenizer(Protocol):
 
     def piece(self, token_id: int) -> str:
         """The piece with that id, as it is shown to people."""
+
+    def surface(self, token_id: int) -> bytes:
+        """What the piece adds to a text, in UTF-8; a character may be spread over several pieces."""
 
     def resource(self) -> Any:
         """What a module that uses `encode_tf` or `decode_tf` must track to be saved, or None."""
@@ -174,6 +178,14 @@ class SentencePieceTokenizer:
     def piece(self, token_id: int) -> str:
         return _SPECIALS.get(token_id) or self._processor.id_to_piece(int(self._to_model[token_id]))
 
+    def surface(self, token_id: int) -> bytes:
+        if token_id < _NUM_SPECIALS:
+            return f" {_UNK_SURFACE} ".encode() if token_id == UNK_ID else b""
+        piece = self.piece(token_id)
+        if self._processor.is_byte(int(self._to_model[token_id])):  # such as <0xE5>
+            return bytes([int(piece[3:5], 16)])
+        return piece.replace(_WORD_START, " ").encode("utf-8")
+
     def resource(self) -> Any:
         return self._graph()
 
@@ -224,6 +236,9 @@ class ByteTokenizer:
 
     def piece(self, token_id: int) -> str:
         return _SPECIALS.get(token_id) or f"<0x{token_id - _NUM_SPECIALS:02X}>"
+
+    def surface(self, token_id: int) -> bytes:
+        return bytes([token_id - _NUM_SPECIALS]) if token_id >= _NUM_SPECIALS else b""
 
     def resource(self) -> Any:
         return None
@@ -284,6 +299,12 @@ class _ListTokenizer:
 
     def piece(self, token_id: int) -> str:
         return _SPECIALS.get(token_id) or self._symbols[token_id - _NUM_SPECIALS]
+
+    def surface(self, token_id: int) -> bytes:
+        if token_id < _NUM_SPECIALS and token_id != UNK_ID:
+            return b""
+        symbol = _UNK_SURFACE if token_id == UNK_ID else self._symbols[token_id - _NUM_SPECIALS]
+        return (self.separator + symbol).encode("utf-8")
 
     def resource(self) -> Any:
         if self._table is None:

@@ -17,6 +17,7 @@ import tensorflow as tf
 from nmt_keras.config import DecodingConfig
 from nmt_keras.data.tokenizer import Tokenizer
 from nmt_keras.errors import UserError
+from nmt_keras.inference.search import Search
 from nmt_keras.inference.translator import translate_text
 from nmt_keras.models.seq2seq import Seq2Seq
 
@@ -50,7 +51,8 @@ class TranslationModule(tf.Module):
         super().__init__(name="translation")
         self.tracked_variables = [variable.value for variable in model.variables]
         self.tracked_tokenizers = [source_tokenizer.resource(), target_tokenizer.resource()]
-        self._translate = lambda text: translate_text(model, source_tokenizer, target_tokenizer, config, text)
+        search = Search(model, target_tokenizer, config)
+        self._translate = lambda text: translate_text(search, source_tokenizer, target_tokenizer, config, text)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")], autograph=False)
     def serve(self, text: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -10,24 +10,14 @@ import tensorflow as tf
 from nmt_keras.config import DecodingConfig
 from nmt_keras.data.batching import source_tensor
 from nmt_keras.data.tokenizer import Tokenizer
-from nmt_keras.decoding.beam_search import beam_search, penalty
 from nmt_keras.decoding.hypotheses import Hypotheses
-from nmt_keras.decoding.sampling import greedy, sample
+from nmt_keras.inference.search import Sampling, Search, padded_ids
 from nmt_keras.layers.masks import padding_mask
 from nmt_keras.models.seq2seq import Seq2Seq
 
 _BLANK = r"[\s\p{Z}\x{FEFF}]*"
 _CONTROLS = r"[\x00-\x08\x0A-\x1F\x7F]+"  # all but the tab: a line stays a line
 _MIN_ROWS = 2  # products of one row round differently from those of several
-
-
-class Sampling(NamedTuple):
-    """How to sample instead of searching: see `nmt_keras.decoding.sampling.sample`."""
-
-    seed: int
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
 
 
 class Translations(NamedTuple):
@@ -39,75 +29,69 @@ class Translations(NamedTuple):
     truncated: tf.Tensor  # bool [B], whether the source was longer than the limit
 
 
-class Translation(NamedTuple):
-    """Of one text: its best translation."""
+class Hypothesis(NamedTuple):
+    """One translation of a text."""
 
     text: str
-    log_prob: float
-    score: float
+    log_prob: float  # the sum of `token_log_probs`; -inf where the search found none
+    score: float  # what is ranked
+    ids: list[int]  # with EOS
+    token_log_probs: list[float]  # of `ids`
+    attention_weights: np.ndarray  # float32 [ids, source ids]
+
+    def alignment(self) -> list[int]:
+        """Of each id but EOS, the source position that it reads most."""
+        return self.attention_weights[:-1].argmax(-1).tolist() if self.ids else []
+
+
+class Translation(NamedTuple):
+    """Of one text."""
+
+    hypotheses: list[Hypothesis]  # best first, at least one
     source_ids: list[int]  # with EOS
-    target_ids: list[int]  # with EOS
-    attention_weights: np.ndarray  # float32 [target ids, source ids]
-    truncated: bool
+    truncated: bool  # whether the text was longer than the limit
+
+    @property
+    def best(self) -> Hypothesis:
+        """The first hypothesis."""
+        return self.hypotheses[0]
+
+    @property
+    def text(self) -> str:
+        """Of the best hypothesis."""
+        return self.best.text
 
 
 def translate_text(
-    model: Seq2Seq,
+    search: Search,
     source_tokenizer: Tokenizer,
     target_tokenizer: Tokenizer,
     config: DecodingConfig,
     text: tf.Tensor,
-    sampling: Sampling | None = None,
+    prefix_ids: tf.Tensor | None = None,
     numbers: tf.Tensor | None = None,
 ) -> Translations:
     """The whole of inference as graph operations: tokenize, encode, search, detokenize.
 
     Args:
-        model: built.
+        search: what finds hypotheses.
         source_tokenizer: of the source.
         target_tokenizer: of the target.
-        config: of the search; `beam_size` 1 is greedy.
+        config: of the search.
         text: string [B].
-        sampling: sample one translation instead of searching.
+        prefix_ids: int32 [B, P], what translations begin with, then PAD.
         numbers: int32 [B], what tells the rows' samples apart, such as their line numbers.
-
-    Returns:
-        One hypothesis a row.
     """
     rows = tf.shape(text)[0]
-    text = tf.concat([text, tf.fill([tf.maximum(_MIN_ROWS - rows, 0)], "")], 0)
+    more = tf.maximum(_MIN_ROWS - rows, 0)
+    prefix_ids = tf.zeros([rows, 0], tf.int32) if prefix_ids is None else prefix_ids
+    numbers = tf.zeros([rows], tf.int32) if numbers is None else numbers
+    text = tf.concat([text, tf.fill([more], "")], 0)
     text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
     ids = source_tokenizer.encode_tf(text)
     truncated = ids.row_lengths() >= config.max_source_length
     source_ids = source_tensor(ids, config.max_source_length)
-    memory = model.prepare(source_ids)
-    lengths = tf.reduce_sum(tf.cast(padding_mask(source_ids), tf.int32), 1)
-    max_length = tf.cast(tf.cast(lengths, tf.float32) * config.max_length_ratio, tf.int32) + 10
-    max_length = tf.minimum(max_length, config.max_length)
-
-    def step_fn(ids, position, state):
-        return model.step(ids, position, state, memory)
-
-    state = model.init_state(memory, tf.reduce_max(max_length))
-    if sampling is not None:
-        numbers = tf.concat([numbers, tf.zeros([tf.shape(text)[0] - rows], tf.int32)], 0)
-        hypotheses = sample(
-            step_fn,
-            state,
-            max_length,
-            seeds=tf.stack([tf.fill(tf.shape(numbers), sampling.seed), numbers], 1),
-            top_p=sampling.top_p,
-            temperature=sampling.temperature,
-            top_k=sampling.top_k,
-        )
-    elif config.beam_size == 1:
-        hypotheses = greedy(step_fn, state, max_length)
-        score = hypotheses.log_prob / penalty(hypotheses.lengths, config.length_penalty)
-        hypotheses = hypotheses._replace(score=score)
-    else:
-        hypotheses = beam_search(
-            step_fn, state, max_length, beam_size=config.beam_size, length_penalty=config.length_penalty
-        )
+    hypotheses = search(source_ids, tf.pad(prefix_ids, [[0, more], [0, 0]]), tf.pad(numbers, [[0, more]]))
     flat = tf.reshape(hypotheses.ids, [-1, tf.shape(hypotheses.ids)[2]])
     flat_lengths = tf.reshape(hypotheses.lengths, [-1])
     output = target_tokenizer.decode_tf(tf.RaggedTensor.from_tensor(flat, lengths=flat_lengths))
@@ -134,6 +118,7 @@ class Translator:
         source_tokenizer: of the source.
         target_tokenizer: of the target.
         config: of the search.
+        num_hypotheses: of each text, at most the beam size unless sampled.
         sampling: sample instead of searching.
     """
 
@@ -143,21 +128,31 @@ class Translator:
         source_tokenizer: Tokenizer,
         target_tokenizer: Tokenizer,
         config: DecodingConfig,
+        num_hypotheses: int = 1,
         sampling: Sampling | None = None,
     ):
         self.source_tokenizer = source_tokenizer
         self.target_tokenizer = target_tokenizer
         self.config = config
+        search = Search(model, target_tokenizer, config, num_hypotheses, sampling)
         self._function = tf.function(
-            lambda text, numbers: translate_text(
-                model, source_tokenizer, target_tokenizer, config, text, sampling, numbers
+            lambda text, prefix_ids, numbers: translate_text(
+                search, source_tokenizer, target_tokenizer, config, text, prefix_ids, numbers
             ),
-            input_signature=(tf.TensorSpec([None], tf.string), tf.TensorSpec([None], tf.int32)),
+            input_signature=(
+                tf.TensorSpec([None], tf.string),
+                tf.TensorSpec([None, None], tf.int32),
+                tf.TensorSpec([None], tf.int32),
+            ),
             autograph=False,
         )
 
     def translate(
-        self, texts: Sequence[str], report: Callable[[int], object] = lambda count: None, first_number: int = 0
+        self,
+        texts: Sequence[str],
+        report: Callable[[int], object] = lambda count: None,
+        first_number: int = 0,
+        prefixes: Sequence[str] | None = None,
     ) -> list[Translation]:
         """The translations of `texts`, in their order.
 
@@ -167,6 +162,7 @@ class Translator:
             texts: strings of any length; what is over `max_source_length` ids is not translated.
             report: is told after each batch how many texts it held.
             first_number: of the texts, which number those of a stream; a sample depends on its text's number.
+            prefixes: what each translation begins with; none where None.
         """
         lengths = [len(self.source_tokenizer.encode(text)) for text in texts]
         order = sorted(range(len(texts)), key=lambda i: -lengths[i])
@@ -174,18 +170,22 @@ class Translator:
         for start in range(0, len(order), self.config.batch_sentences):
             rows = order[start : start + self.config.batch_sentences]
             numbers = [first_number + i for i in rows]
-            results.update(zip(rows, self.translate_batch([texts[i] for i in rows], numbers)))
+            own = None if prefixes is None else [prefixes[i] for i in rows]
+            results.update(zip(rows, self.translate_batch([texts[i] for i in rows], numbers, own)))
             report(len(rows))
         return [results[i] for i in range(len(texts))]
 
-    def translate_batch(self, texts: Sequence[str], numbers: Sequence[int] | None = None) -> list[Translation]:
+    def translate_batch(
+        self, texts: Sequence[str], numbers: Sequence[int] | None = None, prefixes: Sequence[str] | None = None
+    ) -> list[Translation]:
         """The translations of `texts` as one batch, however many and however long they are.
 
-        `numbers` are those that samples depend on; 0, 1, 2, ... if None.
+        `numbers` are those that samples depend on; 0, 1, 2, ... if None. `prefixes` as for `translate`.
         """
         encoded = [text.encode("utf-8", errors="replace") for text in texts]
         numbers = range(len(texts)) if numbers is None else numbers
-        return list(_unpack(self._function(tf.constant(encoded), tf.constant(list(numbers), tf.int32))))
+        prefix_ids = padded_ids([self.target_tokenizer.encode(prefix) for prefix in prefixes or [""] * len(texts)])
+        return list(_unpack(self._function(tf.constant(encoded), prefix_ids, tf.constant(list(numbers), tf.int32))))
 
     def translate_stream(self, lines: Iterable[str], chunk: int = 2048) -> Iterator[Translation]:
         """Translates lines as they come, `chunk` at a time, in constant memory."""
@@ -205,14 +205,22 @@ def _unpack(batch: Translations) -> Iterator[Translation]:
         batch.truncated.numpy(),
     )
     source_lengths = padding_mask(batch.source_ids).numpy().sum(1)
-    for row in range(len(text)):
-        length, source_length = hypotheses.lengths[row, 0], source_lengths[row]
+    for row, source_length in enumerate(source_lengths):
+        found = max(int((hypotheses.lengths[row] > 0).sum()), 1)
         yield Translation(
-            text[row, 0].decode("utf-8", errors="replace"),
-            float(hypotheses.log_prob[row, 0]),
-            float(hypotheses.score[row, 0]),
+            [_hypothesis(text[row], hypotheses, row, number, source_length) for number in range(found)],
             source_ids[row, :source_length].tolist(),
-            hypotheses.ids[row, 0, :length].tolist(),
-            hypotheses.attention_weights[row, 0, :length, :source_length],
             bool(truncated[row]),
         )
+
+
+def _hypothesis(text: np.ndarray, hypotheses: Hypotheses, row: int, number: int, source_length: int) -> Hypothesis:
+    length = hypotheses.lengths[row, number]
+    return Hypothesis(
+        text[number].decode("utf-8", errors="replace"),
+        float(hypotheses.log_prob[row, number]),
+        float(hypotheses.score[row, number]),
+        hypotheses.ids[row, number, :length].tolist(),
+        hypotheses.token_log_probs[row, number, :length].tolist(),
+        hypotheses.attention_weights[row, number, :length, :source_length],
+    )

@@ -13,7 +13,8 @@ from nmt_keras.config import DecodingConfig, ModelConfig
 from nmt_keras.constants import EOS_ID, UNK_ID
 from nmt_keras.data.tokenizer import train_tokenizer
 from nmt_keras.inference import export
-from nmt_keras.inference.translator import Sampling, Translator
+from nmt_keras.inference.search import Sampling
+from nmt_keras.inference.translator import Translator
 from nmt_keras.models.seq2seq import build_seq2seq
 
 TEXTS = ["a b c", "", "h", "a b c d e f g h a b", "  ", "b", "\u3000", "d e f", "c c c c"]
@@ -35,10 +36,9 @@ def parts():
     return model, source, target
 
 
-def _translator(parts, sampling=None, **decoding):
-    return Translator(
-        *parts, DecodingConfig(**{"beam_size": 3, "max_length": 20, "max_source_length": 16, **decoding}), sampling
-    )
+def _translator(parts, sampling=None, num_hypotheses=1, **decoding):
+    config = DecodingConfig(**{"beam_size": 3, "max_length": 20, "max_source_length": 16, **decoding})
+    return Translator(*parts, config, num_hypotheses, sampling)
 
 
 @pytest.mark.parametrize("beam_size", [1, 3])
@@ -48,9 +48,9 @@ def test_a_batchs_composition_changes_no_translation(parts, beam_size):
     for batch in (2, 7, 64):
         together = _translator(parts, beam_size=beam_size, batch_sentences=batch).translate(TEXTS[::-1])[::-1]
         for a, b in zip(alone, together):
-            assert (a.text, a.target_ids, a.source_ids) == (b.text, b.target_ids, b.source_ids)
-            np.testing.assert_allclose(a.log_prob, b.log_prob, atol=1e-5)
-            np.testing.assert_allclose(a.attention_weights, b.attention_weights, atol=1e-5)
+            assert (a.text, a.best.ids, a.source_ids) == (b.text, b.best.ids, b.source_ids)
+            np.testing.assert_allclose(a.best.log_prob, b.best.log_prob, atol=1e-5)
+            np.testing.assert_allclose(a.best.attention_weights, b.best.attention_weights, atol=1e-5)
 
 
 def test_one_line_out_per_line_in_and_blank_stays_empty(parts):
@@ -68,22 +68,49 @@ def test_odd_input_is_translated_without_a_crash(parts):
 
 
 def test_attention_and_probabilities_belong_to_the_pieces(parts):
-    for result in _translator(parts).translate(["a b c", "d e f g"]):
-        assert result.attention_weights.shape == (len(result.target_ids), len(result.source_ids))
-        np.testing.assert_allclose(result.attention_weights.sum(-1), 1.0, atol=1e-5)
-        assert result.log_prob < 0 and result.score >= result.log_prob
+    for result in _translator(parts, num_hypotheses=3).translate(["a b c", "d e f g"]):
+        assert len({h.text for h in result.hypotheses}) == 3
+        for best, next_best in zip(result.hypotheses, result.hypotheses[1:]):
+            assert best.score >= next_best.score
+        for h in result.hypotheses:
+            assert h.attention_weights.shape == (len(h.ids), len(result.source_ids))
+            np.testing.assert_allclose(h.attention_weights.sum(-1), 1.0, atol=1e-5)
+            assert h.log_prob < 0 and h.score >= h.log_prob and len(h.token_log_probs) == len(h.ids)
+            np.testing.assert_allclose(sum(h.token_log_probs), h.log_prob, atol=1e-5)
+            assert len(h.alignment()) == len(h.ids) - 1 and max(h.alignment()) < len(result.source_ids)
 
 
 @pytest.mark.parametrize("beam_size", [1, 3])
 def test_a_blank_line_has_no_ids_and_no_log_prob(parts, beam_size):
     full, blank = _translator(parts, beam_size=beam_size).translate(["a b c", " \u3000 "])
-    assert blank.text == "" and blank.target_ids == [] and (blank.log_prob, blank.score) == (0.0, 0.0)
-    assert blank.attention_weights.shape[0] == 0 and full.target_ids
+    assert blank.text == "" and blank.best.ids == [] and (blank.best.log_prob, blank.best.score) == (0.0, 0.0)
+    assert blank.best.attention_weights.shape[0] == 0 and blank.best.alignment() == [] and full.best.ids
 
 
 def test_a_greedy_score_has_the_length_penalty_too(parts):
     [result] = _translator(parts, beam_size=1).translate(["a b c d e f g"])
-    assert result.score == pytest.approx(result.log_prob / ((5 + len(result.target_ids)) / 6) ** 0.6)
+    assert result.best.score == pytest.approx(result.best.log_prob / ((5 + len(result.best.ids)) / 6) ** 0.6)
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_a_forced_beginning_begins_the_translation_of_its_own_text(parts, beam_size):
+    translator = _translator(parts, beam_size=beam_size)
+    plain = translator.translate(TEXTS)
+    forced = translator.translate(TEXTS, prefixes=["xyz" if number == 3 else "" for number in range(len(TEXTS))])
+    assert forced[3].text.startswith("xyz") and not plain[3].text.startswith("xyz")
+    assert [t.text for t in forced[:3] + forced[4:]] == [t.text for t in plain[:3] + plain[4:]]
+
+
+def test_a_banned_phrase_is_in_no_translation(parts):
+    plain = _translator(parts).translate(TEXTS)
+    phrase = plain[0].text[1:3]
+    banned = _translator(parts, banned_phrases=(phrase,)).translate(TEXTS)
+    assert len(phrase) == 2 and not any(phrase in t.text for t in banned) and any(t.text for t in banned)
+
+
+def test_a_minimum_length_is_kept(parts):
+    short, long = (_translator(parts, min_length=size, max_length=size).translate(TEXTS[:1]) for size in (4, 12))
+    assert (len(short[0].best.ids), len(long[0].best.ids)) == (4, 12)
 
 
 def test_streams_keep_their_order(parts):
@@ -123,7 +150,7 @@ def test_an_export_equals_the_translator_in_a_fresh_process(parts, tmp_path):
     expected = translator.translate_batch(TEXTS)
     [served] = export.reloaded_translations(folder, [TEXTS])
     assert [text for text, _ in served] == [t.text for t in expected]
-    np.testing.assert_allclose([log_prob for _, log_prob in served], [t.log_prob for t in expected], atol=1e-5)
+    np.testing.assert_allclose([log_prob for _, log_prob in served], [t.best.log_prob for t in expected], atol=1e-5)
     assert [text for text, _ in export.load_signature(folder)(TEXTS)] == [t.text for t in expected]
     assert export.publish(export.save(module, tmp_path / "name"), tmp_path / "name").name == "2"
     names = {path.name for path in (tmp_path / "name").iterdir()}

@@ -312,11 +312,11 @@ def test_a_translation_depends_on_its_own_text_alone(fields):
     translator = Translator(model, tokenizer, tokenizer, DecodingConfig(beam_size=3, max_length=6, length_penalty=1.0))
     texts = ["abc", "g", "fedcbagfedcba", "bb", "cag"]
     together = translator.translate_batch(texts)
-    assert len({(t.text, round(t.log_prob, 2)) for t in together}) > 1
+    assert len({(t.text, round(t.best.log_prob, 2)) for t in together}) > 1
     for text, among in zip(texts, together):
         [alone] = translator.translate_batch([text])
-        assert (alone.text, alone.target_ids) == (among.text, among.target_ids)
-        assert alone.log_prob == pytest.approx(among.log_prob, abs=1e-5)
+        assert (alone.text, alone.best.ids) == (among.text, among.best.ids)
+        assert alone.best.log_prob == pytest.approx(among.best.log_prob, abs=1e-5)
 
 
 def test_weights_return_from_a_checkpoint(model, tmp_path):
