@@ -1,4 +1,4 @@
-"""Every preset, at a size that fits a CPU, trained on the same text for the same time: a JSON line for each, and a table.
+"""Every preset, at a size that fits a CPU, trained on the same text for the same time: a JSON line each, and a table.
 
 python -m benchmarks.presets --data_dir=<folder of Multi30k> --run_dir=runs/presets --minutes=20
 
@@ -12,7 +12,7 @@ import math
 import os
 import pathlib
 import queue
-import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ _TRANSFORMER = ["num_encoder_layers=3", "num_decoder_layers=3", "d_model=512", "
 # Of the papers' sizes, what a CPU can train in minutes; pre-norm needs no long warm-up.
 _SIZES = {
     "rnn_luong": _SHALLOW,
-    "rnn_bahdanau": ["d_model=512", *_DROPOUT],
+    "rnn_bahdanau": ["d_model=512", "d_embedding=0", *_DROPOUT],
     "gnmt": _SHALLOW,
     "rnmt_plus": _SHALLOW,
     "conv_s2s": ["d_model=256", "num_encoder_layers=4", "num_decoder_layers=4"],
@@ -112,23 +112,14 @@ def _train(name: str, run_dir: pathlib.Path, data_dir: str, minutes: float, core
     recipe = _ROOT / "pipelines" / "recipes" / "multi30k_en_de.py"
     job = ["pipelines.train", f"--config={recipe}:{name}", f"--run_dir={run_dir}", f"--data_dir={data_dir}"]
     seconds = math.ceil(minutes * 60)
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 10))
-
+    limits = ["prlimit", "--core=0", f"--cpu={seconds}:{seconds + 10}", "taskset", "-c", str(core)]
     log = run_dir.with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as file:
         status = subprocess.run(
-            ["taskset", "-c", str(core), sys.executable, "-m", *job, *overrides],
-            cwd=_ROOT,
-            stdout=file,
-            stderr=file,
-            preexec_fn=limit,
-            check=False,
+            [*limits, sys.executable, "-m", *job, *overrides], cwd=_ROOT, stdout=file, stderr=file, check=False
         ).returncode
-    if not (run_dir / "metrics.jsonl").exists() or status >= 0:
+    if not (run_dir / "metrics.jsonl").exists() or status != -signal.SIGXCPU:
         raise UserError(f"{name} ended with status {status} before its time was over; read {log}")
 
 

@@ -56,7 +56,8 @@ class ModelConfig:
     num_decoder_layers: int = 1
     cell: str = "lstm"  # of recurrent encoders and decoders, as the next five
     bidirectional: bool = True
-    residual: bool = False
+    residual: bool = False  # around recurrent layers, from the one that `first_residual_layer` counts from 1
+    first_residual_layer: int = 1
     input_feeding: bool = False
     bridge: str = "dense"  # decoder's first state: from a learned bridge, the encoder's last states, or zeros
     num_heads: int = 8  # of multi-head attention
@@ -65,7 +66,7 @@ class ModelConfig:
     pre_norm: bool = True
     attention_dropout_rate: float = 0.0  # on attention weights and inside the feed-forward layers
     positions: str = "sinusoidal"  # of Transformers and convolutions
-    max_positions: int = 128  # of learned positions; those beyond share the last one's
+    max_positions: int = 0  # of learned positions; those beyond share the last one's; 0 is the longest of training
     kernel_size: int = 3  # of convolutions
     input_dropout_rate: float = 0.1  # on embeddings
     state_dropout_rate: float = 0.0  # on h_{t-1}, one mask a sentence (Gal and Ghahramani 2016)
@@ -91,6 +92,8 @@ class TrainingConfig:
     schedule: str = "inverse_sqrt"
     warmup_steps: int = 400
     weight_decay: float = 0.0  # adamw
+    adam_beta2: float = 0.999  # of adam and adamw, as the next
+    adam_epsilon: float = 1e-8
     clip_norm: float = 1.0  # of the global gradient; 0 is off
     label_smoothing: float = 0.1
     precision: str = "float32"  # auto is mixed_bfloat16 where the machine is fast at it; config.json says what it was
@@ -108,8 +111,8 @@ class TrainingConfig:
 
 @dataclass
 class DecodingConfig:
-    """Search. A hypothesis of a source of S ids has at most min(max_length, max_length_ratio * S + 10) ids, and at least
-    max(min_length, min_length_ratio * S) where these are fewer; EOS counts."""
+    """Search. A hypothesis of a source of S ids has at most min(max_length, max_length_ratio * S + 10) ids, and at
+    least max(min_length, min_length_ratio * S) where these are fewer; EOS counts."""
 
     beam_size: int = 5
     length_penalty: float = 0.6  # alpha of the formula; 0 ranks by log probability
@@ -144,6 +147,14 @@ class ExperimentConfig:
         problems = _type_problems(self) or _problems(self)
         if problems:
             raise UserError("; ".join(problems))
+
+    def resolve_positions(self) -> None:
+        """Gives `model.max_positions` its number where it is 0."""
+        if not self.model.max_positions:
+            self.model.max_positions = self._longest()
+
+    def _longest(self) -> int:
+        return max(self.data.max_source_length, self.data.max_target_length)
 
     def to_json(self) -> str:
         """The experiment as JSON, a field a line."""
@@ -222,11 +233,12 @@ _POSITIVE = (
     "model.num_decoder_layers",
     "model.num_heads",
     "model.d_ff",
-    "model.max_positions",
     "model.kernel_size",
+    "model.first_residual_layer",
     "training.max_steps",
     "training.accumulation_steps",
     "training.learning_rate",
+    "training.adam_epsilon",
     "training.log_every",
     "training.evaluate_every",
     "training.checkpoint_every",
@@ -242,6 +254,7 @@ _POSITIVE = (
 _NOT_NEGATIVE = (
     "data.sampling_alpha",
     "model.d_embedding",
+    "model.max_positions",
     "training.batch_tokens",
     "training.batch_sentences",
     "training.warmup_steps",
@@ -261,6 +274,7 @@ _RATES = (
     "model.output_dropout_rate",
     "model.attention_dropout_rate",
     "training.label_smoothing",
+    "training.adam_beta2",
 )
 
 
@@ -301,13 +315,13 @@ def _value(config: ExperimentConfig, name: str):
     return getattr(getattr(config, section), leaf)
 
 
-_RECURRENT_ENCODERS = ("rnn", "gnmt")
+RECURRENT_ENCODERS = ("rnn", "gnmt")  # of the registries; a test compares
 _LAYERED_DECODERS = ("gnmt", "rnmt_plus")
-_RECURRENT_DECODERS = ("rnn", "conditional_gru", *_LAYERED_DECODERS)
+RECURRENT_DECODERS = ("rnn", "conditional_gru", *_LAYERED_DECODERS)
 
 
-def _model_problems(model: ModelConfig) -> list[str]:
-    """Combinations that do not go together, each with the reason."""
+def model_problems(model: ModelConfig) -> list[str]:
+    """Combinations that do not go together, each with the reason; none where all do."""
     problems: list[str] = []
 
     def refuse(when: bool, why: str) -> None:
@@ -318,7 +332,8 @@ def _model_problems(model: ModelConfig) -> list[str]:
     both_ways = model.encoder == "gnmt" or model.encoder == "rnn" and model.bidirectional
     turned = model.positions == "rotary" and "transformer" in parts
     added = model.positions == "sinusoidal" and bool({"transformer", "conv"} & set(parts))
-    has_heads = bool({"transformer", "ssru"} & set(parts)) or model.attention == "multi_head"
+    is_recurrent = model.decoder in RECURRENT_DECODERS
+    has_heads = bool({"transformer", "ssru"} & set(parts)) or is_recurrent and model.attention == "multi_head"
     refuse(
         both_ways and model.d_model % 2 > 0,
         "`model.d_model` must be even when the encoder reads both ways (`model.bidirectional`). "
@@ -361,9 +376,13 @@ def _model_problems(model: ModelConfig) -> list[str]:
         f"`model.num_decoder_layers` must be at least 2 with decoder {model.decoder}: the second layer is the first "
         f"that reads the source. Received: {model.num_decoder_layers}",
     )
-    if model.decoder in _RECURRENT_DECODERS:
+    if is_recurrent:
         problems += _recurrent_decoder_problems(model)
     else:
+        refuse(
+            model.attention == "none",
+            f"`model.attention` none needs decoder rnn: {model.decoder} attends to the source in every layer",
+        )
         refuse(
             model.input_feeding,
             f"`model.input_feeding` needs a recurrent decoder; {model.decoder} attends to the source in every layer",
@@ -382,7 +401,7 @@ def _recurrent_decoder_problems(model: ModelConfig) -> list[str]:
         )
     if model.attention == "none" and model.input_feeding:
         problems.append("`model.input_feeding` feeds what attention read: it needs `model.attention` other than none")
-    if model.bridge == "copy" and model.encoder not in _RECURRENT_ENCODERS:
+    if model.bridge == "copy" and model.encoder not in RECURRENT_ENCODERS:
         problems.append(
             f"`model.bridge` copy needs a recurrent encoder, whose last states it copies; encoder {model.encoder} has "
             "none: use dense"
@@ -423,12 +442,12 @@ def _problems(config: ExperimentConfig) -> list[str]:
         )
     if not (data.dev_source and data.dev_target):
         problems.append("`data.dev_source` and `data.dev_target` must be set: the best checkpoint is chosen on them")
-    problems += _model_problems(model)
-    longest = max(data.max_source_length, data.max_target_length)
-    if model.positions == "learned" and model.max_positions > longest:
+    problems += model_problems(model)
+    if model.positions == "learned" and model.max_positions > config._longest():
         problems.append(
-            f"`model.max_positions` must be at most {longest} when `model.positions` is learned, the longest sentence of "
-            "training (`data.max_source_length`, `data.max_target_length`): those beyond would stay as they were drawn. "
+            f"`model.max_positions` must be at most {config._longest()} when `model.positions` is learned, the longest "
+            "sentence of training (`data.max_source_length`, `data.max_target_length`): those beyond would not be "
+            "learned; 0 stands for it. "
             f"Received: {model.max_positions}"
         )
     if model.share_embeddings and not data.joint_vocabulary:
@@ -443,12 +462,14 @@ def _problems(config: ExperimentConfig) -> list[str]:
             "`data.source_tokenizer_model` and `data.target_tokenizer_model` must be given together; "
             "for a joint vocabulary give the same file twice"
         )
-    if config.decoding.coverage_penalty and model.attention == "none" and model.decoder in _RECURRENT_DECODERS:
+    if config.decoding.coverage_penalty and model.attention == "none":
         problems.append(
             "`decoding.coverage_penalty` sums attention weights: it needs `model.attention` other than none"
         )
     if "" in config.decoding.banned_phrases:
         problems.append("`decoding.banned_phrases` must not hold an empty text, which every translation contains")
+    if training.weight_decay and model.freeze_vectors:
+        problems.append("`training.weight_decay` must be 0 with `model.freeze_vectors`: it would shrink frozen vectors")
     if training.weight_decay and training.optimizer != "adamw":
         problems.append(
             "`training.weight_decay` needs `training.optimizer` adamw. "

@@ -23,7 +23,7 @@ from nmt_keras import files
 from nmt_keras.config import DataConfig, ExperimentConfig
 from nmt_keras.data import corpus as corpora
 from nmt_keras.data.corpus import ParallelCorpus, TextFile
-from nmt_keras.data.tokenizer import SentencePieceTokenizer, Tokenizer, load_tokenizer, train_tokenizer
+from nmt_keras.data.tokenizer import NUM_SPECIALS, SentencePieceTokenizer, Tokenizer, load_tokenizer, train_tokenizer
 from nmt_keras.data.vectors import load_vectors
 from nmt_keras.errors import UserError
 from nmt_keras.inference.search import Sampling
@@ -278,6 +278,7 @@ def load_pretrained_vectors(model: Seq2Seq, tokenizers: Tokenizers, config: Expe
         if path:
             path = os.path.join(config.data.data_dir, path)
             pieces = [tokenizer.piece(number) for number in range(tokenizer.vocab_size)]
+            pieces[:NUM_SPECIALS] = [""] * NUM_SPECIALS  # the file's, if it has them, are of another corpus
             vectors, found, coverage = load_vectors(path, pieces, embedding.d_embedding)
             embedding.load(vectors, found)
             report(f"{side} vectors: {path} covers {coverage}")

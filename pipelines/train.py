@@ -62,6 +62,7 @@ def train(config: ExperimentConfig, run_dir: pathlib.Path) -> None:
         UserError: the configuration, the data or the run directory cannot be used.
     """
     config.validate()
+    config.resolve_positions()
     _runtime.resolve_precision(config.training)
     strategy = _runtime.build_strategy(config.training.distribution)  # before any TensorFlow operation
     _runtime.configure(config.training)

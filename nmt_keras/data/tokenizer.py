@@ -23,7 +23,7 @@ from nmt_keras.constants import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from nmt_keras.errors import UserError
 
 _SPECIALS = {PAD_ID: "<pad>", UNK_ID: "<unk>", BOS_ID: "<s>", EOS_ID: "</s>"}
-_NUM_SPECIALS = len(_SPECIALS)
+NUM_SPECIALS = len(_SPECIALS)
 _UNK_SURFACE = "\u2047"  # what stands for an unknown piece in text
 _WORD_START = "\u2581"  # what SentencePiece writes for a space
 
@@ -93,9 +93,9 @@ class SentencePieceTokenizer:
         specials.pop(-1, None)
         size = processor.get_piece_size()
         ordinary = [i for i in range(size) if i not in specials]
-        self._to_model = np.array([processor.unk_id()] * _NUM_SPECIALS + ordinary, np.int32)
+        self._to_model = np.array([processor.unk_id()] * NUM_SPECIALS + ordinary, np.int32)
         self._from_model = np.empty(size, np.int32)
-        self._from_model[ordinary] = np.arange(_NUM_SPECIALS, _NUM_SPECIALS + len(ordinary))
+        self._from_model[ordinary] = np.arange(NUM_SPECIALS, NUM_SPECIALS + len(ordinary))
         for theirs, ours in specials.items():
             self._from_model[theirs] = ours
         self.vocab_size = len(self._to_model)
@@ -165,7 +165,7 @@ class SentencePieceTokenizer:
             return [self._from_model[ids].tolist() for ids in thread.submit(draw).result()]
 
     def decode(self, ids: Sequence[int]) -> str:
-        kept = [i for i in ids if i == UNK_ID or i >= _NUM_SPECIALS]
+        kept = [i for i in ids if i == UNK_ID or i >= NUM_SPECIALS]
         return self._processor.decode(self._to_model[kept].tolist())
 
     def encode_tf(self, text: tf.Tensor) -> tf.RaggedTensor:
@@ -179,7 +179,7 @@ class SentencePieceTokenizer:
         return _SPECIALS.get(token_id) or self._processor.id_to_piece(int(self._to_model[token_id]))
 
     def surface(self, token_id: int) -> bytes:
-        if token_id < _NUM_SPECIALS:
+        if token_id < NUM_SPECIALS:
             return f" {_UNK_SURFACE} ".encode() if token_id == UNK_ID else b""
         piece = self.piece(token_id)
         if self._processor.is_byte(int(self._to_model[token_id])):  # such as <0xE5>
@@ -213,32 +213,32 @@ class SentencePieceTokenizer:
 class ByteTokenizer:
     """The bytes of the text's UTF-8 form (Xue et al. 2022): byte b is the id b + 4, and nothing is unknown."""
 
-    vocab_size = _NUM_SPECIALS + 256
+    vocab_size = NUM_SPECIALS + 256
 
     def encode(self, text: str) -> list[int]:
-        return [byte + _NUM_SPECIALS for byte in text.encode("utf-8", errors="replace")]
+        return [byte + NUM_SPECIALS for byte in text.encode("utf-8", errors="replace")]
 
     def decode(self, ids: Sequence[int]) -> str:
-        return bytes(i - _NUM_SPECIALS for i in ids if i >= _NUM_SPECIALS).decode("utf-8", errors="replace")
+        return bytes(i - NUM_SPECIALS for i in ids if i >= NUM_SPECIALS).decode("utf-8", errors="replace")
 
     def encode_tf(self, text: tf.Tensor) -> tf.RaggedTensor:
         raw = tf.strings.bytes_split(text)
         return tf.ragged.map_flat_values(
-            lambda s: tf.cast(tf.reshape(tf.io.decode_raw(s, tf.uint8), [-1]), tf.int32) + _NUM_SPECIALS, raw
+            lambda s: tf.cast(tf.reshape(tf.io.decode_raw(s, tf.uint8), [-1]), tf.int32) + NUM_SPECIALS, raw
         )
 
     def decode_tf(self, ids: tf.RaggedTensor) -> tf.Tensor:
-        kept = tf.ragged.boolean_mask(ids, ids >= _NUM_SPECIALS)
+        kept = tf.ragged.boolean_mask(ids, ids >= NUM_SPECIALS)
         table = tf.constant([bytes([b]) for b in range(256)])
-        pieces = tf.ragged.map_flat_values(lambda i: tf.gather(table, i - _NUM_SPECIALS), kept)
+        pieces = tf.ragged.map_flat_values(lambda i: tf.gather(table, i - NUM_SPECIALS), kept)
         joined = tf.strings.reduce_join(pieces, axis=-1)
         return tf.strings.unicode_transcode(joined, "UTF-8", "UTF-8", errors="replace")
 
     def piece(self, token_id: int) -> str:
-        return _SPECIALS.get(token_id) or f"<0x{token_id - _NUM_SPECIALS:02X}>"
+        return _SPECIALS.get(token_id) or f"<0x{token_id - NUM_SPECIALS:02X}>"
 
     def surface(self, token_id: int) -> bytes:
-        return bytes([token_id - _NUM_SPECIALS]) if token_id >= _NUM_SPECIALS else b""
+        return bytes([token_id - NUM_SPECIALS]) if token_id >= NUM_SPECIALS else b""
 
     def resource(self) -> Any:
         return None
@@ -258,8 +258,8 @@ class _ListTokenizer:
 
     def __init__(self, symbols: Sequence[str]):
         self._symbols = list(symbols)
-        self._ids = {symbol: i for i, symbol in enumerate(symbols, _NUM_SPECIALS)}
-        self.vocab_size = _NUM_SPECIALS + len(self._symbols)
+        self._ids = {symbol: i for i, symbol in enumerate(symbols, NUM_SPECIALS)}
+        self.vocab_size = NUM_SPECIALS + len(self._symbols)
         self._table: tf.lookup.StaticHashTable | None = None
 
     @classmethod
@@ -267,7 +267,7 @@ class _ListTokenizer:
         """The `vocab_size` - 4 most frequent symbols; ties go to the smaller one."""
         counts = Counter(symbol for sentence in sentences for symbol in cls.split(sentence))
         ranked = sorted(counts, key=lambda symbol: (-counts[symbol], symbol))
-        return cls(ranked[: max(vocab_size - _NUM_SPECIALS, 0)])
+        return cls(ranked[: max(vocab_size - NUM_SPECIALS, 0)])
 
     @staticmethod
     def split(text: str) -> list[str]:
@@ -284,9 +284,9 @@ class _ListTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.separator.join(
-            _UNK_SURFACE if i == UNK_ID else self._symbols[i - _NUM_SPECIALS]
+            _UNK_SURFACE if i == UNK_ID else self._symbols[i - NUM_SPECIALS]
             for i in ids
-            if i == UNK_ID or i >= _NUM_SPECIALS
+            if i == UNK_ID or i >= NUM_SPECIALS
         )
 
     def encode_tf(self, text: tf.Tensor) -> tf.RaggedTensor:
@@ -298,12 +298,12 @@ class _ListTokenizer:
         return tf.strings.reduce_join(pieces, axis=-1, separator=self.separator)
 
     def piece(self, token_id: int) -> str:
-        return _SPECIALS.get(token_id) or self._symbols[token_id - _NUM_SPECIALS]
+        return _SPECIALS.get(token_id) or self._symbols[token_id - NUM_SPECIALS]
 
     def surface(self, token_id: int) -> bytes:
-        if token_id < _NUM_SPECIALS and token_id != UNK_ID:
+        if token_id < NUM_SPECIALS and token_id != UNK_ID:
             return b""
-        symbol = _UNK_SURFACE if token_id == UNK_ID else self._symbols[token_id - _NUM_SPECIALS]
+        symbol = _UNK_SURFACE if token_id == UNK_ID else self._symbols[token_id - NUM_SPECIALS]
         return (self.separator + symbol).encode("utf-8")
 
     def resource(self) -> Any:
@@ -311,7 +311,7 @@ class _ListTokenizer:
             with tf.init_scope():
                 self._table = tf.lookup.StaticHashTable(
                     tf.lookup.KeyValueTensorInitializer(
-                        tf.constant(self._symbols, tf.string), tf.range(_NUM_SPECIALS, self.vocab_size)
+                        tf.constant(self._symbols, tf.string), tf.range(NUM_SPECIALS, self.vocab_size)
                     ),
                     UNK_ID,
                 )
@@ -413,7 +413,7 @@ def unknown_rate(tokenizer: Tokenizer, sentences: Iterable[str]) -> float:
 
 
 def _without_specials(ids: tf.RaggedTensor) -> tf.RaggedTensor:
-    return tf.ragged.boolean_mask(ids, (ids == UNK_ID) | (ids >= _NUM_SPECIALS))
+    return tf.ragged.boolean_mask(ids, (ids == UNK_ID) | (ids >= NUM_SPECIALS))
 
 
 def _save(folder: pathlib.Path, card: dict) -> None:

@@ -1,7 +1,7 @@
 """Pretrained word vectors: text files of word2vec, GloVe and fastText, mapped onto a vocabulary.
 
 A line is a word and its numbers, separated by spaces; word2vec and fastText begin with a line of two counts, GloVe
-does not.
+does not, and some of its words hold spaces.
 """
 
 import gzip
@@ -33,7 +33,7 @@ def load_vectors(path: str, pieces: Sequence[str], width: int) -> tuple[np.ndarr
 
     Args:
         path: a text file; `.gz` is unpacked.
-        pieces: the vocabulary's, by id.
+        pieces: the vocabulary's, by id; "" for one that has no text and takes no vector.
         width: D of the embeddings.
 
     Returns:
@@ -51,32 +51,24 @@ def load_vectors(path: str, pieces: Sequence[str], width: int) -> tuple[np.ndarr
                 wanted.setdefault(text.lower(), []).append((number, False))
     table = np.zeros((len(pieces), width), np.float32)
     found, exact = np.zeros(len(pieces), bool), np.zeros(len(pieces), bool)
-    for line_number, word, numbers in _read(path):
+    for line_number, fields in _read(path, width):
+        word = " ".join(fields[:-width])
         if word not in wanted:
-            if line_number < 100:  # a file of another width is found before the end
-                _check_width(path, line_number, numbers, width)
             continue
-        _check_width(path, line_number, numbers, width)
         try:
-            vector = np.array(numbers, np.float32)
+            vector = np.array(fields[-width:], np.float32)
         except ValueError as error:
             raise UserError(f"{path}, line {line_number}: not a word and its numbers ({error})") from error
+        if not np.isfinite(vector).all():
+            raise UserError(f"{path}, line {line_number}: a number is not finite; remove the line")
         for number, is_exact in wanted[word]:
             if is_exact or not exact[number]:
                 table[number], found[number], exact[number] = vector, True, is_exact
-    return table, found, Coverage(int(found.sum()), len(pieces))
+    return table, found, Coverage(int(found.sum()), sum(map(bool, pieces)))
 
 
-def _check_width(path: str, line_number: int, numbers: list[str], width: int) -> None:
-    if len(numbers) != width:
-        raise UserError(
-            f"{path}, line {line_number} has {len(numbers)} numbers, and the embeddings are {width} wide: give other "
-            f"vectors, or `model.d_embedding` {len(numbers)}"
-        )
-
-
-def _read(path: str) -> Iterator[tuple[int, str, list[str]]]:
-    """Line number, word and the numbers as text; a first line of two counts is passed over."""
+def _read(path: str, width: int) -> Iterator[tuple[int, list[str]]]:
+    """Line numbers and fields, at least one more than `width`; a first line of two counts is passed over."""
     try:
         with gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb") as file:
             for line_number, line in enumerate(file, 1):
@@ -87,6 +79,20 @@ def _read(path: str) -> Iterator[tuple[int, str, list[str]]]:
                     raise UserError(
                         f"{path}, line {line_number}: not a word and its numbers; give a text file of vectors"
                     )
-                yield line_number, fields[0], fields[1:]
+                if len(fields) <= width or len(fields) > width + 1 and _is_number(fields[-width - 1]):
+                    raise UserError(
+                        f"{path}, line {line_number} has {len(fields) - 1} numbers, and the embeddings are {width} "
+                        f"wide: give other vectors, or `model.d_embedding` {len(fields) - 1}"
+                    )
+                yield line_number, fields
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"Cannot read the vectors {path}: {error}; check the path") from error
+
+
+def _is_number(field: str) -> bool:
+    """Whether what should be the end of a word is one more number, as in a file of a greater width."""
+    try:
+        float(field)
+    except ValueError:
+        return False
+    return "." in field

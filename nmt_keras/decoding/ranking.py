@@ -1,6 +1,6 @@
 """What hypotheses are ranked by: log probability, corrected for length and for what was left untranslated."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -8,12 +8,12 @@ _LEAST_COVERAGE = 1e-6  # of a source position, so that its logarithm is finite
 
 
 class Ranking(NamedTuple):
-    """score = total / penalty(length) + coverage_penalty * sum_i log(min(sum_t a_{t,i}, 1)) (Wu et al. 2016, eq. 14)."""
+    """total / penalty(length) + coverage_penalty * sum_i log(min(sum_t a_{t,i}, 1)) (Wu et al. 2016, eq. 14)."""
 
     length_penalty: float | tf.Tensor = 0.0  # alpha, not negative, float32 [] or [B]; 0 ranks by log probability
     kind: str = "gnmt"  # ((5 + length) / 6)^alpha, or `average`: length^alpha, which 1 makes the mean of a token
     coverage_penalty: float = 0.0  # beta, not negative
-    source_mask: tf.Tensor | None = None  # bool [B, S], needed with a coverage penalty
+    source_mask: Any = None  # bool [B, S], needed with a coverage penalty
 
     def penalty(self, length: tf.Tensor) -> tf.Tensor:
         """float32 of the shape of `length`, int32 [B, N], which counts EOS; grows with it."""

@@ -25,6 +25,7 @@ class AttentionMemory(NamedTuple):
     keys: tf.Tensor  # float32 [B, S, A], what queries are compared with
     values: tf.Tensor  # float32 [B, S, D], what is read: h_1..h_S
     mask: tf.Tensor  # bool [B, S]
+    fertility: Any = ()  # float32 [B, S], how often a position is to be read; of coverage alone
 
 
 class Attention(Layer):

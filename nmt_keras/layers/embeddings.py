@@ -56,7 +56,7 @@ class TokenEmbedding(Layer):
             found: bool [V], the rows that have one.
         """
         rows = found[:, None]
-        size = np.sqrt(np.mean(np.square(vectors[found]))) if found.any() else 1.0
+        size = np.sqrt(np.mean(np.square(vectors[found]))) if vectors[found].any() else 1.0
         self.table.assign(np.where(rows, vectors / size * self.d_embedding**-0.5, np.array(self.table)))
         if self.has_frozen_rows:
             self.frozen.assign(rows.astype(np.float32))

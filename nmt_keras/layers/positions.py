@@ -73,7 +73,7 @@ class PositionEmbedding(Layer):
 
 
 class RelativePositions(Layer):
-    """q_t . a_{i-t}: what a query says to the distance of a key, clipped to 16 (Shaw et al. 2018, eqs. 3 and 4).
+    """q_t . a_{i-t}: what a query says to the distance of a key, clipped to 16 (Shaw et al. 2018, eq. 4, keys alone).
 
     Args:
         channels: C.
@@ -91,9 +91,8 @@ class RelativePositions(Layer):
         )
 
     def call(self, query: tf.Tensor, positions: tf.Tensor, key_positions: tf.Tensor) -> tf.Tensor:
-        """query [B, H, Q, C] at positions [Q] or [1], and keys at [S], to scores [B, H, Q, S]."""
+        """query [B, H, Q, C] at positions [Q], and keys at [S], to scores [B, H, Q, S]."""
         said = dense.product(query, self.table, self.compute_dtype, transpose_kernel=True)  # [B, H, Q, 2k+1]
         distances = key_positions[None, :] - positions[:, None]
-        index = tf.clip_by_value(distances, -_MAX_DISTANCE, _MAX_DISTANCE) + _MAX_DISTANCE  # [Q or 1, S]
-        one_hot = tf.one_hot(index, 2 * _MAX_DISTANCE + 1)  # [Q or 1, S, 2k+1]
-        return tf.einsum("bhqk,qsk->bhqs", said, one_hot + tf.zeros([tf.shape(said)[2], 1, 1]))
+        index = tf.clip_by_value(distances, -_MAX_DISTANCE, _MAX_DISTANCE) + _MAX_DISTANCE  # [Q, S]
+        return tf.einsum("bhqk,qsk->bhqs", said, tf.one_hot(index, 2 * _MAX_DISTANCE + 1))

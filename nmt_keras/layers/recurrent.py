@@ -366,6 +366,7 @@ class RecurrentStack(Layer):
         units: width of each layer's output; with `bidirectional`, half of it a direction.
         bidirectional: every layer reads both ways (Schuster and Paliwal 1997), outputs concatenated.
         residual: add a layer's input to its output, where the widths are equal (He et al. 2016).
+        first_residual: the first layer, from 0, that `residual` holds for.
         state_dropout_rate: see `RecurrentLayer`.
         output_dropout_rate: on each layer's output.
     """
@@ -379,10 +380,12 @@ class RecurrentStack(Layer):
         residual: bool = False,
         state_dropout_rate: float = 0.0,
         output_dropout_rate: float = 0.0,
+        first_residual: int = 0,
         name: str | None = None,
     ):
         super().__init__(name=name)
         self.residual = residual
+        self.first_residual = first_residual
         self.output_dropout_rate = output_dropout_rate
         directions = ("forward", "backward") if bidirectional else ("forward",)
         self.layers = [
@@ -421,7 +424,7 @@ class RecurrentStack(Layer):
                 for layer, seed in zip(directions, seeds)
             ]
             last.append(tuple(tf.concat(states, -1) for states in zip(*(states for _, states in runs))))
-            x = self._combine(x, tf.concat([outputs for outputs, _ in runs], -1), seeds[2])
+            x = self._combine(number, x, tf.concat([outputs for outputs, _ in runs], -1), seeds[2])
         return x, tuple(last)
 
     def state_masks(self, batch: tf.Tensor, dropout_seed: tf.Tensor | None) -> list[tf.Tensor | None]:
@@ -445,12 +448,13 @@ class RecurrentStack(Layer):
             mask = None if state_masks is None else state_masks[number]
             new = layer.step(_beside(x, context), old, mask if mask is None else mask[:, None])
             result.append(new)
-            x = self._combine(x, new[0], fold_in(dropout_seed, 4 * number + 2))
+            x = self._combine(number, x, new[0], fold_in(dropout_seed, 4 * number + 2))
         return x, tuple(result)
 
-    def _combine(self, x: tf.Tensor, outputs: tf.Tensor, dropout_seed: tf.Tensor | None) -> tf.Tensor:
+    def _combine(self, number: int, x: tf.Tensor, outputs: tf.Tensor, dropout_seed: tf.Tensor | None) -> tf.Tensor:
         outputs = dropout(outputs, self.output_dropout_rate, dropout_seed)
-        return x + outputs if self.residual and x.shape[-1] == outputs.shape[-1] else outputs
+        has_residual = self.residual and number >= self.first_residual and x.shape[-1] == outputs.shape[-1]
+        return x + outputs if has_residual else outputs
 
 
 def _beside(x: tf.Tensor, context: tf.Tensor | None) -> tf.Tensor:

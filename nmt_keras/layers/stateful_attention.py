@@ -3,8 +3,6 @@
 The state is what was read before, so that positions are read one after the other, in training too.
 """
 
-from typing import NamedTuple
-
 import keras
 import tensorflow as tf
 
@@ -17,7 +15,8 @@ from nmt_keras.layers.masks import masked_softmax
 class LocationAttention(BahdanauAttention):
     """e_{t,i} = v^T tanh(W s + U h_i + V f_{t,i}), f_t = F * a_{t-1} (Chorowski et al. 2015, eqs. 8 and 9).
 
-    F holds `num_filters` filters of `kernel_size` positions. The state is a_{t-1}, zeros before the first position.
+    F holds `num_filters` filters of `kernel_size` positions; the paper's bias is left out, as Bahdanau's is. The state
+    is a_{t-1}, zeros before the first position.
     """
 
     is_stateful = True
@@ -43,7 +42,8 @@ class LocationAttention(BahdanauAttention):
         padded = tf.pad(attention_state, [[0, 0], [0, 0], [before, self.kernel_size - 1 - before]])
         length = tf.shape(attention_state)[2]
         windows = tf.stack([padded[:, :, i : i + length] for i in range(self.kernel_size)], -1)  # [B, Q, S, kernel]
-        features = tf.tensordot(tf.tensordot(windows, self.filters, 1), self.location_kernel, 1)
+        features = dense.product(windows, self.filters, self.compute_dtype)
+        features = dense.product(features, self.location_kernel, self.compute_dtype)
         query = dense.product(query, self.query_kernel, self.compute_dtype)
         scores = self.energies(query[:, :, None] + memory.keys[:, None] + features)
         weights = masked_softmax(scores, memory.mask[:, None, :])
@@ -68,6 +68,10 @@ class CoverageAttention(BahdanauAttention):
             shape=(self.d_model, 1), initializer="glorot_uniform", name="fertility_kernel"
         )
 
+    def prepare(self, states: tf.Tensor, mask: tf.Tensor) -> AttentionMemory:
+        fertility = dense.product(states, self.fertility_kernel, self.compute_dtype)[:, :, 0]
+        return super().prepare(states, mask)._replace(fertility=self.max_fertility * tf.sigmoid(fertility))
+
     def initial_state(self, memory: AttentionMemory) -> tf.Tensor:
         return tf.zeros_like(memory.keys[:, None, :, 0])
 
@@ -79,23 +83,15 @@ class CoverageAttention(BahdanauAttention):
         weights = masked_softmax(
             self.energies(query[:, :, None] + memory.keys[:, None] + covered), memory.mask[:, None, :]
         )
-        fertility = self.max_fertility * tf.sigmoid(
-            dense.product(memory.values, self.fertility_kernel, self.compute_dtype)[:, None, :, 0]
-        )
-        return self.context(weights, memory), weights, attention_state + weights / fertility
-
-
-class MonotonicState(NamedTuple):
-    """What monotonic attention remembers."""
-
-    weights: tf.Tensor  # float32 [B, Q, S], a_{t-1}; all on the first position before the first one
+        return self.context(weights, memory), weights, attention_state + weights / memory.fertility[:, None]
 
 
 class MonotonicAttention(NormedBahdanauAttention):
     """p_{t,i} = sigmoid(e_{t,i} + r), a_{t,i} = p_{t,i} ((1 - p_{t,i-1}) a_{t,i-1} / p_{t,i-1} + a_{t-1,i}): the
     expected weights of reading from left to right without going back (Raffel et al. 2017, eqs. 9 to 11 and 16).
 
-    Training adds standard normal noise to e, which drives p to 0 and 1. Weights sum to at most 1.
+    Training adds standard normal noise to e, which drives p to 0 and 1. Weights sum to at most 1. The state is a_{t-1},
+    all on the first position before the first one.
     """
 
     is_stateful = True
@@ -107,19 +103,19 @@ class MonotonicAttention(NormedBahdanauAttention):
             shape=(), initializer=keras.initializers.Constant(self.first_threshold), name="threshold"
         )
 
-    def initial_state(self, memory: AttentionMemory) -> MonotonicState:
+    def initial_state(self, memory: AttentionMemory) -> tf.Tensor:
         zeros = tf.zeros_like(memory.keys[:, None, :, 0])
-        return MonotonicState(tf.concat([tf.ones_like(zeros[:, :, :1]), zeros[:, :, 1:]], 2))
+        return tf.concat([tf.ones_like(zeros[:, :, :1]), zeros[:, :, 1:]], 2)
 
     def call(self, query, memory: AttentionMemory, attention_state=(), positions=None, dropout_seed=None):
-        """Reads memory; the state is a `MonotonicState`."""
+        """Reads memory; the state is the last weights, [B, Q, S]."""
         del positions
         energies = self.scores(query, memory.keys) + self.threshold
         if dropout_seed is not None:
             energies += tf.random.stateless_normal(tf.shape(energies), dropout_seed)
         stop = tf.where(memory.mask[:, None, :], self._stop(energies, dropout_seed), 0.0)
-        weights = expected_weights(stop, attention_state.weights)
-        return self.context(weights, memory), weights, MonotonicState(weights)
+        weights = expected_weights(stop, attention_state)
+        return self.context(weights, memory), weights, weights
 
     def _stop(self, energies: tf.Tensor, dropout_seed: tf.Tensor | None) -> tf.Tensor:
         del dropout_seed

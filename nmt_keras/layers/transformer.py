@@ -28,7 +28,8 @@ def layer_norm(name: str) -> keras.layers.LayerNormalization:
 
 
 class FeedForward(Layer):
-    """W_2 f(W_1 x), applied to each position; with `swiglu` W_2 (silu(W_1 x) * V x) (Shazeer 2020, eq. 6).
+    """W_2 f(W_1 x), applied to each position; with `swiglu` W_2 (silu(W_1 x) * V x) (Shazeer 2020, eq. 6, here
+    with biases).
 
     Args:
         d_model: D.

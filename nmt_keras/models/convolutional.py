@@ -31,7 +31,7 @@ class ConvEncoder(Layer):
         self.d_model = config.d_model
         self.input_dropout_rate = config.input_dropout_rate
         self.positions = PositionEmbedding(config.positions, config.d_model, config.max_positions, name="positions")
-        self.inward = NormedDense(config.d_model, name="inward")
+        self.inward = NormedDense(config.d_model, 1.0 - config.input_dropout_rate, name="inward")
         self.convolutions = _convolutions(config, config.num_encoder_layers, causal=False)
         self.outward = NormedDense(config.d_model, name="outward")
 
@@ -74,7 +74,7 @@ class ConvDecoder(Layer):
         self.input_dropout_rate = config.input_dropout_rate
         self.output_dropout_rate = config.output_dropout_rate
         self.positions = PositionEmbedding(config.positions, config.d_model, config.max_positions, name="positions")
-        self.inward = NormedDense(config.d_model, name="inward")
+        self.inward = NormedDense(config.d_model, 1.0 - config.input_dropout_rate, name="inward")
         self.convolutions = _convolutions(config, config.num_decoder_layers, causal=True)
         self.queries = [NormedDense(config.d_model, name=f"query_{n}") for n in range(config.num_decoder_layers)]
         self.contexts = [NormedDense(config.d_model, name=f"context_{n}") for n in range(config.num_decoder_layers)]

@@ -174,6 +174,7 @@ class RNNDecoder(RecurrentDecoder):
             config.residual,
             config.state_dropout_rate,
             config.output_dropout_rate,
+            config.first_residual_layer - 1,
             name="stack",
         )
         self.combine = Dense(config.d_model, use_bias=False, activation=tf.tanh, name="combine")
@@ -304,8 +305,8 @@ class RNMTPlusDecoder(GNMTDecoder):
 
 class ConditionalGRUDecoder(RecurrentDecoder):
     """s'_t = GRU_1(s_{t-1}, y_{t-1}), c_t read with s'_t, s_t = GRU_2(s'_t, c_t), and y_t is read from tanh(W [s_t;
-    y_{t-1}; c_t]) (Sennrich et al. 2017, 4.1 and 4.2: the decoder of Nematus). One layer; attention is part of the
-    recurrence.
+    y_{t-1}; c_t]) (Sennrich et al. 2017, 2: the decoder of Nematus, which starts from the mean of the encoder's states
+    where this one has a `Bridge`). One layer; attention is part of the recurrence.
     """
 
     def __init__(self, config: ModelConfig, attention: Attention, name: str | None = None):

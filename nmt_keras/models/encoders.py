@@ -19,7 +19,7 @@ class EncoderOutput(NamedTuple):
     """What an encoder knows of a batch of sentences."""
 
     states: tf.Tensor  # float32 [B, S, D], h_1..h_S; zero at padding
-    embedded: tf.Tensor  # float32 [B, S, D], the embedded source
+    embedded: tf.Tensor  # float32 [B, S, D], what the first layer read: with positions where there are any
     mask: tf.Tensor  # bool [B, S]
     last_states: tuple[States, ...]  # of each layer, float32 [B, D] each: what a decoder may start from
 
@@ -48,6 +48,7 @@ class RNNEncoder(Layer):
             config.residual,
             config.state_dropout_rate,
             config.output_dropout_rate,
+            config.first_residual_layer - 1,
             name="stack",
         )
 
@@ -59,7 +60,7 @@ class RNNEncoder(Layer):
         x = dropout(embedded, self.input_dropout_rate, fold_in(dropout_seed, 0))
         states, last = self.stack(x, sequence_mask=source_mask, dropout_seed=fold_in(dropout_seed, 1))
         states = tf.where(source_mask[:, :, None], states, 0.0)  # a residual brings in what is embedded there
-        return EncoderOutput(states, embedded, source_mask, last)
+        return EncoderOutput(states, x, source_mask, last)
 
 
 class GNMTEncoder(Layer):
@@ -80,9 +81,9 @@ class GNMTEncoder(Layer):
 
     def call(self, embedded: tf.Tensor, source_mask: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> EncoderOutput:
         """Embedded source, float32 [B, S, D], and its mask, bool [B, S], to the states."""
-        x = dropout(embedded, self.input_dropout_rate, fold_in(dropout_seed, 0))
+        x = read = dropout(embedded, self.input_dropout_rate, fold_in(dropout_seed, 0))
         last: tuple[States, ...] = ()
         for number, stack in enumerate((self.first, self.second, self.others), 1):
             x, states = stack(x, sequence_mask=source_mask, dropout_seed=fold_in(dropout_seed, number))
             last += states
-        return EncoderOutput(tf.where(source_mask[:, :, None], x, 0.0), embedded, source_mask, last)
+        return EncoderOutput(tf.where(source_mask[:, :, None], x, 0.0), read, source_mask, last)

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from nmt_keras.config import ModelConfig
+from nmt_keras.config import ModelConfig, model_problems
 from nmt_keras.errors import UserError
 from nmt_keras.layers.embeddings import OutputProjection, TokenEmbedding
 from nmt_keras.layers.masks import padding_mask
@@ -27,7 +27,8 @@ class Seq2Seq(keras.Model):
         target_vocab_size: V, ids of the target.
 
     Raises:
-        UserError: the configuration names an unknown component, or shares tables of different sizes.
+        UserError: the configuration names an unknown component, joins what does not go together, or shares tables of
+            different sizes.
     """
 
     def __init__(self, config: ModelConfig, source_vocab_size: int, target_vocab_size: int):
@@ -41,6 +42,11 @@ class Seq2Seq(keras.Model):
                 raise UserError(
                     f"`model.{name}` must be one of {', '.join(table)}. Received: {getattr(config, name)!r}"
                 )
+        problems = model_problems(config)
+        if config.positions == "learned" and not config.max_positions:
+            problems.append("`model.max_positions` must be positive when `model.positions` is learned. Received: 0")
+        if problems:
+            raise UserError("; ".join(problems))
         if config.share_embeddings and source_vocab_size != target_vocab_size:
             raise UserError(
                 "`model.share_embeddings` needs one vocabulary for both sides. Received: "

@@ -68,7 +68,7 @@ class TransformerEncoder(Layer):
     def call(self, embedded: tf.Tensor, source_mask: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> EncoderOutput:
         """Embedded source, float32 [B, S, D], and its mask, bool [B, S], to the states."""
         embedded = self.positions(embedded, tf.range(tf.shape(embedded)[1]))
-        x = dropout(embedded, self.input_dropout_rate, fold_in(dropout_seed, 0))
+        x = embedded = dropout(embedded, self.input_dropout_rate, fold_in(dropout_seed, 0))
         for number, layer in enumerate(self.layers, 1):
             x = layer(x, source_mask, fold_in(dropout_seed, number))
         if self.norm is not None:

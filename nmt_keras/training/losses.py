@@ -75,23 +75,34 @@ def _at_labels(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 
 
 def batch_loss(model: Seq2Seq, batch: Batch, dropout_seed: tf.Tensor | None, smoothing: float) -> LossSums:
-    """Runs the model with teacher forcing and sums its loss.
-
-    Real target positions are gathered into [N, D] before the output product, N rounded up to a multiple of 128, so that
-    no padding reaches the largest product and the loss, compiled where `dropout_seed` is given (that is, for training),
-    sees few shapes.
-    """
+    """Runs the model with teacher forcing and sums its loss; compiled where `dropout_seed` is given, that is, in
+    training."""
     hidden, _ = model(batch.source_ids, batch.target_input_ids, dropout_seed)
-    real = tf.where(padding_mask(batch.target_output_ids))  # [N, 2]
-    count = tf.shape(real)[0]
-    fill = -count % _ROW_MULTIPLE
-    hidden = tf.pad(tf.gather_nd(hidden, real), [[0, fill], [0, 0]])
-    labels = tf.pad(tf.gather_nd(batch.target_output_ids, real), [[0, fill]])
-    weights = tf.pad(tf.gather(batch.weights, real[:, 0]), [[0, fill]])
+    hidden, labels, weights = _positions_with_a_label(hidden, batch)
     logits = model.project(hidden)
     values = label_smoothed_cross_entropy(logits, labels, smoothing, compiled=dropout_seed is not None)
     loss, plain, right = (tf.reduce_sum(weights * value) for value in values)
     return LossSums(loss, plain, right, tf.reduce_sum(weights))
+
+
+def _positions_with_a_label(hidden: tf.Tensor, batch: Batch) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Hidden states [N, D], labels [N] and weights [N], 0 where there is no label.
+
+    Real target positions are gathered before the output product, N rounded up to a multiple of 128, so that no padding
+    reaches the largest product and what is compiled sees few shapes. Where shapes are static (`data.static_shapes`), as
+    for a TPU, how many positions are real is not known when the graph is compiled: all of them stay.
+    """
+    ids = batch.target_output_ids
+    if ids.shape.is_fully_defined():
+        weights = tf.where(padding_mask(ids), batch.weights[:, None], 0.0)
+        return tf.reshape(hidden, [-1, hidden.shape[-1]]), tf.reshape(ids, [-1]), tf.reshape(weights, [-1])
+    real = tf.where(padding_mask(ids))  # [N, 2]
+    fill = -tf.shape(real)[0] % _ROW_MULTIPLE
+    return (
+        tf.pad(tf.gather_nd(hidden, real), [[0, fill], [0, 0]]),
+        tf.pad(tf.gather_nd(ids, real), [[0, fill]]),
+        tf.pad(tf.gather(batch.weights, real[:, 0]), [[0, fill]]),
+    )
 
 
 def compile_dev_loss(model: Seq2Seq) -> Callable[[Iterable[Batch]], float]:

@@ -50,8 +50,9 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 def build_optimizer(config: TrainingConfig) -> keras.optimizers.Optimizer:
     """The Keras optimizer of the configuration. Clipping is the trainer's: it must follow the all-reduce."""
     schedule, name = Schedule(config), config.optimizer  # the name is part of a checkpoint
+    moments = {"beta_2": config.adam_beta2, "epsilon": config.adam_epsilon}
     if config.optimizer == "adam":
-        return keras.optimizers.Adam(schedule, epsilon=1e-8, name=name)
+        return keras.optimizers.Adam(schedule, name=name, **moments)
     if config.optimizer == "adamw":
-        return keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay, epsilon=1e-8, name=name)
+        return keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay, name=name, **moments)
     return keras.optimizers.SGD(schedule, name=name)

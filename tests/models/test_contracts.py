@@ -1,18 +1,31 @@
 """What every encoder, decoder and attention must do. Parametrised over the registries."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from nmt_keras.config import CHOICES, DecodingConfig, ModelConfig, _model_problems
+from nmt_keras.config import (
+    CHOICES,
+    RECURRENT_DECODERS,
+    RECURRENT_ENCODERS,
+    DataConfig,
+    DecodingConfig,
+    ExperimentConfig,
+    ModelConfig,
+    model_problems,
+)
 from nmt_keras.constants import BOS_ID, EOS_ID, UNK_ID
 from nmt_keras.data.batching import Batch
 from nmt_keras.data.tokenizer import train_tokenizer
 from nmt_keras.errors import UserError
+from nmt_keras.inference.export import TranslationModule
 from nmt_keras.inference.translator import Translator
 from nmt_keras.models.decoders import RecurrentDecoder
+from nmt_keras.models.encoders import GNMTEncoder, RNNEncoder
+from nmt_keras.models.presets import PRESETS, apply_preset
 from nmt_keras.models.registry import ATTENTIONS, DECODERS, ENCODERS
 from nmt_keras.models.seq2seq import build_seq2seq
 from nmt_keras.training.checkpoints import by_path
@@ -31,11 +44,24 @@ SMALL = {
     "num_decoder_layers": 2,
     "max_positions": 4,  # fewer than there are: those beyond must work
 }
-RECURRENT_DECODERS = [name for name, decoder in DECODERS.items() if issubclass(decoder, RecurrentDecoder)]
-NEEDS = {"conditional_gru": {"cell": "gru", "num_decoder_layers": 1}}  # what a decoder asks of the configuration
+# What a component asks of the configuration, or what shows all of it: the third layer of GNMT is the first residual.
+NEEDS: dict[str, dict] = {
+    "conditional_gru": {"cell": "gru", "num_decoder_layers": 1},
+    "gnmt": {"num_encoder_layers": 3, "num_decoder_layers": 3},
+    "rnmt_plus": {"num_decoder_layers": 3},
+}
+DROPOUT_RATES = ("input_dropout_rate", "state_dropout_rate", "output_dropout_rate", "attention_dropout_rate")
+
+
+def _preset(name):
+    """The network of a preset, narrow and with unequal depths."""
+    config = vars(apply_preset(ExperimentConfig(DataConfig(joint_vocabulary=True)), name).model)
+    depths = {"num_encoder_layers": 3, "num_decoder_layers": 4}
+    return {**config, **SMALL, **depths, "d_embedding": 10 if config["d_embedding"] else 0}
+
 
 PAIRS = [
-    {"encoder": encoder, "decoder": decoder, **NEEDS.get(decoder, {})}
+    {"encoder": encoder, "decoder": decoder, **NEEDS.get(encoder, {}), **NEEDS.get(decoder, {})}
     for encoder, decoder in itertools.product(ENCODERS, DECODERS)
 ]
 # Each component once, with the recurrent partner.
@@ -52,8 +78,8 @@ COMPONENTS = (
         {"bridge": "zeros"},
         {"share_embeddings": True, "tie_output": True, "d_embedding": 10},
         {"residual": True, "num_encoder_layers": 3},
+        {"residual": True, "num_encoder_layers": 3, "first_residual_layer": 3},
         {"num_encoder_layers": 1, "num_decoder_layers": 3},
-        {"decoder": "gnmt", "input_feeding": True, "num_decoder_layers": 3},
     ]
     + [
         {
@@ -72,6 +98,7 @@ COMPONENTS = (
     ]
     + [{"encoder": "conv", "decoder": "conv", "positions": "learned"}]
 )
+COMPONENTS += [_preset(name) for name in PRESETS]
 ALL = COMPONENTS + [pair for pair in PAIRS if pair not in COMPONENTS]
 # Weights whose gradient is zero by construction: a bias of all keys alike shifts all scores of a softmax.
 WITHOUT_GRADIENT = ("attention/key/bias",)
@@ -79,12 +106,15 @@ AT_MOST_ONE = ("local_p", "monotonic", "monotonic_hard")  # what their weights s
 
 
 def _name(fields):
+    for name in PRESETS:
+        if fields == _preset(name):
+            return name
     return "-".join(f"{k}={v}" for k, v in fields.items())
 
 
 def _model(seed=1, **fields):
     config = ModelConfig(**{**SMALL, **fields})
-    assert not _model_problems(config)
+    assert not model_problems(config)
     model = build_seq2seq(config, TARGET_V if config.share_embeddings else SOURCE_V, TARGET_V)
     rng = np.random.default_rng(seed)
     for weight in model.trainable_variables:
@@ -248,6 +278,8 @@ def test_state_dropout_is_one_mask_a_sentence():
 def test_the_choices_of_the_configuration_are_those_of_the_registries():
     for name, table in (("encoder", ENCODERS), ("decoder", DECODERS), ("attention", ATTENTIONS)):
         assert CHOICES[f"model.{name}"] == tuple(table)
+    assert {name for name, d in DECODERS.items() if issubclass(d, RecurrentDecoder)} == set(RECURRENT_DECODERS)
+    assert {name for name, e in ENCODERS.items() if issubclass(e, (RNNEncoder, GNMTEncoder))} == set(RECURRENT_ENCODERS)
 
 
 @pytest.mark.parametrize(
@@ -270,53 +302,93 @@ def test_shared_and_tied_tables_are_one_weight():
 
 @pytest.mark.parametrize(
     "fields",
-    [{"encoder": "transformer", "decoder": "ssru"}, *(pytest.param(fields, marks=pytest.mark.slow) for fields in ALL)],
+    [
+        {"encoder": "transformer", "decoder": "ssru"},
+        {"attention": "bahdanau", "input_feeding": True},
+        *(pytest.param(fields, marks=pytest.mark.slow) for fields in ALL),
+    ],
     ids=_name,
 )
 def test_a_compiled_model_agrees(fields):
-    """With static shapes, as a TPU would need: the call, and a training step's gradients."""
-    model = _model(**fields)
+    """With static shapes, as a TPU would need: a training step's loss and gradients, and the steps of a search."""
+    model = _model(**{**fields, **dict.fromkeys(DROPOUT_RATES, 0.0)})
     weights = [v.value for v in model.trainable_variables]
+    draws_noise = model.config.attention.startswith("monotonic")  # the compiler's generator draws another
 
-    def run():
+    def train():
         with tf.GradientTape() as tape:
-            hidden, attention = model(SOURCE, TARGET)
-            loss = tf.reduce_sum(tf.square(model.project(hidden)))
-        return hidden, attention, tape.gradient(loss, weights, unconnected_gradients="zero")
+            sums = batch_loss(model, _batch(), None if draws_noise else tf.constant([1, 2]), 0.1)
+        return sums, tape.gradient(sums.loss, weights, unconnected_gradients="zero")
 
-    plain, compiled = run(), tf.function(run, jit_compile=True, autograph=False)()
-    for one, other in zip(tf.nest.flatten(plain), tf.nest.flatten(compiled), strict=True):
-        one, other = np.array(tf.convert_to_tensor(one)), np.array(tf.convert_to_tensor(other))
-        np.testing.assert_allclose(other, one, atol=1e-4 * max(1.0, np.abs(one).max()))
+    def search():
+        memory = model.prepare(SOURCE)
+        state, results = model.init_state(memory, T), []
+        for position in range(T):
+            logits, weights, state = model.step(TARGET[:, position, None], tf.constant(position), state, memory)
+            results.append((logits, weights))
+        return results
+
+    for run in (train, search):
+        plain, compiled = run(), tf.function(run, jit_compile=True, autograph=False)()
+        for one, other in zip(tf.nest.flatten(plain), tf.nest.flatten(compiled), strict=True):
+            one, other = np.array(tf.convert_to_tensor(one)), np.array(tf.convert_to_tensor(other))
+            np.testing.assert_allclose(other, one, atol=2e-4 * max(1.0, np.abs(one).max()))
 
 
 @pytest.mark.parametrize(
     "fields",
     [
-        *({"encoder": encoder} for encoder in ENCODERS),
+        *({"encoder": encoder, **NEEDS.get(encoder, {})} for encoder in ENCODERS),
         *({"decoder": decoder, **NEEDS.get(decoder, {})} for decoder in DECODERS if decoder != "rnn"),
         *(pytest.param(fields, marks=pytest.mark.slow) for fields in ALL),
     ],
     ids=_name,
 )
 def test_a_translation_depends_on_its_own_text_alone(fields):
+    translator = Translator(*_translating(fields))
+    together = translator.translate_batch(TEXTS)
+    assert len({(t.text, round(t.best.log_prob, 2)) for t in together}) > 1
+    for text, among in zip(TEXTS, together):
+        [alone] = translator.translate_batch([text])
+        assert (alone.text, alone.best.ids) == (among.text, among.best.ids)
+        assert alone.best.log_prob == pytest.approx(among.best.log_prob, abs=1e-5)
+
+
+TEXTS = ["abc", "g", "fedcbagfedcba", "bb", "cag"]
+
+
+def _translating(fields):
+    """A model whose translations differ and do not end at once, with all that a translator takes."""
     config = ModelConfig(**{**SMALL, **fields})
     tokenizer = train_tokenizer("char", ["abcdefg"], 11)
     model = build_seq2seq(config, 11, 11)
     rng = np.random.default_rng(3)
     for weight in model.trainable_variables:
         weight.assign(rng.normal(size=weight.shape) * 0.6)
-    output = model.output_projection  # so that translations differ, and do not end at once
-    output.kernel.assign(output.kernel * 5.0)
+    output = model.output_projection
+    if not config.tie_output:
+        output.kernel.assign(output.kernel * 5.0)
     output.bias.assign(tf.one_hot(EOS_ID, 11) * -6.0 + tf.one_hot(UNK_ID, 11) * -20.0)
-    translator = Translator(model, tokenizer, tokenizer, DecodingConfig(beam_size=3, max_length=6, length_penalty=1.0))
-    texts = ["abc", "g", "fedcbagfedcba", "bb", "cag"]
-    together = translator.translate_batch(texts)
-    assert len({(t.text, round(t.best.log_prob, 2)) for t in together}) > 1
-    for text, among in zip(texts, together):
-        [alone] = translator.translate_batch([text])
-        assert (alone.text, alone.best.ids) == (among.text, among.best.ids)
-        assert alone.best.log_prob == pytest.approx(among.best.log_prob, abs=1e-5)
+    return model, tokenizer, tokenizer, DecodingConfig(beam_size=3, max_length=6, length_penalty=1.0)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({"encoder": encoder, **NEEDS.get(encoder, {})} for encoder in ENCODERS if encoder != "rnn"),
+        *({"decoder": decoder, **NEEDS.get(decoder, {})} for decoder in DECODERS),
+        *(pytest.param(fields, marks=pytest.mark.slow) for fields in ALL),
+    ],
+    ids=_name,
+)
+def test_a_model_returns_from_a_saved_model_with_its_search(fields, tmp_path):
+    parts = _translating(fields)
+    tf.saved_model.save(TranslationModule(*parts), str(tmp_path))
+    loaded = tf.saved_model.load(str(tmp_path))
+    served = loaded.serve(tf.constant(TEXTS))
+    expected = Translator(*parts).translate_batch(TEXTS)
+    assert [text.decode() for text in served["translation"].numpy()] == [t.text for t in expected]
+    np.testing.assert_allclose(served["log_prob"], [t.best.log_prob for t in expected], atol=1e-5)
 
 
 def test_weights_return_from_a_checkpoint(model, tmp_path):
@@ -325,37 +397,6 @@ def test_weights_return_from_a_checkpoint(model, tmp_path):
     assert (np.array(other(SOURCE, TARGET)[0]) != np.array(model(SOURCE, TARGET)[0])).any()
     tf.train.Checkpoint(model=by_path(other.variables)).read(saved).assert_consumed()
     np.testing.assert_array_equal(other(SOURCE, TARGET)[0], model(SOURCE, TARGET)[0])
-
-
-class _Saved(tf.Module):
-    """A model as `nmt_keras.inference.export` saves it: hidden, with its variables beside it."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.tracked = [variable.value for variable in model.variables]
-        self._forward = lambda source, target: model(source, target)
-
-    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32)] * 2, autograph=False)
-    def forward(self, source, target):
-        """Hidden states and attention weights."""
-        return self._forward(source, target)
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        *({"encoder": encoder} for encoder in ENCODERS if encoder != "rnn"),
-        *({"decoder": decoder, **NEEDS.get(decoder, {})} for decoder in DECODERS),
-        *(pytest.param(fields, marks=pytest.mark.slow) for fields in ALL),
-    ],
-    ids=_name,
-)
-def test_a_model_returns_from_a_saved_model(fields, tmp_path):
-    model = _model(**fields)
-    tf.saved_model.save(_Saved(model), str(tmp_path))
-    loaded = tf.saved_model.load(str(tmp_path))
-    for one, other in zip(model(SOURCE, TARGET), loaded.forward(SOURCE, TARGET), strict=True):
-        np.testing.assert_allclose(other, one, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -372,6 +413,7 @@ def test_a_model_returns_from_a_saved_model(fields, tmp_path):
         ({"decoder": "rnmt_plus", "attention": "none"}, "must not be none with decoder rnmt_plus"),
         ({"decoder": "transformer", "input_feeding": True}, "needs a recurrent decoder; transformer attends"),
         ({"encoder": "conv", "bridge": "copy"}, "copy needs a recurrent encoder"),
+        ({"decoder": "ssru", "attention": "none"}, "none needs decoder rnn: ssru attends"),
         ({"decoder": "conditional_gru"}, "it needs `model.cell` gru and `model.num_decoder_layers` 1"),
         ({"decoder": "conditional_gru", **NEEDS["conditional_gru"], "input_feeding": True}, "leave it off"),
         ({"freeze_vectors": True}, "needs `model.source_vectors` or `model.target_vectors`"),
@@ -380,5 +422,8 @@ def test_a_model_returns_from_a_saved_model(fields, tmp_path):
     ids=lambda value: str(value)[:40],
 )
 def test_what_does_not_go_together_is_refused_with_the_reason(fields, reason):
-    problems = _model_problems(ModelConfig(**{**SMALL, **fields}))
+    config = ModelConfig(**{**SMALL, **fields})
+    problems = model_problems(config)
     assert len(problems) == 1 and reason in problems[0]
+    with pytest.raises(UserError, match=re.escape(problems[0])):
+        build_seq2seq(config, SOURCE_V, TARGET_V)
