@@ -1,4 +1,4 @@
-"""What each family does at long sequences: time and memory of a training step, as JSON, one line a family and length.
+"""What each family does at long sequences: time and memory of a training step, and of a translation as long, as JSON.
 
 python -m benchmarks.long_sequences --lengths=128,512,1024
 """
@@ -17,12 +17,14 @@ _TOKENS = 4096  # target positions of a batch, at every length
 _FAMILIES = {
     "rnn": {"encoder": "rnn", "decoder": "rnn"},
     "rnn_bahdanau": {"encoder": "rnn", "decoder": "rnn", "attention": "bahdanau"},
-    "conv": {"encoder": "conv", "decoder": "conv", "num_encoder_layers": 4, "num_decoder_layers": 4},
+    "rnn_feeding": {"encoder": "rnn", "decoder": "rnn", "input_feeding": True},
+    "conv": {"encoder": "conv", "decoder": "conv"},
     "transformer": {"encoder": "transformer", "decoder": "transformer"},
     "transformer_ssru": {"encoder": "transformer", "decoder": "ssru"},
 }
 _COMMON = {"d_model": 256, "d_ff": 1024, "num_heads": 4, "num_encoder_layers": 2, "num_decoder_layers": 2}
 _VOCAB = 8000
+_TRANSLATED = 4  # sentences that are translated at once, greedily
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,6 +63,8 @@ def _measure(family: str, length: int) -> dict:
 
     from nmt_keras.config import ModelConfig
     from nmt_keras.data.batching import Batch
+    from nmt_keras.decoding.constraints import Constraints
+    from nmt_keras.decoding.sampling import greedy
     from nmt_keras.models.seq2seq import build_seq2seq
     from nmt_keras.training.losses import batch_loss
 
@@ -78,19 +82,36 @@ def _measure(family: str, length: int) -> dict:
             loss = batch_loss(model, batch, tf.constant([1, 1]), 0.1).loss
         optimizer.apply(tape.gradient(loss, [weight.value for weight in weights]), weights)
 
-    times = []
-    for _ in range(4):  # the first traces
-        started = time.monotonic()
+    def seconds(run) -> float:
+        times = []
+        for _ in range(3):  # the first traces
+            started = time.monotonic()
+            run()
+            times.append(time.monotonic() - started)
+        return min(times[1:])
+
+    def train() -> None:
         step()
         optimizer.iterations.numpy()
-        times.append(time.monotonic() - started)
+
+    training = seconds(train)
+    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
+    forced = Constraints(tf.fill([_TRANSLATED], length), min_length=length)
+
+    @tf.function(autograph=False)
+    def translate():
+        memory = model.prepare(tf.tile(ids[:1], [_TRANSLATED, 1]))
+        state = model.init_state(memory, length)
+        return greedy(lambda *now: model.step(*now, memory), state, forced).ids
+
     return {
         "family": family,
         "length": length,
         "sentences": rows,
-        "seconds_per_step": round(min(times[1:]), 3),
-        "target_tokens_per_s": round(rows * length / min(times[1:])),
-        "peak_memory_mib": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024,
+        "seconds_per_step": round(training, 3),
+        "target_tokens_per_s": round(rows * length / training),
+        "peak_memory_mib": peak,
+        "translated_tokens_per_s": round(_TRANSLATED * length / seconds(lambda: translate().numpy())),
     }
 
 

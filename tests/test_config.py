@@ -61,6 +61,21 @@ def test_all_problems_are_reported_at_once():
         ),
         (lambda c: setattr(c.training, "batch_tokens", 100), "at least `data.max_target_length`"),
         (lambda c: setattr(c.training, "max_steps", 0), "`training.max_steps` must be positive. Received: 0"),
+        (lambda c: setattr(c.decoding, "banned_phrases", ("a", "")), "must not hold an empty text"),
+        (lambda c: setattr(c.decoding, "length_penalty_kind", "mean"), "must be one of gnmt, average"),
+        (
+            lambda c: (setattr(c.model, "attention", "none"), setattr(c.decoding, "coverage_penalty", 0.2)),
+            "sums attention weights",
+        ),
+        (
+            lambda c: (
+                setattr(c.model, "source_vectors", "v"),
+                setattr(c.model, "freeze_vectors", True),
+                setattr(c.training, "optimizer", "adamw"),
+                setattr(c.training, "weight_decay", 0.1),
+            ),
+            "it would shrink frozen vectors",
+        ),
         (lambda c: setattr(c.decoding, "length_penalty", -1.0), "`decoding.length_penalty` must not be negative"),
         (lambda c: setattr(c.data, "character_coverage", 0.0), "above 0 and at most 1"),
     ],

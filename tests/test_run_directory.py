@@ -1,6 +1,7 @@
 """A run directory: whose it is, its data card, its tokenizers, and loading it."""
 
 import dataclasses
+import gzip
 import io
 import json
 
@@ -418,3 +419,25 @@ def test_a_step_that_was_not_saved_is_answered_with_those_that_were(trained):
         UserError, match="^The checkpoint of step 7 in .* cannot be used: there is none; there are: " "5, 9$"
     ):
         load_run(trained, "7")
+
+
+def test_pretrained_vectors_fill_the_tables_and_say_how_much_they_cover(tmp_path):
+    config = _config(joint_vocabulary=False, tokenizer="word", data_dir=str(tmp_path))
+    config.model.source_vectors, config.model.target_vectors, config.model.d_embedding = "v.en.gz", "v.zh", 3
+    tokenizers = prepare_tokenizers(tmp_path / "run", config.data, _corpus(tmp_path), lambda line: None)
+    (tmp_path / "v.en.gz").write_bytes(gzip.compress(b"man 1 2 2\nwalks 2 1 2\n</s> 9 9 9\n<unk> 9 9 9\n"))
+    (tmp_path / "v.zh").write_text("老人走路 3 0 0\n", encoding="utf-8")
+    model = build_seq2seq(config.model, tokenizers.source.vocab_size, tokenizers.target.vocab_size)
+    before, lines = np.array(model.source_embedding.table), []
+    run_directory.load_pretrained_vectors(model, tokenizers, config, lines.append)
+    words = tokenizers.source.vocab_size - 4
+    assert lines == [
+        f"source vectors: {tmp_path}/v.en.gz covers 2 of {words} pieces ({2 / words:.1%})",
+        f"target vectors: {tmp_path}/v.zh covers 1 of 4 pieces (25.0%)",
+    ]
+    changed = np.flatnonzero((np.array(model.source_embedding.table) != before).any(-1))
+    assert {tokenizers.source.piece(int(i)) for i in changed} == {"man", "walks"}
+    [row] = tokenizers.target.encode("老人走路")
+    np.testing.assert_allclose(
+        model.target_embedding.table[row], [1.0, 0, 0], atol=1e-6
+    )  # of size 1 / sqrt(3) a channel

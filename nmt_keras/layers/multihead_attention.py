@@ -101,14 +101,14 @@ class MultiHeadAttention(Layer):
         )
         return KeyValues(rotate(keys, positions) if self.rotary else keys, values)
 
-    def call(self, x, read: KeyValues, mask, positions=None, key_positions=None, dropout_seed=None):
+    def call(self, x, read: KeyValues, visible, positions=None, key_positions=None, dropout_seed=None):
         """Reads.
 
         Args:
             x: the queries, float32 [B, Q, D].
             read: of `project`.
-            mask: bool, broadcast to [B, H, Q, S].
-            positions: int32 [Q] or [1] of the queries.
+            visible: bool, broadcast to [B, H, Q, S].
+            positions: int32 [Q] of the queries.
             key_positions: int32 [S] of what is read.
             dropout_seed: int32 [2] or None.
 
@@ -122,7 +122,7 @@ class MultiHeadAttention(Layer):
         scores = dense.batched_product(query, read.keys, self.compute_dtype, transpose_y=True)
         if self.distances is not None:
             scores += self.distances(query, positions, key_positions)
-        weights = masked_softmax(scores, mask)
+        weights = masked_softmax(scores, visible)
         kept = dropout(weights, self.dropout_rate, dropout_seed)
         return self.output_projection(join_heads(dense.batched_product(kept, read.values, self.compute_dtype))), weights
 

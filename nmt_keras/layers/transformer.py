@@ -2,7 +2,7 @@
 
 A mixer lets a target position see those before it, in two modes that agree:
 
-    initial_state(batch, capacity) -> state, every leaf [B, 1, ...]; capacity bounds the positions
+    initial_state(batch, capacity) -> state, every leaf [B, 1, ...]; position < capacity in every step
     call(x [B,T,D], dropout_seed) -> [B,T,D]
     step(x [B,Q,D], position, state) -> ([B,Q,D], state)
 """

@@ -7,7 +7,7 @@ A decoder has four methods; `Q` is 1 or the number of beams.
     call(embedded [B,T,D], memory, dropout_seed) -> (hidden [B,T,D], attention_weights [B,T,S])
     step(embedded [B,Q,D], position, state, memory) -> (hidden [B,Q,D], attention_weights [B,Q,S], State)
 
-Both modes share their body, and T steps equal one call. `capacity` bounds the positions that will be stepped through:
+Both modes share their body, and T steps equal one call. Positions that are stepped through are below `capacity`:
 who caches them makes room for so many. Embedding and output projection belong to `Seq2Seq`.
 """
 
@@ -18,9 +18,10 @@ import tensorflow as tf
 from nmt_keras.config import ModelConfig
 from nmt_keras.layers.attention import Attention, AttentionMemory, BahdanauAttention
 from nmt_keras.layers.base import Layer
+from nmt_keras.layers.cells import CELLS, States
 from nmt_keras.layers.dense import Dense
 from nmt_keras.layers.dropout import dropout, dropout_mask, fold_in
-from nmt_keras.layers.recurrent import CELLS, RecurrentLayer, RecurrentStack, States
+from nmt_keras.layers.recurrent import RecurrentLayer, RecurrentStack
 from nmt_keras.models.encoders import EncoderOutput
 
 

@@ -11,8 +11,9 @@ import tensorflow as tf
 
 from nmt_keras.config import ModelConfig
 from nmt_keras.layers.base import Layer
+from nmt_keras.layers.cells import States
 from nmt_keras.layers.dropout import dropout, fold_in
-from nmt_keras.layers.recurrent import RecurrentStack, States
+from nmt_keras.layers.recurrent import RecurrentStack
 
 
 class EncoderOutput(NamedTuple):

@@ -41,6 +41,8 @@ def test_a_piece_prefers_its_own_case(tmp_path):
         ),
         (b"bird 1 2\n", "line 1 has 2 numbers"),
         (b"cat 1 2 x\n", "line 1: not a word and its numbers"),
+        (b"cat 1.0 2.0 3.0 4.0\n", "line 1 has 4 numbers"),
+        (b"cat 1 2 nan\n", "line 1: a number is not finite; remove the line"),
         (b"cat\n", "line 1: not a word and its numbers; give a text file of vectors"),
     ],
 )
@@ -48,6 +50,21 @@ def test_what_is_no_file_of_vectors_is_refused(tmp_path, content, message):
     (tmp_path / "v").write_bytes(content)
     with pytest.raises(UserError, match=message):
         load_vectors(str(tmp_path / "v"), PIECES, 3)
+
+
+def test_a_word_may_hold_spaces(tmp_path):
+    """As in GloVe's 840B: the last numbers are the vector, what comes before is the word."""
+    (tmp_path / "v").write_text("dog 1 2 3\n. . . 4 5 6\nat name@domain.com 7 8 9\ncat . 0 0 1\n")
+    table, found, _ = load_vectors(str(tmp_path / "v"), [*PIECES, ". . ."], 3)
+    np.testing.assert_array_equal(np.flatnonzero(found), [3, 7])
+    np.testing.assert_array_equal(table[[3, 7]], [[1, 2, 3], [4, 5, 6]])
+
+
+def test_vectors_of_zeros_stay_zeros():
+    embedding = TokenEmbedding(3, 2)
+    embedding.build(None)
+    embedding.load(np.zeros((3, 2), np.float32), np.array([0, 1, 0], bool))
+    assert np.isfinite(np.array(embedding.table)).all() and not np.array(embedding.table)[1].any()
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):

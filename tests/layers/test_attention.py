@@ -134,6 +134,25 @@ def test_local_attention_reads_its_window_alone():
             assert list(places[long + 29]) == list(range(9, 20))  # past the end of the source
 
 
+def test_local_predictive_attention_normalises_within_its_window():
+    """Luong et al. 2015, eq. 10, with a source longer than the window of 10 positions on each side."""
+    long = 40
+    layer = ATTENTIONS["local_p"](D)
+    layer.build((None, None, D))
+    rng = np.random.default_rng(1)
+    for weight in layer.weights:
+        weight.assign(rng.normal(size=weight.shape))
+    query, states = rng.normal(size=(1, Q, D)), rng.normal(size=(1, long, D))
+    memory = layer.prepare(tf.constant(states, tf.float32), tf.fill([1, long], True))
+    _, weights, _ = layer(tf.constant(query, tf.float32), memory)
+    w = {weight.name: weight.numpy().astype(np.float64) for weight in layer.weights}
+    for t in range(Q):
+        centre = long * _sigmoid(np.tanh(query[0, t] @ w["position_kernel"]) @ w["position_energy"])
+        away = np.arange(long) - centre
+        scores = np.where(np.abs(away) <= 10, (states[0] @ w["kernel"]) @ query[0, t], -np.inf)
+        np.testing.assert_allclose(weights[0, t], _softmax(scores) * np.exp(-(away**2) / 50), atol=1e-5)
+
+
 def test_hard_monotonic_attention_is_the_soft_one_in_training():
     hard, query, _, memory = _reading("monotonic_hard")
     soft, query = _reading("monotonic")[0], tf.constant(query, tf.float32)

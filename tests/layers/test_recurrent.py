@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 
 from nmt_keras.layers import fusion, recurrent
-from nmt_keras.layers.recurrent import CELLS, RecurrentLayer, RecurrentStack
+from nmt_keras.layers.cells import CELLS
+from nmt_keras.layers.recurrent import RecurrentLayer, RecurrentStack
 
 B, T, INPUT, UNITS = 2, 5, 3, 4
 

@@ -1,5 +1,7 @@
 """The parts of the Transformer and of ConvS2S against their equations in NumPy."""
 
+import math
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -82,6 +84,15 @@ def test_a_product_of_rotated_vectors_depends_on_their_distance_alone():
     assert product(0, 0) == pytest.approx(float(tf.reduce_sum(q * k)), abs=1e-6)
 
 
+def test_each_pair_of_channels_turns_at_its_own_speed():
+    x = _x(1, 1, 1, 6)
+    turned = rotate(tf.constant(x, tf.float32), tf.constant([5])).numpy()[0, 0, 0]
+    for i, (first, second) in enumerate(zip(x[0, 0, 0, :3], x[0, 0, 0, 3:])):
+        angle = 5 / 10_000 ** (2 * i / 6)
+        assert turned[i] == pytest.approx(first * np.cos(angle) - second * np.sin(angle), abs=1e-5)
+        assert turned[3 + i] == pytest.approx(first * np.sin(angle) + second * np.cos(angle), abs=1e-5)
+
+
 def test_relative_positions_are_clipped_at_sixteen():
     layer = RelativePositions(C)
     layer.build()
@@ -138,7 +149,7 @@ def test_feed_forward_follows_its_equation(activation):
     inner = _dense(layer.inner, x)
     inner = {
         "relu": lambda: np.maximum(inner, 0),
-        "gelu": lambda: tf.nn.gelu(tf.constant(inner)).numpy(),
+        "gelu": lambda: inner * (1 + np.vectorize(math.erf)(inner / math.sqrt(2))) / 2,
         "swiglu": lambda: inner * _sigmoid(inner) * _dense(layer.gate, x),
     }[activation]()
     np.testing.assert_allclose(layer(tf.constant(x, tf.float32)), _dense(layer.outer, inner), rtol=1e-4, atol=1e-4)

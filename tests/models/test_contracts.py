@@ -54,10 +54,10 @@ DROPOUT_RATES = ("input_dropout_rate", "state_dropout_rate", "output_dropout_rat
 
 
 def _preset(name):
-    """The network of a preset, narrow and with unequal depths."""
+    """The network of a preset, narrow, with unequal depths and some dropout."""
     config = vars(apply_preset(ExperimentConfig(DataConfig(joint_vocabulary=True)), name).model)
-    depths = {"num_encoder_layers": 3, "num_decoder_layers": 4}
-    return {**config, **SMALL, **depths, "d_embedding": 10 if config["d_embedding"] else 0}
+    changes = {"num_encoder_layers": 3, "num_decoder_layers": 4, "input_dropout_rate": 0.1}
+    return {**config, **SMALL, **changes, "d_embedding": 10 if config["d_embedding"] else 0}
 
 
 PAIRS = [
