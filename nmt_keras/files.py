@@ -64,6 +64,53 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
             pathlib.Path(name).unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def growing(path: str | os.PathLike, resume: bool) -> Iterator[tuple[typing.TextIO, int]]:
+    """Gives a file that grows as `<path>.partial`, and how many lines it has; it becomes `path` if the block succeeds.
+
+    An interruption leaves the partial file, and `resume` goes on after its last whole line. A mistake of the user's
+    (`UserError`) leaves what was there before. A pipe or a device is written as it is.
+
+    Raises:
+        UserError: the folder cannot be written, or the disk is full.
+    """
+    path = pathlib.Path(path)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(None, "it is a directory")
+        if path.exists() and not path.is_file():
+            with open(path, "w", encoding="utf-8", newline="\n") as file:
+                yield file, 0
+            return
+        path = path.resolve()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        lines = _whole_lines(partial) if resume and partial.exists() else 0
+        try:
+            with open(partial, "a" if lines else "w", encoding="utf-8", newline="\n") as file:
+                yield file, lines
+                file.flush()
+                os.fsync(file.fileno())
+        except UserError:
+            if not lines:
+                partial.unlink(missing_ok=True)
+            raise
+        partial.replace(path)
+    except OSError as error:
+        raise UserError(f"Cannot write {path}: {error.strerror}; free the disk or give another path") from error
+
+
+def _whole_lines(path: pathlib.Path) -> int:
+    """Counts the lines of a file, and takes off what follows the last line feed."""
+    count = size = 0
+    with open(path, "r+b") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                count, size = count + 1, size + len(line)
+        file.truncate(size)
+    return count
+
+
 class _OfAnotherFile(Exception):
     """Its cause is an error of a file that the block opened itself."""
 

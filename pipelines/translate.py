@@ -1,6 +1,9 @@
 """Translates text, a sentence a line, with a trained model or an export; stdin to stdout unless files are given.
 
 python -m pipelines.translate --run_dir=runs/m30k --input=test.en --output=test.hyp
+
+A line out per line in, in order. With --scores, --alignments, or more than one translation of a line (--n_best,
+--samples), each is a JSON object with all hypotheses of its line, best first.
 """
 
 import codecs
@@ -8,6 +11,8 @@ import contextlib
 import gzip
 import io
 import itertools
+import json
+import math
 import os
 import pathlib
 import sys
@@ -23,7 +28,8 @@ from nmt_keras.data.corpus import Oddities
 from nmt_keras.errors import UserError
 from pipelines import _runtime
 
-Translate = Callable[[Iterable[str]], Iterator[tuple[str, bool]]]  # to translations, and whether a line was cut
+# Lines, and how many came before, to lines of output, each with whether its source was cut.
+Translate = Callable[[Iterable[str], int], Iterator[tuple[str, bool]]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,16 +43,22 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_string("saved_model", None, "Or a SavedModel: saved_models/<name>/<version>.", flag_values=values)
     flags.DEFINE_string("input", None, "Text to translate; .gz is unpacked. Default: stdin.", flag_values=values)
     flags.DEFINE_string("output", None, "Where the translations go. Default: stdout.", flag_values=values)
-    flags.DEFINE_bool("sample", False, "Sample instead of searching.", flag_values=values)
-    flags.DEFINE_integer("seed", 1, "Of --sample.", lower_bound=-(2**31), upper_bound=2**31 - 1, flag_values=values)
-    flags.DEFINE_float("temperature", 1.0, "Of --sample; below 1 is bolder.", lower_bound=1e-3, flag_values=values)
+    flags.DEFINE_bool("resume", False, "Go on with the --output of an interrupted job.", flag_values=values)
+    flags.DEFINE_integer("n_best", 1, "Translations of each line, at most --beam_size.", 1, flag_values=values)
+    flags.DEFINE_integer("samples", 0, "Draw so many translations instead of searching.", 0, flag_values=values)
+    flags.DEFINE_bool("scores", False, "Also scores, and log probabilities of pieces.", flag_values=values)
+    flags.DEFINE_bool("alignments", False, "Also the source piece that each piece reads most.", flag_values=values)
+    flags.DEFINE_integer("seed", 1, "Of --samples.", lower_bound=-(2**31), upper_bound=2**31 - 1, flag_values=values)
+    flags.DEFINE_float(
+        "temperature", 1.0, "With --samples: below 1 is more cautious.", lower_bound=1e-3, flag_values=values
+    )
     flags.DEFINE_integer(
-        "top_k", 0, "With --sample: only the k most probable pieces; 0 is all.", lower_bound=0, flag_values=values
+        "top_k", 0, "With --samples: only the k most probable pieces; 0 is all.", lower_bound=0, flag_values=values
     )
     flags.DEFINE_float(
         "top_p",
         1.0,
-        "With --sample: only the most probable pieces of this total probability.",
+        "With --samples: only the most probable pieces of this total probability.",
         lower_bound=0.0,
         upper_bound=1.0,
         flag_values=values,
@@ -64,8 +76,12 @@ def _job(values: flags.FlagValues) -> None:
     if bool(values.run_dir) == bool(values.saved_model):
         raise UserError("Exactly one of --run_dir and --saved_model must be given")
     for name in ("seed", "temperature", "top_k", "top_p"):
-        if values[name].present and not values.sample:
-            raise UserError(f"--{name} belongs to sampling: give --sample too")
+        if values[name].present and not values.samples:
+            raise UserError(f"--{name} belongs to sampling: give --samples=1 too")
+    if values.samples and values["n_best"].present:
+        raise UserError("--n_best belongs to searching: --samples is how many are drawn")
+    if values.resume and not values.output:
+        raise UserError("--resume goes on with a file: give the --output of the interrupted job")
     if (
         values.input
         and values.output
@@ -76,10 +92,18 @@ def _job(values: flags.FlagValues) -> None:
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(_open(values.input)) if values.input else sys.stdin.buffer
         translate = (_with_saved_model if values.saved_model else _with_run_dir)(values)
-        write = stack.enter_context(_writer(values.output))
-        progress = stack.enter_context(tqdm(unit="line", disable=not (sys.stderr.isatty() and values.output)))
+        write, done = stack.enter_context(_writer(values.output, values.resume))
+        if done:
+            _runtime.report(f"resuming after line {done:,}")
+        progress = stack.enter_context(
+            tqdm(unit="line", initial=done, disable=not (sys.stderr.isatty() and values.output))
+        )
         oddities = Oddities()
-        for number, (text, truncated) in enumerate(translate(_lines(source, oddities)), 1):
+        lines = _lines(source, oddities)
+        skipped = sum(1 for _ in itertools.islice(lines, done))
+        if skipped < done:
+            raise UserError(f"--resume: the interrupted --output has {done:,} lines, --input only {skipped:,}")
+        for number, (text, truncated) in enumerate(translate(lines, done), done + 1):
             if truncated and values.on_long == "refuse":
                 raise UserError(
                     f"Line {number} is longer than the model's limit; shorten it, raise "
@@ -103,21 +127,53 @@ def _with_run_dir(values: flags.FlagValues) -> Translate:
 
     from nmt_keras.inference.search import Sampling
 
-    sampling = Sampling(values.seed, values.temperature, values.top_k, values.top_p) if values.sample else None
+    sampling = Sampling(values.seed, values.temperature, values.top_k, values.top_p) if values.samples else None
+    if not sampling and values.n_best > config.decoding.beam_size:
+        raise UserError(
+            f"--n_best must be at most the beam size. Received: {values.n_best} and {config.decoding.beam_size}; give "
+            f"--beam_size={values.n_best}"
+        )
     run = run_directory.load_run(run_dir, values.checkpoint, _runtime.report)._replace(config=config)
-    translator = run.translator(sampling=sampling)
-    return lambda lines: ((result.text, result.truncated) for result in translator.translate_stream(lines))
+    translator = run.translator(values.samples or values.n_best, sampling)
+    as_json = max(values.n_best, values.samples) > 1 or values.scores or values.alignments
+
+    def translate(lines, done):
+        results = translator.translate_stream(lines, first_number=done)
+        for number, result in enumerate(results, done + 1):
+            text = _to_json(number, result, run.tokenizers, values) if as_json else result.text
+            yield text, result.truncated
+
+    return translate
+
+
+def _to_json(number: int, translation, tokenizers, values: flags.FlagValues) -> str:
+    row: dict[str, typing.Any] = {"line": number, "truncated": translation.truncated}
+    if values.alignments:
+        row["source_pieces"] = [tokenizers.source.piece(i) for i in translation.source_ids]
+    row["hypotheses"] = []
+    for hypothesis in translation.hypotheses:
+        entry: dict[str, typing.Any] = {"text": hypothesis.text}
+        if values.scores or values.alignments:
+            entry["pieces"] = [tokenizers.target.piece(i) for i in hypothesis.ids]
+        if values.scores:
+            found = math.isfinite(hypothesis.log_prob)
+            entry["log_prob"], entry["score"] = (hypothesis.log_prob, hypothesis.score) if found else (None, None)
+            entry["token_log_probs"] = [round(value, 6) for value in hypothesis.token_log_probs]
+        if values.alignments:
+            entry["alignment"] = hypothesis.alignment()
+        row["hypotheses"].append(entry)
+    return json.dumps(row, ensure_ascii=False)
 
 
 def _with_saved_model(values: flags.FlagValues) -> Translate:
     _runtime.load_tensorflow()
     from nmt_keras.inference.export import load_signature
 
-    for name in ("beam_size", "length_penalty", "checkpoint", "sample"):
+    for name in ("beam_size", "length_penalty", "checkpoint", "samples", "n_best", "scores", "alignments"):
         if values[name].present:
             raise UserError(f"--{name} goes with --run_dir: an export's search was fixed when it was made")
     serve = load_signature(pathlib.Path(values.saved_model))
-    return lambda lines: itertools.chain.from_iterable(map(serve, _batches(lines, 64)))
+    return lambda lines, done: itertools.chain.from_iterable(map(serve, _batches(lines, 64)))
 
 
 def _batches(lines: Iterable[str], size: int) -> Iterator[list[str]]:
@@ -153,14 +209,14 @@ def _open(path: str) -> typing.BinaryIO:
 
 
 @contextlib.contextmanager
-def _writer(path: str | None):
-    """A function that writes text. A file appears when all of it is there: a failed job leaves none."""
+def _writer(path: str | None, resume: bool):
+    """A function that writes text at once, and how many lines are there. A file has its name when it is whole."""
     if path is None:
         typing.cast(io.TextIOWrapper, sys.stdout).reconfigure(encoding="utf-8", newline="\n")
-        yield lambda text: print(text, end="", flush=True)
+        yield lambda text: print(text, end="", flush=True), 0
         return
-    with files.replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
-        yield file.write
+    with files.growing(path, resume) as (file, lines):
+        yield lambda text: print(text, end="", file=file, flush=True), lines
 
 
 if __name__ == "__main__":

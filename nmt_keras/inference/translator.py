@@ -187,10 +187,10 @@ class Translator:
         prefix_ids = padded_ids([self.target_tokenizer.encode(prefix) for prefix in prefixes or [""] * len(texts)])
         return list(_unpack(self._function(tf.constant(encoded), prefix_ids, tf.constant(list(numbers), tf.int32))))
 
-    def translate_stream(self, lines: Iterable[str], chunk: int = 2048) -> Iterator[Translation]:
-        """Translates lines as they come, `chunk` at a time, in constant memory."""
+    def translate_stream(self, lines: Iterable[str], chunk: int = 2048, first_number: int = 0) -> Iterator[Translation]:
+        """Translates lines as they come, `chunk` at a time, in constant memory. `first_number` as for `translate`."""
         lines = iter(lines)
-        for start in itertools.count(0, chunk):
+        for start in itertools.count(first_number, chunk):
             buffer = list(itertools.islice(lines, chunk))
             yield from self.translate(buffer, first_number=start)
             if len(buffer) < chunk:

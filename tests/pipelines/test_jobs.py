@@ -96,12 +96,63 @@ def test_translate_keeps_lines_and_order(run_dir, tmp_path, monkeypatch, capsys)
     assert lines[:4] == ["a b c", "", "h g", ""] and len(lines) == 7 and lines[5:] == ["b a d", ""]
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"c d\n\n")))
     capsys.readouterr()
-    assert translate.main([f"--run_dir={run_dir}", "--sample", "--temperature=0.01"]) == 0
+    assert translate.main([f"--run_dir={run_dir}", "--samples=1", "--temperature=0.01"]) == 0
     assert capsys.readouterr().out == "c d\n\n"
     with gzip.open(tmp_path / "in.gz", "wb") as file:
         file.write(b"a b c\nh g\n")
     assert translate.main([f"--run_dir={run_dir}", f"--input={tmp_path}/in.gz"]) == 0
     assert capsys.readouterr().out == "a b c\nh g\n"
+
+
+def test_translate_gives_all_it_knows_as_json(run_dir, tmp_path, capsys):
+    (tmp_path / "in").write_text("a b c\n\nh g\n")
+    arguments = [f"--run_dir={run_dir}", f"--input={tmp_path}/in", "--beam_size=3"]
+    assert translate.main([*arguments, "--n_best=2", "--scores", "--alignments"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.split("\n")[:-1]]
+    assert [row["line"] for row in rows] == [1, 2, 3] and not any(row["truncated"] for row in rows)
+    assert [row["hypotheses"][0]["text"] for row in rows] == ["a b c", "", "h g"]
+    assert [len(row["hypotheses"]) for row in rows] == [2, 1, 2]
+    for row in (rows[0], rows[2]):
+        best, second = row["hypotheses"]
+        assert best["score"] >= second["score"] and best["text"] != second["text"]
+        for hypothesis in row["hypotheses"]:
+            assert sum(hypothesis["token_log_probs"]) == pytest.approx(hypothesis["log_prob"], abs=1e-4)
+            assert len(hypothesis["pieces"]) == len(hypothesis["token_log_probs"]) == len(hypothesis["alignment"]) + 1
+        copied = [row["source_pieces"][i] for i in best["alignment"]]
+        assert sum(a == b for a, b in zip(copied, best["pieces"])) > len(copied) / 2  # it learned to copy
+    assert translate.main([*arguments, "--samples=3", "--seed=4"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.split("\n")[:-1]]
+    assert [len(row["hypotheses"]) for row in rows] == [3, 1, 3] and set(rows[0]["hypotheses"][0]) == {"text"}
+
+
+def test_an_interrupted_translation_goes_on(run_dir, tmp_path, monkeypatch, capsys):
+    lines = ["a b c", "", "h g", "d e", "b", "c c d"]
+    (tmp_path / "in").write_text("".join(line + "\n" for line in lines))
+    arguments = [f"--run_dir={run_dir}", f"--input={tmp_path}/in", f"--output={tmp_path}/out"]
+    real = translate._with_run_dir
+
+    def interrupted(values):
+        def stop_after_three(lines, done):
+            for number, result in enumerate(real(values)(lines, done)):
+                if number == 3:
+                    raise KeyboardInterrupt
+                yield result
+
+        return stop_after_three
+
+    monkeypatch.setattr(translate, "_with_run_dir", interrupted)
+    assert translate.main(arguments) == 130
+    monkeypatch.undo()
+    partial = tmp_path / "out.partial"
+    assert partial.read_text() == "a b c\n\nh g\n" and not (tmp_path / "out").exists()
+    partial.write_text(partial.read_text() + "half a li")
+    capsys.readouterr()
+    assert translate.main([*arguments, "--resume"]) == 0
+    assert "resuming after line 3" in capsys.readouterr().err
+    assert (tmp_path / "out").read_text() == (tmp_path / "in").read_text() and not partial.exists()
+    partial.write_text("a\n" * 9)
+    assert translate.main([*arguments, "--resume"]) == 2
+    assert "the interrupted --output has 9 lines, --input only 6" in _error(capsys) and partial.exists()
 
 
 def test_a_long_line_is_cut_with_a_warning_or_refused(run_dir, tmp_path, capsys):
@@ -247,8 +298,15 @@ BAD = [
         "Cannot write /proc/x/scores.json: No such file or directory",
     ),
     (evaluate, ["--run_dir={run}", "--source={tmp}/blank/dev.src", "--reference={tmp}/x"], "no pair with text"),
-    (translate, ["--run_dir={run}", "--input={tmp}/x", "--top_k=5"], "--top_k belongs to sampling: give --sample too"),
-    (translate, ["--run_dir={run}", "--input={tmp}/x", "--sample", "--seed=3000000000"], "flag --seed=3000000000"),
+    (
+        translate,
+        ["--run_dir={run}", "--input={tmp}/x", "--top_k=5"],
+        "--top_k belongs to sampling: give --samples=1 too",
+    ),
+    (translate, ["--run_dir={run}", "--input={tmp}/x", "--samples=2", "--n_best=2"], "--n_best belongs to searching"),
+    (translate, ["--run_dir={run}", "--input={tmp}/x", "--resume"], "give the --output of the interrupted job"),
+    (translate, ["--run_dir={run}", "--input={tmp}/x", "--n_best=9"], "--n_best must be at most the beam size"),
+    (translate, ["--run_dir={run}", "--input={tmp}/x", "--samples=1", "--seed=3000000000"], "flag --seed=3000000000"),
     (translate, ["--run_dir={run}", "--input={tmp}/no.gz"], "Cannot unpack --input: "),
     (translate, [], "Exactly one of --run_dir and --saved_model must be given"),
     (translate, ["--run_dir={run}", "--input=/nowhere"], "Cannot read /nowhere: No such file"),
