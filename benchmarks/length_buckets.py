@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
     del argv
     flags.DEFINE_list("runs", [], "name=run directory, separated by commas.", flag_values=values)
-    flags.DEFINE_string("checkpoint", "best", "best, latest or a step.", flag_values=values)
+    flags.DEFINE_string("checkpoint", "best", "best, latest, averaged or a step.", flag_values=values)
     flags.DEFINE_string("source", None, "Text to translate.", flag_values=values)
     flags.DEFINE_string("reference", None, "Its reference translation.", flag_values=values)
     flags.DEFINE_string("output", "length_buckets.png", "The plot.", flag_values=values)

@@ -92,7 +92,7 @@ def load_run(run_dir: pathlib.Path, checkpoint: str = "best", report: Report = l
 
     Args:
         run_dir: of a training job.
-        checkpoint: `best`, `latest` or a step.
+        checkpoint: `best`, `latest`, a step, or `averaged`: the mean of the latest `training.keep_checkpoints`.
         report: takes a line for the user.
 
     Raises:
@@ -101,11 +101,14 @@ def load_run(run_dir: pathlib.Path, checkpoint: str = "best", report: Report = l
     config = read_config(run_dir)
     tokenizers = load_tokenizers(run_dir)
     model = build_seq2seq(config.model, tokenizers.source.vocab_size, tokenizers.target.vocab_size)
-    if checkpoint not in ("best", "latest") and not checkpoint.isdecimal():
-        raise UserError(f"`checkpoint` must be best, latest or a step. Received: {checkpoint!r}")
-    manifest = Checkpoints(checkpoints_of(run_dir), report=report).restore(
-        tf.train.Checkpoint(model=by_path(model.variables)), checkpoint, partial=True
-    )
+    if checkpoint not in ("best", "latest", "averaged") and not checkpoint.isdecimal():
+        raise UserError(f"`checkpoint` must be best, latest, averaged or a step. Received: {checkpoint!r}")
+    checkpoints, variables = Checkpoints(checkpoints_of(run_dir), report=report), by_path(model.variables)
+    if checkpoint == "averaged":
+        steps = checkpoints.restore_average(variables, "model", config.training.keep_checkpoints)
+        report(f"checkpoint: averaged, steps {', '.join(map(str, steps))} of {run_dir}")
+        return Run(config, tokenizers, model, steps[-1])
+    manifest = checkpoints.restore(tf.train.Checkpoint(model=variables), checkpoint, partial=True)
     if manifest is None:
         raise UserError(f"{run_dir} has no checkpoint yet; train it first")
     report(f"checkpoint: {checkpoint}, step {manifest['step']:,} of {run_dir}")

@@ -77,7 +77,7 @@ def run(
 def define_inference_flags(values: flags.FlagValues) -> None:
     """The flags that evaluate, translate and export share."""
     flags.DEFINE_string("run_dir", None, "The run directory of a training job.", flag_values=values)
-    flags.DEFINE_string("checkpoint", "best", "best, latest or a step.", flag_values=values)
+    flags.DEFINE_string("checkpoint", "best", "best, latest, averaged (the latest ones' mean) or a step.", flag_values=values)
     flags.DEFINE_integer("beam_size", None, "Beams; 1 is greedy. Default: the recipe's.", flag_values=values)
     flags.DEFINE_float(
         "length_penalty", None, "Alpha of GNMT's length penalty. Default: the recipe's.", flag_values=values

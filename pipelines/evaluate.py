@@ -67,7 +67,7 @@ def evaluate(
 
     Args:
         run_dir: of a training job.
-        checkpoint: `best`, `latest` or a step.
+        checkpoint: `best`, `latest`, `averaged` or a step.
         source: the text to translate.
         reference: its reference translation.
         beam_size: instead of the recipe's.

@@ -384,6 +384,13 @@ def test_a_run_is_loaded_from_the_checkpoint_that_was_asked_for(trained, checkpo
     assert reports == [f"checkpoint: {checkpoint}, step {step} of {trained}"]
 
 
+def test_a_run_is_loaded_with_averaged_weights(trained, reports):
+    del reports[:]
+    run = load_run(trained, "averaged", reports.append)
+    assert run.step == 9 and all((variable.numpy() == 7).all() for variable in run.model.variables)
+    assert reports == [f"checkpoint: averaged, steps 5, 9 of {trained}"]
+
+
 def test_what_is_no_run_directory_is_refused(tmp_path):
     for path in (tmp_path, tmp_path / "none"):
         with pytest.raises(
@@ -410,7 +417,9 @@ def test_a_run_without_tokenizer_or_checkpoint_is_refused(run_dir, tmp_path, rep
 
 @pytest.mark.parametrize("checkpoint", ["bets", "", "-1", "1.5", "²"])
 def test_a_checkpoint_that_is_no_step_is_refused(trained, checkpoint):
-    with pytest.raises(UserError, match=rf"^`checkpoint` must be best, latest or a step\. Received: '{checkpoint}'$"):
+    with pytest.raises(
+        UserError, match=rf"^`checkpoint` must be best, latest, averaged or a step\. Received: '{checkpoint}'$"
+    ):
         load_run(trained, checkpoint)
 
 

@@ -149,6 +149,38 @@ class Checkpoints:
         self._read(step, objects, partial)
         return manifest
 
+    def restore_average(self, variables: dict[str, tf.Variable], name: str, count: int) -> list[int]:
+        """Gives variables the mean of what the latest checkpoints hold (Junczys-Dowmunt et al. 2016, 3.2).
+
+        Args:
+            variables: already made, by path.
+            name: what they are saved as, an attribute of the saved objects.
+            count: of checkpoints, at most. One that is corrupt is left out, and that is reported.
+
+        Returns:
+            Their steps.
+
+        Raises:
+            UserError: fewer than two are intact, or they belong to another model.
+        """
+        objects, totals, used = tf.train.Checkpoint(**{name: variables}), [0.0] * len(variables), []
+        for step in self.steps()[-count:]:
+            manifest, problem = self._verify(step)
+            if manifest is None:
+                self._report(f"checkpoint of step {step} is not used: {problem}")
+                continue
+            self._read(step, objects, partial=True)
+            totals = [total + variable.numpy().astype("float64") for total, variable in zip(totals, variables.values())]
+            used.append(step)
+        if len(used) < 2:
+            raise UserError(
+                f"An average needs at least two intact checkpoints in {self.folder}, there is {len(used)}: train on, or "
+                "give --checkpoint=latest"
+            )
+        for total, variable in zip(totals, variables.values()):
+            variable.assign(total / len(used))
+        return used
+
     def mark_best(self, step: int, metric: str, value: float) -> None:
         """Makes the saved checkpoint of `step` the best one."""
         if self._is_chief:

@@ -319,7 +319,7 @@ BAD = [
     (
         translate,
         ["--run_dir={run}", "--input={tmp}/x", "--checkpoint=worst"],
-        "`checkpoint` must be best, latest or a step",
+        "`checkpoint` must be best, latest, averaged or a step",
     ),
     (
         translate,

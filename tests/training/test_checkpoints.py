@@ -264,3 +264,17 @@ def test_a_write_that_fails_leaves_the_earlier_ones_and_no_temporary_folder(save
     assert _names(folder) == ["step-00000010", "step-00000020", "step-00000030"]
     objects = _small()
     assert saved.restore(objects)["step"] == 30 and _value(objects) == 30
+
+
+def test_an_average_is_of_the_latest_intact_ones(saved, folder):
+    variables = {"a": tf.Variable([0.0, 0.0])}
+    assert saved.restore_average(variables, "model", count=2) == [20, 30]
+    np.testing.assert_array_equal(variables["a"], [25.0, 2.0])
+    damaged = next((folder / "step-00000020").glob("variables.data*"))
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    fresh = Checkpoints(folder, report=saved.reports.append)
+    assert fresh.restore_average(variables, "model", count=3) == [10, 30]
+    np.testing.assert_array_equal(variables["a"], [20.0, 2.0])
+    assert "checkpoint of step 20 is not used" in saved.reports[-1]
+    with pytest.raises(UserError, match="at least two intact checkpoints in .*, there is 1: train on, or give --check"):
+        fresh.restore_average(variables, "model", count=2)
