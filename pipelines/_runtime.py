@@ -1,5 +1,6 @@
 """The one place that configures the process: flags, logging, seeds, precision, devices, strategy."""
 
+import dataclasses
 import json
 import logging
 import os
@@ -7,12 +8,15 @@ import random
 import re
 import sys
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from absl import flags
 from absl import logging as absl_logging
+from ml_collections import config_flags
 from tqdm import tqdm
 
+from nmt_keras.config import DecodingConfig
 from nmt_keras.errors import UserError
 
 if typing.TYPE_CHECKING:
@@ -74,19 +78,37 @@ def run(
         )
 
 
-def define_inference_flags(values: flags.FlagValues) -> None:
+def define_inference_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """The flags that evaluate, translate and export share."""
     flags.DEFINE_string("run_dir", None, "The run directory of a training job.", flag_values=values)
-    flags.DEFINE_string("checkpoint", "best", "best, latest, averaged (the latest ones' mean) or a step.", flag_values=values)
+    flags.DEFINE_string(
+        "checkpoint", "best", "best, latest, averaged (the mean of the latest ones) or a step.", flag_values=values
+    )
     flags.DEFINE_integer("beam_size", None, "Beams; 1 is greedy. Default: the recipe's.", flag_values=values)
     flags.DEFINE_float(
-        "length_penalty", None, "Alpha of GNMT's length penalty. Default: the recipe's.", flag_values=values
+        "length_penalty", None, "Alpha of the length penalty. Default: the recipe's.", flag_values=values
     )
+    names = [field.name for field in dataclasses.fields(DecodingConfig)]
+    text = f"Options of the search instead of the recipe's, as in --decoding.no_repeat_ngram=3: {', '.join(names)}."
+    try:
+        config_flags.DEFINE_config_dataclass("decoding", DecodingConfig(), text, values, argv)
+    except KeyError as error:  # an unknown field
+        raise UserError(f"The options of the search cannot be used: {_explain(error, argv)}") from error
+
+
+def decoding_overrides(values: flags.FlagValues) -> dict[str, typing.Any]:
+    """The options of the search that the command line gives."""
+    given = dict(config_flags.get_override_values(values["decoding"]))
+    for name in ("beam_size", "length_penalty"):
+        if values[name].present:
+            given[name] = values[name].value
+    return given
 
 
 def _help(values: flags.FlagValues) -> list[str]:
     return [
-        f"  --{name}: {values[name].help}" + (f" Default: {values[name].default}." if values[name].default else "")
+        f"  --{name}: {values[name].help}"
+        + (f" Default: {values[name].default}." if values[name].default and name != "decoding" else "")
         for name in values
         if name not in ("flagfile", "undefok")
     ]
@@ -145,8 +167,6 @@ def _fail(error: object) -> int:
 
 def _explain(error: Exception, argv: list[str]) -> str:
     """Adds the valid names to an unknown field of `--config`."""
-    import dataclasses
-
     from nmt_keras.config import ExperimentConfig
 
     known = {
@@ -155,7 +175,7 @@ def _explain(error: Exception, argv: list[str]) -> str:
     }
     for argument in argv:
         name = argument.lstrip("-").partition("=")[0]
-        if not name.startswith("config."):
+        if not name.startswith(("config.", "decoding.")):
             continue
         section, _, leaf = name.removeprefix("config.").partition(".")
         if section not in known:
@@ -288,10 +308,9 @@ def barrier(strategy: "tf.distribute.Strategy") -> None:
         strategy.run(lambda: tf.distribute.get_replica_context().all_reduce("sum", tf.constant(1.0)))
 
 
-def inference_config(config: "ExperimentConfig", **overrides) -> None:
-    """Applies the overrides of `decoding` that a job was given (None is none) and configures the process."""
-    for name, value in overrides.items():
-        if value is not None:
-            setattr(config.decoding, name, value)
+def inference_config(config: "ExperimentConfig", decoding: Mapping[str, typing.Any] = MappingProxyType({})) -> None:
+    """Applies the options of `decoding` that a job was given, and configures the process."""
+    for name, value in decoding.items():
+        setattr(config.decoding, name, value)
     config.validate()
     configure(config.training)

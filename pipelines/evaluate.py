@@ -8,7 +8,9 @@ import json
 import pathlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from absl import flags
 from tqdm import tqdm
@@ -23,8 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
-    del argv
-    _runtime.define_inference_flags(values)
+    _runtime.define_inference_flags(values, argv)
     flags.DEFINE_string("source", None, "Text to translate, a sentence a line; .gz is unpacked.", flag_values=values)
     flags.DEFINE_string("reference", None, "Its reference translation, line by line.", flag_values=values)
     flags.DEFINE_string("data_dir", "", "Prefix of both, and where `tfds:` data sets are kept.", flag_values=values)
@@ -41,8 +42,7 @@ def _job(values: flags.FlagValues) -> int:
         values.checkpoint,
         values.source,
         values.reference,
-        beam_size=values.beam_size,
-        length_penalty=values.length_penalty,
+        decoding=_runtime.decoding_overrides(values),
         data_dir=values.data_dir,
         output=values.output,
         translations=values.translations,
@@ -57,8 +57,7 @@ def evaluate(
     source: str,
     reference: str,
     *,
-    beam_size: int | None = None,
-    length_penalty: float | None = None,
+    decoding: Mapping[str, Any] = MappingProxyType({}),
     data_dir: str = "",
     output: str | None = None,
     translations: str | None = None,
@@ -70,8 +69,7 @@ def evaluate(
         checkpoint: `best`, `latest`, `averaged` or a step.
         source: the text to translate.
         reference: its reference translation.
-        beam_size: instead of the recipe's.
-        length_penalty: instead of the recipe's.
+        decoding: options of the search instead of the recipe's.
         data_dir: prefix of both texts, and where `tfds:` data sets are kept.
         output: a file that the scores are written to as JSON.
         translations: a file that the translations are written to.
@@ -85,7 +83,7 @@ def evaluate(
     from nmt_keras import files, run_directory
 
     config = run_directory.read_config(run_dir)
-    _runtime.inference_config(config, beam_size=beam_size, length_penalty=length_penalty)
+    _runtime.inference_config(config, decoding)
 
     from nmt_keras.data.batching import evaluation_batches
     from nmt_keras.inference.evaluation import bleu_metric, score_text

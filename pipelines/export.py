@@ -7,7 +7,9 @@ import json
 import pathlib
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from absl import flags
 
@@ -32,8 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
-    del argv
-    _runtime.define_inference_flags(values)
+    _runtime.define_inference_flags(values, argv)
     flags.DEFINE_string(
         "output", None, "saved_models/<name>: where the next integer version is written.", flag_values=values
     )
@@ -47,8 +48,7 @@ def _job(values: flags.FlagValues) -> int:
         pathlib.Path(values.run_dir),
         values.checkpoint,
         pathlib.Path(values.output),
-        beam_size=values.beam_size,
-        length_penalty=values.length_penalty,
+        decoding=_runtime.decoding_overrides(values),
         data_dir=values.data_dir,
     )
     print(json.dumps(result))
@@ -60,8 +60,7 @@ def export(
     checkpoint: str,
     output: pathlib.Path,
     *,
-    beam_size: int | None = None,
-    length_penalty: float | None = None,
+    decoding: Mapping[str, Any] = MappingProxyType({}),
     data_dir: str | None = None,
 ) -> dict:
     """Exports to the next version under `output`; an export that differs from the model is not kept.
@@ -70,8 +69,7 @@ def export(
         run_dir: of a training job.
         checkpoint: `best`, `latest` or a step.
         output: `saved_models/<name>`.
-        beam_size: instead of the recipe's.
-        length_penalty: instead of the recipe's.
+        decoding: options of the search instead of the recipe's.
         data_dir: where the dev set, which is translated for the proof, is now; instead of the recipe's.
 
     Returns:
@@ -85,7 +83,7 @@ def export(
 
     config = run_directory.read_config(run_dir)
     config.data.data_dir = config.data.data_dir if data_dir is None else data_dir
-    _runtime.inference_config(config, beam_size=beam_size, length_penalty=length_penalty)
+    _runtime.inference_config(config, decoding)
 
     import tensorflow as tf
 

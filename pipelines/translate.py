@@ -38,8 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
-    del argv
-    _runtime.define_inference_flags(values)
+    _runtime.define_inference_flags(values, argv)
     flags.DEFINE_string("saved_model", None, "Or a SavedModel: saved_models/<name>/<version>.", flag_values=values)
     flags.DEFINE_string("input", None, "Text to translate; .gz is unpacked. Default: stdin.", flag_values=values)
     flags.DEFINE_string("output", None, "Where the translations go. Default: stdout.", flag_values=values)
@@ -123,7 +122,7 @@ def _with_run_dir(values: flags.FlagValues) -> Translate:
 
     run_dir = pathlib.Path(values.run_dir)
     config = run_directory.read_config(run_dir)
-    _runtime.inference_config(config, beam_size=values.beam_size, length_penalty=values.length_penalty)
+    _runtime.inference_config(config, _runtime.decoding_overrides(values))
 
     from nmt_keras.inference.search import Sampling
 
@@ -169,9 +168,9 @@ def _with_saved_model(values: flags.FlagValues) -> Translate:
     _runtime.load_tensorflow()
     from nmt_keras.inference.export import load_signature
 
-    for name in ("beam_size", "length_penalty", "checkpoint", "samples", "n_best", "scores", "alignments"):
-        if values[name].present:
-            raise UserError(f"--{name} goes with --run_dir: an export's search was fixed when it was made")
+    fixed = [name for name in ("checkpoint", "samples", "n_best", "scores", "alignments") if values[name].present]
+    for name in (*fixed, *_runtime.decoding_overrides(values)):
+        raise UserError(f"--{name} goes with --run_dir: an export's search was fixed when it was made")
     serve = load_signature(pathlib.Path(values.saved_model))
     return lambda lines, done: itertools.chain.from_iterable(map(serve, _batches(lines, 64)))
 

@@ -13,26 +13,17 @@ import tempfile
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
+import tensorflow_text
+from google.protobuf import message as protobuf_message
+from tensorflow.core.protobuf import saved_model_pb2
 
 from nmt_keras.config import DecodingConfig
 from nmt_keras.data.tokenizer import Tokenizer
 from nmt_keras.errors import UserError
+from nmt_keras.inference import c_session
 from nmt_keras.inference.search import Search
 from nmt_keras.inference.translator import translate_text
 from nmt_keras.models.seq2seq import Seq2Seq
-
-# Run by a fresh interpreter with TensorFlow and TF Text alone: lines of JSON strings in, pairs with log_prob out.
-_PROOF_PROGRAM = """
-import json, sys
-import tensorflow as tf
-import tensorflow_text
-serve = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
-for line in sys.stdin:
-    texts = json.loads(line)
-    out = serve(text=tf.constant([text.encode("utf-8") for text in texts]))
-    pairs = zip(out["translation"].numpy().tolist(), out["log_prob"].numpy().tolist())
-    print(json.dumps([(text.decode("utf-8"), log_prob) for text, log_prob in pairs]), flush=True)
-"""
 
 
 class TranslationModule(tf.Module):
@@ -91,7 +82,8 @@ def publish(folder: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
 
 
 def reloaded_translations(folder: pathlib.Path, batches: Sequence[Sequence[str]]) -> list[list[tuple[str, float]]]:
-    """Translates batches with the SavedModel in a fresh, CPU-only process that has TensorFlow and TF Text alone.
+    """Translates batches with the SavedModel in a fresh, CPU-only process, through TensorFlow's C library, which loads
+    it as TF Serving does.
 
     Returns:
         Of each text its translation and `log_prob`.
@@ -100,20 +92,48 @@ def reloaded_translations(folder: pathlib.Path, batches: Sequence[Sequence[str]]
         RuntimeError: the process failed; the message ends with its last line.
     """
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    setup = {"folder": str(folder.resolve()), "libraries": _c_libraries(), "signatures": signatures(folder)}
+    requests = [{"signature": "serving_default", "inputs": {"text": list(batch)}} for batch in batches]
     with tempfile.TemporaryDirectory() as elsewhere:  # where no module of ours is found by accident
         result = subprocess.run(
-            [sys.executable, "-c", _PROOF_PROGRAM, str(folder.resolve())],
+            [sys.executable, "-I", c_session.__file__],
             env=environment,
             cwd=elsewhere,
             text=True,
             encoding="utf-8",
-            input="".join(json.dumps(list(batch)) + "\n" for batch in batches),
+            input="".join(json.dumps(line) + "\n" for line in (setup, *requests)),
             capture_output=True,
             check=False,
         )
     if result.returncode:
         raise RuntimeError(f"the export does not load: {result.stderr.strip().rpartition(chr(10))[2]}")
-    return [[tuple(pair) for pair in json.loads(line)] for line in result.stdout.strip().split("\n")]
+    answers = map(json.loads, result.stdout.strip().split("\n"))
+    return [list(zip(answer["translation"], answer["log_prob"])) for answer in answers]
+
+
+def signatures(folder: pathlib.Path) -> dict[str, dict[str, dict[str, tuple[str, int]]]]:
+    """Of each signature of a SavedModel, `inputs` and `outputs`: name to the tensor's name and TF_DataType.
+
+    Raises:
+        RuntimeError: `folder` holds no SavedModel.
+    """
+    try:
+        saved = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+    except (OSError, protobuf_message.DecodeError) as error:
+        raise RuntimeError(f"the export does not load: {error}") from error
+    return {
+        name: {
+            side: {key: (info.name, info.dtype) for key, info in sorted(getattr(definition, side).items())}
+            for side in ("inputs", "outputs")
+        }
+        for name, definition in saved.meta_graphs[0].signature_def.items()
+    }
+
+
+def _c_libraries() -> list[str]:
+    """TensorFlow's C library, and the operations of TF Text that TF Serving links too."""
+    text = pathlib.Path(tensorflow_text.__file__).parent / "python" / "ops"
+    return [str(pathlib.Path(tf.__file__).parent / "libtensorflow_cc.so.2"), str(text / "_sentencepiece_tokenizer.so")]
 
 
 def load_signature(folder: pathlib.Path) -> Callable[[Sequence[str]], list[tuple[str, bool]]]:
@@ -125,8 +145,6 @@ def load_signature(folder: pathlib.Path) -> Callable[[Sequence[str]], list[tuple
     Raises:
         UserError: `folder` is no export.
     """
-    import tensorflow_text  # noqa: F401  registers the tokenizers' operations
-
     versions = [path for path in folder.glob("*/saved_model.pb") if path.parent.name.isdecimal()]
     if versions:
         folder = max((path.parent for path in versions), key=lambda path: int(path.name))

@@ -170,12 +170,12 @@ class Checkpoints:
                 self._report(f"checkpoint of step {step} is not used: {problem}")
                 continue
             self._read(step, objects, partial=True)
-            totals = [total + variable.numpy().astype("float64") for total, variable in zip(totals, variables.values())]
+            totals = [total + value.numpy().astype("float64") for total, value in zip(totals, variables.values())]
             used.append(step)
         if len(used) < 2:
             raise UserError(
-                f"An average needs at least two intact checkpoints in {self.folder}, there is {len(used)}: train on, or "
-                "give --checkpoint=latest"
+                f"An average needs at least two intact checkpoints in {self.folder}, there is {len(used)}: train on, "
+                "or give --checkpoint=latest"
             )
         for total, variable in zip(totals, variables.values()):
             variable.assign(total / len(used))

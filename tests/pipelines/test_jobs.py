@@ -125,6 +125,15 @@ def test_translate_gives_all_it_knows_as_json(run_dir, tmp_path, capsys):
     assert [len(row["hypotheses"]) for row in rows] == [3, 1, 3] and set(rows[0]["hypotheses"][0]) == {"text"}
 
 
+def test_the_search_takes_options_of_the_command_line(run_dir, tmp_path, capsys):
+    (tmp_path / "in").write_text("a a a a\nb c\n")
+    arguments = [f"--run_dir={run_dir}", f"--input={tmp_path}/in"]
+    options = ["--decoding.no_repeat_ngram=3", "--decoding.banned_phrases=('c',)", "--decoding.max_length=5"]
+    assert translate.main([*arguments, *options]) == 0
+    first, second = capsys.readouterr().out.split("\n")[:2]
+    assert first not in ("a a a a", "") and "c" not in second and max(len(first), len(second)) <= 4
+
+
 def test_an_interrupted_translation_goes_on(run_dir, tmp_path, monkeypatch, capsys):
     lines = ["a b c", "", "h g", "d e", "b", "c c d"]
     (tmp_path / "in").write_text("".join(line + "\n" for line in lines))
@@ -304,6 +313,18 @@ BAD = [
         "--top_k belongs to sampling: give --samples=1 too",
     ),
     (translate, ["--run_dir={run}", "--input={tmp}/x", "--samples=2", "--n_best=2"], "--n_best belongs to searching"),
+    (
+        translate,
+        ["--run_dir={run}", "--decoding.beams=2"],
+        "unknown field 'beams' in '--decoding.beams=2'; valid ones: ",
+    ),
+    (translate, ["--run_dir={run}", "--decoding.min_length=x"], "flag --decoding.min_length=x: 'x' is no whole number"),
+    (
+        evaluate,
+        ["--run_dir={run}", "--source={tmp}/x", "--reference={tmp}/x", "--decoding.min_length=-1"],
+        "must not be",
+    ),
+    (translate, ["--saved_model={run}", "--decoding.min_length=2"], "an export's search was fixed when it was made"),
     (translate, ["--run_dir={run}", "--input={tmp}/x", "--resume"], "give the --output of the interrupted job"),
     (translate, ["--run_dir={run}", "--input={tmp}/x", "--n_best=9"], "--n_best must be at most the beam size"),
     (translate, ["--run_dir={run}", "--input={tmp}/x", "--samples=1", "--seed=3000000000"], "flag --seed=3000000000"),
