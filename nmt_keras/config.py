@@ -376,12 +376,18 @@ def model_problems(model: ModelConfig) -> list[str]:
         f"`model.num_decoder_layers` must be at least 2 with decoder {model.decoder}: the second layer is the first "
         f"that reads the source. Received: {model.num_decoder_layers}",
     )
+    refuse(
+        model.positions != ModelConfig.positions and not {"transformer", "conv"} & set(parts),
+        f"`model.positions` {model.positions} is of Transformers and convolutions: leave it out with encoder "
+        f"{model.encoder} and decoder {model.decoder}, which see the order as they go",
+    )
     if is_recurrent:
         problems += _recurrent_decoder_problems(model)
     else:
         refuse(
-            model.attention == "none",
-            f"`model.attention` none needs decoder rnn: {model.decoder} attends to the source in every layer",
+            model.attention != ModelConfig.attention,
+            f"`model.attention` {model.attention} is of recurrent decoders: leave it out with decoder {model.decoder}, "
+            "which has an attention of its own in every layer",
         )
         refuse(
             model.input_feeding,
@@ -465,6 +471,11 @@ def _problems(config: ExperimentConfig) -> list[str]:
     if config.decoding.coverage_penalty and model.attention == "none":
         problems.append(
             "`decoding.coverage_penalty` sums attention weights: it needs `model.attention` other than none"
+        )
+    if config.decoding.min_length > config.decoding.max_length:
+        problems.append(
+            "`decoding.min_length` must be at most `decoding.max_length`. "
+            f"Received: {config.decoding.min_length} and {config.decoding.max_length}"
         )
     if "" in config.decoding.banned_phrases:
         problems.append("`decoding.banned_phrases` must not hold an empty text, which every translation contains")

@@ -6,7 +6,7 @@ import os
 import pathlib
 import tempfile
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from nmt_keras.errors import UserError
@@ -65,14 +65,20 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def growing(path: str | os.PathLike, resume: bool) -> Iterator[tuple[typing.TextIO, int]]:
+def growing(path: str | os.PathLike, resume: bool, about: Mapping[str, Any]) -> Iterator[tuple[typing.TextIO, int]]:
     """Gives a file that grows as `<path>.partial`, and how many lines it has; it becomes `path` if the block succeeds.
 
     An interruption leaves the partial file, and `resume` goes on after its last whole line. A mistake of the user's
     (`UserError`) leaves what was there before. A pipe or a device is written as it is.
 
+    Args:
+        path: of the whole file.
+        resume: go on with a partial file.
+        about: JSON values that decide what is written; kept in `<path>.partial.json`.
+
     Raises:
-        UserError: the folder cannot be written, or the disk is full.
+        UserError: the folder cannot be written, the disk is full, there is a partial file and it is not to be resumed,
+            or it cannot be: it was about something else, or `path` is whole already.
     """
     path = pathlib.Path(path)
     try:
@@ -84,9 +90,11 @@ def growing(path: str | os.PathLike, resume: bool) -> Iterator[tuple[typing.Text
             return
         path = path.resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        lines = _whole_lines(partial) if resume and partial.exists() else 0
+        partial, card = path.with_name(path.name + ".partial"), path.with_name(path.name + ".partial.json")
+        lines = _resumed_lines(path, partial, card, resume, about)
         try:
+            if not lines:
+                write_json(card, about)
             with open(partial, "a" if lines else "w", encoding="utf-8", newline="\n") as file:
                 yield file, lines
                 file.flush()
@@ -94,10 +102,36 @@ def growing(path: str | os.PathLike, resume: bool) -> Iterator[tuple[typing.Text
         except UserError:
             if not lines:
                 partial.unlink(missing_ok=True)
+                card.unlink(missing_ok=True)
             raise
         partial.replace(path)
+        card.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"Cannot write {path}: {error.strerror}; free the disk or give another path") from error
+
+
+def _resumed_lines(
+    path: pathlib.Path, partial: pathlib.Path, card: pathlib.Path, resume: bool, about: Mapping[str, Any]
+) -> int:
+    if not partial.exists():
+        if resume and path.exists():
+            raise UserError(f"{path} is whole already, there is nothing to resume; leave --resume out to write it anew")
+        return 0
+    if not resume:
+        raise UserError(
+            f"{partial} holds what an interrupted job wrote: give --resume to go on with it, or remove it to start anew"
+        )
+    try:
+        before = json.loads(card.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{card}, which says how {partial} was made, cannot be read: remove both") from error
+    now = json.loads(json.dumps(about))
+    differences = [
+        f"{k} was {before.get(k)!r}, now {now.get(k)!r}" for k in {**before, **now} if before.get(k) != now.get(k)
+    ]
+    if differences:
+        raise UserError(f"{partial} was made otherwise: {'; '.join(differences)}; give the same, or remove it")
+    return _whole_lines(partial)
 
 
 def _whole_lines(path: pathlib.Path) -> int:

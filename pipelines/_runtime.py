@@ -65,9 +65,7 @@ def run(
     except OSError as error:
         return _fail(f"{error.filename or 'A file'}: {error.strerror}; free the disk or give another path")
     except KeyboardInterrupt:
-        print(
-            "interrupted; a training job goes on from its latest checkpoint when it is started again", file=sys.stderr
-        )
+        print("interrupted", file=sys.stderr)
         return STATUS_INTERRUPTED
     except Exception as error:
         if not _is_lost_worker(error):
@@ -101,6 +99,8 @@ def decoding_overrides(values: flags.FlagValues) -> dict[str, typing.Any]:
     given = dict(config_flags.get_override_values(values["decoding"]))
     for name in ("beam_size", "length_penalty"):
         if values[name].present:
+            if name in given:
+                raise UserError(f"--{name} and --decoding.{name} are one option: give one of them")
             given[name] = values[name].value
     return given
 

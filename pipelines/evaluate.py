@@ -124,6 +124,7 @@ def evaluate(
             "step": trained.step,
             "beam_size": config.decoding.beam_size,
             "length_penalty": config.decoding.length_penalty,
+            "decoding": dataclasses.asdict(config.decoding),
         }
         if scores_file:
             files.write_text(scores_file, json.dumps(scores, ensure_ascii=False) + "\n")

@@ -52,7 +52,11 @@ def _job(values: flags.FlagValues) -> None:
         )
     if values.data_dir is not None:
         values.config.data.data_dir = values.data_dir
-    train(values.config, pathlib.Path(values.run_dir))
+    try:
+        train(values.config, pathlib.Path(values.run_dir))
+    except KeyboardInterrupt:
+        _runtime.report("the same command goes on from the latest checkpoint")
+        raise
 
 
 def train(config: ExperimentConfig, run_dir: pathlib.Path) -> None:

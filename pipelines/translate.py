@@ -8,6 +8,7 @@ A line out per line in, in order. With --scores, --alignments, or more than one 
 
 import codecs
 import contextlib
+import dataclasses
 import gzip
 import io
 import itertools
@@ -71,9 +72,54 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
     )
 
 
-def _job(values: flags.FlagValues) -> None:
+def _job(values: flags.FlagValues) -> int | None:
+    _check(values)
+    count = 0
+    try:
+        with contextlib.ExitStack() as stack:
+            source = stack.enter_context(_open(values.input)) if values.input else sys.stdin.buffer
+            translate, about = (_with_saved_model if values.saved_model else _with_run_dir)(values)
+            write, count = stack.enter_context(_writer(values.output, values.resume, about))
+            if count:
+                _runtime.report(f"resuming after line {count:,}")
+            progress = stack.enter_context(
+                tqdm(unit="line", initial=count, disable=not (sys.stderr.isatty() and values.output))
+            )
+            oddities = Oddities()
+            lines = _lines(source, oddities)
+            skipped = sum(1 for _ in itertools.islice(lines, count))
+            if skipped < count:
+                raise UserError(f"--resume: the interrupted --output has {count:,} lines, --input only {skipped:,}")
+            for text, truncated in translate(lines, count):
+                if truncated and values.on_long == "refuse":
+                    raise UserError(
+                        f"Line {count + 1} is longer than the model's limit; shorten it, raise "
+                        "--decoding.max_source_length, or give --on_long=truncate"
+                    )
+                if truncated:
+                    _runtime.report(
+                        f"warning: line {count + 1} is longer than the model's limit and was translated in part; "
+                        "--decoding.max_source_length is the limit"
+                    )
+                write(text + "\n")
+                count += 1
+                progress.update()
+            for finding in oddities.findings():
+                _runtime.report(f"{values.input or 'stdin'}: {finding}")
+    except KeyboardInterrupt:
+        go_on = "; the same command with --resume goes on from there" if values.output else ""
+        _runtime.report(f"interrupted after line {count:,}{go_on}")
+        return _runtime.STATUS_INTERRUPTED
+    return None
+
+
+def _check(values: flags.FlagValues) -> None:
     if bool(values.run_dir) == bool(values.saved_model):
         raise UserError("Exactly one of --run_dir and --saved_model must be given")
+    if values.saved_model:
+        fixed = [name for name in ("checkpoint", "samples", "n_best", "scores", "alignments") if values[name].present]
+        for name in (*fixed, *(f"decoding.{name}" for name in _runtime.decoding_overrides(values))):
+            raise UserError(f"--{name} goes with --run_dir: an export's search was fixed when it was made")
     for name in ("seed", "temperature", "top_k", "top_p"):
         if values[name].present and not values.samples:
             raise UserError(f"--{name} belongs to sampling: give --samples=1 too")
@@ -88,35 +134,9 @@ def _job(values: flags.FlagValues) -> None:
         and os.path.samefile(values.input, values.output)
     ):
         raise UserError(f"--output is --input, {values.input}: the text would be lost; give another --output")
-    with contextlib.ExitStack() as stack:
-        source = stack.enter_context(_open(values.input)) if values.input else sys.stdin.buffer
-        translate = (_with_saved_model if values.saved_model else _with_run_dir)(values)
-        write, done = stack.enter_context(_writer(values.output, values.resume))
-        if done:
-            _runtime.report(f"resuming after line {done:,}")
-        progress = stack.enter_context(
-            tqdm(unit="line", initial=done, disable=not (sys.stderr.isatty() and values.output))
-        )
-        oddities = Oddities()
-        lines = _lines(source, oddities)
-        skipped = sum(1 for _ in itertools.islice(lines, done))
-        if skipped < done:
-            raise UserError(f"--resume: the interrupted --output has {done:,} lines, --input only {skipped:,}")
-        for number, (text, truncated) in enumerate(translate(lines, done), done + 1):
-            if truncated and values.on_long == "refuse":
-                raise UserError(
-                    f"Line {number} is longer than the model's limit; shorten it, raise "
-                    "decoding.max_source_length, or give --on_long=truncate"
-                )
-            if truncated:
-                _runtime.report(f"warning: line {number} is longer than the model's limit and was translated in part")
-            write(text + "\n")
-            progress.update()
-        for finding in oddities.findings():
-            _runtime.report(f"{values.input or 'stdin'}: {finding}")
 
 
-def _with_run_dir(values: flags.FlagValues) -> Translate:
+def _with_run_dir(values: flags.FlagValues) -> tuple[Translate, dict[str, typing.Any]]:
     _runtime.load_tensorflow()
     from nmt_keras import run_directory
 
@@ -142,7 +162,9 @@ def _with_run_dir(values: flags.FlagValues) -> Translate:
             text = _to_json(number, result, run.tokenizers, values) if as_json else result.text
             yield text, result.truncated
 
-    return translate
+    names = ("input", "run_dir", "n_best", "samples", "scores", "alignments", "seed", "temperature", "top_k", "top_p")
+    about = {**{name: values[name].value for name in names}, "step": run.step, "checkpoint": values.checkpoint}
+    return translate, {**about, **dataclasses.asdict(config.decoding)}
 
 
 def _to_json(number: int, translation, tokenizers, values: flags.FlagValues) -> str:
@@ -164,15 +186,15 @@ def _to_json(number: int, translation, tokenizers, values: flags.FlagValues) -> 
     return json.dumps(row, ensure_ascii=False)
 
 
-def _with_saved_model(values: flags.FlagValues) -> Translate:
+def _with_saved_model(values: flags.FlagValues) -> tuple[Translate, dict[str, typing.Any]]:
     _runtime.load_tensorflow()
     from nmt_keras.inference.export import load_signature
 
-    fixed = [name for name in ("checkpoint", "samples", "n_best", "scores", "alignments") if values[name].present]
-    for name in (*fixed, *_runtime.decoding_overrides(values)):
-        raise UserError(f"--{name} goes with --run_dir: an export's search was fixed when it was made")
     serve = load_signature(pathlib.Path(values.saved_model))
-    return lambda lines, done: itertools.chain.from_iterable(map(serve, _batches(lines, 64)))
+    return (
+        lambda lines, done: itertools.chain.from_iterable(map(serve, _batches(lines, 64))),
+        {"input": values.input, "saved_model": values.saved_model},
+    )
 
 
 def _batches(lines: Iterable[str], size: int) -> Iterator[list[str]]:
@@ -208,13 +230,13 @@ def _open(path: str) -> typing.BinaryIO:
 
 
 @contextlib.contextmanager
-def _writer(path: str | None, resume: bool):
+def _writer(path: str | None, resume: bool, about: dict[str, typing.Any]):
     """A function that writes text at once, and how many lines are there. A file has its name when it is whole."""
     if path is None:
         typing.cast(io.TextIOWrapper, sys.stdout).reconfigure(encoding="utf-8", newline="\n")
         yield lambda text: print(text, end="", flush=True), 0
         return
-    with files.growing(path, resume) as (file, lines):
+    with files.growing(path, resume, about) as (file, lines):
         yield lambda text: print(text, end="", file=file, flush=True), lines
 
 

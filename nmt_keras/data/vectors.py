@@ -14,6 +14,7 @@ import numpy as np
 from nmt_keras.errors import UserError
 
 _WORD_START = "\u2581"  # of SentencePiece
+_FEW = 0.2
 
 
 class Coverage(NamedTuple):
@@ -23,7 +24,9 @@ class Coverage(NamedTuple):
     pieces: int
 
     def __str__(self) -> str:
-        return f"{self.found:,} of {self.pieces:,} pieces ({self.found / max(self.pieces, 1):.1%})"
+        share = self.found / max(self.pieces, 1)
+        few = ", few: the vectors are of words, as `data.tokenizer` word makes them" if share < _FEW else ""
+        return f"{self.found:,} of {self.pieces:,} pieces ({share:.1%}){few}"
 
 
 def load_vectors(path: str, pieces: Sequence[str], width: int) -> tuple[np.ndarray, np.ndarray, Coverage]:

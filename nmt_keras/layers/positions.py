@@ -47,10 +47,12 @@ class PositionEmbedding(Layer):
     Args:
         kind: `sinusoidal`, or `learned` (Gehring et al. 2017, 3.1); anything else adds nothing.
         max_positions: how many are learned. The positions beyond share the last one's vector.
+        stddev: of those that are learned, at the start.
     """
 
-    def __init__(self, kind: str, d_model: int, max_positions: int, name: str | None = None):
+    def __init__(self, kind: str, d_model: int, max_positions: int, stddev: float = 0.1, name: str | None = None):
         super().__init__(name=name)
+        self.stddev = stddev
         self.kind = kind
         self.d_model = d_model
         self.max_positions = max_positions
@@ -59,7 +61,7 @@ class PositionEmbedding(Layer):
         if self.kind == "learned":
             self.table = self.add_weight(
                 shape=(self.max_positions, self.d_model),
-                initializer=keras.initializers.RandomNormal(stddev=0.1),
+                initializer=keras.initializers.RandomNormal(stddev=self.stddev),
                 name="table",
             )
 

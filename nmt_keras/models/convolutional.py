@@ -13,6 +13,8 @@ from nmt_keras.layers.masks import masked_softmax
 from nmt_keras.layers.positions import PositionEmbedding
 from nmt_keras.models.encoders import EncoderOutput, mean_state
 
+EMBEDDED_SIZE = 0.1  # standard deviation of words and of positions at the start (3.5); dot products are not scaled
+
 
 def _convolutions(config: ModelConfig, num_layers: int, causal: bool) -> list[GatedConvolution]:
     return [
@@ -30,7 +32,9 @@ class ConvEncoder(Layer):
         super().__init__(name=name)
         self.d_model = config.d_model
         self.input_dropout_rate = config.input_dropout_rate
-        self.positions = PositionEmbedding(config.positions, config.d_model, config.max_positions, name="positions")
+        self.positions = PositionEmbedding(
+            config.positions, config.d_model, config.max_positions, 1.0, name="positions"
+        )
         self.inward = NormedDense(config.d_model, 1.0 - config.input_dropout_rate, name="inward")
         self.convolutions = _convolutions(config, config.num_encoder_layers, causal=False)
         self.outward = NormedDense(config.d_model, name="outward")
@@ -42,7 +46,7 @@ class ConvEncoder(Layer):
 
     def call(self, embedded: tf.Tensor, source_mask: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> EncoderOutput:
         """Embedded source, float32 [B, S, D], and its mask, bool [B, S], to the states."""
-        embedded = self.positions(embedded, tf.range(tf.shape(embedded)[1]))
+        embedded = self.positions(embedded, tf.range(tf.shape(embedded)[1])) * EMBEDDED_SIZE
         embedded = dropout(embedded, self.input_dropout_rate, fold_in(dropout_seed, 0))
         x = self.inward(embedded)
         for number, convolution in enumerate(self.convolutions, 1):
@@ -73,7 +77,9 @@ class ConvDecoder(Layer):
         self.d_model = config.d_model
         self.input_dropout_rate = config.input_dropout_rate
         self.output_dropout_rate = config.output_dropout_rate
-        self.positions = PositionEmbedding(config.positions, config.d_model, config.max_positions, name="positions")
+        self.positions = PositionEmbedding(
+            config.positions, config.d_model, config.max_positions, 1.0, name="positions"
+        )
         self.inward = NormedDense(config.d_model, 1.0 - config.input_dropout_rate, name="inward")
         self.convolutions = _convolutions(config, config.num_decoder_layers, causal=True)
         self.queries = [NormedDense(config.d_model, name=f"query_{n}") for n in range(config.num_decoder_layers)]
@@ -100,7 +106,7 @@ class ConvDecoder(Layer):
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Teacher forcing: see `nmt_keras.models.decoders`."""
         seeds = [fold_in(dropout_seed, number) for number in range(len(self.convolutions) + 2)]
-        embedded = self.positions(embedded, tf.range(tf.shape(embedded)[1]))
+        embedded = self.positions(embedded, tf.range(tf.shape(embedded)[1])) * EMBEDDED_SIZE
         embedded = dropout(embedded, self.input_dropout_rate, seeds[0])
         x, weights = self.inward(embedded), []
         for number, convolution in enumerate(self.convolutions):
@@ -112,7 +118,7 @@ class ConvDecoder(Layer):
         self, embedded: tf.Tensor, position: tf.Tensor, state: tuple[tf.Tensor, ...], memory: ConvMemory
     ) -> tuple[tf.Tensor, tf.Tensor, tuple[tf.Tensor, ...]]:
         """One position of a search: see `nmt_keras.models.decoders`."""
-        embedded = self.positions(embedded, position[None])
+        embedded = self.positions(embedded, position[None]) * EMBEDDED_SIZE
         x, weights, new = self.inward(embedded), [], []
         for number, (convolution, old) in enumerate(zip(self.convolutions, state)):
             y, layer_state = convolution.step(x, old)

@@ -43,6 +43,7 @@ def _batch(rng, task):
 def test_a_preset_learns(name, task):
     config = apply_preset(ExperimentConfig(DataConfig(joint_vocabulary=True)), name).model
     config.d_model, config.d_ff, config.num_heads = 64, 128, 4
+    config.max_positions = 8
     config.num_encoder_layers = min(config.num_encoder_layers, 2)
     config.num_decoder_layers = min(config.num_decoder_layers, 2)
     config.input_dropout_rate = config.output_dropout_rate = config.attention_dropout_rate = 0.0

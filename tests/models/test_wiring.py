@@ -185,7 +185,8 @@ def test_convolutional_decoder():
         w = _numbers(layer)
         return x @ (w["direction"] / np.linalg.norm(w["direction"], axis=0) * w["magnitude"]) + w["bias"]
 
-    x, mean = normed(decoder.inward, X), 0.0
+    embedded = X * 0.1  # of unit variance, as they come
+    x, mean = normed(decoder.inward, embedded), 0.0
     values = (STATES + EMBEDDED) * half
     for number in range(layers):
         y = np.zeros((B, T, D))
@@ -193,7 +194,7 @@ def test_convolutional_decoder():
             window = [x[:, t - k + 1 + i] if t - k + 1 + i >= 0 else np.zeros((B, D)) for i in range(k)]
             a, b = np.split(normed(decoder.convolutions[number].dense, np.concatenate(window, -1)), 2, axis=-1)
             y[:, t] = a * _sigmoid(b)
-        query = (normed(decoder.queries[number], y) + X) * half
+        query = (normed(decoder.queries[number], y) + embedded) * half
         weights = _softmax(np.einsum("btd,bsd->bts", query, STATES))
         context = np.einsum("bts,bsd->btd", weights, values) * math.sqrt(S)
         y = (normed(decoder.contexts[number], context) + y) * half

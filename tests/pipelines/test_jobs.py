@@ -141,27 +141,58 @@ def test_an_interrupted_translation_goes_on(run_dir, tmp_path, monkeypatch, caps
     real = translate._with_run_dir
 
     def interrupted(values):
+        translate_lines, about = real(values)
+
         def stop_after_three(lines, done):
-            for number, result in enumerate(real(values)(lines, done)):
+            for number, result in enumerate(translate_lines(lines, done)):
                 if number == 3:
                     raise KeyboardInterrupt
                 yield result
 
-        return stop_after_three
+        return stop_after_three, about
 
     monkeypatch.setattr(translate, "_with_run_dir", interrupted)
     assert translate.main(arguments) == 130
     monkeypatch.undo()
+    assert "interrupted after line 3; the same command with --resume goes on from there" in capsys.readouterr().err
     partial = tmp_path / "out.partial"
     assert partial.read_text() == "a b c\n\nh g\n" and not (tmp_path / "out").exists()
+    assert translate.main(arguments) == 2
+    assert "out.partial holds what an interrupted job wrote: give --resume" in _error(capsys)
+    assert translate.main([*arguments, "--resume", "--scores", "--decoding.min_length=2"]) == 2
+    message = _error(capsys)
+    assert (
+        "out.partial was made otherwise: scores was False, now True; min_length was 0, now 2; give the same" in message
+    )
     partial.write_text(partial.read_text() + "half a li")
-    capsys.readouterr()
     assert translate.main([*arguments, "--resume"]) == 0
     assert "resuming after line 3" in capsys.readouterr().err
-    assert (tmp_path / "out").read_text() == (tmp_path / "in").read_text() and not partial.exists()
-    partial.write_text("a\n" * 9)
+    assert (tmp_path / "out").read_text() == (tmp_path / "in").read_text()
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "out"}
     assert translate.main([*arguments, "--resume"]) == 2
-    assert "the interrupted --output has 9 lines, --input only 6" in _error(capsys) and partial.exists()
+    assert "out is whole already, there is nothing to resume" in _error(capsys)
+
+
+def test_a_resumed_translation_needs_the_text_it_had(run_dir, tmp_path, monkeypatch, capsys):
+    (tmp_path / "in").write_text("a b c\nd e\n")
+    arguments = [f"--run_dir={run_dir}", f"--input={tmp_path}/in", f"--output={tmp_path}/out"]
+    real = translate._with_run_dir
+
+    def interrupted(values):
+        def stop(lines, done):
+            yield "a b c", False
+            raise KeyboardInterrupt
+
+        return stop, real(values)[1]
+
+    monkeypatch.setattr(translate, "_with_run_dir", interrupted)
+    assert translate.main(arguments) == 130
+    monkeypatch.undo()
+    (tmp_path / "in").write_text("")
+    capsys.readouterr()
+    assert translate.main([*arguments, "--resume"]) == 2
+    assert "the interrupted --output has 1 lines, --input only 0" in _error(capsys)
+    assert (tmp_path / "out.partial").read_text() == "a b c\n"
 
 
 def test_a_long_line_is_cut_with_a_warning_or_refused(run_dir, tmp_path, capsys):
@@ -324,7 +355,12 @@ BAD = [
         ["--run_dir={run}", "--source={tmp}/x", "--reference={tmp}/x", "--decoding.min_length=-1"],
         "must not be",
     ),
-    (translate, ["--saved_model={run}", "--decoding.min_length=2"], "an export's search was fixed when it was made"),
+    (translate, ["--run_dir={run}", "--beam_size=2", "--decoding.beam_size=3"], "are one option: give one of them"),
+    (
+        translate,
+        ["--saved_model={run}", "--decoding.min_length=2"],
+        "--decoding.min_length goes with --run_dir: an export's search was fixed when it was made",
+    ),
     (translate, ["--run_dir={run}", "--input={tmp}/x", "--resume"], "give the --output of the interrupted job"),
     (translate, ["--run_dir={run}", "--input={tmp}/x", "--n_best=9"], "--n_best must be at most the beam size"),
     (translate, ["--run_dir={run}", "--input={tmp}/x", "--samples=1", "--seed=3000000000"], "flag --seed=3000000000"),
