@@ -116,10 +116,10 @@ def load_run(run_dir: pathlib.Path, checkpoint: str = "best", report: Report = l
 
 
 @contextlib.contextmanager
-def open_run_dir(run_dir: pathlib.Path, config: ExperimentConfig) -> Iterator[None]:
+def open_run_dir(run_dir: pathlib.Path, config: ExperimentConfig, report: Report = lambda line: None) -> Iterator[None]:
     """Makes a run directory with its `config.json`, or checks that an existing one is of the same experiment.
 
-    Holds it, within the block, against every other training job of this machine.
+    Holds it, within the block, against every other training job of this machine. What may change and did is reported.
 
     Raises:
         UserError: it belongs to another configuration, with the difference, or another job trains there; nothing is
@@ -134,13 +134,13 @@ def open_run_dir(run_dir: pathlib.Path, config: ExperimentConfig) -> Iterator[No
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(f"Another job is training in {run_dir}; wait for it, or give another --run_dir") from error
-        _keep_config(run_dir, path, config)
+        _keep_config(run_dir, path, config, report)
         yield
 
 
-def _keep_config(run_dir: pathlib.Path, path: pathlib.Path, config: ExperimentConfig) -> None:
+def _keep_config(run_dir: pathlib.Path, path: pathlib.Path, config: ExperimentConfig, report: Report) -> None:
     if path.exists():
-        differences = _differences(read_config(run_dir), config)
+        differences, changes = _differences(read_config(run_dir), config)
         if not any(checkpoints_of(run_dir).glob("step-*")):  # nothing was trained: no more than a false start
             differences = []
             shutil.rmtree(run_dir / "tokenizer", ignore_errors=True)
@@ -150,19 +150,23 @@ def _keep_config(run_dir: pathlib.Path, path: pathlib.Path, config: ExperimentCo
                 f"{run_dir} belongs to another configuration: {'; '.join(differences)}; give the same "
                 "values, or another --run_dir"
             )
+        if changes:
+            report(f"from now on: {'; '.join(changes)}")
     files.write_text(path, config.to_json())
 
 
-def _differences(old: ExperimentConfig, new: ExperimentConfig) -> list[str]:
-    differences = []
+def _differences(old: ExperimentConfig, new: ExperimentConfig) -> tuple[list[str], list[str]]:
+    """What makes another experiment, and what does not."""
+    differences: list[str] = []
+    changes: list[str] = []
     for section in dataclasses.fields(ExperimentConfig):
         before, after = (dataclasses.asdict(getattr(c, section.name)) for c in (old, new))
         for name, value in before.items():
             free = section.name in _FREE_FIELDS or f"{section.name}.{name}" in _FREE_FIELDS
             value, now = (tuple(v) if isinstance(v, list) else v for v in (value, after[name]))
-            if not free and value != now:
-                differences.append(f"{section.name}.{name} was {value!r}, now {after[name]!r}")
-    return differences
+            if value != now:
+                (changes if free else differences).append(f"{section.name}.{name} was {value!r}, now {after[name]!r}")
+    return differences, changes
 
 
 def open_corpus(data: DataConfig, sources: Sequence[str], targets: Sequence[str], report: Report) -> ParallelCorpus:

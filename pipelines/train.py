@@ -79,7 +79,7 @@ def train(config: ExperimentConfig, run_dir: pathlib.Path) -> None:
     dev.require_text()
     with contextlib.ExitStack() as stack:
         if _runtime.is_chief(strategy):
-            stack.enter_context(run_directory.open_run_dir(run_dir, config))
+            stack.enter_context(run_directory.open_run_dir(run_dir, config, report))
             run_directory.write_data_card(run_dir, corpus, dev)
             run_directory.prepare_tokenizers(run_dir, data, corpus, report)
         _runtime.barrier(strategy)  # what the chief makes, the others find

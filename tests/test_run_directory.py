@@ -391,6 +391,16 @@ def test_a_run_is_loaded_with_averaged_weights(trained, reports):
     assert reports == [f"checkpoint: averaged, steps 5, 9 of {trained}"]
 
 
+def test_what_may_change_is_reported_when_it_does(run_dir, trained, reports):
+    config = _config(joint_vocabulary=False)
+    config.decoding.min_length, config.training.max_steps = 12, 7
+    del reports[:]
+    with run_directory.open_run_dir(trained, config, reports.append):
+        pass
+    assert reports == ["from now on: training.max_steps was 10000, now 7; decoding.min_length was 0, now 12"]
+    assert read_config(trained) == config
+
+
 def test_what_is_no_run_directory_is_refused(tmp_path):
     for path in (tmp_path, tmp_path / "none"):
         with pytest.raises(
@@ -441,7 +451,8 @@ def test_pretrained_vectors_fill_the_tables_and_say_how_much_they_cover(tmp_path
     run_directory.load_pretrained_vectors(model, tokenizers, config, lines.append)
     words = tokenizers.source.vocab_size - 4
     assert lines == [
-        f"source vectors: {tmp_path}/v.en.gz covers 2 of {words} pieces ({2 / words:.1%})",
+        f"source vectors: {tmp_path}/v.en.gz covers 2 of {words} pieces ({2 / words:.1%}), few: the vectors are of words, "
+        "as `data.tokenizer` word makes them",
         f"target vectors: {tmp_path}/v.zh covers 1 of 4 pieces (25.0%)",
     ]
     changed = np.flatnonzero((np.array(model.source_embedding.table) != before).any(-1))

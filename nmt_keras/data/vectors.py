@@ -72,6 +72,7 @@ def load_vectors(path: str, pieces: Sequence[str], width: int) -> tuple[np.ndarr
 
 def _read(path: str, width: int) -> Iterator[tuple[int, list[str]]]:
     """Line numbers and fields, at least one more than `width`; a first line of two counts is passed over."""
+    read = False
     try:
         with gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb") as file:
             for line_number, line in enumerate(file, 1):
@@ -82,14 +83,21 @@ def _read(path: str, width: int) -> Iterator[tuple[int, list[str]]]:
                     raise UserError(
                         f"{path}, line {line_number}: not a word and its numbers; give a text file of vectors"
                     )
+                if read and len(fields) <= width:
+                    raise UserError(
+                        f"{path}, line {line_number} has {len(fields) - 1} numbers where the lines before have {width}"
+                        ": mend or remove it"
+                    )
                 if len(fields) <= width or len(fields) > width + 1 and _is_number(fields[-width - 1]):
                     raise UserError(
                         f"{path}, line {line_number} has {len(fields) - 1} numbers, and the embeddings are {width} "
                         f"wide: give other vectors, or `model.d_embedding` {len(fields) - 1}"
                     )
+                read = True
                 yield line_number, fields
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"Cannot read the vectors {path}: {error}; check the path") from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise UserError(f"Cannot read the vectors {path}: {reason}; check the path") from error
 
 
 def _is_number(field: str) -> bool:

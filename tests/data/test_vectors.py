@@ -42,6 +42,7 @@ def test_a_piece_prefers_its_own_case(tmp_path):
         (b"bird 1 2\n", "line 1 has 2 numbers"),
         (b"cat 1 2 x\n", "line 1: not a word and its numbers"),
         (b"cat 1.0 2.0 3.0 4.0\n", "line 1 has 4 numbers"),
+        (b"cat 1 2 3\ndog 4 5\n", "line 2 has 2 numbers where the lines before have 3: mend or remove it"),
         (b"cat 1 2 nan\n", "line 1: a number is not finite; remove the line"),
         (b"cat\n", "line 1: not a word and its numbers; give a text file of vectors"),
     ],
