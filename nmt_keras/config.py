@@ -125,6 +125,7 @@ class DecodingConfig:
     no_repeat_ngram: int = 0  # no n ids in a row come twice; 0 is off
     repetition_penalty: float = 1.0  # of logits of ids that came before (Keskar et al. 2019); 1 is off
     banned_phrases: tuple[str, ...] = ()  # texts that no translation contains
+    max_beam_size: int = 16  # what a caller of an export may ask for, and so many hypotheses
     max_source_length: int = 256  # ids; a longer line is translated in part, with a warning
     batch_sentences: int = 64
 
@@ -245,6 +246,7 @@ _POSITIVE = (
     "training.keep_checkpoints",
     "training.dev_beam_size",
     "decoding.beam_size",
+    "decoding.max_beam_size",
     "decoding.max_length",
     "decoding.max_length_ratio",
     "decoding.repetition_penalty",

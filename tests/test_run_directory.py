@@ -451,8 +451,8 @@ def test_pretrained_vectors_fill_the_tables_and_say_how_much_they_cover(tmp_path
     run_directory.load_pretrained_vectors(model, tokenizers, config, lines.append)
     words = tokenizers.source.vocab_size - 4
     assert lines == [
-        f"source vectors: {tmp_path}/v.en.gz covers 2 of {words} pieces ({2 / words:.1%}), few: the vectors are of words, "
-        "as `data.tokenizer` word makes them",
+        f"source vectors: {tmp_path}/v.en.gz covers 2 of {words} pieces ({2 / words:.1%}), few: the vectors are of "
+        "words, as `data.tokenizer` word makes them",
         f"target vectors: {tmp_path}/v.zh covers 1 of 4 pieces (25.0%)",
     ]
     changed = np.flatnonzero((np.array(model.source_embedding.table) != before).any(-1))

@@ -18,16 +18,22 @@ from google.protobuf import message as protobuf_message
 from tensorflow.core.protobuf import saved_model_pb2
 
 from nmt_keras.config import DecodingConfig
+from nmt_keras.constants import BOS_ID
 from nmt_keras.data.tokenizer import Tokenizer
 from nmt_keras.errors import UserError
 from nmt_keras.inference import c_session
-from nmt_keras.inference.search import Search
-from nmt_keras.inference.translator import translate_text
+from nmt_keras.inference.search import Knobs, Search
+from nmt_keras.inference.translator import at_least_two_rows, read_text, translate_text, write_text
+from nmt_keras.layers.masks import padding_mask
+from nmt_keras.models.encoders import mean_state
 from nmt_keras.models.seq2seq import Seq2Seq
+
+_TEXT = tf.TensorSpec([None], tf.string)
+_KNOBS = Knobs(*(tf.TensorSpec([None], dtype) for dtype in (tf.int32,) * 3 + (tf.float32,) * 2 + (tf.int32,)))
 
 
 class TranslationModule(tf.Module):
-    """What is saved.
+    """What is saved. Every input and output begins with B, so that a server may merge calls.
 
     Args:
         model: built.
@@ -42,19 +48,109 @@ class TranslationModule(tf.Module):
         super().__init__(name="translation")
         self.tracked_variables = [variable.value for variable in model.variables]
         self.tracked_tokenizers = [source_tokenizer.resource(), target_tokenizer.resource()]
+        self._parts = lambda: (model, source_tokenizer, target_tokenizer, config)
         search = Search(model, target_tokenizer, config)
-        self._translate = lambda text: translate_text(search, source_tokenizer, target_tokenizer, config, text)
+        self._search = lambda: search
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")], autograph=False)
+    @tf.function(input_signature=[_TEXT], autograph=False)
     def serve(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
-        """string [B] to `translation`, string [B], `log_prob` and `score`, float32 [B], and `truncated`, bool [B]."""
-        result = self._translate(text)
+        """The best translation: string [B] to `translation`, string [B], `log_prob` and `score`, float32 [B], and
+        `truncated`, bool [B]."""
+        _, source_tokenizer, target_tokenizer, config = self._parts()
+        result = translate_text(self._search(), source_tokenizer, target_tokenizer, config, text)
         return {
             "translation": result.text[:, 0],
             "log_prob": result.hypotheses.log_prob[:, 0],
             "score": result.hypotheses.score[:, 0],
             "truncated": result.truncated,
         }
+
+    @tf.function(input_signature=[_TEXT, *_KNOBS], autograph=False)
+    def translate(self, text, beam_size, num_hypotheses, max_length, length_penalty, temperature, seed):
+        """Several translations of each text, with all that is known of them.
+
+        Args:
+            text: string [B]. The others are the fields of `Knobs`, [B] each.
+
+        Returns:
+            `num_hypotheses` int32 [B]; `translation` string, `log_prob` and `score` float32, `num_pieces` int32, [B, N]
+            each; `pieces` string, `token_log_probs` float32 and `alignment` int32, [B, N, L] each, </s> included, of
+            which `alignment` is the place of the source piece read most, -1 for </s> and beyond; `source_pieces` string
+            [B, S], `num_source_pieces` int32 [B], </s> included; `truncated` bool [B].
+        """
+        _, source_tokenizer, target_tokenizer, config = self._parts()
+        rows = tf.shape(text)[0]
+        knobs = Knobs(beam_size, num_hypotheses, max_length, length_penalty, temperature, seed)
+        text, knobs = at_least_two_rows((text, knobs))
+        text, source_ids, truncated = read_text(source_tokenizer, text, config)
+        found = self._search().with_knobs(source_ids, knobs)
+        result = write_text(target_tokenizer, text, source_ids, truncated, found)
+        hypotheses = result.hypotheses
+        places = tf.range(tf.shape(hypotheses.ids)[2])
+        is_aligned = places < hypotheses.lengths[:, :, None] - 1
+        alignment = tf.argmax(hypotheses.attention_weights, -1, output_type=tf.int32)
+        outputs = {
+            "num_hypotheses": tf.reduce_sum(tf.cast(hypotheses.lengths > 0, tf.int32), -1),
+            "translation": result.text,
+            "log_prob": hypotheses.log_prob,
+            "score": hypotheses.score,
+            "num_pieces": hypotheses.lengths,
+            "pieces": _pieces(target_tokenizer, hypotheses.ids),
+            "token_log_probs": hypotheses.token_log_probs,
+            "alignment": tf.where(is_aligned, alignment, -1),
+            "source_pieces": _pieces(source_tokenizer, source_ids),
+            "num_source_pieces": tf.reduce_sum(tf.cast(padding_mask(source_ids), tf.int32), -1),
+            "truncated": truncated,
+        }
+        return {name: output[:rows] for name, output in outputs.items()}
+
+    @tf.function(input_signature=[_TEXT, _TEXT], autograph=False)
+    def score(self, source: tf.Tensor, target: tf.Tensor) -> dict[str, tf.Tensor]:
+        """How probable the model finds translations that are given.
+
+        Args:
+            source: string [B].
+            target: string [B].
+
+        Returns:
+            `log_prob` float32 [B], the sum of `token_log_probs` float32 [B, T]; `pieces` string [B, T], `num_pieces`
+            int32 [B], </s> included; `truncated` bool [B], where either was over the limit.
+        """
+        model, source_tokenizer, target_tokenizer, config = self._parts()
+        rows = tf.shape(source)[0]
+        source, target = at_least_two_rows((source, target))
+        _, source_ids, source_truncated = read_text(source_tokenizer, source, config)
+        _, target_ids, target_truncated = read_text(target_tokenizer, target, config)
+        shifted = tf.pad(target_ids[:, :-1], [[0, 0], [1, 0]], constant_values=BOS_ID)
+        hidden, _ = model(source_ids, shifted)
+        log_probs = tf.nn.log_softmax(model.project(hidden))
+        is_real = padding_mask(target_ids)
+        token_log_probs = tf.where(is_real, tf.gather(log_probs, target_ids, batch_dims=2), 0.0)
+        outputs = {
+            "log_prob": tf.reduce_sum(token_log_probs, -1),
+            "token_log_probs": token_log_probs,
+            "pieces": _pieces(target_tokenizer, target_ids),
+            "num_pieces": tf.reduce_sum(tf.cast(is_real, tf.int32), -1),
+            "truncated": source_truncated | target_truncated,
+        }
+        return {name: output[:rows] for name, output in outputs.items()}
+
+    @tf.function(input_signature=[_TEXT], autograph=False)
+    def encode(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Sentence vectors: string [B] to `vector`, float32 [B, D], the mean of the encoder's states, and `truncated`,
+        bool [B]."""
+        model, source_tokenizer, _, config = self._parts()
+        rows = tf.shape(text)[0]
+        _, source_ids, truncated = read_text(source_tokenizer, at_least_two_rows(text), config)
+        output = model.encode(source_ids)
+        [[vector]] = mean_state(output.states, output.mask)
+        return {"vector": vector[:rows], "truncated": truncated[:rows]}
+
+
+def _pieces(tokenizer: Tokenizer, ids: tf.Tensor) -> tf.Tensor:
+    """Ids of any shape as the pieces' names; empty at padding."""
+    names = tf.constant(["", *(tokenizer.piece(number) for number in range(1, tokenizer.vocab_size))])
+    return tf.gather(names, ids)
 
 
 def save(module: TranslationModule, base: pathlib.Path) -> pathlib.Path:
@@ -67,12 +163,21 @@ def save(module: TranslationModule, base: pathlib.Path) -> pathlib.Path:
         base.mkdir(parents=True, exist_ok=True)
         folder = pathlib.Path(tempfile.mkdtemp(dir=base, prefix=".tmp-"))
         folder.chmod(0o755)
-        tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})
+        tf.saved_model.save(module, str(folder), signatures=_signatures_of(module))
         return folder
     except (OSError, tf.errors.OpError) as error:
         raise UserError(
             f"Cannot write the export to {base}: {str(error).split(chr(10))[0]}; give another " "--output"
         ) from error
+
+
+def _signatures_of(module: TranslationModule) -> dict[str, Callable]:
+    return {
+        "serving_default": module.serve,
+        "translate": module.translate,
+        "score": module.score,
+        "encode": module.encode,
+    }
 
 
 def publish(folder: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
@@ -81,19 +186,23 @@ def publish(folder: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
     return folder.rename(base / str(version))
 
 
-def reloaded_translations(folder: pathlib.Path, batches: Sequence[Sequence[str]]) -> list[list[tuple[str, float]]]:
-    """Translates batches with the SavedModel in a fresh, CPU-only process, through TensorFlow's C library, which loads
-    it as TF Serving does.
+def answers(folder: pathlib.Path, requests: Sequence[tuple[str, dict[str, list]]]) -> list[dict[str, list]]:
+    """Runs signatures of a SavedModel in a fresh, CPU-only process, through TensorFlow's C library, which loads it as
+    TF Serving does.
+
+    Args:
+        folder: with `saved_model.pb`.
+        requests: each a signature and its inputs, lists of strings or numbers.
 
     Returns:
-        Of each text its translation and `log_prob`.
+        The outputs of each, nested lists.
 
     Raises:
         RuntimeError: the process failed; the message ends with its last line.
     """
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     setup = {"folder": str(folder.resolve()), "libraries": _c_libraries(), "signatures": signatures(folder)}
-    requests = [{"signature": "serving_default", "inputs": {"text": list(batch)}} for batch in batches]
+    lines = [setup, *({"signature": name, "inputs": inputs} for name, inputs in requests)]
     with tempfile.TemporaryDirectory() as elsewhere:  # where no module of ours is found by accident
         result = subprocess.run(
             [sys.executable, "-I", c_session.__file__],
@@ -101,14 +210,19 @@ def reloaded_translations(folder: pathlib.Path, batches: Sequence[Sequence[str]]
             cwd=elsewhere,
             text=True,
             encoding="utf-8",
-            input="".join(json.dumps(line) + "\n" for line in (setup, *requests)),
+            input="".join(json.dumps(line) + "\n" for line in lines),
             capture_output=True,
             check=False,
         )
     if result.returncode:
         raise RuntimeError(f"the export does not load: {result.stderr.strip().rpartition(chr(10))[2]}")
-    answers = map(json.loads, result.stdout.strip().split("\n"))
-    return [list(zip(answer["translation"], answer["log_prob"])) for answer in answers]
+    return [json.loads(line) for line in result.stdout.split("\n")[:-1]]
+
+
+def reloaded_translations(folder: pathlib.Path, batches: Sequence[Sequence[str]]) -> list[list[tuple[str, float]]]:
+    """Of each text of each batch its translation and `log_prob`, as `answers` gives them."""
+    replies = answers(folder, [("serving_default", {"text": list(batch)}) for batch in batches])
+    return [list(zip(reply["translation"], reply["log_prob"])) for reply in replies]
 
 
 def signatures(folder: pathlib.Path) -> dict[str, dict[str, dict[str, tuple[str, int]]]]:

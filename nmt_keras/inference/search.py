@@ -28,6 +28,17 @@ class Sampling(NamedTuple):
     top_p: float = 1.0
 
 
+class Knobs(NamedTuple):
+    """What a caller asks of each row, all [B]. A value out of range is moved into it, and what is not a number is 0."""
+
+    beam_size: tf.Tensor  # int32, 1 to `max_beam_size`
+    num_hypotheses: tf.Tensor  # int32, 1 to the beam size, or to `max_beam_size` where the row is sampled
+    max_length: tf.Tensor  # int32, 1 to what the configuration allows
+    length_penalty: tf.Tensor  # float32, 0 to 10
+    temperature: tf.Tensor  # float32, 0 to 100; 0 searches, anything above samples
+    seed: tf.Tensor  # int32, of samples
+
+
 class Search:
     """Searches as a configuration says.
 
@@ -64,15 +75,8 @@ class Search:
             prefix_ids: int32 [B, P], what translations begin with, then PAD; P may be 0.
             numbers: int32 [B], what tells the rows' samples apart, such as their line numbers.
         """
-        config, source_mask = self._config, padding_mask(source_ids)
-        constraints = self._constraints(source_mask, prefix_ids)
-        ranking = Ranking(config.length_penalty, config.length_penalty_kind, config.coverage_penalty, source_mask)
-        memory = self._model.prepare(source_ids)
-        state = self._model.init_state(memory, tf.reduce_max(constraints.max_length))
-
-        def step_fn(ids, position, state):
-            return self._model.step(ids, position, state, memory)
-
+        config = self._config
+        step_fn, state, constraints, ranking = self._begin(source_ids, prefix_ids)
         if self._sampling is not None:
             seed, temperature, top_k, top_p = self._sampling
             return sample(
@@ -97,6 +101,59 @@ class Search:
             num_hypotheses=min(self._num_hypotheses, config.beam_size),
         )
 
+    def with_knobs(self, source_ids: tf.Tensor, knobs: Knobs) -> Hypotheses:
+        """Hypotheses of a batch, each row as its caller asks and as in a call of its own.
+
+        Args:
+            source_ids: int32 [B, S], each with EOS.
+            knobs: of each row.
+        """
+        most = self._config.max_beam_size
+        temperature = _within(knobs.temperature, 0.0, 100.0)
+        is_sampled = temperature > 0.0
+        beam_size = tf.where(is_sampled, 1, tf.clip_by_value(knobs.beam_size, 1, most))
+        count = tf.clip_by_value(knobs.num_hypotheses, 1, tf.where(is_sampled, most, beam_size))
+        step_fn, state, constraints, ranking = self._begin(source_ids, tf.zeros([tf.shape(source_ids)[0], 0], tf.int32))
+        max_length = tf.minimum(constraints.max_length, tf.maximum(knobs.max_length, 1))
+        constraints = constraints._replace(max_length=max_length)
+        ranking = ranking._replace(length_penalty=_within(knobs.length_penalty, 0.0, 10.0))
+
+        def search():
+            wanted = tf.where(is_sampled, 1, count)
+            return beam_search(step_fn, state, constraints, ranking, beam_size=beam_size, num_hypotheses=wanted)
+
+        def draw():
+            return sample(
+                step_fn,
+                state,
+                constraints,
+                ranking,
+                seeds=tf.stack([knobs.seed, tf.zeros_like(knobs.seed)], 1),
+                num_samples=tf.reduce_max(tf.where(is_sampled, count, 1)),
+                temperature=tf.where(is_sampled, tf.maximum(temperature, 1e-3), 1.0),
+            )
+
+        def nothing():
+            return _no_hypotheses(source_ids)
+
+        searched = tf.cond(tf.reduce_any(~is_sampled), search, nothing)
+        drawn = tf.cond(tf.reduce_any(is_sampled), draw, nothing)
+        return _first(_joined(is_sampled, drawn, searched), count)
+
+    def _begin(self, source_ids: tf.Tensor, prefix_ids: tf.Tensor):
+        """The step function, its state before BOS, and the rules of a batch."""
+        config, source_mask = self._config, padding_mask(source_ids)
+        constraints = self._constraints(source_mask, prefix_ids)
+        ranking = Ranking(config.length_penalty, config.length_penalty_kind, config.coverage_penalty, source_mask)
+        memory = self._model.prepare(source_ids)
+        state = self._model.init_state(memory, tf.reduce_max(constraints.max_length))
+        return (
+            (lambda ids, position, state: self._model.step(ids, position, state, memory)),
+            state,
+            constraints,
+            ranking,
+        )
+
     def _constraints(self, source_mask: tf.Tensor, prefix_ids: tf.Tensor) -> Constraints:
         config = self._config
         source_lengths = tf.reduce_sum(tf.cast(source_mask, tf.float32), 1)
@@ -111,6 +168,45 @@ class Search:
             config.repetition_penalty,
             None if self._banned is None else tf.constant(self._banned),
         )
+
+
+def _within(values: tf.Tensor, low: float, high: float) -> tf.Tensor:
+    return tf.clip_by_value(tf.where(tf.math.is_nan(values), 0.0, values), low, high)
+
+
+def _no_hypotheses(source_ids: tf.Tensor) -> Hypotheses:
+    """One hypothesis of length 0 for each row."""
+    batch, source_length = tf.shape(source_ids)[0], tf.shape(source_ids)[1]
+    none, ids = tf.fill([batch, 1], float("-inf")), tf.zeros([batch, 1, 1], tf.int32)
+    zeros = tf.zeros([batch, 1, 1])
+    return Hypotheses(ids, ids[:, :, 0], none, none, zeros, tf.zeros([batch, 1, 1, source_length]))
+
+
+def _joined(condition: tf.Tensor, first: Hypotheses, second: Hypotheses) -> Hypotheses:
+    """Of each row the hypotheses of `first` where `condition` [B], else those of `second`; padded to one shape."""
+    number, length = (tf.maximum(*(tf.shape(h.ids)[axis] for h in (first, second))) for axis in (1, 2))
+
+    def padded(leaf):
+        missing = [[0, 0], [0, number - tf.shape(leaf)[1]]]
+        missing += [[0, length - tf.shape(leaf)[2]]] if leaf.shape.rank > 2 else []
+        missing += [[0, 0]] * (leaf.shape.rank - 3)
+        return tf.pad(leaf, missing)
+
+    return tf.nest.map_structure(
+        lambda a, b: tf.where(tf.reshape(condition, [-1] + [1] * (a.shape.rank - 1)), padded(a), padded(b)),
+        first,
+        second,
+    )
+
+
+def _first(hypotheses: Hypotheses, count: tf.Tensor) -> Hypotheses:
+    """The first `count` [B] of each row; the others have length 0, and no number of theirs is one of a hypothesis."""
+    kept = (tf.range(tf.shape(hypotheses.lengths)[1]) < count[:, None]) & (hypotheses.lengths > 0)
+
+    def masked(leaf):
+        return tf.where(tf.reshape(kept, [*tf.unstack(tf.shape(kept)), *[1] * (leaf.shape.rank - 2)]), leaf, 0)
+
+    return Hypotheses(*(masked(leaf) for leaf in hypotheses))
 
 
 def padded_ids(ids: Sequence[Sequence[int]]) -> np.ndarray:

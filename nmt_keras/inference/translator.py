@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -17,7 +17,7 @@ from nmt_keras.models.seq2seq import Seq2Seq
 
 _BLANK = r"[\s\p{Z}\x{FEFF}]*"
 _CONTROLS = r"[\x00-\x08\x0A-\x1F\x7F]+"  # all but the tab: a line stays a line
-_MIN_ROWS = 2  # products of one row round differently from those of several
+_MIN_ROWS = 2
 
 
 class Translations(NamedTuple):
@@ -83,18 +83,41 @@ def translate_text(
         numbers: int32 [B], what tells the rows' samples apart, such as their line numbers.
     """
     rows = tf.shape(text)[0]
-    more = tf.maximum(_MIN_ROWS - rows, 0)
     prefix_ids = tf.zeros([rows, 0], tf.int32) if prefix_ids is None else prefix_ids
     numbers = tf.zeros([rows], tf.int32) if numbers is None else numbers
-    text = tf.concat([text, tf.fill([more], "")], 0)
+    text, prefix_ids, numbers = at_least_two_rows((text, prefix_ids, numbers))
+    text, source_ids, truncated = read_text(source_tokenizer, text, config)
+    hypotheses = search(source_ids, prefix_ids, numbers)
+    translations = write_text(target_tokenizer, text, source_ids, truncated, hypotheses)
+    return tf.nest.map_structure(lambda leaf: leaf[:rows], translations)
+
+
+def at_least_two_rows(leaves: Any) -> Any:
+    """Pads tensors [B, ...] with empty rows: products of one row round differently from those of several."""
+
+    def padded(leaf):
+        missing = tf.maximum(_MIN_ROWS - tf.shape(leaf)[0], 0)
+        if leaf.dtype == tf.string:
+            return tf.concat([leaf, tf.fill([missing], "")], 0)
+        return tf.pad(leaf, [[0, missing]] + [[0, 0]] * (leaf.shape.rank - 1))
+
+    return tf.nest.map_structure(padded, leaves)
+
+
+def read_text(tokenizer: Tokenizer, text: tf.Tensor, config: DecodingConfig) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Text, string [B], as valid UTF-8; its ids, int32 [B, S]; whether it was over the limit, bool [B]."""
     text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
-    ids = source_tokenizer.encode_tf(text)
-    truncated = ids.row_lengths() >= config.max_source_length
-    source_ids = source_tensor(ids, config.max_source_length)
-    hypotheses = search(source_ids, tf.pad(prefix_ids, [[0, more], [0, 0]]), tf.pad(numbers, [[0, more]]))
+    ids = tokenizer.encode_tf(text)
+    return text, source_tensor(ids, config.max_source_length), ids.row_lengths() >= config.max_source_length
+
+
+def write_text(
+    tokenizer: Tokenizer, text: tf.Tensor, source_ids: tf.Tensor, truncated: tf.Tensor, hypotheses: Hypotheses
+) -> Translations:
+    """Hypotheses as text. Arguments as `read_text` gives them; a blank text has a blank translation."""
     flat = tf.reshape(hypotheses.ids, [-1, tf.shape(hypotheses.ids)[2]])
     flat_lengths = tf.reshape(hypotheses.lengths, [-1])
-    output = target_tokenizer.decode_tf(tf.RaggedTensor.from_tensor(flat, lengths=flat_lengths))
+    output = tokenizer.decode_tf(tf.RaggedTensor.from_tensor(flat, lengths=flat_lengths))
     output = tf.strings.regex_replace(output, _CONTROLS, " ")
     output = tf.reshape(output, tf.shape(hypotheses.lengths))
     blank = tf.strings.regex_full_match(text, _BLANK)
@@ -103,7 +126,7 @@ def translate_text(
         return tf.where(tf.reshape(blank, [-1] + [1] * (leaf.shape.rank - 1)), tf.zeros_like(leaf), leaf)
 
     output, hypotheses = tf.nest.map_structure(unless_blank, (output, hypotheses))
-    return tf.nest.map_structure(lambda leaf: leaf[:rows], Translations(output, hypotheses, source_ids, truncated))
+    return Translations(output, hypotheses, source_ids, truncated)
 
 
 class Translator:

@@ -11,6 +11,7 @@ from nmt_keras.layers.embeddings import OutputProjection, TokenEmbedding
 from nmt_keras.layers.masks import padding_mask
 from nmt_keras.models import registry
 from nmt_keras.models.decoders import RecurrentDecoder
+from nmt_keras.models.encoders import EncoderOutput
 
 
 class Seq2Seq(keras.Model):
@@ -85,8 +86,11 @@ class Seq2Seq(keras.Model):
 
     def prepare(self, source_ids: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> Any:
         """Encodes source ids, int32 [B, S], into the decoder's memory."""
-        output = self.encoder(self.source_embedding(source_ids), padding_mask(source_ids), dropout_seed)
-        return self.decoder.prepare(output)
+        return self.decoder.prepare(self.encode(source_ids, dropout_seed))
+
+    def encode(self, source_ids: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> EncoderOutput:
+        """What the encoder makes of source ids, int32 [B, S]."""
+        return self.encoder(self.source_embedding(source_ids), padding_mask(source_ids), dropout_seed)
 
     def call(
         self, source_ids: tf.Tensor, target_input_ids: tf.Tensor, dropout_seed: tf.Tensor | None = None

@@ -1,0 +1,154 @@
+"""The signatures of an export: what they say of a text, alone and merged with others, and through the C library."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nmt_keras.config import DecodingConfig, ModelConfig
+from nmt_keras.constants import EOS_ID, UNK_ID
+from nmt_keras.data.tokenizer import train_tokenizer
+from nmt_keras.inference import export
+from nmt_keras.inference.translator import Translator
+from nmt_keras.models.seq2seq import build_seq2seq
+
+TEXTS = ["abc", "", "g", "fedcbagfedcba", "bb", "gac"]
+CONFIG = DecodingConfig(beam_size=3, max_length=9, max_source_length=16, max_beam_size=6)
+KNOBS = {
+    "beam_size": [3, 3, 1, 6, 99, 2],
+    "num_hypotheses": [3, 1, 1, 2, 99, 4],
+    "max_length": [9, 9, 4, 9, 9, 99],
+    "length_penalty": [0.6, 0.6, 0.0, 1.0, float("nan"), -3.0],
+    "temperature": [0.0, 0.0, 0.0, 0.7, 1e9, float("nan")],
+    "seed": [1, 1, 1, 5, 6, 7],
+}
+DTYPES = {"length_penalty": tf.float32, "temperature": tf.float32}
+
+
+@pytest.fixture(scope="module")
+def parts():
+    """A transformer whose weights make varied translations."""
+    tokenizer = train_tokenizer("char", ["abcdefg"], 11)
+    config = ModelConfig(encoder="transformer", decoder="transformer", d_model=16, num_heads=4, d_ff=24)
+    model = build_seq2seq(config, 11, 11)
+    rng = np.random.default_rng(3)
+    for weight in model.trainable_variables:
+        weight.assign(rng.normal(size=weight.shape) * 0.6)
+    model.output_projection.bias.assign(tf.one_hot(EOS_ID, 11) * -2.0 + tf.one_hot(UNK_ID, 11) * -20.0)
+    return model, tokenizer, tokenizer, CONFIG
+
+
+@pytest.fixture(scope="module")
+def module(parts):
+    return export.TranslationModule(*parts)
+
+
+def _call(module, rows, **changes):
+    """The `translate` signature on rows of TEXTS with their knobs, as NumPy arrays."""
+    own = [{**{name: values[row] for name, values in KNOBS.items()}, **changes} for row in rows]
+    knobs = [tf.constant([row[name] for row in own], DTYPES.get(name, tf.int32)) for name in KNOBS]
+    outputs = module.translate(tf.constant([TEXTS[row] for row in rows]), *knobs)
+    return {name: value.numpy() for name, value in outputs.items()}
+
+
+def _assert_is_row(outputs, row, alone):
+    """Row `row` of `outputs` says what the only row of `alone` says, beyond which there is padding."""
+    for name, value in alone.items():
+        ours, own = outputs[name][row], value[0]
+        ours = ours[tuple(slice(size) for size in own.shape)]
+        if ours.dtype == np.float32:
+            np.testing.assert_allclose(ours, own, atol=1e-5, err_msg=name)
+        else:
+            np.testing.assert_array_equal(ours, own, err_msg=name)
+
+
+def test_a_row_is_as_in_a_call_of_its_own_whatever_it_is_merged_with(module):
+    rows = range(len(TEXTS))
+    together = _call(module, rows)
+    reversed_ = _call(module, rows[::-1])
+    for row in rows:
+        alone = _call(module, [row])
+        _assert_is_row(together, row, alone)
+        _assert_is_row(reversed_, len(TEXTS) - 1 - row, alone)
+
+
+def test_knobs_out_of_range_are_moved_into_it(module):
+    outputs = _call(module, range(len(TEXTS)))
+    assert outputs["num_hypotheses"].tolist() == [3, 0, 1, 2, 6, 2]
+    assert (outputs["num_pieces"][2] <= 4).all() and (outputs["num_pieces"] <= 9).all()
+    _assert_is_row(_call(module, [4]), 0, _call(module, [4], temperature=100.0, num_hypotheses=6, length_penalty=0.0))
+    _assert_is_row(_call(module, [5]), 0, _call(module, [5], temperature=0.0, length_penalty=0.0, num_hypotheses=2))
+
+
+def test_a_search_is_the_translators(module, parts):
+    outputs = _call(module, [0, 3], beam_size=3, num_hypotheses=3, length_penalty=0.6, temperature=0.0)
+    for row, translation in enumerate(Translator(*parts, num_hypotheses=3).translate([TEXTS[0], TEXTS[3]])):
+        for number, hypothesis in enumerate(translation.hypotheses):
+            length = outputs["num_pieces"][row, number]
+            assert outputs["translation"][row, number].decode() == hypothesis.text
+            assert length == len(hypothesis.ids)
+            assert outputs["alignment"][row, number].tolist()[: length - 1] == hypothesis.alignment()
+            assert (outputs["alignment"][row, number, length - 1 :] == -1).all()
+            np.testing.assert_allclose(outputs["score"][row, number], hypothesis.score, atol=1e-5)
+            np.testing.assert_allclose(
+                outputs["token_log_probs"][row, number, :length], hypothesis.token_log_probs, atol=1e-5
+            )
+            pieces = outputs["pieces"][row, number].tolist()
+            assert b"".join(pieces[: length - 1]).decode() == hypothesis.text
+            assert pieces[length - 1] == b"</s>" and set(pieces[length:]) <= {b""}
+
+
+def test_samples_repeat_with_their_seed_and_are_not_those_of_another(module):
+    one, again, other = (_call(module, [3], temperature=1.0, num_hypotheses=6, seed=seed) for seed in (1, 1, 2))
+    assert one["translation"].tolist() == again["translation"].tolist() != other["translation"].tolist()
+    fewer = _call(module, [3], temperature=1.0, num_hypotheses=2, seed=1)
+    assert fewer["translation"].tolist()[0] == one["translation"].tolist()[0][:2]
+
+
+def test_no_number_of_a_reply_is_infinite(module):
+    for outputs in (_call(module, range(len(TEXTS))), _call(module, [1])):
+        for name, value in outputs.items():
+            assert value.dtype != np.float32 or np.isfinite(value).all(), name
+
+
+def test_the_score_of_a_translation_is_its_log_prob(module):
+    found = _call(module, [0, 3], num_hypotheses=1, temperature=0.0)
+    scored = module.score(tf.constant([TEXTS[0], TEXTS[3]]), tf.constant(found["translation"][:, 0]))
+    np.testing.assert_allclose(scored["log_prob"], found["log_prob"][:, 0], atol=1e-5)
+    np.testing.assert_allclose(tf.reduce_sum(scored["token_log_probs"], -1), scored["log_prob"], atol=1e-5)
+    np.testing.assert_array_equal(scored["num_pieces"], found["num_pieces"][:, 0])
+
+
+def test_a_sentence_vector_is_the_mean_of_the_encoders_states(module, parts):
+    model, tokenizer, *_ = parts
+    vectors = module.encode(tf.constant(["abc", "fedcbagf"]))["vector"]
+    ids = tf.constant([[*tokenizer.encode("abc"), EOS_ID]])
+    np.testing.assert_allclose(vectors[0], tf.reduce_mean(model.encode(ids).states[0], 0), atol=1e-5)
+    assert vectors.shape == (2, 16) and np.abs(vectors[0] - vectors[1]).max() > 1e-3
+
+
+def test_all_signatures_run_through_the_c_library(module, tmp_path):
+    folder = export.save(module, tmp_path)
+    served, reply, scored, encoded = export.answers(
+        folder,
+        [
+            ("serving_default", {"text": TEXTS}),
+            ("translate", {"text": TEXTS, **{k: np.nan_to_num(v).tolist() for k, v in KNOBS.items()}}),
+            ("score", {"source": ["abc"], "target": ["gg"]}),
+            ("encode", {"text": ["abc", ""]}),
+        ],
+    )
+    expected = module.serve(tf.constant(TEXTS))
+    assert served["translation"] == [text.decode() for text in expected["translation"].numpy()]
+    together = _call(module, range(len(TEXTS)))
+    assert reply["translation"] == [[text.decode() for text in row] for row in together["translation"].tolist()]
+    assert reply["num_hypotheses"] == together["num_hypotheses"].tolist()
+    np.testing.assert_allclose(reply["token_log_probs"], together["token_log_probs"], atol=1e-5)
+    expected = module.score(tf.constant(["abc"]), tf.constant(["gg"]))
+    np.testing.assert_allclose(scored["log_prob"], expected["log_prob"], atol=1e-5)
+    np.testing.assert_allclose(encoded["vector"], module.encode(tf.constant(["abc", ""]))["vector"], atol=1e-5)
+
+
+def test_names_of_outputs_need_no_encoding(module, tmp_path):
+    """TF Serving's REST interface writes what is called *_bytes in base 64."""
+    for signature in export.signatures(export.save(module, tmp_path)).values():
+        assert not any(name.endswith("_bytes") for name in (*signature["inputs"], *signature["outputs"]))
