@@ -30,6 +30,13 @@ def _language(tag: str) -> str:
     return tag.partition("-")[0].partition("_")[0].lower()
 
 
+def bleu_signature(target_language: str) -> str:
+    """What `bleu_metric` measures against one reference, in sacreBLEU's words. Raises as it does."""
+    metric = bleu_metric(target_language)
+    metric.corpus_score(["a"], [["a"]])  # the number of references is part of the signature
+    return str(metric.get_signature())
+
+
 def score_text(hypotheses: Sequence[str], references: Sequence[str], target_language: str) -> dict[str, float | str]:
     """Corpus BLEU, chrF and TER of detokenized text, each with its signature, in the order of the run's JSON.
 

@@ -23,7 +23,7 @@ from nmt_keras.data.tokenizer import Tokenizer
 from nmt_keras.errors import UserError
 from nmt_keras.inference import c_session
 from nmt_keras.inference.search import Knobs, Search
-from nmt_keras.inference.translator import at_least_two_rows, read_text, translate_text, write_text
+from nmt_keras.inference.translator import at_least_two_rows, read_text, to_bytes, translate_text, write_text
 from nmt_keras.layers.masks import padding_mask
 from nmt_keras.models.encoders import mean_state
 from nmt_keras.models.seq2seq import Seq2Seq
@@ -231,17 +231,31 @@ def signatures(folder: pathlib.Path) -> dict[str, dict[str, dict[str, tuple[str,
     Raises:
         RuntimeError: `folder` holds no SavedModel.
     """
-    try:
-        saved = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
-    except (OSError, protobuf_message.DecodeError) as error:
-        raise RuntimeError(f"the export does not load: {error}") from error
     return {
         name: {
             side: {key: (info.name, info.dtype) for key, info in sorted(getattr(definition, side).items())}
             for side in ("inputs", "outputs")
         }
-        for name, definition in saved.meta_graphs[0].signature_def.items()
+        for name, definition in _graph(folder).signature_def.items()
     }
+
+
+def functions_that_must_compile(folder: pathlib.Path) -> list[str]:
+    """The functions of a SavedModel that a server without XLA's compiler refuses to run; there should be none.
+
+    Raises:
+        RuntimeError: `folder` holds no SavedModel.
+    """
+    functions = _graph(folder).graph_def.library.function
+    return [f.signature.name for f in functions if "_XlaMustCompile" in f.attr and f.attr["_XlaMustCompile"].b]
+
+
+def _graph(folder: pathlib.Path):
+    try:
+        saved = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+    except (OSError, protobuf_message.DecodeError) as error:
+        raise RuntimeError(f"the export does not load: {error}") from error
+    return saved.meta_graphs[0]
 
 
 def _c_libraries() -> list[str]:
@@ -268,7 +282,7 @@ def load_signature(folder: pathlib.Path) -> Callable[[Sequence[str]], list[tuple
         raise UserError(f"{folder} is no export of this toolkit; give saved_models/<name>/<version>") from error
 
     def translate(texts: Sequence[str]) -> list[tuple[str, bool]]:
-        result = serve(text=tf.constant([text.encode("utf-8", errors="replace") for text in texts]))
+        result = serve(text=tf.constant([to_bytes(text) for text in texts]))
         return [
             (text.decode("utf-8"), bool(truncated))
             for text, truncated in zip(result["translation"].numpy(), result["truncated"].numpy())

@@ -92,6 +92,14 @@ def translate_text(
     return tf.nest.map_structure(lambda leaf: leaf[:rows], translations)
 
 
+def to_bytes(text: str) -> bytes:
+    """UTF-8, with the bytes that Python's "surrogateescape" stands for; what is no character otherwise is "?"."""
+    try:
+        return text.encode("utf-8", errors="surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", errors="replace")
+
+
 def at_least_two_rows(leaves: Any) -> Any:
     """Pads tensors [B, ...] with empty rows: products of one row round differently from those of several."""
 
@@ -205,7 +213,7 @@ class Translator:
 
         `numbers` are those that samples depend on; 0, 1, 2, ... if None. `prefixes` as for `translate`.
         """
-        encoded = [text.encode("utf-8", errors="replace") for text in texts]
+        encoded = [to_bytes(text) for text in texts]
         numbers = range(len(texts)) if numbers is None else numbers
         prefix_ids = padded_ids([self.target_tokenizer.encode(prefix) for prefix in prefixes or [""] * len(texts)])
         return list(_unpack(self._function(tf.constant(encoded), prefix_ids, tf.constant(list(numbers), tf.int32))))

@@ -212,6 +212,12 @@ def test_export_proves_itself_and_translate_takes_it(run_dir, tmp_path, capsys):
     assert export.main([f"--run_dir={run_dir}", f"--output={output}"]) == 0
     result = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
     assert result["different"] == 0 and result["compared"] > 24 and result["saved_model"] == str(output / "1")
+    proof = json.loads((output / "1" / "parity.json").read_text())
+    assert proof["compared"] == result["compared"] and proof["different"] == 0 and proof["step"] == 250
+    assert 0 <= proof["largest_log_prob_difference"] <= 1e-5
+    card = (output / "1" / "model_card.md").read_text(encoding="utf-8")
+    assert "# copy\n" in card and "tok:13a" in card and "http://localhost:8501/v1/models/copy:predict" in card
+    assert "max_batch_size { value: 64 }" in (output / "1" / "batching_parameters.txt").read_text()
     (tmp_path / "in").write_text("a b c\n\nh g\n")
     for place in (output / "1", output):  # a version, or the newest of a folder of them
         assert translate.main([f"--saved_model={place}", f"--input={tmp_path}/in", f"--output={tmp_path}/out"]) == 0
