@@ -14,7 +14,7 @@ tf.config.set_logical_device_configuration(
 )
 
 
-_LONGEST = ("test_trainer.py", "test_jobs.py", "test_kills.py", "test_translator.py")
+_LONGEST = ("test_contracts.py", "test_trainer.py", "test_jobs.py", "test_kills.py", "test_translator.py")
 
 
 def pytest_collection_modifyitems(items):

@@ -132,6 +132,15 @@ def test_pieces_are_what_people_read(tokenizers):
     assert "".join(pieces) == "▁The▁old"
 
 
+def test_surfaces_joined_are_the_text(tokenizer):
+    """But for the space that a tokenizer writes before the first word."""
+    for text in [*SEEN, *UNSEEN]:
+        ids = tokenizer.encode(text)
+        joined = b"".join(tokenizer.surface(i) for i in ids).decode("utf-8")
+        assert joined.removeprefix(" ").split() == tokenizer.decode(ids).split()
+    assert [tokenizer.surface(i) for i in (PAD_ID, BOS_ID, EOS_ID)] == [b""] * 3
+
+
 def test_a_saved_tokenizer_gives_the_same_ids(tokenizer, tmp_path):
     tokenizer.save(tmp_path / "deep" / "tokenizer")
     loaded = load_tokenizer(tmp_path / "deep" / "tokenizer")

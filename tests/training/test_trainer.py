@@ -203,7 +203,9 @@ def test_every_fires_at_multiples_and_at_the_end():
     "fields", [{"attention": "luong_general"}, {"attention": "bahdanau", "input_feeding": True}], ids=str
 )
 def test_it_learns_to_copy(copy_text, fields):
-    config = dataclasses.replace(TRAINING, batch_tokens=1024, learning_rate=1e-2, label_smoothing=0.0, max_steps=260)
+    config = dataclasses.replace(
+        TRAINING, batch_tokens=1024, schedule="luong_halving", label_smoothing=0.0, max_steps=400
+    )
     model = ModelConfig(
         d_model=48,
         num_encoder_layers=1,
