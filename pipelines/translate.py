@@ -117,9 +117,11 @@ def _check(values: flags.FlagValues) -> None:
     if bool(values.run_dir) == bool(values.saved_model):
         raise UserError("Exactly one of --run_dir and --saved_model must be given")
     if values.saved_model:
-        fixed = [name for name in ("checkpoint", "samples", "n_best", "scores", "alignments") if values[name].present]
-        for name in (*fixed, *(f"decoding.{name}" for name in _runtime.decoding_overrides(values))):
-            raise UserError(f"--{name} goes with --run_dir: an export's search was fixed when it was made")
+        names = ("checkpoint", "samples", "n_best", "scores", "alignments", "beam_size", "length_penalty")
+        given = [name for name in names if values[name].present]
+        given += [f"decoding.{name}" for name in _runtime.decoding_overrides(values)]
+        if given:
+            raise UserError(f"--{given[0]} goes with --run_dir: an export's search was fixed when it was made")
     for name in ("seed", "temperature", "top_k", "top_p"):
         if values[name].present and not values.samples:
             raise UserError(f"--{name} belongs to sampling: give --samples=1 too")

@@ -361,6 +361,7 @@ BAD = [
         ["--run_dir={run}", "--source={tmp}/x", "--reference={tmp}/x", "--decoding.min_length=-1"],
         "must not be",
     ),
+    (translate, ["--saved_model={run}", "--beam_size=2"], "--beam_size goes with --run_dir: an export's search was"),
     (translate, ["--run_dir={run}", "--beam_size=2", "--decoding.beam_size=3"], "are one option: give one of them"),
     (
         translate,
