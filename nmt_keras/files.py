@@ -68,8 +68,8 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 def growing(path: str | os.PathLike, resume: bool, about: Mapping[str, Any]) -> Iterator[tuple[typing.TextIO, int]]:
     """Gives a file that grows as `<path>.partial`, and how many lines it has; it becomes `path` if the block succeeds.
 
-    An interruption leaves the partial file, and `resume` goes on after its last whole line. A mistake of the user's
-    (`UserError`) leaves what was there before. A pipe or a device is written as it is.
+    An interruption leaves the partial file, if anything is in it, and `resume` goes on after its last whole line. A
+    mistake of the user's (`UserError`) leaves what was there before. A pipe or a device is written as it is.
 
     Args:
         path: of the whole file.
@@ -96,16 +96,23 @@ def growing(path: str | os.PathLike, resume: bool, about: Mapping[str, Any]) -> 
             if not lines:
                 write_json(card, about)
             with open(partial, "a" if lines else "w", encoding="utf-8", newline="\n") as file:
-                yield file, lines
+                try:
+                    yield file, lines
+                except OSError as error:
+                    if error.filename is not None:  # of a file that the block opened itself
+                        raise _OfAnotherFile from error
+                    raise
                 file.flush()
                 os.fsync(file.fileno())
-        except UserError:
-            if not lines:
+        except BaseException as error:
+            if not lines and (isinstance(error, UserError) or not partial.exists() or not partial.stat().st_size):
                 partial.unlink(missing_ok=True)
                 card.unlink(missing_ok=True)
             raise
         partial.replace(path)
         card.unlink(missing_ok=True)
+    except _OfAnotherFile as other:
+        raise typing.cast(OSError, other.__cause__)
     except OSError as error:
         raise UserError(f"Cannot write {path}: {error.strerror}; free the disk or give another path") from error
 

@@ -107,7 +107,7 @@ def _job(values: flags.FlagValues) -> int | None:
             for finding in oddities.findings():
                 _runtime.report(f"{values.input or 'stdin'}: {finding}")
     except KeyboardInterrupt:
-        go_on = "; the same command with --resume goes on from there" if values.output else ""
+        go_on = "; the same command with --resume goes on from there" if values.output and count else ""
         _runtime.report(f"interrupted after line {count:,}{go_on}")
         return _runtime.STATUS_INTERRUPTED
     return None

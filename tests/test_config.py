@@ -100,6 +100,16 @@ def test_unknown_fields_of_a_saved_configuration_are_refused_with_the_valid_ones
         ExperimentConfig.from_json("{")
 
 
+def test_learned_positions_are_those_of_the_longest_training_sentence():
+    config = _config(max_source_length=40, max_target_length=70)
+    config.model.encoder, config.model.positions = "transformer", "learned"
+    config.validate()
+    config.resolve_positions()
+    assert config.model.max_positions == 70
+    config.resolve_positions()
+    config.validate()
+
+
 def test_defaults_are_valid_once_there_is_data():
     assert TrainingConfig().batch_tokens >= DataConfig().max_target_length
     _config().validate()

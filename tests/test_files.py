@@ -49,3 +49,32 @@ def test_text_is_utf8_with_its_line_feeds_as_they_are(tmp_path):
         json.loads((tmp_path / "b").read_bytes()) == {"\u4f60": 1}
         and "\u4f60".encode() in (tmp_path / "b").read_bytes()
     )
+
+
+def test_a_growing_file_goes_on_with_what_it_was_about_alone(tmp_path):
+    path = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        with files.growing(path, False, {"a": 1}) as (file, lines):
+            file.write("one\ntw")
+            raise KeyboardInterrupt
+    assert lines == 0 and not path.exists()
+    with pytest.raises(UserError, match="out.partial was made otherwise: a was 1, now 2; b was None, now 3; give the"):
+        with files.growing(path, True, {"a": 2, "b": 3}):
+            pass
+    with files.growing(path, True, {"a": 1}) as (file, lines):
+        file.write("two\n")
+    assert lines == 1 and path.read_text() == "one\ntwo\n" and [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_growing_file_without_its_card_is_refused(tmp_path):
+    (tmp_path / "out.partial").write_text("one\n")
+    with pytest.raises(UserError, match="out.partial.json, which says how .*out.partial was made, cannot be read"):
+        with files.growing(tmp_path / "out", True, {}):
+            pass
+
+
+def test_an_error_of_another_file_is_not_laid_to_a_growing_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match="elsewhere"):
+        with files.growing(tmp_path / "out", False, {}):
+            open(tmp_path / "elsewhere")
+    assert not list(tmp_path.iterdir())

@@ -25,7 +25,7 @@ from nmt_keras.errors import UserError
 _SPECIALS = {PAD_ID: "<pad>", UNK_ID: "<unk>", BOS_ID: "<s>", EOS_ID: "</s>"}
 NUM_SPECIALS = len(_SPECIALS)
 _UNK_SURFACE = "\u2047"  # what stands for an unknown piece in text
-_WORD_START = "\u2581"  # what SentencePiece writes for a space
+WORD_START = "\u2581"  # what SentencePiece writes for a space
 
 
 class Tokenizer(Protocol):
@@ -184,7 +184,7 @@ class SentencePieceTokenizer:
         piece = self.piece(token_id)
         if self._processor.is_byte(int(self._to_model[token_id])):  # such as <0xE5>
             return bytes([int(piece[3:5], 16)])
-        return piece.replace(_WORD_START, " ").encode("utf-8")
+        return piece.replace(WORD_START, " ").encode("utf-8")
 
     def resource(self) -> Any:
         return self._graph()

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nmt_keras.data.tokenizer import WORD_START
 from nmt_keras.errors import UserError
 
-_WORD_START = "\u2581"  # of SentencePiece
 _FEW = 0.2
 
 
@@ -47,7 +47,7 @@ def load_vectors(path: str, pieces: Sequence[str], width: int) -> tuple[np.ndarr
     """
     wanted: dict[str, list[tuple[int, bool]]] = {}  # text -> ids, and whether the text is exact
     for number, piece in enumerate(pieces):
-        text = piece.removeprefix(_WORD_START)
+        text = piece.removeprefix(WORD_START)
         if text:
             wanted.setdefault(text, []).append((number, True))
             if text.lower() != text:

@@ -23,7 +23,7 @@ from nmt_keras.data.tokenizer import Tokenizer
 from nmt_keras.errors import UserError
 from nmt_keras.inference import c_session
 from nmt_keras.inference.search import Knobs, Search
-from nmt_keras.inference.translator import at_least_two_rows, read_text, to_bytes, translate_text, write_text
+from nmt_keras.inference.translator import at_least_two_rows, detokenize, to_bytes, tokenize, translate_text
 from nmt_keras.layers.masks import padding_mask
 from nmt_keras.models.encoders import mean_state
 from nmt_keras.models.seq2seq import Seq2Seq
@@ -75,19 +75,20 @@ class TranslationModule(tf.Module):
         Returns:
             `num_hypotheses` int32 [B]; `translation` string, `log_prob` and `score` float32, `num_pieces` int32, [B, N]
             each; `pieces` string, `token_log_probs` float32 and `alignment` int32, [B, N, L] each, </s> included, of
-            which `alignment` is the place of the source piece read most, -1 for </s> and beyond; `source_pieces` string
-            [B, S], `num_source_pieces` int32 [B], </s> included; `truncated` bool [B].
+            which `alignment` is the place of the source piece read most, -1 where none is, for </s> and beyond;
+            `source_pieces` string [B, S], `num_source_pieces` int32 [B], </s> included; `truncated` bool [B].
         """
         _, source_tokenizer, target_tokenizer, config = self._parts()
         rows = tf.shape(text)[0]
         knobs = Knobs(beam_size, num_hypotheses, max_length, length_penalty, temperature, seed)
         text, knobs = at_least_two_rows((text, knobs))
-        text, source_ids, truncated = read_text(source_tokenizer, text, config)
+        text, source_ids, truncated = tokenize(source_tokenizer, text, config)
         found = self._search().with_knobs(source_ids, knobs)
-        result = write_text(target_tokenizer, text, source_ids, truncated, found)
+        result = detokenize(target_tokenizer, text, source_ids, truncated, found)
         hypotheses = result.hypotheses
         places = tf.range(tf.shape(hypotheses.ids)[2])
         is_aligned = places < hypotheses.lengths[:, :, None] - 1
+        is_aligned &= tf.reduce_any(hypotheses.attention_weights > 0.0, -1)
         alignment = tf.argmax(hypotheses.attention_weights, -1, output_type=tf.int32)
         outputs = {
             "num_hypotheses": tf.reduce_sum(tf.cast(hypotheses.lengths > 0, tf.int32), -1),
@@ -119,8 +120,8 @@ class TranslationModule(tf.Module):
         model, source_tokenizer, target_tokenizer, config = self._parts()
         rows = tf.shape(source)[0]
         source, target = at_least_two_rows((source, target))
-        _, source_ids, source_truncated = read_text(source_tokenizer, source, config)
-        _, target_ids, target_truncated = read_text(target_tokenizer, target, config)
+        _, source_ids, source_truncated = tokenize(source_tokenizer, source, config)
+        _, target_ids, target_truncated = tokenize(target_tokenizer, target, config)
         shifted = tf.pad(target_ids[:, :-1], [[0, 0], [1, 0]], constant_values=BOS_ID)
         hidden, _ = model(source_ids, shifted)
         log_probs = tf.nn.log_softmax(model.project(hidden))
@@ -141,7 +142,7 @@ class TranslationModule(tf.Module):
         bool [B]."""
         model, source_tokenizer, _, config = self._parts()
         rows = tf.shape(text)[0]
-        _, source_ids, truncated = read_text(source_tokenizer, at_least_two_rows(text), config)
+        _, source_ids, truncated = tokenize(source_tokenizer, at_least_two_rows(text), config)
         output = model.encode(source_ids)
         [[vector]] = mean_state(output.states, output.mask)
         return {"vector": vector[:rows], "truncated": truncated[:rows]}

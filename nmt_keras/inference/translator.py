@@ -17,7 +17,6 @@ from nmt_keras.models.seq2seq import Seq2Seq
 
 _BLANK = r"[\s\p{Z}\x{FEFF}]*"
 _CONTROLS = r"[\x00-\x08\x0A-\x1F\x7F]+"  # all but the tab: a line stays a line
-_MIN_ROWS = 2
 
 
 class Translations(NamedTuple):
@@ -40,8 +39,11 @@ class Hypothesis(NamedTuple):
     attention_weights: np.ndarray  # float32 [ids, source ids]
 
     def alignment(self) -> list[int]:
-        """Of each id but EOS, the source position that it reads most."""
-        return self.attention_weights[:-1].argmax(-1).tolist() if self.ids else []
+        """Of each id but EOS, the source position that it reads most; -1 where it reads nothing."""
+        if not self.ids:
+            return []
+        weights = self.attention_weights[:-1]
+        return np.where(weights.any(-1), weights.argmax(-1), -1).tolist()
 
 
 class Translation(NamedTuple):
@@ -86,9 +88,9 @@ def translate_text(
     prefix_ids = tf.zeros([rows, 0], tf.int32) if prefix_ids is None else prefix_ids
     numbers = tf.zeros([rows], tf.int32) if numbers is None else numbers
     text, prefix_ids, numbers = at_least_two_rows((text, prefix_ids, numbers))
-    text, source_ids, truncated = read_text(source_tokenizer, text, config)
+    text, source_ids, truncated = tokenize(source_tokenizer, text, config)
     hypotheses = search(source_ids, prefix_ids, numbers)
-    translations = write_text(target_tokenizer, text, source_ids, truncated, hypotheses)
+    translations = detokenize(target_tokenizer, text, source_ids, truncated, hypotheses)
     return tf.nest.map_structure(lambda leaf: leaf[:rows], translations)
 
 
@@ -104,7 +106,7 @@ def at_least_two_rows(leaves: Any) -> Any:
     """Pads tensors [B, ...] with empty rows: products of one row round differently from those of several."""
 
     def padded(leaf):
-        missing = tf.maximum(_MIN_ROWS - tf.shape(leaf)[0], 0)
+        missing = tf.maximum(2 - tf.shape(leaf)[0], 0)
         if leaf.dtype == tf.string:
             return tf.concat([leaf, tf.fill([missing], "")], 0)
         return tf.pad(leaf, [[0, missing]] + [[0, 0]] * (leaf.shape.rank - 1))
@@ -112,17 +114,17 @@ def at_least_two_rows(leaves: Any) -> Any:
     return tf.nest.map_structure(padded, leaves)
 
 
-def read_text(tokenizer: Tokenizer, text: tf.Tensor, config: DecodingConfig) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def tokenize(tokenizer: Tokenizer, text: tf.Tensor, config: DecodingConfig) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Text, string [B], as valid UTF-8; its ids, int32 [B, S]; whether it was over the limit, bool [B]."""
     text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
     ids = tokenizer.encode_tf(text)
     return text, source_tensor(ids, config.max_source_length), ids.row_lengths() >= config.max_source_length
 
 
-def write_text(
+def detokenize(
     tokenizer: Tokenizer, text: tf.Tensor, source_ids: tf.Tensor, truncated: tf.Tensor, hypotheses: Hypotheses
 ) -> Translations:
-    """Hypotheses as text. Arguments as `read_text` gives them; a blank text has a blank translation."""
+    """Hypotheses as text. Arguments as `tokenize` gives them; a blank text has a blank translation."""
     flat = tf.reshape(hypotheses.ids, [-1, tf.shape(hypotheses.ids)[2]])
     flat_lengths = tf.reshape(hypotheses.lengths, [-1])
     output = tokenizer.decode_tf(tf.RaggedTensor.from_tensor(flat, lengths=flat_lengths))

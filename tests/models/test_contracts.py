@@ -289,6 +289,12 @@ def test_an_unknown_component_is_refused_with_the_valid_ones(field, valid):
         build_seq2seq(ModelConfig(**{field: "foo"}), SOURCE_V, TARGET_V)
 
 
+def test_learned_positions_without_a_number_are_refused():
+    config = ModelConfig(**{**SMALL, "encoder": "conv", "positions": "learned", "max_positions": 0})
+    with pytest.raises(UserError, match="`model.max_positions` must be positive when `model.positions` is learned"):
+        build_seq2seq(config, SOURCE_V, TARGET_V)
+
+
 def test_sharing_tables_of_different_sizes_is_refused():
     with pytest.raises(UserError, match="Received: 11 source ids and 13 target ids"):
         build_seq2seq(ModelConfig(d_model=D, share_embeddings=True), SOURCE_V, TARGET_V)

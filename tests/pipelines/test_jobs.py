@@ -78,6 +78,7 @@ def test_evaluate_scores_the_copies(run_dir, copy_text, tmp_path, capsys):
         "perplexity",
         "sentences_per_s",
     } <= set(scores)
+    assert scores["decoding"]["no_repeat_ngram"] == 0 and scores["decoding"]["beam_size"] == scores["beam_size"]
     assert scores["bleu"] > 95 and scores["perplexity"] < 1.5
     assert (tmp_path / "dev.hyp").read_text().count("\n") == 24
 
@@ -173,6 +174,31 @@ def test_an_interrupted_translation_goes_on(run_dir, tmp_path, monkeypatch, caps
     assert "out is whole already, there is nothing to resume" in _error(capsys)
 
 
+def test_an_interruption_before_the_first_line_leaves_nothing(run_dir, tmp_path, monkeypatch, capsys):
+    (tmp_path / "in").write_text("a\n")
+    real = translate._with_run_dir
+
+    def interrupted(values):
+        def stop(lines, done):
+            raise KeyboardInterrupt
+
+        return stop, real(values)[1]
+
+    monkeypatch.setattr(translate, "_with_run_dir", interrupted)
+    assert translate.main([f"--run_dir={run_dir}", f"--input={tmp_path}/in", f"--output={tmp_path}/out"]) == 130
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+    assert "interrupted after line 0" in capsys.readouterr().err
+
+
+def test_an_interrupted_training_says_how_to_go_on(monkeypatch, copy_text, tmp_path, capsys):
+    def interrupt(config, run_dir):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "train", interrupt)
+    assert train.main([RECIPE, f"--run_dir={tmp_path}/r", f"--data_dir={copy_text}"]) == 130
+    assert "the same command goes on from the latest checkpoint" in capsys.readouterr().err
+
+
 def test_a_resumed_translation_needs_the_text_it_had(run_dir, tmp_path, monkeypatch, capsys):
     (tmp_path / "in").write_text("a b c\nd e\n")
     arguments = [f"--run_dir={run_dir}", f"--input={tmp_path}/in", f"--output={tmp_path}/out"]
@@ -222,6 +248,15 @@ def test_export_proves_itself_and_translate_takes_it(run_dir, tmp_path, capsys):
     for place in (output / "1", output):  # a version, or the newest of a folder of them
         assert translate.main([f"--saved_model={place}", f"--input={tmp_path}/in", f"--output={tmp_path}/out"]) == 0
         assert (tmp_path / "out").read_text() == "a b c\n\nh g\n"
+
+
+def test_an_export_that_a_server_cannot_run_is_not_kept(run_dir, tmp_path, monkeypatch, capsys):
+    from nmt_keras.inference import export as exporting
+
+    monkeypatch.setattr(exporting, "functions_that_must_compile", lambda folder: ["one", "two"])
+    assert export.main([f"--run_dir={run_dir}", f"--output={tmp_path}/saved"]) == 1
+    assert "the proof failed: a server without XLA cannot run one, two" in capsys.readouterr().err
+    assert list((tmp_path / "saved").iterdir()) == []
 
 
 def test_an_export_that_differs_is_not_kept(run_dir, tmp_path, monkeypatch, capsys):

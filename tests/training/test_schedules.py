@@ -94,3 +94,9 @@ def test_the_first_step_of_adam_has_the_size_of_the_rate():
     optimizer.build([variable])
     optimizer.apply([tf.constant([0.5, -50.0])])
     np.testing.assert_allclose(variable, [0.75, 2.25], rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_moments_of_adam_are_those_of_the_configuration(name):
+    optimizer = build_optimizer(TrainingConfig(optimizer=name, adam_beta2=0.98, adam_epsilon=1e-9))
+    assert (optimizer.beta_2, optimizer.epsilon) == (0.98, 1e-9)
