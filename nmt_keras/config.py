@@ -127,7 +127,11 @@ class DecodingConfig:
     banned_phrases: tuple[str, ...] = ()  # texts that no translation contains
     max_beam_size: int = 16  # what a caller of an export may ask for, and so many hypotheses
     max_source_length: int = 256  # ids; a longer line is translated in part, with a warning
+    max_source_characters: int = 10_000  # of a longer text the beginning is translated
+    max_request_sentences: int = 1024  # texts in a call of an export; those beyond are not translated
     batch_sentences: int = 64
+    split_sentences: bool = False  # translate each sentence of a text, and join the translations
+    replace_unknown: bool = False  # by the source word it reads most; word vocabularies alone
 
 
 @dataclass
@@ -251,6 +255,8 @@ _POSITIVE = (
     "decoding.max_length_ratio",
     "decoding.repetition_penalty",
     "decoding.max_source_length",
+    "decoding.max_source_characters",
+    "decoding.max_request_sentences",
     "decoding.batch_sentences",
 )
 _NOT_NEGATIVE = (
@@ -478,6 +484,13 @@ def _problems(config: ExperimentConfig) -> list[str]:
         problems.append(
             "`decoding.min_length` must be at most `decoding.max_length`. "
             f"Received: {config.decoding.min_length} and {config.decoding.max_length}"
+        )
+    words = data.tokenizer == "word" and not data.source_tokenizer_model
+    if config.decoding.replace_unknown and (not words or model.attention == "none"):
+        problems.append(
+            "`decoding.replace_unknown` puts the source word that attention reads in the place of an unknown one: it "
+            "needs `data.tokenizer` word, and an attention. "
+            f"Received: {data.tokenizer!r} and {model.attention!r}"
         )
     if "" in config.decoding.banned_phrases:
         problems.append("`decoding.banned_phrases` must not hold an empty text, which every translation contains")

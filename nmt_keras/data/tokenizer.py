@@ -26,6 +26,7 @@ _SPECIALS = {PAD_ID: "<pad>", UNK_ID: "<unk>", BOS_ID: "<s>", EOS_ID: "</s>"}
 NUM_SPECIALS = len(_SPECIALS)
 _UNK_SURFACE = "\u2047"  # what stands for an unknown piece in text
 WORD_START = "\u2581"  # what SentencePiece writes for a space
+_ASCII_SPACE = (b" ", b"\t", b"\n", b"\v", b"\f", b"\r")
 
 
 class Tokenizer(Protocol):
@@ -41,6 +42,12 @@ class Tokenizer(Protocol):
 
     def encode_tf(self, text: tf.Tensor) -> tf.RaggedTensor:
         """The ids, int32 [N, None], of strings [N]."""
+
+    def encode_with_offsets_tf(self, text: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
+        """The ids of strings [N], and the byte of its string where each piece starts and ends, int32 [N, None] each.
+
+        A character that is spread over several pieces may be all of the last one's.
+        """
 
     def decode_tf(self, ids: tf.RaggedTensor) -> tf.Tensor:
         """The strings [N] of ids, int32 [N, None]."""
@@ -171,6 +178,11 @@ class SentencePieceTokenizer:
     def encode_tf(self, text: tf.Tensor) -> tf.RaggedTensor:
         return tf.ragged.map_flat_values(lambda ids: tf.gather(self._from_model, ids), self._graph().tokenize(text))
 
+    def encode_with_offsets_tf(self, text: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
+        ids, starts, ends = self._graph().tokenize_with_offsets(text)
+        starts, ends = (tf.cast(offsets, tf.int32) for offsets in (starts, ends))
+        return tf.ragged.map_flat_values(lambda i: tf.gather(self._from_model, i), ids), starts, ends
+
     def decode_tf(self, ids: tf.RaggedTensor) -> tf.Tensor:
         kept = _without_specials(ids)
         return self._graph().detokenize(tf.ragged.map_flat_values(lambda i: tf.gather(self._to_model, i), kept))
@@ -226,6 +238,10 @@ class ByteTokenizer:
         return tf.ragged.map_flat_values(
             lambda s: tf.cast(tf.reshape(tf.io.decode_raw(s, tf.uint8), [-1]), tf.int32) + NUM_SPECIALS, raw
         )
+
+    def encode_with_offsets_tf(self, text: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
+        ids = self.encode_tf(text)
+        return ids, *_spans(ids.with_values(tf.ones_like(ids.values)))
 
     def decode_tf(self, ids: tf.RaggedTensor) -> tf.Tensor:
         kept = tf.ragged.boolean_mask(ids, ids >= NUM_SPECIALS)
@@ -292,6 +308,16 @@ class _ListTokenizer:
     def encode_tf(self, text: tf.Tensor) -> tf.RaggedTensor:
         return tf.ragged.map_flat_values(self.resource().lookup, self.split_tf(text))
 
+    def encode_with_offsets_tf(self, text: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
+        symbols = self.split_tf(text)
+        ids = tf.ragged.map_flat_values(self.resource().lookup, symbols)
+        return ids, *self.spans_tf(text, symbols)
+
+    @staticmethod
+    def spans_tf(text: tf.Tensor, symbols: tf.RaggedTensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
+        """The bytes of strings [N] where the symbols that `split_tf` made of them start and end."""
+        raise NotImplementedError
+
     def decode_tf(self, ids: tf.RaggedTensor) -> tf.Tensor:
         surfaces = tf.constant(["", _UNK_SURFACE, "", "", *self._symbols])
         pieces = tf.ragged.map_flat_values(lambda i: tf.gather(surfaces, i), _without_specials(ids))
@@ -339,6 +365,10 @@ class CharacterTokenizer(_ListTokenizer):
     def split_tf(text: tf.Tensor) -> tf.RaggedTensor:
         return tf.strings.unicode_split(text, "UTF-8")
 
+    @staticmethod
+    def spans_tf(text: tf.Tensor, symbols: tf.RaggedTensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
+        return _spans(tf.ragged.map_flat_values(tf.strings.length, symbols))
+
 
 class WordTokenizer(_ListTokenizer):
     """Words between ASCII white space. The training log reports the share of words that are not in the list."""
@@ -355,6 +385,17 @@ class WordTokenizer(_ListTokenizer):
     @staticmethod
     def split_tf(text: tf.Tensor) -> tf.RaggedTensor:
         return tf.strings.split(text)
+
+    @staticmethod
+    def spans_tf(text: tf.Tensor, symbols: tf.RaggedTensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
+        bytes_ = tf.strings.bytes_split(tf.strings.join([" ", text, " "]))
+        is_space = tf.reduce_any(bytes_.values[:, None] == list(_ASCII_SPACE), -1)
+        turns = tf.where(is_space[1:] != is_space[:-1])[:, 0]  # each row begins and ends with space
+        row_starts = tf.cast(tf.gather(bytes_.row_starts(), symbols.value_rowids()), tf.int32)
+        starts, ends = (
+            symbols.with_values(tf.cast(places, tf.int32) - row_starts) for places in (turns[::2], turns[1::2])
+        )
+        return starts, ends
 
 
 _LIST_TOKENIZERS: dict[str, type[_ListTokenizer]] = {"char": CharacterTokenizer, "word": WordTokenizer}
@@ -410,6 +451,15 @@ def unknown_rate(tokenizer: Tokenizer, sentences: Iterable[str]) -> float:
     """The share of ids of `sentences` that are UNK."""
     ids = [i for sentence in sentences for i in tokenizer.encode(sentence)]
     return ids.count(UNK_ID) / max(len(ids), 1)
+
+
+def _spans(lengths: tf.RaggedTensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
+    """Where pieces of so many bytes, int32 [N, None], start and end when they stand one after the other."""
+    ends = tf.cumsum(lengths.values)
+    starts = ends - lengths.values
+    row_starts = tf.concat([starts, [0]], 0)
+    first = tf.gather(tf.gather(row_starts, lengths.row_starts()), lengths.value_rowids())
+    return lengths.with_values(starts - first), lengths.with_values(ends - first)
 
 
 def _without_specials(ids: tf.RaggedTensor) -> tf.RaggedTensor:

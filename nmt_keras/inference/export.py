@@ -23,12 +23,22 @@ from nmt_keras.data.tokenizer import Tokenizer
 from nmt_keras.errors import UserError
 from nmt_keras.inference import c_session
 from nmt_keras.inference.search import Knobs, Search
-from nmt_keras.inference.translator import at_least_two_rows, detokenize, to_bytes, tokenize, translate_text
+from nmt_keras.inference.text import (
+    alignment,
+    at_least_two_rows,
+    detokenize,
+    pieces,
+    source_spans,
+    target_spans,
+    to_bytes,
+    tokenize,
+)
+from nmt_keras.inference.translator import translate_text
 from nmt_keras.layers.masks import padding_mask
-from nmt_keras.models.encoders import mean_state
 from nmt_keras.models.seq2seq import Seq2Seq
 
 _TEXT = tf.TensorSpec([None], tf.string)
+_PADDING = {"alignment": -1, "truncated": True}  # of rows beyond the limit; 0 of the others
 _KNOBS = Knobs(*(tf.TensorSpec([None], dtype) for dtype in (tf.int32,) * 3 + (tf.float32,) * 2 + (tf.int32,)))
 
 
@@ -57,53 +67,64 @@ class TranslationModule(tf.Module):
         """The best translation: string [B] to `translation`, string [B], `log_prob` and `score`, float32 [B], and
         `truncated`, bool [B]."""
         _, source_tokenizer, target_tokenizer, config = self._parts()
-        result = translate_text(self._search(), source_tokenizer, target_tokenizer, config, text)
-        return {
-            "translation": result.text[:, 0],
-            "log_prob": result.hypotheses.log_prob[:, 0],
-            "score": result.hypotheses.score[:, 0],
-            "truncated": result.truncated,
-        }
+
+        def serve(text):
+            found = translate_text(self._search(), source_tokenizer, target_tokenizer, config, text)
+            return {
+                "translation": found.text[:, 0],
+                "log_prob": found.hypotheses.log_prob[:, 0],
+                "score": found.hypotheses.score[:, 0],
+                "truncated": found.truncated,
+            }
+
+        return self._within_limit(serve, text)
 
     @tf.function(input_signature=[_TEXT, *_KNOBS], autograph=False)
     def translate(self, text, beam_size, num_hypotheses, max_length, length_penalty, temperature, seed):
-        """Several translations of each text, with all that is known of them.
+        """Several translations of each text, a sentence, with all that is known of them.
 
         Args:
             text: string [B]. The others are the fields of `Knobs`, [B] each.
 
         Returns:
             `num_hypotheses` int32 [B]; `translation` string, `log_prob` and `score` float32, `num_pieces` int32, [B, N]
-            each; `pieces` string, `token_log_probs` float32 and `alignment` int32, [B, N, L] each, </s> included, of
-            which `alignment` is the place of the source piece read most, -1 where none is, for </s> and beyond;
-            `source_pieces` string [B, S], `num_source_pieces` int32 [B], </s> included; `truncated` bool [B].
+            each; `pieces` string, `token_log_probs` float32, `alignment`, `piece_starts` and `piece_ends` int32,
+            [B, N, L] each, </s> included, of which `alignment` is the place of the source piece read most, -1 where
+            none is, for </s> and beyond, and the last two are the bytes of the translation where the piece starts and
+            ends; `source_pieces` string, `source_piece_starts` and `source_piece_ends` int32, [B, S] each,
+            `num_source_pieces` int32 [B], </s> included; `truncated` bool [B]. Bytes are those of the text as valid
+            UTF-8.
         """
         _, source_tokenizer, target_tokenizer, config = self._parts()
-        rows = tf.shape(text)[0]
-        knobs = Knobs(beam_size, num_hypotheses, max_length, length_penalty, temperature, seed)
-        text, knobs = at_least_two_rows((text, knobs))
-        text, source_ids, truncated = tokenize(source_tokenizer, text, config)
-        found = self._search().with_knobs(source_ids, knobs)
-        result = detokenize(target_tokenizer, text, source_ids, truncated, found)
-        hypotheses = result.hypotheses
-        places = tf.range(tf.shape(hypotheses.ids)[2])
-        is_aligned = places < hypotheses.lengths[:, :, None] - 1
-        is_aligned &= tf.reduce_any(hypotheses.attention_weights > 0.0, -1)
-        alignment = tf.argmax(hypotheses.attention_weights, -1, output_type=tf.int32)
-        outputs = {
-            "num_hypotheses": tf.reduce_sum(tf.cast(hypotheses.lengths > 0, tf.int32), -1),
-            "translation": result.text,
-            "log_prob": hypotheses.log_prob,
-            "score": hypotheses.score,
-            "num_pieces": hypotheses.lengths,
-            "pieces": _pieces(target_tokenizer, hypotheses.ids),
-            "token_log_probs": hypotheses.token_log_probs,
-            "alignment": tf.where(is_aligned, alignment, -1),
-            "source_pieces": _pieces(source_tokenizer, source_ids),
-            "num_source_pieces": tf.reduce_sum(tf.cast(padding_mask(source_ids), tf.int32), -1),
-            "truncated": truncated,
-        }
-        return {name: output[:rows] for name, output in outputs.items()}
+
+        def translate(text, *knobs):
+            source, knobs = at_least_two_rows(tokenize(source_tokenizer, text, config), Knobs(*knobs))
+            hypotheses = self._search().with_knobs(source.ids, knobs)
+            of_batch = (source_tokenizer, target_tokenizer, config, source)
+            translation, hypotheses = detokenize(*of_batch, hypotheses)
+            source_starts, source_ends = source_spans(source_tokenizer, source)
+            starts, ends = target_spans(*of_batch, hypotheses, translation)
+            return {
+                "num_hypotheses": tf.reduce_sum(tf.cast(hypotheses.lengths > 0, tf.int32), -1),
+                "translation": translation,
+                "log_prob": hypotheses.log_prob,
+                "score": hypotheses.score,
+                "num_pieces": hypotheses.lengths,
+                "pieces": pieces(target_tokenizer, hypotheses.ids),
+                "piece_starts": starts,
+                "piece_ends": ends,
+                "token_log_probs": hypotheses.token_log_probs,
+                "alignment": alignment(hypotheses),
+                "source_pieces": pieces(source_tokenizer, source.ids),
+                "source_piece_starts": source_starts,
+                "source_piece_ends": source_ends,
+                "num_source_pieces": source.lengths,
+                "truncated": source.truncated,
+            }
+
+        return self._within_limit(
+            translate, text, beam_size, num_hypotheses, max_length, length_penalty, temperature, seed
+        )
 
     @tf.function(input_signature=[_TEXT, _TEXT], autograph=False)
     def score(self, source: tf.Tensor, target: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -118,40 +139,49 @@ class TranslationModule(tf.Module):
             int32 [B], </s> included; `truncated` bool [B], where either was over the limit.
         """
         model, source_tokenizer, target_tokenizer, config = self._parts()
-        rows = tf.shape(source)[0]
-        source, target = at_least_two_rows((source, target))
-        _, source_ids, source_truncated = tokenize(source_tokenizer, source, config)
-        _, target_ids, target_truncated = tokenize(target_tokenizer, target, config)
-        shifted = tf.pad(target_ids[:, :-1], [[0, 0], [1, 0]], constant_values=BOS_ID)
-        hidden, _ = model(source_ids, shifted)
-        log_probs = tf.nn.log_softmax(model.project(hidden))
-        is_real = padding_mask(target_ids)
-        token_log_probs = tf.where(is_real, tf.gather(log_probs, target_ids, batch_dims=2), 0.0)
-        outputs = {
-            "log_prob": tf.reduce_sum(token_log_probs, -1),
-            "token_log_probs": token_log_probs,
-            "pieces": _pieces(target_tokenizer, target_ids),
-            "num_pieces": tf.reduce_sum(tf.cast(is_real, tf.int32), -1),
-            "truncated": source_truncated | target_truncated,
-        }
-        return {name: output[:rows] for name, output in outputs.items()}
+
+        def score(source_text, target_text):
+            source, _ = at_least_two_rows(tokenize(source_tokenizer, source_text, config))
+            target, _ = at_least_two_rows(tokenize(target_tokenizer, target_text, config))
+            shifted = tf.pad(target.ids[:, :-1], [[0, 0], [1, 0]], constant_values=BOS_ID)
+            hidden, _ = model(source.ids, shifted)
+            log_probs = tf.nn.log_softmax(model.project(hidden))
+            is_real = padding_mask(target.ids)
+            token_log_probs = tf.where(is_real, tf.gather(log_probs, target.ids, batch_dims=2), 0.0)
+            return {
+                "log_prob": tf.reduce_sum(token_log_probs, -1),
+                "token_log_probs": token_log_probs,
+                "pieces": pieces(target_tokenizer, target.ids),
+                "num_pieces": target.lengths,
+                "truncated": source.truncated | target.truncated,
+            }
+
+        return self._within_limit(score, source, target)
 
     @tf.function(input_signature=[_TEXT], autograph=False)
     def encode(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """Sentence vectors: string [B] to `vector`, float32 [B, D], the mean of the encoder's states, and `truncated`,
         bool [B]."""
         model, source_tokenizer, _, config = self._parts()
-        rows = tf.shape(text)[0]
-        _, source_ids, truncated = tokenize(source_tokenizer, at_least_two_rows(text), config)
-        output = model.encode(source_ids)
-        [[vector]] = mean_state(output.states, output.mask)
-        return {"vector": vector[:rows], "truncated": truncated[:rows]}
 
+        def encode(text):
+            source, _ = at_least_two_rows(tokenize(source_tokenizer, text, config))
+            return {"vector": model.sentence_vectors(source.ids), "truncated": source.truncated}
 
-def _pieces(tokenizer: Tokenizer, ids: tf.Tensor) -> tf.Tensor:
-    """Ids of any shape as the pieces' names; empty at padding."""
-    names = tf.constant(["", *(tokenizer.piece(number) for number in range(1, tokenizer.vocab_size))])
-    return tf.gather(names, ids)
+        return self._within_limit(encode, text)
+
+    def _within_limit(self, function: Callable[..., dict[str, tf.Tensor]], *inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Outputs of the first `max_request_sentences` rows; of rows beyond, padding, and `truncated`."""
+        _, _, _, config = self._parts()
+        rows = tf.shape(inputs[0])[0]
+        kept = tf.minimum(rows, config.max_request_sentences)
+        outputs = function(*(value[:kept] for value in inputs))
+
+        def padded(name, value):
+            missing = [[0, rows - kept]] + [[0, 0]] * (value.shape.rank - 1)
+            return tf.pad(value[:kept], missing, constant_values=_PADDING.get(name, tf.zeros([], value.dtype)))
+
+        return {name: padded(name, value) for name, value in outputs.items()}
 
 
 def save(module: TranslationModule, base: pathlib.Path) -> pathlib.Path:

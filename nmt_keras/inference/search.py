@@ -29,13 +29,13 @@ class Sampling(NamedTuple):
 
 
 class Knobs(NamedTuple):
-    """What a caller asks of each row, all [B]. A value out of range is moved into it, and what is not a number is 0."""
+    """What a caller asks of each row, all [B]. A value out of range is moved into it."""
 
-    beam_size: tf.Tensor  # int32, 1 to `max_beam_size`
+    beam_size: tf.Tensor  # int32, 1 to `max_beam_size`; the configuration's where it is 0 or less
     num_hypotheses: tf.Tensor  # int32, 1 to the beam size, or to `max_beam_size` where the row is sampled
-    max_length: tf.Tensor  # int32, 1 to what the configuration allows
-    length_penalty: tf.Tensor  # float32, 0 to 10
-    temperature: tf.Tensor  # float32, 0 to 100; 0 searches, anything above samples
+    max_length: tf.Tensor  # int32, 1 to what the configuration allows; that where it is 0 or less
+    length_penalty: tf.Tensor  # float32, 0 to 10; the configuration's where it is negative or no number
+    temperature: tf.Tensor  # float32, 0 to 100; 0, what is negative or no number searches, anything above samples
     seed: tf.Tensor  # int32, of samples
 
 
@@ -108,15 +108,18 @@ class Search:
             source_ids: int32 [B, S], each with EOS.
             knobs: of each row.
         """
-        most = self._config.max_beam_size
+        config = self._config
+        most = config.max_beam_size
         temperature = _within(knobs.temperature, 0.0, 100.0)
         is_sampled = temperature > 0.0
-        beam_size = tf.where(is_sampled, 1, tf.clip_by_value(knobs.beam_size, 1, most))
+        beam_size = tf.where(knobs.beam_size > 0, tf.minimum(knobs.beam_size, most), config.beam_size)
+        beam_size = tf.where(is_sampled, 1, beam_size)
         count = tf.clip_by_value(knobs.num_hypotheses, 1, tf.where(is_sampled, most, beam_size))
         step_fn, state, constraints, ranking = self._begin(source_ids, tf.zeros([tf.shape(source_ids)[0], 0], tf.int32))
-        max_length = tf.minimum(constraints.max_length, tf.maximum(knobs.max_length, 1))
-        constraints = constraints._replace(max_length=max_length)
-        ranking = ranking._replace(length_penalty=_within(knobs.length_penalty, 0.0, 10.0))
+        limit = tf.where(knobs.max_length > 0, knobs.max_length, config.max_length)
+        constraints = constraints._replace(max_length=tf.minimum(constraints.max_length, limit))
+        penalty = tf.where(knobs.length_penalty >= 0.0, tf.minimum(knobs.length_penalty, 10.0), config.length_penalty)
+        ranking = ranking._replace(length_penalty=penalty)
 
         def search():
             wanted = tf.where(is_sampled, 1, count)

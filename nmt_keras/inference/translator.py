@@ -2,21 +2,20 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from nmt_keras.config import DecodingConfig
-from nmt_keras.data.batching import source_tensor
 from nmt_keras.data.tokenizer import Tokenizer
 from nmt_keras.decoding.hypotheses import Hypotheses
+from nmt_keras.errors import UserError
+from nmt_keras.inference.paragraphs import translate_paragraphs
 from nmt_keras.inference.search import Sampling, Search, padded_ids
+from nmt_keras.inference.text import Source, at_least_two_rows, detokenize, to_bytes, tokenize
 from nmt_keras.layers.masks import padding_mask
 from nmt_keras.models.seq2seq import Seq2Seq
-
-_BLANK = r"[\s\p{Z}\x{FEFF}]*"
-_CONTROLS = r"[\x00-\x08\x0A-\x1F\x7F]+"  # all but the tab: a line stays a line
 
 
 class Translations(NamedTuple):
@@ -79,64 +78,34 @@ def translate_text(
         search: what finds hypotheses.
         source_tokenizer: of the source.
         target_tokenizer: of the target.
-        config: of the search.
+        config: of the search. With `split_sentences` a text has one hypothesis without ids.
         text: string [B].
         prefix_ids: int32 [B, P], what translations begin with, then PAD.
         numbers: int32 [B], what tells the rows' samples apart, such as their line numbers.
     """
+
+    def translate(source: Source, prefix_ids=None, numbers=None) -> Translations:
+        rows = tf.shape(source.text)[0]
+        prefix_ids = tf.zeros([rows, 0], tf.int32) if prefix_ids is None else prefix_ids
+        numbers = tf.zeros([rows], tf.int32) if numbers is None else numbers
+        source, (prefix_ids, numbers) = at_least_two_rows(source, (prefix_ids, numbers))
+        hypotheses = search(source.ids, prefix_ids, numbers)
+        found, hypotheses = detokenize(source_tokenizer, target_tokenizer, config, source, hypotheses)
+        translations = Translations(found, hypotheses, source.ids, source.truncated)
+        return tf.nest.map_structure(lambda leaf: leaf[:rows], translations)
+
+    if not config.split_sentences:
+        return translate(tokenize(source_tokenizer, text, config), prefix_ids, numbers)
+
+    def translate_part(source: Source) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        found = translate(source)
+        return found.text[:, 0], found.hypotheses.log_prob[:, 0], found.hypotheses.score[:, 0]
+
+    found, log_prob, score, truncated = translate_paragraphs(translate_part, source_tokenizer, config, text)
     rows = tf.shape(text)[0]
-    prefix_ids = tf.zeros([rows, 0], tf.int32) if prefix_ids is None else prefix_ids
-    numbers = tf.zeros([rows], tf.int32) if numbers is None else numbers
-    text, prefix_ids, numbers = at_least_two_rows((text, prefix_ids, numbers))
-    text, source_ids, truncated = tokenize(source_tokenizer, text, config)
-    hypotheses = search(source_ids, prefix_ids, numbers)
-    translations = detokenize(target_tokenizer, text, source_ids, truncated, hypotheses)
-    return tf.nest.map_structure(lambda leaf: leaf[:rows], translations)
-
-
-def to_bytes(text: str) -> bytes:
-    """UTF-8, with the bytes that Python's "surrogateescape" stands for; what is no character otherwise is "?"."""
-    try:
-        return text.encode("utf-8", errors="surrogateescape")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", errors="replace")
-
-
-def at_least_two_rows(leaves: Any) -> Any:
-    """Pads tensors [B, ...] with empty rows: products of one row round differently from those of several."""
-
-    def padded(leaf):
-        missing = tf.maximum(2 - tf.shape(leaf)[0], 0)
-        if leaf.dtype == tf.string:
-            return tf.concat([leaf, tf.fill([missing], "")], 0)
-        return tf.pad(leaf, [[0, missing]] + [[0, 0]] * (leaf.shape.rank - 1))
-
-    return tf.nest.map_structure(padded, leaves)
-
-
-def tokenize(tokenizer: Tokenizer, text: tf.Tensor, config: DecodingConfig) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Text, string [B], as valid UTF-8; its ids, int32 [B, S]; whether it was over the limit, bool [B]."""
-    text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
-    ids = tokenizer.encode_tf(text)
-    return text, source_tensor(ids, config.max_source_length), ids.row_lengths() >= config.max_source_length
-
-
-def detokenize(
-    tokenizer: Tokenizer, text: tf.Tensor, source_ids: tf.Tensor, truncated: tf.Tensor, hypotheses: Hypotheses
-) -> Translations:
-    """Hypotheses as text. Arguments as `tokenize` gives them; a blank text has a blank translation."""
-    flat = tf.reshape(hypotheses.ids, [-1, tf.shape(hypotheses.ids)[2]])
-    flat_lengths = tf.reshape(hypotheses.lengths, [-1])
-    output = tokenizer.decode_tf(tf.RaggedTensor.from_tensor(flat, lengths=flat_lengths))
-    output = tf.strings.regex_replace(output, _CONTROLS, " ")
-    output = tf.reshape(output, tf.shape(hypotheses.lengths))
-    blank = tf.strings.regex_full_match(text, _BLANK)
-
-    def unless_blank(leaf):
-        return tf.where(tf.reshape(blank, [-1] + [1] * (leaf.shape.rank - 1)), tf.zeros_like(leaf), leaf)
-
-    output, hypotheses = tf.nest.map_structure(unless_blank, (output, hypotheses))
-    return Translations(output, hypotheses, source_ids, truncated)
+    nothing, zeros = tf.zeros([rows, 1, 1], tf.int32), tf.zeros([rows, 1, 1])
+    hypotheses = Hypotheses(nothing, nothing[:, 0], log_prob[:, None], score[:, None], zeros, zeros[:, :, :, None])
+    return Translations(found[:, None], hypotheses, nothing[:, 0], truncated)
 
 
 class Translator:
@@ -153,6 +122,9 @@ class Translator:
         config: of the search.
         num_hypotheses: of each text, at most the beam size unless sampled.
         sampling: sample instead of searching.
+
+    Raises:
+        UserError: several translations, or samples, are asked of texts that are split into sentences.
     """
 
     def __init__(
@@ -164,6 +136,11 @@ class Translator:
         num_hypotheses: int = 1,
         sampling: Sampling | None = None,
     ):
+        if config.split_sentences and (num_hypotheses > 1 or sampling):
+            raise UserError(
+                "`decoding.split_sentences` joins the best translations of sentences: leave it off to sample, or for "
+                "several translations of a text"
+            )
         self.source_tokenizer = source_tokenizer
         self.target_tokenizer = target_tokenizer
         self.config = config
@@ -195,7 +172,7 @@ class Translator:
             texts: strings of any length; what is over `max_source_length` ids is not translated.
             report: is told after each batch how many texts it held.
             first_number: of the texts, which number those of a stream; a sample depends on its text's number.
-            prefixes: what each translation begins with; none where None.
+            prefixes: what each translation begins with; none where None. Not of texts that are split.
         """
         lengths = [len(self.source_tokenizer.encode(text)) for text in texts]
         order = sorted(range(len(texts)), key=lambda i: -lengths[i])
@@ -215,6 +192,8 @@ class Translator:
 
         `numbers` are those that samples depend on; 0, 1, 2, ... if None. `prefixes` as for `translate`.
         """
+        if prefixes and self.config.split_sentences:
+            raise UserError("`decoding.split_sentences` leaves no one beginning to force: give sentences, or no prefix")
         encoded = [to_bytes(text) for text in texts]
         numbers = range(len(texts)) if numbers is None else numbers
         prefix_ids = padded_ids([self.target_tokenizer.encode(prefix) for prefix in prefixes or [""] * len(texts)])

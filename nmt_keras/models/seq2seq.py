@@ -11,7 +11,7 @@ from nmt_keras.layers.embeddings import OutputProjection, TokenEmbedding
 from nmt_keras.layers.masks import padding_mask
 from nmt_keras.models import registry
 from nmt_keras.models.decoders import RecurrentDecoder
-from nmt_keras.models.encoders import EncoderOutput
+from nmt_keras.models.encoders import EncoderOutput, mean_state
 
 
 class Seq2Seq(keras.Model):
@@ -91,6 +91,12 @@ class Seq2Seq(keras.Model):
     def encode(self, source_ids: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> EncoderOutput:
         """What the encoder makes of source ids, int32 [B, S]."""
         return self.encoder(self.source_embedding(source_ids), padding_mask(source_ids), dropout_seed)
+
+    def sentence_vectors(self, source_ids: tf.Tensor) -> tf.Tensor:
+        """The mean of the encoder's states, float32 [B, D], of source ids, int32 [B, S]."""
+        output = self.encode(source_ids)
+        [[vectors]] = mean_state(output.states, output.mask)
+        return vectors
 
     def call(
         self, source_ids: tf.Tensor, target_input_ids: tf.Tensor, dropout_seed: tf.Tensor | None = None

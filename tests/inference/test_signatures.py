@@ -1,5 +1,7 @@
 """The signatures of an export: what they say of a text, alone and merged with others, and through the C library."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,9 +16,9 @@ from nmt_keras.models.seq2seq import build_seq2seq
 TEXTS = ["abc", "", "g", "fedcbagfedcba", "bb", "gac"]
 CONFIG = DecodingConfig(beam_size=3, max_length=9, max_source_length=16, max_beam_size=6)
 KNOBS = {
-    "beam_size": [3, 3, 1, 6, 99, 2],
+    "beam_size": [3, 3, 1, 6, 99, 0],
     "num_hypotheses": [3, 1, 1, 2, 99, 4],
-    "max_length": [9, 9, 4, 9, 9, 99],
+    "max_length": [9, 9, 4, 9, 9, 0],
     "length_penalty": [0.6, 0.6, 0.0, 1.0, float("nan"), -3.0],
     "temperature": [0.0, 0.0, 0.0, 0.7, 1e9, float("nan")],
     "seed": [1, 1, 1, 5, 6, 7],
@@ -77,10 +79,11 @@ def test_a_row_is_as_in_a_call_of_its_own_whatever_it_is_merged_with(module):
 
 def test_knobs_out_of_range_are_moved_into_it(module):
     outputs = _call(module, range(len(TEXTS)))
-    assert outputs["num_hypotheses"].tolist() == [3, 0, 1, 2, 6, 2]
+    assert outputs["num_hypotheses"].tolist() == [3, 0, 1, 2, 6, 3]
     assert (outputs["num_pieces"][2] <= 4).all() and (outputs["num_pieces"] <= 9).all()
-    _assert_is_row(_call(module, [4]), 0, _call(module, [4], temperature=100.0, num_hypotheses=6, length_penalty=0.0))
-    _assert_is_row(_call(module, [5]), 0, _call(module, [5], temperature=0.0, length_penalty=0.0, num_hypotheses=2))
+    _assert_is_row(_call(module, [4]), 0, _call(module, [4], temperature=100.0, num_hypotheses=6, length_penalty=0.6))
+    own = {"beam_size": 3, "num_hypotheses": 3, "max_length": 9, "length_penalty": 0.6, "temperature": 0.0}
+    _assert_is_row(_call(module, [5]), 0, _call(module, [5], **own))
 
 
 def test_a_search_is_the_translators(module, parts):
@@ -166,3 +169,14 @@ def test_names_of_outputs_need_no_encoding(module, tmp_path):
     """TF Serving's REST interface writes what is called *_bytes in base 64."""
     for signature in export.signatures(export.save(module, tmp_path)).values():
         assert not any(name.endswith("_bytes") for name in (*signature["inputs"], *signature["outputs"]))
+
+
+def test_rows_beyond_the_limit_of_a_call_are_left_out_and_say_so(parts):
+    few = export.TranslationModule(*parts[:3], dataclasses.replace(CONFIG, max_request_sentences=2))
+    outputs = _call(few, [0, 3, 4], temperature=0.0)
+    assert outputs["truncated"].tolist() == [False, False, True] and outputs["num_hypotheses"][2] == 0
+    assert (outputs["alignment"][2] == -1).all() and set(outputs["translation"][2].tolist()) == {b""}
+    served = few.serve(tf.constant(["abc"] * 3))
+    assert served["translation"].numpy()[2] == b"" and served["truncated"].numpy().tolist() == [False, False, True]
+    assert few.encode(tf.constant(["abc"] * 3))["vector"].shape == (3, 16)
+    assert few.score(tf.constant(["abc"] * 3), tf.constant(["a"] * 3))["num_pieces"].numpy().tolist() == [2, 2, 0]

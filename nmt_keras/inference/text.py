@@ -1,0 +1,179 @@
+"""From strings to source ids and from hypotheses to strings, as graph operations."""
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from nmt_keras.config import DecodingConfig
+from nmt_keras.constants import EOS_ID, UNK_ID
+from nmt_keras.data.batching import source_tensor
+from nmt_keras.data.tokenizer import Tokenizer, WordTokenizer
+from nmt_keras.decoding.hypotheses import Hypotheses
+from nmt_keras.layers.masks import padding_mask
+
+_BLANK = r"[\s\p{Z}\x{FEFF}]*"
+_CONTROL = r"[\x00-\x08\x0A-\x1F\x7F]"  # all but the tab: a line stays a line
+
+
+class Source(NamedTuple):
+    """A batch of B texts, S ids at most."""
+
+    text: tf.Tensor  # string [B], valid UTF-8, of at most `max_source_characters`
+    ids: tf.Tensor  # int32 [B, S], each with EOS
+    truncated: tf.Tensor  # bool [B], whether a limit cut the text
+
+    @property
+    def lengths(self) -> tf.Tensor:
+        """Ids of each text, EOS included, int32 [B]."""
+        return tf.reduce_sum(tf.cast(padding_mask(self.ids), tf.int32), -1)
+
+
+def to_bytes(text: str) -> bytes:
+    """UTF-8, with the bytes that Python's "surrogateescape" stands for; what is no character otherwise is "?"."""
+    try:
+        return text.encode("utf-8", errors="surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", errors="replace")
+
+
+def is_blank(text: tf.Tensor) -> tf.Tensor:
+    """Whether there is nothing to translate in strings of any shape, bool."""
+    return tf.strings.regex_full_match(text, _BLANK)
+
+
+def cut(text: tf.Tensor, config: DecodingConfig) -> tuple[tf.Tensor, tf.Tensor]:
+    """Strings [B] as valid UTF-8 of at most `max_source_characters`, and whether that cut them, bool [B]."""
+    limit = config.max_source_characters
+    text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
+    return tf.strings.substr(text, 0, limit, unit="UTF8_CHAR"), tf.strings.length(text, "UTF8_CHAR") > limit
+
+
+def tokenize(tokenizer: Tokenizer, text: tf.Tensor, config: DecodingConfig) -> Source:
+    """Strings [B] as the model takes them."""
+    text, truncated = cut(text, config)
+    ids = tokenizer.encode_tf(text)
+    limit = config.max_source_length
+    return Source(text, source_tensor(ids, limit), truncated | (ids.row_lengths() >= limit))
+
+
+def at_least_two_rows(source: Source, others: Any = ()) -> tuple[Source, Any]:
+    """Pads a batch with empty texts, and tensors [B, ...] with zeros: one row's products round differently."""
+    missing = tf.maximum(2 - tf.shape(source.text)[0], 0)
+    size = tf.shape(source.ids)[1]
+    width = tf.maximum(size, 1)
+    ends = tf.pad(tf.fill([missing, 1], EOS_ID), [[0, 0], [0, width - 1]])
+    ids = tf.concat([tf.pad(source.ids, [[0, 0], [0, width - size]]), ends], 0)
+
+    def padded(leaf):
+        return tf.pad(leaf, [[0, missing]] + [[0, 0]] * (leaf.shape.rank - 1))
+
+    text = tf.concat([source.text, tf.fill([missing], "")], 0)
+    return Source(text, ids, padded(source.truncated)), tf.nest.map_structure(padded, others)
+
+
+def source_spans(tokenizer: Tokenizer, source: Source) -> tuple[tf.Tensor, tf.Tensor]:
+    """The bytes of the text where each source piece starts and ends, int32 [B, S] each; 0 for EOS and beyond."""
+    _, *spans = tokenizer.encode_with_offsets_tf(source.text)
+    size = tf.shape(source.ids)[1]
+    starts, ends = (offsets[:, : size - 1].to_tensor(0) for offsets in spans)
+    is_piece = tf.sequence_mask(source.lengths - 1, size)
+
+    def padded(offsets):
+        return tf.where(is_piece, tf.pad(offsets, [[0, 0], [0, size - tf.shape(offsets)[1]]]), 0)
+
+    return padded(starts), padded(ends)
+
+
+def detokenize(
+    source_tokenizer: Tokenizer,
+    target_tokenizer: Tokenizer,
+    config: DecodingConfig,
+    source: Source,
+    hypotheses: Hypotheses,
+) -> tuple[tf.Tensor, Hypotheses]:
+    """Hypotheses of a batch as text, string [B, N], and the hypotheses: none for a blank source."""
+    if config.replace_unknown:
+        text = tf.strings.reduce_join(_words(source_tokenizer, target_tokenizer, source, hypotheses), -1)
+        text = tf.strings.regex_replace(text, "^ ", "")
+    else:
+        flat = tf.reshape(hypotheses.ids, [-1, tf.shape(hypotheses.ids)[2]])
+        lengths = tf.reshape(hypotheses.lengths, [-1])
+        text = target_tokenizer.decode_tf(tf.RaggedTensor.from_tensor(flat, lengths=lengths))
+        text = tf.reshape(text, tf.shape(hypotheses.lengths))
+    text = tf.strings.regex_replace(text, _CONTROL, " ")
+    blank = is_blank(source.text)
+
+    def unless_blank(leaf):
+        return tf.where(tf.reshape(blank, [-1] + [1] * (leaf.shape.rank - 1)), tf.zeros_like(leaf), leaf)
+
+    return tf.nest.map_structure(unless_blank, (text, hypotheses))
+
+
+def target_spans(
+    source_tokenizer: Tokenizer,
+    target_tokenizer: Tokenizer,
+    config: DecodingConfig,
+    source: Source,
+    hypotheses: Hypotheses,
+    text: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The bytes of a translation, string [B, N], where each piece starts and ends, int32 [B, N, L] each.
+
+    A character that is spread over several pieces is all of the last one's.
+    """
+    if config.replace_unknown:
+        surfaces = _words(source_tokenizer, target_tokenizer, source, hypotheses)
+    else:
+        surfaces = tf.gather(_surfaces(target_tokenizer), hypotheses.ids)
+    shape = tf.shape(surfaces)
+    raw = tf.reshape(tf.strings.reduce_join(surfaces, -1), [-1])
+    raw_ends = tf.reshape(tf.cumsum(tf.strings.length(surfaces), axis=-1), [-1, shape[2]])
+    codes, places = tf.strings.unicode_decode_with_offsets(raw, "UTF-8", errors="replace")
+    sizes = tf.ragged.map_flat_values(
+        lambda code: 1 + sum(tf.cast(code >= bound, tf.int32) for bound in (0x80, 0x800, 0x10000)), codes
+    ).to_tensor()
+    following = tf.concat([places[:, 1:], tf.cast(tf.strings.length(raw), tf.int64)[:, None]], 1)[
+        :, : tf.shape(sizes)[1]
+    ]
+    raw_character_ends = tf.cast(following.to_tensor(shape=[None, None]), tf.int32)
+    is_before = raw_character_ends[:, None, :] <= raw_ends[:, :, None]
+    ends = tf.reduce_sum(tf.where(is_before, sizes[:, None, :], 0), -1)
+    text_length = tf.strings.length(tf.reshape(text, [-1]))[:, None]
+    stripped = tf.where(tf.strings.regex_full_match(raw, r"(?s) .*")[:, None], ends[:, -1:] - text_length, 0)
+    ends = tf.clip_by_value(ends - tf.maximum(stripped, 0), 0, text_length)
+    starts = tf.pad(ends[:, :-1], [[0, 0], [1, 0]])
+    is_piece = tf.sequence_mask(hypotheses.lengths - 1, shape[2])
+    return tuple(tf.where(is_piece, tf.reshape(offsets, shape), 0) for offsets in (starts, ends))
+
+
+def pieces(tokenizer: Tokenizer, ids: tf.Tensor) -> tf.Tensor:
+    """Ids of any shape as the pieces' names; empty at padding."""
+    names = tf.constant(["", *(tokenizer.piece(number) for number in range(1, tokenizer.vocab_size))])
+    return tf.gather(names, ids)
+
+
+def alignment(hypotheses: Hypotheses) -> tf.Tensor:
+    """The place of the source piece that each piece reads most, int32 [B, N, L]; -1 where it reads none, for EOS and
+    beyond."""
+    is_piece = tf.sequence_mask(hypotheses.lengths - 1, tf.shape(hypotheses.ids)[2])
+    is_aligned = is_piece & tf.reduce_any(hypotheses.attention_weights > 0.0, -1)
+    return tf.where(is_aligned, tf.argmax(hypotheses.attention_weights, -1, output_type=tf.int32), -1)
+
+
+def _surfaces(tokenizer: Tokenizer) -> tf.Tensor:
+    return tf.constant([tokenizer.surface(number) for number in range(tokenizer.vocab_size)])
+
+
+def _words(
+    source_tokenizer: Tokenizer, target_tokenizer: Tokenizer, source: Source, hypotheses: Hypotheses
+) -> tf.Tensor:
+    """Words with the space before them, string [B, N, L]; an unknown one is the source word that it reads most (Luong
+    et al. 2015, Addressing the Rare Word Problem; Jean et al. 2015)."""
+    surfaces, places = tf.gather(_surfaces(target_tokenizer), hypotheses.ids), alignment(hypotheses)
+    assert isinstance(source_tokenizer, WordTokenizer)
+    words = tf.strings.join([" ", source_tokenizer.split_tf(source.text).to_tensor("")])
+    words = tf.pad(words, [[0, 0], [0, 1]], constant_values="")  # EOS reads as nothing
+    last = tf.shape(words)[1] - 1
+    read = tf.gather(words, tf.clip_by_value(places, 0, last), batch_dims=1)
+    is_unknown = (hypotheses.ids == UNK_ID) & (places >= 0) & (places < (source.lengths - 1)[:, None, None])
+    return tf.where(is_unknown, read, surfaces)

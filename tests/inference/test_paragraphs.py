@@ -1,0 +1,96 @@
+"""Texts longer than a sentence: where they are split, how they are joined, and that all of them is translated."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nmt_keras.config import DecodingConfig, ModelConfig
+from nmt_keras.constants import EOS_ID, UNK_ID
+from nmt_keras.data.tokenizer import train_tokenizer
+from nmt_keras.errors import UserError
+from nmt_keras.inference.export import TranslationModule
+from nmt_keras.inference.paragraphs import join_sentences, split_sentences
+from nmt_keras.inference.search import Sampling
+from nmt_keras.inference.translator import Translator
+from nmt_keras.models.seq2seq import build_seq2seq
+
+PARAGRAPHS = {
+    "It rains. We stay.": ["It rains.", "We stay."],
+    "Mr. Smith met J. R. Jones. They spoke!": ["Mr. Smith met J. R. Jones.", "They spoke!"],
+    'He said "Go." "Where?" asked Ann... Then silence.': ['He said "Go."', '"Where?" asked Ann...', "Then silence."],
+    "It costs 3.50 dollars at example.com today.": ["It costs 3.50 dollars at example.com today."],
+    "See No. 5 and Fig. 2. No. I will not.": ["See No. 5 and Fig. 2.", "No.", "I will not."],
+    "one line\n\nanother line \n": ["one line", "another line"],
+    "你好。你去哪里？我去“市场。”好！": ["你好。", "你去哪里？", "我去“市场。”", "好！"],
+    "Wie geht's? Änderung folgt. ¿Qué?": ["Wie geht's?", "Änderung folgt.", "¿Qué?"],
+    "كيف حالك؟ أنا بخير.": ["كيف حالك؟", "أنا بخير."],
+    "no end": ["no end"],
+    " \u3000 ": [],
+    "": [],
+}
+
+
+@pytest.mark.parametrize("paragraph", PARAGRAPHS)
+def test_a_paragraph_is_split_into_its_sentences(paragraph):
+    [found] = split_sentences(tf.constant([paragraph])).to_list()
+    assert [sentence.decode() for sentence in found] == PARAGRAPHS[paragraph]
+
+
+def test_sentences_are_joined_as_their_script_does():
+    sentences = tf.ragged.constant([["Yes.", "No."], ["好。", "不！", "OK."], [], ["", "a", "", "b", ""], ["Ja"]])
+    assert [text.decode() for text in join_sentences(sentences).numpy()] == ["Yes. No.", "好。不！OK.", "", "a b", "Ja"]
+
+
+@pytest.fixture(scope="module")
+def parts():
+    tokenizer = train_tokenizer("char", ["abcdefg. AB"], 15)
+    config = ModelConfig(encoder="transformer", decoder="transformer", d_model=16, num_heads=4, d_ff=24)
+    model = build_seq2seq(config, 15, 15)
+    rng = np.random.default_rng(3)
+    for weight in model.trainable_variables:
+        weight.assign(rng.normal(size=weight.shape) * 0.6)
+    model.output_projection.bias.assign(tf.one_hot(EOS_ID, 15) * -5.0 + tf.one_hot(UNK_ID, 15) * -20.0)
+    return model, tokenizer, tokenizer
+
+
+def _config(**values):
+    return DecodingConfig(**{"beam_size": 2, "max_length": 9, "max_source_length": 9, "batch_sentences": 4, **values})
+
+
+def test_a_paragraph_is_translated_sentence_by_sentence(parts):
+    single, split = (Translator(*parts, _config(split_sentences=value)) for value in (False, True))
+    sentences = ["Abc.", "Bag.", "Aa.", "Bfed.", "Ace.", "Ba gad."]
+    paragraphs = [" ".join(sentences), "", "Abc.", " ".join(sentences[::-1])]
+    alone = single.translate(sentences)
+    found = split.translate(paragraphs)
+    expected = join_sentences(tf.ragged.constant([[t.text for t in alone], [t.text for t in alone[::-1]]])).numpy()
+    assert [found[0].text, found[3].text] == [text.decode() for text in expected]
+    assert (found[1].text, found[2].text) == ("", alone[0].text)
+    np.testing.assert_allclose(found[0].best.log_prob, sum(t.best.log_prob for t in alone), atol=1e-4)
+    module = TranslationModule(*parts, _config(split_sentences=True))
+    served = module.serve(tf.constant(paragraphs))
+    assert [text.decode() for text in served["translation"].numpy()] == [t.text for t in found]
+    np.testing.assert_allclose(served["log_prob"], [t.best.log_prob for t in found], atol=1e-5)
+
+
+def test_a_sentence_over_the_limit_is_translated_in_parts(parts):
+    single, split = (Translator(*parts, _config(min_length=4, split_sentences=value)) for value in (False, True))
+    sentence = "abcdefgfedcbabcdefga"  # 20 characters: 8, 8 and 4
+    cut = [t.text for t in single.translate([sentence[:8], sentence[8:16], sentence[16:]])]
+    [found] = split.translate([sentence])
+    assert all(cut) and found.text == " ".join(cut) and not found.truncated
+    assert single.translate([sentence])[0].truncated
+
+
+def test_no_text_at_all_is_translated_to_none(parts):
+    module = TranslationModule(*parts, _config(split_sentences=True))
+    assert module.serve(tf.constant([], tf.string))["translation"].shape == (0,)
+    assert module.serve(tf.constant(["", " "]))["translation"].numpy().tolist() == [b"", b""]
+
+
+def test_several_translations_of_a_paragraph_are_refused(parts):
+    for options in ({"num_hypotheses": 2}, {"sampling": Sampling(1)}):
+        with pytest.raises(UserError, match="split_sentences"):
+            Translator(*parts, _config(split_sentences=True), **options)
+    with pytest.raises(UserError, match="split_sentences"):
+        Translator(*parts, _config(split_sentences=True)).translate(["a"], prefixes=["b"])
