@@ -6,6 +6,7 @@ Seconds are those of one core.
 """
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -52,7 +53,11 @@ def _job(values: flags.FlagValues) -> None:
         for length in values.lengths:
             command = [sys.executable, "-m", "benchmarks.long_sequences", "--one"]
             command += [f"--families={family}", f"--lengths={length}"]
-            subprocess.run(command, check=True)  # a process each, whose peak memory and time are its own
+            done = subprocess.run(command, check=False)  # a process each, whose peak memory and time are its own
+            if done.returncode == -signal.SIGKILL:
+                print(json.dumps({"family": family, "length": length, "killed": "out of memory"}))
+            elif done.returncode:
+                raise UserError(f"{family} at {length} failed with status {done.returncode}; see what it printed")
 
 
 def _measure(family: str, length: int) -> dict:

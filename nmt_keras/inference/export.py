@@ -23,6 +23,7 @@ from nmt_keras.data.tokenizer import Tokenizer
 from nmt_keras.errors import UserError
 from nmt_keras.inference import c_session
 from nmt_keras.inference.search import Knobs, Search
+from nmt_keras.inference.strings import to_bytes
 from nmt_keras.inference.text import (
     alignment,
     at_least_two_rows,
@@ -30,7 +31,6 @@ from nmt_keras.inference.text import (
     pieces,
     source_spans,
     target_spans,
-    to_bytes,
     tokenize,
 )
 from nmt_keras.inference.translator import translate_text

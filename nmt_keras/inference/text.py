@@ -28,14 +28,6 @@ class Source(NamedTuple):
         return tf.reduce_sum(tf.cast(padding_mask(self.ids), tf.int32), -1)
 
 
-def to_bytes(text: str) -> bytes:
-    """UTF-8, with the bytes that Python's "surrogateescape" stands for; what is no character otherwise is "?"."""
-    try:
-        return text.encode("utf-8", errors="surrogateescape")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", errors="replace")
-
-
 def is_blank(text: tf.Tensor) -> tf.Tensor:
     """Whether there is nothing to translate in strings of any shape, bool."""
     return tf.strings.regex_full_match(text, _BLANK)

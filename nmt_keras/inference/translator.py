@@ -13,7 +13,8 @@ from nmt_keras.decoding.hypotheses import Hypotheses
 from nmt_keras.errors import UserError
 from nmt_keras.inference.paragraphs import translate_paragraphs
 from nmt_keras.inference.search import Sampling, Search, padded_ids
-from nmt_keras.inference.text import Source, at_least_two_rows, detokenize, to_bytes, tokenize
+from nmt_keras.inference.strings import to_bytes
+from nmt_keras.inference.text import Source, at_least_two_rows, detokenize, tokenize
 from nmt_keras.layers.masks import padding_mask
 from nmt_keras.models.seq2seq import Seq2Seq
 

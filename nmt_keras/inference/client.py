@@ -1,0 +1,287 @@
+"""A client of exports that TensorFlow Serving serves, by REST or gRPC.
+
+Texts go out in batches, several at once, and come back in order; what passes is tried again. A signature's outputs are
+handed on under their names, whatever they are: all that is assumed of them is that they begin with B, that `source_*`
+are of the source, and that `num_*` say how much of the others is no padding.
+"""
+
+import itertools
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from nmt_keras.errors import UserError
+from nmt_keras.inference.transports import (
+    Failure,
+    GrpcTransport,
+    Kind,
+    RestTransport,
+    Transport,
+    as_tensor,
+    parse_address,
+)
+
+_PASSING = (Kind.DOWN, Kind.BUSY, Kind.LOADING)
+_FIRST_DELAY, _LONGEST_DELAY = 0.25, 8.0  # seconds
+_PORTS = "gRPC and REST have a port each, usually 8500 and 8501"
+_MESSAGES = {
+    Kind.DOWN: "{server} cannot be reached: {reason}; start TensorFlow Serving there, or give the host and port where "
+    f"it is ({_PORTS})",
+    Kind.UNKNOWN_HOST: "The host of {server} is unknown: {reason}; give the name or the address of one that is not",
+    Kind.BUSY: "{server} was unavailable {tries} times: {reason}; try later, or with a smaller concurrency",
+    Kind.TIMEOUT: "{server} did not answer within {timeout:g} s: {reason}; give a longer timeout, or a smaller "
+    "batch_sentences",
+    Kind.LOADING: "{server} is still being loaded: {reason}; try later",
+    Kind.NO_MODEL: "{server} is not loaded: {reason}; give the name under which the server has the model, and a "
+    "version that it has, or none for the newest",
+    Kind.NO_SIGNATURE: "{server} has no signature {signature!r}: {reason}; serve a model that this toolkit exported",
+    Kind.TOO_LARGE: "A request of {rows} rows is too large for {server}: {reason}; give a smaller batch_sentences, or "
+    "raise the server's limit",
+    Kind.FOREIGN: "{server} answers, but not as TensorFlow Serving does: {reason}; give the host and port where it is "
+    f"({_PORTS})",
+    Kind.REFUSED: "{server} failed in {signature!r}: {reason}; look into the server's log, and see that the inputs are "
+    "those of the signature",
+}
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+# The outputs of a signature for one of its rows, cut to their true lengths: numbers, strings, and lists of them.
+Row = dict[str, Any]
+
+
+class Knobs(NamedTuple):
+    """What the `translate` signature is asked of each text; the defaults stand for the export's own."""
+
+    beam_size: int = 0
+    num_hypotheses: int = 0
+    max_length: int = 0
+    length_penalty: float = -1.0
+    temperature: float = 0.0
+    seed: int = 0
+
+
+class Translation(NamedTuple):
+    """Of one text."""
+
+    hypotheses: list[Row]  # best first: `translation`, `log_prob`, `score`, ...; none of a blank text asked with knobs
+    about: Row  # what is said of the text as a whole: `truncated`, `source_pieces`, ...
+
+    @property
+    def text(self) -> str:
+        """Of the best hypothesis."""
+        return self.hypotheses[0]["translation"] if self.hypotheses else ""
+
+
+class Client:
+    """Talks to one model of a server. Threads may share it.
+
+    Example:
+        with Client("grpc://localhost:8500/en_zh") as client:
+            [translation] = client.translate(["A man rides a horse."], beam_size=5, num_hypotheses=3)
+            print(translation.text, [hypothesis["score"] for hypothesis in translation.hypotheses])
+
+    Args:
+        server: `grpc://host:port/model[/version]` or `http://host:port/model[/version]`; grpcs and https with TLS.
+        timeout: of a request, in seconds.
+        retries: of a request, with growing pauses, while what keeps it from being answered may pass.
+        batch_sentences: texts of a request.
+        concurrency: requests at once.
+
+    Raises:
+        UserError: an argument is out of range, or a package is missing.
+    """
+
+    def __init__(
+        self, server: str, *, timeout: float = 60.0, retries: int = 5, batch_sentences: int = 64, concurrency: int = 4
+    ):
+        for name, value in (("batch_sentences", batch_sentences), ("concurrency", concurrency)):
+            if value < 1:
+                raise UserError(f"{name} must be at least 1, it is {value}; leave it out for the default")
+        if timeout <= 0 or retries < 0:
+            raise UserError(
+                f"timeout must be above 0 and retries at least 0, they are {timeout:g} and {retries}; leave them out "
+                "for the defaults"
+            )
+        self._server = server
+        self._timeout = timeout
+        self._retries = retries
+        self._batch_sentences = batch_sentences
+        self._concurrency = concurrency
+        address = parse_address(server)
+        self._transport: Transport
+        if address.scheme.startswith("grpc"):
+            self._transport = GrpcTransport(address, timeout)
+        else:
+            self._transport = RestTransport(address, timeout, concurrency)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connections."""
+        self._transport.close()
+
+    def call(self, signature: str, inputs: Mapping[str, Sequence]) -> dict[str, np.ndarray]:
+        """Runs a signature as one request.
+
+        Args:
+            signature: its name.
+            inputs: of each input the values: strings, floats, integers or an array.
+
+        Returns:
+            The outputs as arrays, padding included: float32, int32 or bool, and strings as objects of `str`, in which
+            bytes that are no UTF-8 are surrogate escapes.
+
+        Raises:
+            UserError: there is no answer.
+        """
+        tensors = {name: as_tensor(values) for name, values in inputs.items()}
+        tries = 1
+        while True:
+            try:
+                return self._transport.predict(signature, tensors)
+            except Failure as failure:
+                if failure.kind not in _PASSING or tries > self._retries:
+                    message = _MESSAGES[failure.kind].format(
+                        server=self._server,
+                        reason=failure.reason,
+                        timeout=self._timeout,
+                        tries=tries,
+                        signature=signature,
+                        rows=max((tensor.size for tensor in tensors.values()), default=0),
+                    )
+                    raise UserError(message) from failure
+            time.sleep(min(_FIRST_DELAY * 2 ** (tries - 1), _LONGEST_DELAY) * random.uniform(0.5, 1.0))
+            tries += 1
+
+    def translate(self, texts: Iterable[str], **knobs: float | None) -> list[Translation]:
+        """The translations of `texts`, in their order; see `stream`."""
+        return list(self.stream(texts, **knobs))
+
+    def stream(self, texts: Iterable[str], **knobs: float | None) -> Iterator[Translation]:
+        """Translates texts as they come, in order and in constant memory.
+
+        Texts are read as requests are sent, at most `concurrency` times `batch_sentences` ahead.
+
+        Args:
+            texts: of any length.
+            **knobs: fields of `Knobs`, one value for all texts. With none given, or None, the answer is that of
+                `serving_default`, which is the best hypothesis; with any, that of `translate`, which says more.
+
+        Raises:
+            UserError: a knob is no number of its type, or there is no answer.
+        """
+        given: dict[str, Any] = {name: value for name, value in knobs.items() if value is not None}
+        signature = "translate" if given else "serving_default"
+        rows = self._rows(signature, ("text",), zip(texts), _checked(Knobs(**given))._asdict() if given else {})
+        return map(_translation, rows)
+
+    def score(self, sources: Iterable[str], targets: Iterable[str]) -> list[Row]:
+        """How probable the model finds each target as the translation of its source: `log_prob`, and more.
+
+        Raises:
+            UserError: there is no answer.
+            ValueError: there are not as many targets as sources.
+        """
+        return list(self._rows("score", ("source", "target"), zip(sources, targets, strict=True)))
+
+    def encode(self, texts: Iterable[str]) -> list[Row]:
+        """Of each text the sentence `vector`, and whether it was `truncated`.
+
+        Raises:
+            UserError: there is no answer.
+        """
+        return list(self._rows("encode", ("text",), zip(texts)))
+
+    def _rows(
+        self,
+        signature: str,
+        names: Sequence[str],
+        rows: Iterable[Sequence[str]],
+        knobs: Mapping[str, float] | None = None,
+    ) -> Iterator[Row]:
+        """Runs a signature on rows of its inputs `names`, in batches, with the same knobs for all."""
+
+        def ask(batch: list[Sequence[str]]) -> list[Row]:
+            inputs: dict[str, Sequence] = dict(zip(names, zip(*batch)))
+            inputs.update({name: [value] * len(batch) for name, value in (knobs or {}).items()})
+            outputs = self.call(signature, inputs)
+            return [_row({name: output[i] for name, output in outputs.items()}) for i in range(len(batch))]
+
+        return _in_order(ask, rows, self._batch_sentences, self._concurrency)
+
+
+def _in_order(
+    ask: Callable[[list[_Item]], list[_Result]], items: Iterable[_Item], batch_size: int, concurrency: int
+) -> Iterator[_Result]:
+    """What `ask` makes of batches of items, of which `concurrency` are in flight."""
+    items = iter(items)
+    pending: deque[Future[list[_Result]]] = deque()
+    pool = ThreadPoolExecutor(concurrency)
+    try:
+        while batch := list(itertools.islice(items, batch_size)):
+            pending.append(pool.submit(ask, batch))
+            if len(pending) == concurrency:
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _checked(knobs: Knobs) -> Knobs:
+    """Knobs in the types of the signature.
+
+    Raises:
+        UserError: one has no such value.
+    """
+    values: dict[str, Any] = {}
+    for name, value, default in zip(Knobs._fields, knobs, Knobs()):
+        try:
+            values[name] = type(default)(value)
+        except (OverflowError, TypeError, ValueError):
+            values[name] = None
+        if values[name] is None or isinstance(default, int) and (values[name] != value or abs(value) >= 2**31):
+            kind = "a number" if isinstance(default, float) else "a whole number below 2 ** 31"
+            raise UserError(f"{name} is {value!r} and must be {kind}; leave it out for the export's default")
+    return Knobs(**values)
+
+
+def _row(outputs: Mapping[str, Any]) -> Row:
+    """Outputs of one row, without padding."""
+
+    def cut(name: str, value: Any) -> Any:
+        if not isinstance(value, np.ndarray):
+            return value.item() if isinstance(value, np.generic) else value
+        if name.startswith("source_"):
+            return value[: outputs.get("num_source_pieces")].tolist()
+        if "num_hypotheses" not in outputs:
+            return value[: outputs.get("num_pieces")].tolist()
+        value = value[: outputs["num_hypotheses"]]
+        if value.ndim == 1:
+            return value.tolist()
+        return [each[:length].tolist() for each, length in zip(value, outputs["num_pieces"])]
+
+    return {name: cut(name, value) for name, value in outputs.items()}
+
+
+def _translation(row: Row) -> Translation:
+    """Outputs of `translate`, or of `serving_default`, which are of its one hypothesis, apart from `truncated`."""
+    several = "num_hypotheses" in row
+    of_hypotheses = [
+        name
+        for name, value in row.items()
+        if not name.startswith("source_") and (isinstance(value, list) if several else name != "truncated")
+    ]
+    columns = [row[name] if several else [row[name]] for name in of_hypotheses]
+    about = {name: value for name, value in row.items() if name not in of_hypotheses}
+    return Translation([dict(zip(of_hypotheses, values)) for values in zip(*columns)], about)
