@@ -204,7 +204,7 @@ def _job(values: flags.FlagValues) -> int:
         config = recipe.get_config()
         config.data.data_dir, config.model.attention = str(folder), attention
         train(config, run)
-        result[f"attention={attention}"] = evaluate(run, "best", str(folder / "test.en"), str(folder / "test.zh"))[
+        result[f"attention={attention}"] = evaluate([run], "best", str(folder / "test.en"), str(folder / "test.zh"))[
             "bleu"
         ]
     print(json.dumps(result))

@@ -96,6 +96,7 @@ class TrainingConfig:
     adam_epsilon: float = 1e-8
     clip_norm: float = 1.0  # of the global gradient; 0 is off
     label_smoothing: float = 0.1
+    ema_decay: float = 0.0  # of the moving average of weights that --checkpoint=ema is, such as 0.999; 0 keeps none
     precision: str = "float32"  # auto is mixed_bfloat16 where the machine is fast at it; config.json says what it was
     distribution: str = "one_device"
     seed: int = 1
@@ -283,6 +284,7 @@ _RATES = (
     "model.attention_dropout_rate",
     "training.label_smoothing",
     "training.adam_beta2",
+    "training.ema_decay",
 )
 
 

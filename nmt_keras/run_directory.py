@@ -28,6 +28,7 @@ from nmt_keras.data.vectors import load_vectors
 from nmt_keras.errors import UserError
 from nmt_keras.inference.search import Sampling
 from nmt_keras.inference.translator import Translator
+from nmt_keras.models.ensemble import Ensemble
 from nmt_keras.models.seq2seq import Seq2Seq, build_seq2seq
 from nmt_keras.training.checkpoints import Checkpoints, by_path
 
@@ -60,7 +61,7 @@ class Run(NamedTuple):
 
     config: ExperimentConfig
     tokenizers: Tokenizers
-    model: Seq2Seq
+    model: Seq2Seq | Ensemble
     step: int
 
     def translator(self, num_hypotheses: int = 1, sampling: Sampling | None = None) -> Translator:
@@ -92,7 +93,8 @@ def load_run(run_dir: pathlib.Path, checkpoint: str = "best", report: Report = l
 
     Args:
         run_dir: of a training job.
-        checkpoint: `best`, `latest`, a step, or `averaged`: the mean of the latest `training.keep_checkpoints`.
+        checkpoint: `best`, `latest`, a step, `averaged`, the mean of the latest `training.keep_checkpoints`, or `ema`,
+            the moving average that `training.ema_decay` keeps, as it is in the latest.
         report: takes a line for the user.
 
     Raises:
@@ -101,18 +103,51 @@ def load_run(run_dir: pathlib.Path, checkpoint: str = "best", report: Report = l
     config = read_config(run_dir)
     tokenizers = load_tokenizers(run_dir)
     model = build_seq2seq(config.model, tokenizers.source.vocab_size, tokenizers.target.vocab_size)
-    if checkpoint not in ("best", "latest", "averaged") and not checkpoint.isdecimal():
-        raise UserError(f"`checkpoint` must be best, latest, averaged or a step. Received: {checkpoint!r}")
+    if checkpoint not in ("best", "latest", "averaged", "ema") and not checkpoint.isdecimal():
+        raise UserError(f"`checkpoint` must be best, latest, averaged, ema or a step. Received: {checkpoint!r}")
+    if checkpoint == "ema" and not config.training.ema_decay:
+        raise UserError(
+            f"{run_dir} keeps no moving average of its weights, which checkpoint ema asks for: train with "
+            "training.ema_decay=0.999, or give --checkpoint=averaged"
+        )
     checkpoints, variables = Checkpoints(checkpoints_of(run_dir), report=report), by_path(model.variables)
     if checkpoint == "averaged":
         steps = checkpoints.restore_average(variables, "model", config.training.keep_checkpoints)
         report(f"checkpoint: averaged, steps {', '.join(map(str, steps))} of {run_dir}")
         return Run(config, tokenizers, model, steps[-1])
-    manifest = checkpoints.restore(tf.train.Checkpoint(model=variables), checkpoint, partial=True)
+    objects = {"model": variables}
+    if checkpoint == "ema":
+        averaged = by_path(model.trainable_variables)
+        objects = {"ema": averaged, "model": {path: variables[path] for path in variables.keys() - averaged.keys()}}
+    which = "latest" if checkpoint == "ema" else checkpoint
+    manifest = checkpoints.restore(tf.train.Checkpoint(**objects), which, partial=True)
     if manifest is None:
         raise UserError(f"{run_dir} has no checkpoint yet; train it first")
     report(f"checkpoint: {checkpoint}, step {manifest['step']:,} of {run_dir}")
     return Run(config, tokenizers, model, manifest["step"])
+
+
+def load_runs(run_dirs: Sequence[pathlib.Path], checkpoint: str = "best", report: Report = lambda line: None) -> Run:
+    """Loads trained models as one, an ensemble where they are several; what is not the model is of the first.
+
+    Args:
+        run_dirs: of training jobs with the same tokenizers.
+        checkpoint: of each, as for `load_run`.
+        report: takes a line for the user.
+
+    Raises:
+        UserError: as `load_run`, or their tokenizers differ.
+    """
+    runs = [load_run(run_dir, checkpoint, report) for run_dir in run_dirs]
+    fingerprints = [[tokenizer.sha256 for tokenizer in run.tokenizers] for run in runs]
+    for run_dir, fingerprint in zip(run_dirs, fingerprints):
+        if fingerprint != fingerprints[0]:
+            raise UserError(
+                f"{run_dir} has other tokenizers than {run_dirs[0]}, and an ensemble needs the same ones: train on the "
+                "same text with the same options of data, and another training.seed"
+            )
+    members = [run.model for run in runs if isinstance(run.model, Seq2Seq)]
+    return runs[0] if len(runs) == 1 else runs[0]._replace(model=Ensemble(members))
 
 
 @contextlib.contextmanager

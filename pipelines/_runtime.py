@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import os
+import pathlib
 import random
 import re
 import sys
@@ -77,10 +78,18 @@ def run(
 
 
 def define_inference_flags(values: flags.FlagValues, argv: list[str]) -> None:
-    """The flags that evaluate, translate and export share."""
-    flags.DEFINE_string("run_dir", None, "The run directory of a training job.", flag_values=values)
+    """The flags of jobs that use a trained model."""
+    flags.DEFINE_list(
+        "run_dir",
+        None,
+        "The run directory of a training job; several with the same tokenizers are an ensemble.",
+        flag_values=values,
+    )
     flags.DEFINE_string(
-        "checkpoint", "best", "best, latest, averaged (the mean of the latest ones) or a step.", flag_values=values
+        "checkpoint",
+        "best",
+        "best, latest, averaged (the mean of the latest ones), ema (training.ema_decay) or a step.",
+        flag_values=values,
     )
     flags.DEFINE_integer("beam_size", None, "Beams; 1 is greedy. Default: the recipe's.", flag_values=values)
     flags.DEFINE_float(
@@ -92,6 +101,11 @@ def define_inference_flags(values: flags.FlagValues, argv: list[str]) -> None:
         config_flags.DEFINE_config_dataclass("decoding", DecodingConfig(), text, values, argv)
     except KeyError as error:  # an unknown field
         raise UserError(f"The options of the search cannot be used: {_explain(error, argv)}") from error
+
+
+def run_dirs(values: flags.FlagValues) -> list[pathlib.Path]:
+    """What --run_dir names."""
+    return [pathlib.Path(path) for path in values.run_dir]
 
 
 def decoding_overrides(values: flags.FlagValues) -> dict[str, typing.Any]:

@@ -38,7 +38,7 @@ def _job(values: flags.FlagValues) -> int:
         if not values[name].value:
             raise UserError(f"--{name} must be given, as in --run_dir=runs/m30k --source=test.en --reference=test.de")
     scores = evaluate(
-        pathlib.Path(values.run_dir),
+        _runtime.run_dirs(values),
         values.checkpoint,
         values.source,
         values.reference,
@@ -52,7 +52,7 @@ def _job(values: flags.FlagValues) -> int:
 
 
 def evaluate(
-    run_dir: pathlib.Path,
+    run_dirs: Sequence[pathlib.Path],
     checkpoint: str,
     source: str,
     reference: str,
@@ -62,11 +62,11 @@ def evaluate(
     output: str | None = None,
     translations: str | None = None,
 ) -> dict:
-    """Scores the model of `run_dir` on a parallel test set.
+    """Scores a trained model on a parallel test set.
 
     Args:
-        run_dir: of a training job.
-        checkpoint: `best`, `latest`, `averaged` or a step.
+        run_dirs: of training jobs; several are an ensemble.
+        checkpoint: `best`, `latest`, `averaged`, `ema` or a step.
         source: the text to translate.
         reference: its reference translation.
         decoding: options of the search instead of the recipe's.
@@ -82,7 +82,7 @@ def evaluate(
     _runtime.load_tensorflow()
     from nmt_keras import files, run_directory
 
-    config = run_directory.read_config(run_dir)
+    config = run_directory.read_config(run_dirs[0])
     _runtime.inference_config(config, decoding)
 
     from nmt_keras.data.batching import evaluation_batches
@@ -93,7 +93,7 @@ def evaluate(
     bleu_metric(data.target_language)  # a package that it needs is missed before the work
     corpus = run_directory.open_corpus(data, [source], [reference], _runtime.report)
     corpus.require_text()
-    trained = run_directory.load_run(run_dir, checkpoint, _runtime.report)._replace(config=config)
+    trained = run_directory.load_runs(run_dirs, checkpoint, _runtime.report)._replace(config=config)
     sources, references = corpus.text()
     with contextlib.ExitStack() as stack:  # a path that cannot be written is found before the work
         scores_file, translations_file = (

@@ -1,6 +1,8 @@
 """Exports a trained model as a SavedModel for TF Serving, and proves that it translates as the model does.
 
 python -m pipelines.export --run_dir=runs/m30k --output=saved_models/m30k      # writes saved_models/m30k/<version>
+
+Several run directories, with commas between, are exported as one ensemble.
 """
 
 import json
@@ -8,9 +10,10 @@ import pathlib
 import shlex
 import shutil
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import flags
 
@@ -29,6 +32,7 @@ _NASTY = [
     "x" * 5000,
 ]
 _LOG_PROB_TOLERANCE = 1e-5  # nats; both run one graph on a CPU
+_WARMUP_BATCHES = (1, 8, 64)  # rows
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,15 +46,23 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
         "output", None, "saved_models/<name>: where the next integer version is written.", flag_values=values
     )
     flags.DEFINE_string("data_dir", None, "Where the dev set is now. Default: the recipe's.", flag_values=values)
+    flags.DEFINE_enum(
+        "precision",
+        "float32",
+        ["float32", "bfloat16", "int8"],
+        "Of the weights: bfloat16 halves the size and is computed in, int8 quarters it and is computed in float32.",
+        flag_values=values,
+    )
 
 
 def _job(values: flags.FlagValues) -> int:
     if not values.run_dir or not values.output:
         raise UserError("--run_dir and --output must be given, as in --run_dir=runs/m30k --output=saved_models/m30k")
     result = export(
-        pathlib.Path(values.run_dir),
+        _runtime.run_dirs(values),
         values.checkpoint,
         pathlib.Path(values.output),
+        precision=values.precision,
         decoding=_runtime.decoding_overrides(values),
         data_dir=values.data_dir,
     )
@@ -58,115 +70,169 @@ def _job(values: flags.FlagValues) -> int:
     return 0 if result["different"] == 0 else _runtime.STATUS_FINDINGS
 
 
+class _Proof(NamedTuple):
+    """How an export compares with the model it was made of."""
+
+    compared: int
+    different: int
+    largest_log_prob_difference: float | None  # nats; None where the export did not run
+    translations: list[str]  # of the dev lines, by the export
+    sentences_per_s: float  # of the dev lines, by the export
+
+
 def export(
-    run_dir: pathlib.Path,
+    run_dirs: Sequence[pathlib.Path],
     checkpoint: str,
     output: pathlib.Path,
     *,
+    precision: str = "float32",
     decoding: Mapping[str, Any] = MappingProxyType({}),
     data_dir: str | None = None,
 ) -> dict:
     """Exports to the next version under `output`; an export that differs from the model is not kept.
 
     Args:
-        run_dir: of a training job.
-        checkpoint: `best`, `latest` or a step.
+        run_dirs: of training jobs; several are an ensemble.
+        checkpoint: `best`, `latest`, `averaged`, `ema` or a step.
         output: `saved_models/<name>`.
+        precision: of the weights, float32, bfloat16 or int8.
         decoding: options of the search instead of the recipe's.
         data_dir: where the dev set, which is translated for the proof, is now; instead of the recipe's.
 
     Returns:
-        The folder, and how many of the dev set's first 200 lines and of some nasty ones were compared and differed.
+        The folder, its size, and of the dev set's first 200 lines and of some nasty ones how many were compared and
+        differed, how fast they were translated, and their BLEU.
 
     Raises:
         UserError: the run cannot be used, or `output` cannot be written.
     """
     _runtime.load_tensorflow()
     from nmt_keras import files, run_directory
+    from nmt_keras.inference.compression import PRECISIONS
 
-    config = run_directory.read_config(run_dir)
+    config = run_directory.read_config(run_dirs[0])
     config.data.data_dir = config.data.data_dir if data_dir is None else data_dir
+    config.training.precision = PRECISIONS[precision]
     _runtime.inference_config(config, decoding)
 
     import tensorflow as tf
 
     from nmt_keras.inference import export as exporting
+    from nmt_keras.inference.compression import compress
+    from nmt_keras.inference.evaluation import bleu_metric
 
     dev = run_directory.open_corpus(config.data, [config.data.dev_source], [config.data.dev_target], _runtime.report)
-    trained = run_directory.load_run(run_dir, checkpoint, _runtime.report)._replace(config=config)
-    texts, size = dev.text()[0][:_DEV_LINES] + _NASTY, config.decoding.batch_sentences
-    batches = [texts[i : i + size] for i in range(0, len(texts), size)]
-    module = exporting.TranslationModule(trained.model, *trained.tokenizers, config.decoding)
-    folder = exporting.save(module, output)
+    bleu = bleu_metric(config.data.target_language)
+    trained = run_directory.load_runs(run_dirs, checkpoint, _runtime.report)._replace(config=config)
+    sources, references = (side[:_DEV_LINES] for side in dev.text())
+    stored = () if precision == "float32" else compress(trained.model.variables, precision)
+    folder = exporting.save(
+        exporting.TranslationModule(trained.model, *trained.tokenizers, config.decoding, stored), output
+    )
     try:
-        translator = trained.translator()
-        with tf.device("CPU"):  # where the proof runs
-            expected = [[(t.text, t.best.log_prob) for t in translator.translate_batch(batch)] for batch in batches]
         _runtime.report(
-            f"comparing {len(texts):,} translations with a fresh process's, which loads the export as TF Serving does"
+            f"comparing {len(sources) + len(_NASTY):,} translations with a fresh process's, which loads the export as "
+            "TF Serving does"
         )
-        proof = _prove(folder, batches, expected)
-        proof |= {"step": trained.step, "checkpoint": checkpoint, "tensorflow": tf.__version__}
-        if proof["different"]:
-            _runtime.report(f"the proof failed: {proof['different']} of {len(texts)} differ; nothing was kept")
-            return {"saved_model": None, **proof}
-        files.write_json(folder / "parity.json", proof)
-        files.write_text(folder / "model_card.md", model_card(trained, run_dir, output.name, texts[0]))
-        files.write_text(folder / "batching_parameters.txt", _batching_parameters(size))
-        return {"saved_model": str(exporting.publish(folder, output)), **proof}
+        proof = _prove(folder, trained.translator(), sources)
+        result: dict[str, Any] = {**proof._asdict(), "precision": precision}
+        del result["translations"]
+        result |= {"step": trained.step, "checkpoint": checkpoint, "tensorflow": tf.__version__}
+        if proof.different:
+            _runtime.report(f"the proof failed: {proof.different} of {proof.compared} differ; nothing was kept")
+            return {"saved_model": None, **result}
+        result |= {
+            "megabytes": round(sum(path.stat().st_size for path in folder.rglob("*")) / 1e6, 1),
+            "dev_lines": len(sources),
+            "dev_bleu": round(bleu.corpus_score(proof.translations, [references]).score, 2),
+            "dev_bleu_signature": str(bleu.get_signature()),
+        }
+        files.write_json(folder / "parity.json", result)
+        files.write_text(folder / "model_card.md", model_card(trained, run_dirs, output.name, sources[0], result))
+        files.write_text(folder / "batching_parameters.txt", _batching_parameters(config.decoding.batch_sentences))
+        exporting.write_warmup_requests(folder, output.name, sources[0], _WARMUP_BATCHES)
+        return {"saved_model": str(exporting.publish(folder, output)), **result}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _prove(folder: pathlib.Path, batches: list[list[str]], expected: list[list[tuple[str, float]]]) -> dict[str, Any]:
-    """Compares the export's translations with those that are expected."""
-    from nmt_keras.inference import export as exporting
+def _prove(folder: pathlib.Path, translator, sources: list[str]) -> _Proof:
+    """Compares the export's translations, of `sources` and of nasty lines, with the translator's."""
+    import tensorflow as tf
 
-    count = sum(map(len, batches))
+    from nmt_keras.inference import proof
+
+    size = translator.config.batch_sentences
+    dev, nasty = ([lines[i : i + size] for i in range(0, len(lines), size)] for lines in (sources, _NASTY))
+    with tf.device("CPU"):  # where the proof runs
+        expected = [t for batch in dev + nasty for t in translator.translate_batch(batch)]
     try:
-        uncompiled = exporting.functions_that_must_compile(folder)
-        if uncompiled:
-            raise RuntimeError(f"a server without XLA cannot run {', '.join(uncompiled)}")
-        served = exporting.reloaded_translations(folder, batches)
+        missing = [*proof.functions_that_must_compile(folder), *proof.unsupported_operations(folder)]
+        if missing:
+            raise RuntimeError(f"a server cannot run {', '.join(missing)}")
+        with proof.FreshProcess(folder) as served:
+            served.ask("serving_default", {"text": dev[0]})  # the first run is slower
+            start = time.monotonic()
+            replies = [served.ask("serving_default", {"text": batch}) for batch in dev]
+            seconds = time.monotonic() - start
+            replies += [served.ask("serving_default", {"text": batch}) for batch in nasty]
     except RuntimeError as error:
         _runtime.report(f"the proof failed: {error}")
-        return {"compared": 0, "different": count}
-    pairs = [pair for ours, theirs in zip(expected, served, strict=True) for pair in zip(ours, theirs, strict=True)]
-    distances = [abs(ours[1] - theirs[1]) for ours, theirs in pairs]
+        return _Proof(len(expected), len(expected), None, [], 0.0)
+    found = [pair for reply in replies for pair in zip(reply["translation"], reply["log_prob"])]
+    distances = [abs(ours.best.log_prob - log_prob) for ours, (_, log_prob) in zip(expected, found, strict=True)]
     different = sum(
-        ours[0] != theirs[0] or distance > _LOG_PROB_TOLERANCE for (ours, theirs), distance in zip(pairs, distances)
+        ours.text != text or not distance <= _LOG_PROB_TOLERANCE
+        for ours, (text, _), distance in zip(expected, found, distances)
     )
-    return {"compared": count, "different": different, "largest_log_prob_difference": max(distances)}
+    translations = [text for text, _ in found[: len(sources)]]
+    return _Proof(len(found), different, max(distances), translations, len(sources) / seconds)
 
 
-def model_card(trained, run_dir: pathlib.Path, name: str, example: str) -> str:
+def model_card(trained, run_dirs: Sequence[pathlib.Path], name: str, example: str, result: Mapping[str, Any]) -> str:
     """Markdown: what the model is, what it was trained on, its limits, and how to call it.
 
     Args:
         trained: the `Run`.
-        run_dir: of it.
+        run_dirs: of it.
         name: of the model on a server.
         example: a source sentence.
+        result: of the proof.
     """
     config, decoding = trained.config, trained.config.decoding
     data, model = config.data, config.model
     request = shlex.quote(json.dumps({"inputs": {"text": [example]}}, ensure_ascii=False))
+    ensemble = f"an ensemble of {len(run_dirs)} models, " if len(run_dirs) > 1 else ""
+    limit = "sentences are split, translated and joined" if decoding.split_sentences else "one sentence"
     return f"""# {name}
 
-Translates {data.source_language} to {data.target_language}: encoder {model.encoder}, decoder {model.decoder},
-{trained.model.count_params():,} weights, {data.tokenizer} pieces, after {trained.step:,} steps.
+Translates {data.source_language} to {data.target_language}: {ensemble}encoder {model.encoder},
+decoder {model.decoder}, {trained.model.count_params():,} weights in {result["precision"]}, {data.tokenizer} pieces,
+after {trained.step:,} steps (checkpoint {result["checkpoint"]}).
 
 - Trained on {", ".join(data.train_source)} and {", ".join(data.train_target)}, chosen on {data.dev_source}. Text unlike
   that is translated badly, and no translation is checked for truth.
-- A text is one sentence of at most {decoding.max_source_length} pieces; of a longer one the beginning is translated,
-  and `truncated` says so. A translation has at most {decoding.max_length} pieces.
-- Best on the dev set: {_best(trained.config, run_dir)}.
+- This export on the first {result["dev_lines"]:,} lines of {data.dev_source}: BLEU {result["dev_bleu"]:.2f}
+  ({result["dev_bleu_signature"]}). Best in training: {_best(trained.config, run_dirs[0])}.
+- A text is {limit}, of at most {decoding.max_source_characters:,} characters; a sentence has at most
+  {decoding.max_source_length} pieces and its translation {decoding.max_length}. What is over a limit is left out,
+  and `truncated` says so. A call has at most {decoding.max_request_sentences:,} texts, {decoding.max_beam_size} beams
+  and as many hypotheses.
 - Search: {decoding.beam_size} beams, length penalty {decoding.length_penalty:g} ({decoding.length_penalty_kind}).
 - `parity.json`: how the export was compared with the model it was made of. `config.json` of the run has all settings.
 
     docker run -p 8500:8500 -p 8501:8501 -v "$PWD/{name}:/models/{name}" -e MODEL_NAME={name} tensorflow/serving \\
         --enable_batching --batching_parameters_file=/models/{name}/<version>/batching_parameters.txt
     curl -d {request} http://localhost:8501/v1/models/{name}:predict
+    echo {shlex.quote(example)} | python -m pipelines.translate --server=grpc://localhost:8500/{name}
+
+From Python, by REST or gRPC:
+
+    from nmt_keras.inference.client import Client
+
+    with Client("grpc://localhost:8500/{name}") as client:
+        [translation] = client.translate([{example!r}], beam_size={decoding.beam_size}, num_hypotheses=1)
+        print(translation.text, translation.hypotheses[0]["score"])
 """
 
 

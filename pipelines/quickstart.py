@@ -51,23 +51,22 @@ def _job(values: flags.FlagValues) -> int:
     train(config, run_dir)
     report("3. Evaluation on sentences whose combinations of words are in no training sentence")
     test = [str(corpus / f"test.{language}") for language in ("en", "zh")]
-    scores = evaluate(run_dir, "best", *test)
+    scores = evaluate([run_dir], "best", *test)
     for name in ("bleu", "chrf"):
         report(f"   {name} {scores[name]:.2f}  ({scores[name + '_signature']})")
     report("4. Attention")
     report(f"   {write_attention(run_dir, pathlib.Path(test[0]))}")
     report("5. Export")
-    exported = export(run_dir, "best", output)
+    exported = export([run_dir], "best", output)
     if exported["different"]:
         report(f"   {exported['different']} translations of the export differ from the model's")
         return _runtime.STATUS_FINDINGS
     report("6. Three sentences through the export")
-    from nmt_keras.inference.export import load_signature
+    from nmt_keras.inference.local import load_export
 
-    serve = load_signature(pathlib.Path(exported["saved_model"]))
     sources = pathlib.Path(test[0]).read_text(encoding="utf-8").split("\n")[:_NUM_SENTENCES]
-    for source, (translation, _) in zip(sources, serve(sources)):
-        report(f"   {source}\n   {translation}")
+    for source, translation in zip(sources, load_export(pathlib.Path(exported["saved_model"])).translate(sources)):
+        report(f"   {source}\n   {translation.text}")
     report(f"Done in {time.monotonic() - started:.0f} s. Next:")
     for command in next_commands(run_dir):
         report(f"   {command}")

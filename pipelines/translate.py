@@ -1,34 +1,31 @@
-"""Translates text, a sentence a line, with a trained model or an export; stdin to stdout unless files are given.
+"""Translates text, a sentence a line, with a trained model, an export or a server; stdin to stdout without files.
 
 python -m pipelines.translate --run_dir=runs/m30k --input=test.en --output=test.hyp
+python -m pipelines.translate --server=grpc://localhost:8500/m30k --input=test.en --output=test.hyp
 
 A line out per line in, in order. With --scores, --alignments, or more than one translation of a line (--n_best,
 --samples), each is a JSON object with all hypotheses of its line, best first.
 """
 
-import codecs
 import contextlib
 import dataclasses
-import gzip
-import io
 import itertools
 import json
 import math
 import os
-import pathlib
 import sys
 import typing
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from absl import flags
 from tqdm import tqdm
 
-from nmt_keras import files
 from nmt_keras.data.corpus import Oddities
 from nmt_keras.errors import UserError
-from pipelines import _runtime
+from pipelines import _runtime, _text
 
+_KNOBS = ("beam_size", "length_penalty", "max_length")  # options of the search that an export takes too
+_NOTHING = {"translation": "", "pieces": [], "log_prob": 0.0, "score": 0.0, "token_log_probs": [], "alignment": []}
 # Lines, and how many came before, to lines of output, each with whether its source was cut.
 Translate = Callable[[Iterable[str], int], Iterator[tuple[str, bool]]]
 
@@ -40,10 +37,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
     _runtime.define_inference_flags(values, argv)
-    flags.DEFINE_string("saved_model", None, "Or a SavedModel: saved_models/<name>/<version>.", flag_values=values)
+    _text.define_model_flags(values)
     flags.DEFINE_string("input", None, "Text to translate; .gz is unpacked. Default: stdin.", flag_values=values)
     flags.DEFINE_string("output", None, "Where the translations go. Default: stdout.", flag_values=values)
     flags.DEFINE_bool("resume", False, "Go on with the --output of an interrupted job.", flag_values=values)
+    flags.DEFINE_bool(
+        "split_sentences",
+        False,
+        "A line may be a paragraph: translate its sentences, and join the translations.",
+        flag_values=values,
+    )
     flags.DEFINE_integer("n_best", 1, "Translations of each line, at most --beam_size.", 1, flag_values=values)
     flags.DEFINE_integer("samples", 0, "Draw so many translations instead of searching.", 0, flag_values=values)
     flags.DEFINE_bool("scores", False, "Also scores, and log probabilities of pieces.", flag_values=values)
@@ -77,16 +80,16 @@ def _job(values: flags.FlagValues) -> int | None:
     count = 0
     try:
         with contextlib.ExitStack() as stack:
-            source = stack.enter_context(_open(values.input)) if values.input else sys.stdin.buffer
-            translate, about = (_with_saved_model if values.saved_model else _with_run_dir)(values)
-            write, count = stack.enter_context(_writer(values.output, values.resume, about))
+            source = stack.enter_context(_text.opened(values.input)) if values.input else sys.stdin.buffer
+            translate, about = stack.enter_context((_with_run_dir if values.run_dir else _with_client)(values))
+            write, count = stack.enter_context(_text.writer(values.output, values.resume, about))
             if count:
                 _runtime.report(f"resuming after line {count:,}")
             progress = stack.enter_context(
                 tqdm(unit="line", initial=count, disable=not (sys.stderr.isatty() and values.output))
             )
             oddities = Oddities()
-            lines = _lines(source, oddities)
+            lines = _text.lines(source, oddities)
             skipped = sum(1 for _ in itertools.islice(lines, count))
             if skipped < count:
                 raise UserError(f"--resume: the interrupted --output has {count:,} lines, --input only {skipped:,}")
@@ -114,14 +117,17 @@ def _job(values: flags.FlagValues) -> int | None:
 
 
 def _check(values: flags.FlagValues) -> None:
-    if bool(values.run_dir) == bool(values.saved_model):
-        raise UserError("Exactly one of --run_dir and --saved_model must be given")
-    if values.saved_model:
-        names = ("checkpoint", "samples", "n_best", "scores", "alignments", "beam_size", "length_penalty")
-        given = [name for name in names if values[name].present]
-        given += [f"decoding.{name}" for name in _runtime.decoding_overrides(values)]
+    _text.check_model_flags(values)
+    if not values.run_dir:
+        given = [name for name in ("checkpoint", "top_k", "top_p", "split_sentences") if values[name].present]
+        given += [f"decoding.{name}" for name in set(_runtime.decoding_overrides(values)) - set(_KNOBS)]
         if given:
-            raise UserError(f"--{given[0]} goes with --run_dir: an export's search was fixed when it was made")
+            raise UserError(f"--{given[0]} goes with --run_dir: an export keeps what it was made with")
+        if values.n_best > 1 and values.beam_size is None:
+            raise UserError(
+                "--n_best with an export needs --beam_size, at least as large, as in "
+                f"--n_best={values.n_best} --beam_size={max(values.n_best, 5)}"
+            )
     for name in ("seed", "temperature", "top_k", "top_p"):
         if values[name].present and not values.samples:
             raise UserError(f"--{name} belongs to sampling: give --samples=1 too")
@@ -138,13 +144,22 @@ def _check(values: flags.FlagValues) -> None:
         raise UserError(f"--output is --input, {values.input}: the text would be lost; give another --output")
 
 
-def _with_run_dir(values: flags.FlagValues) -> tuple[Translate, dict[str, typing.Any]]:
+@contextlib.contextmanager
+def _with_run_dir(values: flags.FlagValues) -> Iterator[tuple[Translate, dict[str, typing.Any]]]:
     _runtime.load_tensorflow()
     from nmt_keras import run_directory
 
-    run_dir = pathlib.Path(values.run_dir)
-    config = run_directory.read_config(run_dir)
-    _runtime.inference_config(config, _runtime.decoding_overrides(values))
+    run_dirs = _runtime.run_dirs(values)
+    config = run_directory.read_config(run_dirs[0])
+    overrides = _runtime.decoding_overrides(values)
+    if values.split_sentences:
+        overrides["split_sentences"] = True
+    _runtime.inference_config(config, overrides)
+    if config.decoding.split_sentences and _as_json(values):
+        raise UserError(
+            "--split_sentences gives one text for a line, and nothing of its sentences: leave out --n_best, --samples, "
+            "--scores and --alignments"
+        )
 
     from nmt_keras.inference.search import Sampling
 
@@ -154,92 +169,84 @@ def _with_run_dir(values: flags.FlagValues) -> tuple[Translate, dict[str, typing
             f"--n_best must be at most the beam size. Received: {values.n_best} and {config.decoding.beam_size}; give "
             f"--beam_size={values.n_best}"
         )
-    run = run_directory.load_run(run_dir, values.checkpoint, _runtime.report)._replace(config=config)
+    run = run_directory.load_runs(run_dirs, values.checkpoint, _runtime.report)._replace(config=config)
     translator = run.translator(values.samples or values.n_best, sampling)
-    as_json = max(values.n_best, values.samples) > 1 or values.scores or values.alignments
+    source, target = run.tokenizers
 
     def translate(lines, done):
         results = translator.translate_stream(lines, first_number=done)
         for number, result in enumerate(results, done + 1):
-            text = _to_json(number, result, run.tokenizers, values) if as_json else result.text
+            text = result.text
+            if _as_json(values):
+                hypotheses = [
+                    {
+                        "translation": hypothesis.text,
+                        "pieces": [target.piece(i) for i in hypothesis.ids],
+                        "log_prob": hypothesis.log_prob,
+                        "score": hypothesis.score,
+                        "token_log_probs": hypothesis.token_log_probs,
+                        "alignment": hypothesis.alignment(),
+                    }
+                    for hypothesis in result.hypotheses
+                ]
+                pieces = [source.piece(i) for i in result.source_ids]
+                text = _to_json(number, result.truncated, pieces, hypotheses, values)
             yield text, result.truncated
 
     names = ("input", "run_dir", "n_best", "samples", "scores", "alignments", "seed", "temperature", "top_k", "top_p")
     about = {**{name: values[name].value for name in names}, "step": run.step, "checkpoint": values.checkpoint}
-    return translate, {**about, **dataclasses.asdict(config.decoding)}
-
-
-def _to_json(number: int, translation, tokenizers, values: flags.FlagValues) -> str:
-    row: dict[str, typing.Any] = {"line": number, "truncated": translation.truncated}
-    if values.alignments:
-        row["source_pieces"] = [tokenizers.source.piece(i) for i in translation.source_ids]
-    row["hypotheses"] = []
-    for hypothesis in translation.hypotheses:
-        entry: dict[str, typing.Any] = {"text": hypothesis.text}
-        if values.scores or values.alignments:
-            entry["pieces"] = [tokenizers.target.piece(i) for i in hypothesis.ids]
-        if values.scores:
-            found = math.isfinite(hypothesis.log_prob)
-            entry["log_prob"], entry["score"] = (hypothesis.log_prob, hypothesis.score) if found else (None, None)
-            entry["token_log_probs"] = [round(value, 6) for value in hypothesis.token_log_probs]
-        if values.alignments:
-            entry["alignment"] = hypothesis.alignment()
-        row["hypotheses"].append(entry)
-    return json.dumps(row, ensure_ascii=False)
-
-
-def _with_saved_model(values: flags.FlagValues) -> tuple[Translate, dict[str, typing.Any]]:
-    _runtime.load_tensorflow()
-    from nmt_keras.inference.export import load_signature
-
-    serve = load_signature(pathlib.Path(values.saved_model))
-    return (
-        lambda lines, done: itertools.chain.from_iterable(map(serve, _batches(lines, 64))),
-        {"input": values.input, "saved_model": values.saved_model},
-    )
-
-
-def _batches(lines: Iterable[str], size: int) -> Iterator[list[str]]:
-    batch: list[str] = []
-    for line in lines:
-        batch.append(line)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _lines(source, oddities) -> Iterator[str]:
-    """Lines end at the line feed alone; a CR before it and a byte order mark at the start are not text."""
-    try:
-        for number, line in enumerate(source, 1):
-            line = line.removesuffix(b"\n")
-            if number == 1 and line.startswith(codecs.BOM_UTF8):
-                oddities.note_bom()
-                line = line.removeprefix(codecs.BOM_UTF8)
-            oddities.note(number, line)
-            yield line.removesuffix(b"\r").decode("utf-8", errors="replace")
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"Cannot unpack --input: {error}; it is truncated or no gzip file") from error
-
-
-def _open(path: str) -> typing.BinaryIO:
-    try:
-        return typing.cast(typing.BinaryIO, gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb"))
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}; check --input") from error
+    yield translate, {**about, **dataclasses.asdict(config.decoding)}
 
 
 @contextlib.contextmanager
-def _writer(path: str | None, resume: bool, about: dict[str, typing.Any]):
-    """A function that writes text at once, and how many lines are there. A file has its name when it is whole."""
-    if path is None:
-        typing.cast(io.TextIOWrapper, sys.stdout).reconfigure(encoding="utf-8", newline="\n")
-        yield lambda text: print(text, end="", flush=True), 0
-        return
-    with files.growing(path, resume, about) as (file, lines):
-        yield lambda text: print(text, end="", file=file, flush=True), lines
+def _with_client(values: flags.FlagValues) -> Iterator[tuple[Translate, dict[str, typing.Any]]]:
+    """Translates with an export, here or on a server."""
+    knobs = _runtime.decoding_overrides(values)
+    if _as_json(values):
+        knobs |= {"num_hypotheses": max(values.n_best, values.samples)}
+    if values.samples:
+        knobs |= {"num_hypotheses": values.samples, "temperature": values.temperature, "seed": values.seed}
+
+    def translate(lines, done):
+        for number, result in enumerate(client.stream(lines, **knobs), done + 1):
+            text, truncated = result.text, result.about["truncated"]
+            if _as_json(values):
+                hypotheses = [{**row, "alignment": row["alignment"][:-1]} for row in result.hypotheses]
+                text = _to_json(number, truncated, result.about["source_pieces"], hypotheses or [_NOTHING], values)
+            yield text, truncated
+
+    with _text.open_client(values) as client:
+        names = ("input", "saved_model", "server", "n_best", "samples", "scores", "alignments")
+        yield translate, {**{name: values[name].value for name in names}, **knobs}
+
+
+def _as_json(values: flags.FlagValues) -> bool:
+    return max(values.n_best, values.samples) > 1 or values.scores or values.alignments
+
+
+def _to_json(
+    number: int,
+    truncated: bool,
+    source_pieces: list[str],
+    hypotheses: list[dict[str, typing.Any]],
+    values: flags.FlagValues,
+) -> str:
+    row: dict[str, typing.Any] = {"line": number, "truncated": truncated}
+    if values.alignments:
+        row["source_pieces"] = source_pieces
+    row["hypotheses"] = []
+    for hypothesis in hypotheses:
+        entry: dict[str, typing.Any] = {"text": hypothesis["translation"]}
+        if values.scores or values.alignments:
+            entry["pieces"] = hypothesis["pieces"]
+        if values.scores:
+            for name in ("log_prob", "score"):
+                entry[name] = hypothesis[name] if math.isfinite(hypothesis[name]) else None
+            entry["token_log_probs"] = [round(value, 6) for value in hypothesis["token_log_probs"]]
+        if values.alignments:
+            entry["alignment"] = hypothesis["alignment"]
+        row["hypotheses"].append(entry)
+    return json.dumps(row, ensure_ascii=False)
 
 
 if __name__ == "__main__":

@@ -92,13 +92,21 @@ class Client:
         retries: of a request, with growing pauses, while what keeps it from being answered may pass.
         batch_sentences: texts of a request.
         concurrency: requests at once.
+        transport: the way there, where `server` is no address but a name for messages.
 
     Raises:
         UserError: an argument is out of range, or a package is missing.
     """
 
     def __init__(
-        self, server: str, *, timeout: float = 60.0, retries: int = 5, batch_sentences: int = 64, concurrency: int = 4
+        self,
+        server: str,
+        *,
+        timeout: float = 60.0,
+        retries: int = 5,
+        batch_sentences: int = 64,
+        concurrency: int = 4,
+        transport: Transport | None = None,
     ):
         for name, value in (("batch_sentences", batch_sentences), ("concurrency", concurrency)):
             if value < 1:
@@ -113,12 +121,7 @@ class Client:
         self._retries = retries
         self._batch_sentences = batch_sentences
         self._concurrency = concurrency
-        address = parse_address(server)
-        self._transport: Transport
-        if address.scheme.startswith("grpc"):
-            self._transport = GrpcTransport(address, timeout)
-        else:
-            self._transport = RestTransport(address, timeout, concurrency)
+        self._transport = _transport(server, timeout, concurrency) if transport is None else transport
 
     def __enter__(self) -> "Client":
         return self
@@ -186,13 +189,22 @@ class Client:
         return map(_translation, rows)
 
     def score(self, sources: Iterable[str], targets: Iterable[str]) -> list[Row]:
-        """How probable the model finds each target as the translation of its source: `log_prob`, and more.
+        """How probable the model finds each target as the translation of its source: see `scores`.
 
         Raises:
             UserError: there is no answer.
             ValueError: there are not as many targets as sources.
         """
-        return list(self._rows("score", ("source", "target"), zip(sources, targets, strict=True)))
+        return list(self.scores(zip(sources, targets, strict=True)))
+
+    def scores(self, pairs: Iterable[tuple[str, str]]) -> Iterator[Row]:
+        """Of pairs as they come, how probable the model finds the second as the translation of the first: `log_prob`,
+        `token_log_probs`, `pieces` and more; in order and in constant memory.
+
+        Raises:
+            UserError: there is no answer.
+        """
+        return self._rows("score", ("source", "target"), pairs)
 
     def encode(self, texts: Iterable[str]) -> list[Row]:
         """Of each text the sentence `vector`, and whether it was `truncated`.
@@ -200,7 +212,15 @@ class Client:
         Raises:
             UserError: there is no answer.
         """
-        return list(self._rows("encode", ("text",), zip(texts)))
+        return list(self.vectors(texts))
+
+    def vectors(self, texts: Iterable[str]) -> Iterator[Row]:
+        """As `encode`, of texts as they come, in order and in constant memory.
+
+        Raises:
+            UserError: there is no answer.
+        """
+        return self._rows("encode", ("text",), zip(texts))
 
     def _rows(
         self,
@@ -218,6 +238,13 @@ class Client:
             return [_row({name: output[i] for name, output in outputs.items()}) for i in range(len(batch))]
 
         return _in_order(ask, rows, self._batch_sentences, self._concurrency)
+
+
+def _transport(server: str, timeout: float, connections: int) -> Transport:
+    address = parse_address(server)
+    if address.scheme.startswith("grpc"):
+        return GrpcTransport(address, timeout)
+    return RestTransport(address, timeout, connections)
 
 
 def _in_order(

@@ -1,29 +1,24 @@
-"""The served artefact: a SavedModel from strings to strings, and the proof that it says what the model says.
+"""The served artefact: a SavedModel from strings to strings.
 
 The module that is saved owns the tokenizers, the tables and the raw variables. The Keras model is hidden from it: a
 Keras model that is tracked is written twice, and TensorFlow Serving's loader restores the copy that nothing reads.
 """
 
-import json
-import os
+import contextlib
 import pathlib
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 
+import keras
 import tensorflow as tf
-import tensorflow_text
-from google.protobuf import message as protobuf_message
-from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow_serving.apis import prediction_log_pb2
 
 from nmt_keras.config import DecodingConfig
 from nmt_keras.constants import BOS_ID
 from nmt_keras.data.tokenizer import Tokenizer
 from nmt_keras.errors import UserError
-from nmt_keras.inference import c_session
+from nmt_keras.inference.compression import StoredWeight
 from nmt_keras.inference.search import Knobs, Search
-from nmt_keras.inference.strings import to_bytes
 from nmt_keras.inference.text import (
     alignment,
     at_least_two_rows,
@@ -35,6 +30,7 @@ from nmt_keras.inference.text import (
 )
 from nmt_keras.inference.translator import translate_text
 from nmt_keras.layers.masks import padding_mask
+from nmt_keras.models.ensemble import Ensemble
 from nmt_keras.models.seq2seq import Seq2Seq
 
 _TEXT = tf.TensorSpec([None], tf.string)
@@ -50,13 +46,22 @@ class TranslationModule(tf.Module):
         source_tokenizer: of the source.
         target_tokenizer: of the target.
         config: of the search.
+        stored_weights: of the model, where they are not kept as they are.
     """
 
     def __init__(
-        self, model: Seq2Seq, source_tokenizer: Tokenizer, target_tokenizer: Tokenizer, config: DecodingConfig
+        self,
+        model: Seq2Seq | Ensemble,
+        source_tokenizer: Tokenizer,
+        target_tokenizer: Tokenizer,
+        config: DecodingConfig,
+        stored_weights: Sequence[StoredWeight] = (),
     ):
         super().__init__(name="translation")
         self.tracked_variables = [variable.value for variable in model.variables]
+        if stored_weights:
+            self.tracked_variables = [each for stored in stored_weights for each in stored[1:] if each is not None]
+        self._stored_weights = lambda: stored_weights
         self.tracked_tokenizers = [source_tokenizer.resource(), target_tokenizer.resource()]
         self._parts = lambda: (model, source_tokenizer, target_tokenizer, config)
         search = Search(model, target_tokenizer, config)
@@ -77,7 +82,7 @@ class TranslationModule(tf.Module):
                 "truncated": found.truncated,
             }
 
-        return self._within_limit(serve, text)
+        return self._run(serve, text)
 
     @tf.function(input_signature=[_TEXT, *_KNOBS], autograph=False)
     def translate(self, text, beam_size, num_hypotheses, max_length, length_penalty, temperature, seed):
@@ -122,9 +127,7 @@ class TranslationModule(tf.Module):
                 "truncated": source.truncated,
             }
 
-        return self._within_limit(
-            translate, text, beam_size, num_hypotheses, max_length, length_penalty, temperature, seed
-        )
+        return self._run(translate, text, beam_size, num_hypotheses, max_length, length_penalty, temperature, seed)
 
     @tf.function(input_signature=[_TEXT, _TEXT], autograph=False)
     def score(self, source: tf.Tensor, target: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -156,7 +159,7 @@ class TranslationModule(tf.Module):
                 "truncated": source.truncated | target.truncated,
             }
 
-        return self._within_limit(score, source, target)
+        return self._run(score, source, target)
 
     @tf.function(input_signature=[_TEXT], autograph=False)
     def encode(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -168,14 +171,19 @@ class TranslationModule(tf.Module):
             source, _ = at_least_two_rows(tokenize(source_tokenizer, text, config))
             return {"vector": model.sentence_vectors(source.ids), "truncated": source.truncated}
 
-        return self._within_limit(encode, text)
+        return self._run(encode, text)
 
-    def _within_limit(self, function: Callable[..., dict[str, tf.Tensor]], *inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Outputs of the first `max_request_sentences` rows; of rows beyond, padding, and `truncated`."""
+    def _run(self, function: Callable[..., dict[str, tf.Tensor]], *inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Runs a function of the first `max_request_sentences` rows, with the weights that are kept.
+
+        Rows beyond have padding for outputs, and are `truncated`.
+        """
         _, _, _, config = self._parts()
         rows = tf.shape(inputs[0])[0]
         kept = tf.minimum(rows, config.max_request_sentences)
-        outputs = function(*(value[:kept] for value in inputs))
+        weights = [(stored.weight, stored.restored()) for stored in self._stored_weights()]
+        with keras.StatelessScope(weights) if weights else contextlib.nullcontext():
+            outputs = function(*(value[:kept] for value in inputs))
 
         def padded(name, value):
             missing = [[0, rows - kept]] + [[0, 0]] * (value.shape.rank - 1)
@@ -194,7 +202,7 @@ def save(module: TranslationModule, base: pathlib.Path) -> pathlib.Path:
         base.mkdir(parents=True, exist_ok=True)
         folder = pathlib.Path(tempfile.mkdtemp(dir=base, prefix=".tmp-"))
         folder.chmod(0o755)
-        tf.saved_model.save(module, str(folder), signatures=_signatures_of(module))
+        tf.saved_model.save(module, str(folder), signatures=signatures_of(module))
         return folder
     except (OSError, tf.errors.OpError) as error:
         raise UserError(
@@ -202,7 +210,8 @@ def save(module: TranslationModule, base: pathlib.Path) -> pathlib.Path:
         ) from error
 
 
-def _signatures_of(module: TranslationModule) -> dict[str, Callable]:
+def signatures_of(module: TranslationModule) -> dict[str, Callable]:
+    """What a server runs, by the names it goes by."""
     return {
         "serving_default": module.serve,
         "translate": module.translate,
@@ -217,106 +226,27 @@ def publish(folder: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
     return folder.rename(base / str(version))
 
 
-def answers(folder: pathlib.Path, requests: Sequence[tuple[str, dict[str, list]]]) -> list[dict[str, list]]:
-    """Runs signatures of a SavedModel in a fresh, CPU-only process, through TensorFlow's C library, which loads it as
-    TF Serving does.
+def write_warmup_requests(folder: pathlib.Path, name: str, text: str, batch_sizes: Sequence[int]) -> None:
+    """Writes what TensorFlow Serving asks a model before it serves it, so that no caller waits for the first run.
 
     Args:
-        folder: with `saved_model.pb`.
-        requests: each a signature and its inputs, lists of strings or numbers.
-
-    Returns:
-        The outputs of each, nested lists.
-
-    Raises:
-        RuntimeError: the process failed; the message ends with its last line.
+        folder: of an export.
+        name: of the model.
+        text: a source sentence.
+        batch_sizes: of the requests to `serving_default`; a small one to every other signature comes with them.
     """
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    setup = {"folder": str(folder.resolve()), "libraries": _c_libraries(), "signatures": signatures(folder)}
-    lines = [setup, *({"signature": name, "inputs": inputs} for name, inputs in requests)]
-    with tempfile.TemporaryDirectory() as elsewhere:  # where no module of ours is found by accident
-        result = subprocess.run(
-            [sys.executable, "-I", c_session.__file__],
-            env=environment,
-            cwd=elsewhere,
-            text=True,
-            encoding="utf-8",
-            input="".join(json.dumps(line) + "\n" for line in lines),
-            capture_output=True,
-            check=False,
-        )
-    if result.returncode:
-        raise RuntimeError(f"the export does not load: {result.stderr.strip().rpartition(chr(10))[2]}")
-    return [json.loads(line) for line in result.stdout.split("\n")[:-1]]
-
-
-def reloaded_translations(folder: pathlib.Path, batches: Sequence[Sequence[str]]) -> list[list[tuple[str, float]]]:
-    """Of each text of each batch its translation and `log_prob`, as `answers` gives them."""
-    replies = answers(folder, [("serving_default", {"text": list(batch)}) for batch in batches])
-    return [list(zip(reply["translation"], reply["log_prob"])) for reply in replies]
-
-
-def signatures(folder: pathlib.Path) -> dict[str, dict[str, dict[str, tuple[str, int]]]]:
-    """Of each signature of a SavedModel, `inputs` and `outputs`: name to the tensor's name and TF_DataType.
-
-    Raises:
-        RuntimeError: `folder` holds no SavedModel.
-    """
-    return {
-        name: {
-            side: {key: (info.name, info.dtype) for key, info in sorted(getattr(definition, side).items())}
-            for side in ("inputs", "outputs")
-        }
-        for name, definition in _graph(folder).signature_def.items()
-    }
-
-
-def functions_that_must_compile(folder: pathlib.Path) -> list[str]:
-    """The functions of a SavedModel that a server without XLA's compiler refuses to run; there should be none.
-
-    Raises:
-        RuntimeError: `folder` holds no SavedModel.
-    """
-    functions = _graph(folder).graph_def.library.function
-    return [f.signature.name for f in functions if "_XlaMustCompile" in f.attr and f.attr["_XlaMustCompile"].b]
-
-
-def _graph(folder: pathlib.Path):
-    try:
-        saved = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
-    except (OSError, protobuf_message.DecodeError) as error:
-        raise RuntimeError(f"the export does not load: {error}") from error
-    return saved.meta_graphs[0]
-
-
-def _c_libraries() -> list[str]:
-    """TensorFlow's C library, and the operations of TF Text that TF Serving links too."""
-    text = pathlib.Path(tensorflow_text.__file__).parent / "python" / "ops"
-    return [str(pathlib.Path(tf.__file__).parent / "libtensorflow_cc.so.2"), str(text / "_sentencepiece_tokenizer.so")]
-
-
-def load_signature(folder: pathlib.Path) -> Callable[[Sequence[str]], list[tuple[str, bool]]]:
-    """Loads a SavedModel, or the newest version in a folder of them.
-
-    Returns:
-        A function from a list of texts to pairs (translation, whether the text was truncated).
-
-    Raises:
-        UserError: `folder` is no export.
-    """
-    versions = [path for path in folder.glob("*/saved_model.pb") if path.parent.name.isdecimal()]
-    if versions:
-        folder = max((path.parent for path in versions), key=lambda path: int(path.name))
-    try:
-        serve = tf.saved_model.load(str(folder)).signatures["serving_default"]
-    except (OSError, LookupError, ValueError, tf.errors.OpError) as error:
-        raise UserError(f"{folder} is no export of this toolkit; give saved_models/<name>/<version>") from error
-
-    def translate(texts: Sequence[str]) -> list[tuple[str, bool]]:
-        result = serve(text=tf.constant([to_bytes(text) for text in texts]))
-        return [
-            (text.decode("utf-8"), bool(truncated))
-            for text, truncated in zip(result["translation"].numpy(), result["truncated"].numpy())
-        ]
-
-    return translate
+    requests = [("serving_default", {"text": [text] * size}) for size in batch_sizes]
+    knobs: dict[str, list] = {field: [0] for field in Knobs._fields}
+    knobs["length_penalty"], knobs["temperature"] = [-1.0], [0.0]
+    requests += [("translate", {"text": [text], **knobs}), ("encode", {"text": [text]})]
+    requests += [("score", {"source": [text], "target": [text]})]
+    path = folder / "assets.extra" / "tf_serving_warmup_requests"
+    path.parent.mkdir(exist_ok=True)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for signature, inputs in requests:
+            log = prediction_log_pb2.PredictionLog()
+            request = log.predict_log.request
+            request.model_spec.name, request.model_spec.signature_name = name, signature
+            for key, values in inputs.items():
+                request.inputs[key].CopyFrom(tf.make_tensor_proto(values))
+            writer.write(log.SerializeToString())

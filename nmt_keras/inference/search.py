@@ -16,6 +16,7 @@ from nmt_keras.decoding.hypotheses import Hypotheses
 from nmt_keras.decoding.ranking import Ranking
 from nmt_keras.decoding.sampling import greedy, sample
 from nmt_keras.layers.masks import padding_mask
+from nmt_keras.models.ensemble import Ensemble
 from nmt_keras.models.seq2seq import Seq2Seq
 
 
@@ -52,7 +53,7 @@ class Search:
 
     def __init__(
         self,
-        model: Seq2Seq,
+        model: Seq2Seq | Ensemble,
         target_tokenizer: Tokenizer,
         config: DecodingConfig,
         num_hypotheses: int = 1,

@@ -16,6 +16,7 @@ from nmt_keras.inference.search import Sampling, Search, padded_ids
 from nmt_keras.inference.strings import to_bytes
 from nmt_keras.inference.text import Source, at_least_two_rows, detokenize, tokenize
 from nmt_keras.layers.masks import padding_mask
+from nmt_keras.models.ensemble import Ensemble
 from nmt_keras.models.seq2seq import Seq2Seq
 
 
@@ -130,7 +131,7 @@ class Translator:
 
     def __init__(
         self,
-        model: Seq2Seq,
+        model: Seq2Seq | Ensemble,
         source_tokenizer: Tokenizer,
         target_tokenizer: Tokenizer,
         config: DecodingConfig,

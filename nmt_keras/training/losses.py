@@ -9,6 +9,7 @@ import tensorflow as tf
 from nmt_keras.data.batching import Batch
 from nmt_keras.layers.fusion import fused
 from nmt_keras.layers.masks import padding_mask
+from nmt_keras.models.ensemble import Ensemble
 from nmt_keras.models.seq2seq import Seq2Seq
 
 _ROW_MULTIPLE = 128
@@ -74,7 +75,7 @@ def _at_labels(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     return tf.range(logits.shape[-1])[None] == labels[:, None]
 
 
-def batch_loss(model: Seq2Seq, batch: Batch, dropout_seed: tf.Tensor | None, smoothing: float) -> LossSums:
+def batch_loss(model: Seq2Seq | Ensemble, batch: Batch, dropout_seed: tf.Tensor | None, smoothing: float) -> LossSums:
     """Runs the model with teacher forcing and sums its loss; compiled where `dropout_seed` is given, that is, in
     training."""
     hidden, _ = model(batch.source_ids, batch.target_input_ids, dropout_seed)
@@ -105,7 +106,7 @@ def _positions_with_a_label(hidden: tf.Tensor, batch: Batch) -> tuple[tf.Tensor,
     )
 
 
-def compile_dev_loss(model: Seq2Seq) -> Callable[[Iterable[Batch]], float]:
+def compile_dev_loss(model: Seq2Seq | Ensemble) -> Callable[[Iterable[Batch]], float]:
     """A function from batches to the mean cross entropy of a target token, in nats, without label smoothing."""
     sums = tf.function(
         lambda batch: batch_loss(model, batch, None, 0.0),

@@ -83,6 +83,8 @@ class Trainer:
             _FIRST_LOSS_SCALE if self._uses_loss_scale else 1.0, name="loss_scale", trainable=False
         )
         self._finite_steps = tf.Variable(0, dtype=tf.int64, name="finite_steps", trainable=False)
+        averages = {weight.path: _average(weight) for weight in model.trainable_variables if config.ema_decay}
+        self._averages = list(averages.values())
         self.objects = tf.train.Checkpoint(
             model=by_path(model.variables),
             optimizer=by_path(optimizer.variables),
@@ -91,6 +93,7 @@ class Trainer:
             totals=self._totals,
             loss_scale=self._loss_scale,
             finite_steps=self._finite_steps,
+            **({"ema": averages} if averages else {}),
         )
         self._train_step: Callable[[Any], None] | None = None
 
@@ -287,10 +290,20 @@ class Trainer:
             if self.config.clip_norm:
                 factor *= tf.minimum(1.0, self.config.clip_norm / tf.maximum(norm, 1e-12))
             self.optimizer.apply([gradient * factor for gradient in gradients], self.model.trainable_variables)
+            self._update_averages()
 
         if replicas == 1:  # a compiled function cannot reduce over replicas
             apply = fused(apply, self.model.config.d_model)
         apply(gradients, scale, norm)
+
+    def _update_averages(self) -> None:
+        """Moves the averages on; early ones forget faster, so that the first weights do not stay in them."""
+        if self._averages:
+            updates = tf.cast(tf.convert_to_tensor(self.optimizer.iterations), tf.float32)
+            decay = tf.minimum(self.config.ema_decay, (1.0 + updates) / (10.0 + updates))
+            for average, weight in zip(self._averages, self.model.trainable_variables):
+                now = tf.convert_to_tensor(weight.value)
+                average.assign(now + decay * (tf.convert_to_tensor(average) - now))
 
     def _update_loss_scale(self, finite: tf.Tensor) -> None:
         """Halves after an overflow, doubles after 2,000 finite steps (Micikevicius et al. 2018)."""
@@ -310,6 +323,12 @@ class Every:
     def __call__(self, interval: int, step: int) -> bool:
         """True at each multiple of `interval` and at the last step."""
         return step % interval == 0 or step == self._last_step
+
+
+def _average(weight: keras.Variable) -> tf.Variable:
+    """A variable beside a weight, equal on all replicas as the weight is."""
+    first = tf.VariableAggregation.ONLY_FIRST_REPLICA
+    return tf.Variable(lambda: tf.convert_to_tensor(weight.value), trainable=False, aggregation=first)
 
 
 def _part(leaf: tf.Tensor, number: int, parts: int) -> tf.Tensor:

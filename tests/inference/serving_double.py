@@ -28,7 +28,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from nmt_keras.inference import c_session, export
+from nmt_keras.inference import c_session, proof
 
 _PATH = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d+))?(:predict)?")
 _HTTP = {"INVALID_ARGUMENT": 400, "FAILED_PRECONDITION": 400, "NOT_FOUND": 404, "UNAVAILABLE": 503, "INTERNAL": 500}
@@ -79,8 +79,8 @@ class Double:
         self.batches: list[int] = []  # rows of each request that came so far
         self.inputs: dict[str, np.ndarray] = {}  # of the last request
         self.in_flight = self.most_in_flight = 0
-        self._signatures = export.signatures(folder)
-        self._session = c_session.Session(str(folder), export._c_libraries(), self._signatures)
+        self._signatures = proof.signatures(folder)
+        self._session = c_session.Session(str(folder), proof.c_libraries(), self._signatures)
         self._running, self._counting = threading.Lock(), threading.Lock()
 
     def find(self, model: str, version: int | None) -> None:

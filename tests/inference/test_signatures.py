@@ -9,7 +9,7 @@ import tensorflow as tf
 from nmt_keras.config import DecodingConfig, ModelConfig
 from nmt_keras.constants import EOS_ID, UNK_ID
 from nmt_keras.data.tokenizer import train_tokenizer
-from nmt_keras.inference import export
+from nmt_keras.inference import export, proof
 from nmt_keras.inference.translator import Translator
 from nmt_keras.models.seq2seq import build_seq2seq
 
@@ -135,15 +135,12 @@ def test_a_sentence_vector_is_the_mean_of_the_encoders_states(module, parts):
 
 def test_all_signatures_run_through_the_c_library(module, tmp_path):
     folder = export.save(module, tmp_path)
-    served, reply, scored, encoded = export.answers(
-        folder,
-        [
-            ("serving_default", {"text": TEXTS}),
-            ("translate", {"text": TEXTS, **{k: np.nan_to_num(v).tolist() for k, v in KNOBS.items()}}),
-            ("score", {"source": ["abc"], "target": ["gg"]}),
-            ("encode", {"text": ["abc", ""]}),
-        ],
-    )
+    knobs = {name: np.nan_to_num(values, nan=-1.0).tolist() for name, values in KNOBS.items()}
+    with proof.FreshProcess(folder) as process:
+        served = process.ask("serving_default", {"text": TEXTS})
+        reply = process.ask("translate", {"text": TEXTS, **knobs})
+        scored = process.ask("score", {"source": ["abc"], "target": ["gg"]})
+        encoded = process.ask("encode", {"text": ["abc", ""]})
     expected = module.serve(tf.constant(TEXTS))
     assert served["translation"] == [text.decode() for text in expected["translation"].numpy()]
     together = _call(module, range(len(TEXTS)))
@@ -167,7 +164,7 @@ def test_what_reads_nothing_is_aligned_with_nothing(parts):
 
 def test_names_of_outputs_need_no_encoding(module, tmp_path):
     """TF Serving's REST interface writes what is called *_bytes in base 64."""
-    for signature in export.signatures(export.save(module, tmp_path)).values():
+    for signature in proof.signatures(export.save(module, tmp_path)).values():
         assert not any(name.endswith("_bytes") for name in (*signature["inputs"], *signature["outputs"]))
 
 

@@ -6,11 +6,14 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_text as tf_text
 
 from nmt_keras.config import DecodingConfig, ModelConfig
 from nmt_keras.constants import EOS_ID, UNK_ID
 from nmt_keras.data.tokenizer import train_tokenizer
-from nmt_keras.inference import export
+from nmt_keras.inference import export, proof
+from nmt_keras.inference.local import load_export
+from nmt_keras.inference.proof import FreshProcess
 from nmt_keras.inference.search import Sampling
 from nmt_keras.inference.translator import Translator
 from nmt_keras.models.seq2seq import build_seq2seq
@@ -146,10 +149,11 @@ def test_an_export_equals_the_translator_in_a_fresh_process(parts, tmp_path):
     assert folder == tmp_path / "name" / "1"
     translator = Translator(target_model, source, other, config)
     expected = translator.translate_batch(TEXTS)
-    [served] = export.reloaded_translations(folder, [TEXTS])
-    assert [text for text, _ in served] == [t.text for t in expected]
-    np.testing.assert_allclose([log_prob for _, log_prob in served], [t.best.log_prob for t in expected], atol=1e-5)
-    assert [text for text, _ in export.load_signature(folder)(TEXTS)] == [t.text for t in expected]
+    with FreshProcess(folder) as process:
+        served = process.ask("serving_default", {"text": TEXTS})
+    assert served["translation"] == [t.text for t in expected]
+    np.testing.assert_allclose(served["log_prob"], [t.best.log_prob for t in expected], atol=1e-5)
+    assert [t.text for t in load_export(folder).translate(TEXTS)] == [t.text for t in expected]
     assert export.publish(export.save(module, tmp_path / "name"), tmp_path / "name").name == "2"
     names = {path.name for path in (tmp_path / "name").iterdir()}
     assert names == {"1", "2"}
@@ -192,19 +196,19 @@ def test_a_folder_that_is_no_export_is_refused(tmp_path):
     from nmt_keras.errors import UserError
 
     with pytest.raises(UserError, match="is no export of this toolkit; give saved_models/<name>/<version>"):
-        export.load_signature(tmp_path)
+        load_export(tmp_path)
 
 
 def test_a_broken_export_is_noticed(tmp_path):
     with pytest.raises(RuntimeError, match="the export does not load"):
-        export.reloaded_translations(tmp_path, [["a"]])
+        FreshProcess(tmp_path)
 
 
 def test_the_export_holds_no_function_that_must_be_compiled(parts, tmp_path):
     model, source, target = parts
     folder = export.save(export.TranslationModule(model, source, target, DecodingConfig(beam_size=2)), tmp_path)
-    assert export.functions_that_must_compile(folder) == []
-    assert sorted(export.signatures(folder)) == [
+    assert proof.functions_that_must_compile(folder) == [] == proof.unsupported_operations(folder)
+    assert sorted(proof.signatures(folder)) == [
         "__saved_model_init_op",
         "encode",
         "score",
@@ -214,4 +218,14 @@ def test_the_export_holds_no_function_that_must_be_compiled(parts, tmp_path):
     compiled = tf.Module()
     compiled.run = tf.function(lambda x: x + 1, jit_compile=True, input_signature=[tf.TensorSpec([None])])
     tf.saved_model.save(compiled, str(tmp_path / "compiled"))
-    assert len(export.functions_that_must_compile(tmp_path / "compiled")) >= 1
+    assert len(proof.functions_that_must_compile(tmp_path / "compiled")) >= 1
+
+
+def test_an_operation_that_a_server_does_not_link_is_found(tmp_path):
+    foreign = tf.Module()
+    foreign.run = tf.function(
+        lambda text: tf_text.WhitespaceTokenizer().tokenize(text).flat_values,
+        input_signature=[tf.TensorSpec([None], tf.string)],
+    )
+    tf.saved_model.save(foreign, str(tmp_path))
+    assert any("Whitespace" in name for name in proof.unsupported_operations(tmp_path))

@@ -1,0 +1,120 @@
+"""What jobs on lines of text share: where lines come from and go to, and the model that is asked of them."""
+
+import codecs
+import contextlib
+import gzip
+import io
+import pathlib
+import sys
+import typing
+import zlib
+from collections.abc import Iterator
+
+from absl import flags
+
+from nmt_keras import files
+from nmt_keras.data.corpus import Oddities
+from nmt_keras.errors import UserError
+from pipelines import _runtime
+
+if typing.TYPE_CHECKING:
+    from nmt_keras.inference.client import Client
+
+_SERVER_FLAGS = ("timeout", "batch_sentences", "concurrency")
+
+
+def define_model_flags(values: flags.FlagValues) -> None:
+    """The flags of jobs that take an export or a server in the place of --run_dir."""
+    flags.DEFINE_string("saved_model", None, "Or a SavedModel: saved_models/<name>/<version>.", flag_values=values)
+    flags.DEFINE_string(
+        "server",
+        None,
+        "Or TF Serving: grpc://host:port/model[/version] or http://host:port/model[/version].",
+        flag_values=values,
+    )
+    flags.DEFINE_float("timeout", 60.0, "With --server: seconds of a request.", 1e-3, flag_values=values)
+    flags.DEFINE_integer("batch_sentences", 64, "With --server: texts of a request.", 1, flag_values=values)
+    flags.DEFINE_integer("concurrency", 4, "With --server: requests at once.", 1, flag_values=values)
+
+
+def check_model_flags(values: flags.FlagValues) -> None:
+    """Sees that exactly one model is given.
+
+    Raises:
+        UserError: it is none or several, or a flag is not of it.
+    """
+    if sum(bool(values[name].value) for name in ("run_dir", "saved_model", "server")) != 1:
+        raise UserError("Exactly one of --run_dir, --saved_model and --server must be given")
+    for name in _SERVER_FLAGS:
+        if values[name].present and not values.server:
+            raise UserError(f"--{name} is of requests: it goes with --server")
+
+
+def open_client(values: flags.FlagValues) -> "Client":
+    """A client of the model that the flags name.
+
+    Raises:
+        UserError: it cannot be used.
+    """
+    if values.server:
+        if values.server.startswith("grpc"):
+            _runtime.load_tensorflow()
+        from nmt_keras.inference.client import Client
+
+        options: dict[str, typing.Any] = {name: values[name].value for name in _SERVER_FLAGS}
+        return Client(values.server, **options)
+    _runtime.load_tensorflow()
+    from nmt_keras.inference import local
+
+    if values.saved_model:
+        return local.load_export(pathlib.Path(values.saved_model))
+    from nmt_keras import run_directory
+    from nmt_keras.inference.client import Client
+
+    run_dirs = _runtime.run_dirs(values)
+    config = run_directory.read_config(run_dirs[0])
+    _runtime.inference_config(config, _runtime.decoding_overrides(values))
+
+    from nmt_keras.inference.export import TranslationModule, signatures_of
+
+    run = run_directory.load_runs(run_dirs, values.checkpoint, _runtime.report)
+    module = TranslationModule(run.model, *run.tokenizers, config.decoding)
+    transport = local.LocalTransport(signatures_of(module), module)
+    return Client(",".join(values.run_dir), transport=transport, concurrency=1)
+
+
+def lines(source: typing.BinaryIO, oddities: Oddities) -> Iterator[str]:
+    """Lines end at the line feed alone; a CR before it and a byte order mark at the start are not text."""
+    try:
+        for number, line in enumerate(source, 1):
+            line = line.removesuffix(b"\n")
+            if number == 1 and line.startswith(codecs.BOM_UTF8):
+                oddities.note_bom()
+                line = line.removeprefix(codecs.BOM_UTF8)
+            oddities.note(number, line)
+            yield line.removesuffix(b"\r").decode("utf-8", errors="replace")
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(f"Cannot unpack --input: {error}; it is truncated or no gzip file") from error
+
+
+def opened(path: str) -> typing.BinaryIO:
+    """Text to read; .gz is unpacked.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        return typing.cast(typing.BinaryIO, gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb"))
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}; check --input") from error
+
+
+@contextlib.contextmanager
+def writer(path: str | None, resume: bool, about: dict[str, typing.Any]):
+    """A function that writes text at once, and how many lines are there. A file has its name when it is whole."""
+    if path is None:
+        typing.cast(io.TextIOWrapper, sys.stdout).reconfigure(encoding="utf-8", newline="\n")
+        yield lambda text: print(text, end="", flush=True), 0
+        return
+    with files.growing(path, resume, about) as (file, count):
+        yield lambda text: print(text, end="", file=file, flush=True), count

@@ -1,0 +1,210 @@
+"""Exports from end to end on a copy task: every precision, ensembles, averages, servers, scores and vectors."""
+
+import contextlib
+import json
+import pathlib
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
+
+from nmt_keras import run_directory
+from nmt_keras.inference.local import load_export
+from pipelines import encode, evaluate, export, score, train, translate
+from tests.inference.serving_double import Double, serving
+
+RECIPE = "--config=" + str(pathlib.Path(__file__).parent / "copy_recipe.py")
+LINES = "a b c\n\nh g\n\U0001f600 a\n"
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory, copy_text):
+    """A trained copy model that keeps a moving average of its weights."""
+    folder = tmp_path_factory.mktemp("served")
+    options = [f"--data_dir={copy_text}", f"--config.data.cache_dir={folder}/cache", "--config.training.ema_decay=0.9"]
+    assert train.main([RECIPE, f"--run_dir={folder}/run", *options]) == 0
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def saved_model(run_dir, tmp_path_factory):
+    """An export of it, with the job's result."""
+    result = export.export([run_dir], "ema", tmp_path_factory.mktemp("saved") / "copy")
+    return pathlib.Path(result["saved_model"]), result
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "in"
+    path.write_text(LINES, encoding="utf-8")
+    return path
+
+
+def _out(capsys):
+    return capsys.readouterr().out.split("\n")[:-1]
+
+
+def _error(capsys):
+    lines = [line for line in capsys.readouterr().err.split("\n") if line]
+    assert lines[-1].startswith("error: ") and not any("Traceback" in line for line in lines)
+    return lines[-1]
+
+
+def test_a_moving_average_is_other_weights_that_translate_too(run_dir, copy_text, saved_model, capsys):
+    latest, ema = (run_directory.load_run(run_dir, which).model.variables for which in ("latest", "ema"))
+    distances = [np.abs(np.array(a) - np.array(b)).max() for a, b in zip(latest, ema)]
+    assert 0.0 < max(distances) < 0.5
+    pair = [f"--source={copy_text}/dev.src", f"--reference={copy_text}/dev.tgt"]
+    assert evaluate.main([f"--run_dir={run_dir}", *pair, "--checkpoint=ema"]) == 0
+    assert json.loads(_out(capsys)[-1])["bleu"] > 95
+    assert saved_model[1]["checkpoint"] == "ema" and saved_model[1]["different"] == 0
+
+
+def test_an_ensemble_of_one_run_twice_is_that_run(run_dir, copy_text, tmp_path, capsys):
+    pair = [f"--source={copy_text}/dev.src", f"--reference={copy_text}/dev.tgt"]
+    results = []
+    for name, run_dirs in (("one", run_dir), ("two", f"{run_dir},{run_dir}")):
+        assert evaluate.main([f"--run_dir={run_dirs}", *pair, f"--translations={tmp_path}/{name}"]) == 0
+        results.append(json.loads(_out(capsys)[-1]))
+    assert (tmp_path / "one").read_text() == (tmp_path / "two").read_text()
+    assert results[0]["perplexity"] == pytest.approx(results[1]["perplexity"], rel=1e-5)
+    assert export.main([f"--run_dir={run_dir},{run_dir}", f"--output={tmp_path}/saved"]) == 0
+    assert json.loads(_out(capsys)[-1])["different"] == 0
+    assert "an ensemble of 2 models" in (tmp_path / "saved" / "1" / "model_card.md").read_text()
+
+
+def test_an_ensemble_needs_one_tokenizer(run_dir, copy_text, tmp_path, capsys):
+    other = [f"--data_dir={copy_text}", f"--config.data.cache_dir={tmp_path}/cache", "--config.training.max_steps=1"]
+    assert train.main([RECIPE, f"--run_dir={tmp_path}/run", *other, "--config.data.tokenizer=byte"]) == 0
+    arguments = [f"--run_dir={run_dir},{tmp_path}/run", "--checkpoint=latest"]
+    assert translate.main([*arguments, "--input=/dev/null"]) == 2
+    assert "run has other tokenizers than" in _error(capsys)
+
+
+def test_an_average_that_was_not_kept_is_refused(tmp_path, copy_text, capsys):
+    options = [f"--data_dir={copy_text}", f"--config.data.cache_dir={tmp_path}/cache", "--config.training.max_steps=1"]
+    assert train.main([RECIPE, f"--run_dir={tmp_path}/run", *options]) == 0
+    assert translate.main([f"--run_dir={tmp_path}/run", "--checkpoint=ema", "--input=/dev/null"]) == 2
+    assert "keeps no moving average of its weights" in _error(capsys)
+
+
+@pytest.mark.parametrize("precision", ("bfloat16", "int8"))
+def test_an_export_of_fewer_bytes_is_the_model_of_its_weights(run_dir, precision, saved_model, tmp_path, capsys):
+    arguments = [f"--run_dir={run_dir}", f"--output={tmp_path}/saved", f"--precision={precision}", "--checkpoint=ema"]
+    assert export.main(arguments) == 0
+    result, whole = json.loads(_out(capsys)[-1]), saved_model[1]
+    assert result["different"] == 0 and result["dev_bleu"] > 95 and result["precision"] == precision
+    sizes = [
+        (pathlib.Path(each["saved_model"]) / "variables" / "variables.data-00000-of-00001").stat().st_size
+        for each in (result, whole)
+    ]
+    assert sizes[0] < sizes[1] * {"bfloat16": 0.6, "int8": 0.4}[precision]
+    assert f"weights in {precision}" in (tmp_path / "saved" / "1" / "model_card.md").read_text()
+
+
+def test_a_server_is_warmed_up_by_every_signature(saved_model):
+    path = saved_model[0] / "assets.extra" / "tf_serving_warmup_requests"
+    logs = [prediction_log_pb2.PredictionLog.FromString(r.numpy()) for r in tf.data.TFRecordDataset(str(path))]
+    requests = [log.predict_log.request for log in logs]
+    assert {request.model_spec.name for request in requests} == {"copy"}
+    assert {r.model_spec.signature_name for r in requests} == {"serving_default", "translate", "score", "encode"}
+    transport = load_export(saved_model[0])._transport
+    for request in requests:
+        inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
+        inputs = {n: v if v.dtype != object else np.array([t.decode() for t in v], object) for n, v in inputs.items()}
+        outputs = transport.predict(request.model_spec.signature_name, inputs)
+        assert {len(value) for value in outputs.values()} == {len(next(iter(inputs.values())))}
+
+
+@contextlib.contextmanager
+def _model(kind, folder):
+    """The flag that names an export, in this process or behind a server."""
+    if kind == "saved_model":
+        yield f"--saved_model={folder}"
+        return
+    with serving(Double(folder, "copy")) as ports:
+        yield f"--server={'grpc' if kind == 'grpc' else 'http'}://127.0.0.1:{ports[kind]}/copy"
+
+
+@pytest.mark.parametrize("kind", ("saved_model", "rest", "grpc"))
+def test_an_export_says_what_the_run_says(kind, run_dir, saved_model, text, tmp_path, capsys):
+    ours = [f"--run_dir={run_dir}", "--checkpoint=ema", f"--input={text}"]
+    searches = [[], ["--beam_size=3", "--n_best=2", "--scores", "--alignments"], ["--decoding.max_length=3"]]
+    with _model(kind, saved_model[0]) as theirs:
+        for options in searches:
+            assert translate.main([*ours, *options]) == 0
+            expected = _out(capsys)
+            assert translate.main([theirs, f"--input={text}", *options]) == 0
+            found = _out(capsys)
+            if not options[1:]:
+                assert found == expected
+                continue
+            for row, own in zip(map(json.loads, found), map(json.loads, expected), strict=True):
+                assert row["source_pieces"] == own["source_pieces"] and row["line"] == own["line"]
+                for hypothesis, same in zip(row["hypotheses"], own["hypotheses"], strict=True):
+                    assert hypothesis["text"] == same["text"] and hypothesis["alignment"] == same["alignment"]
+                    assert hypothesis["log_prob"] == pytest.approx(same["log_prob"], abs=1e-4)
+                    assert hypothesis["token_log_probs"] == pytest.approx(same["token_log_probs"], abs=1e-4)
+        assert translate.main([theirs, f"--input={text}", "--samples=2", "--seed=5", f"--output={tmp_path}/out"]) == 0
+        rows = [json.loads(line) for line in (tmp_path / "out").read_text(encoding="utf-8").split("\n")[:-1]]
+        assert [len(row["hypotheses"]) for row in rows] == [2, 1, 2, 2]
+
+
+def test_pairs_are_scored_and_sentences_encoded_alike_everywhere(run_dir, saved_model, text, tmp_path, capsys):
+    with _model("rest", saved_model[0]) as server:
+        scored, vectors = [], []
+        for number, model in enumerate(([f"--run_dir={run_dir}", "--checkpoint=ema"], [server])):
+            arguments = [*model, f"--source={text}", f"--target={text}", "--pieces"]
+            assert score.main(arguments) == 0
+            captured = capsys.readouterr()
+            scored.append([json.loads(line) for line in captured.out.split("\n")[:-1]])
+            assert "4 pairs, log probability -" in captured.err and "perplexity" in captured.err
+            assert encode.main([*model, f"--input={text}", f"--output={tmp_path}/{number}.npy"]) == 0
+            vectors.append(np.load(tmp_path / f"{number}.npy"))
+    for row, same in zip(*scored, strict=True):
+        assert row["log_prob"] == pytest.approx(same["log_prob"], abs=1e-4) and row["pieces"] == same["pieces"]
+        assert sum(row["token_log_probs"]) == pytest.approx(row["log_prob"], abs=1e-4)
+    assert scored[0][0]["log_prob"] / scored[0][0]["num_pieces"] > -0.5  # it learned to copy
+    assert vectors[0].shape == (4, 48) and vectors[0].dtype == np.float32
+    np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-5)
+
+
+def test_a_line_may_be_a_paragraph(run_dir, tmp_path, capsys):
+    (tmp_path / "in").write_text("a b! C a? H g\n" + "h g " * 30 + "\n", encoding="utf-8")
+    arguments = [f"--run_dir={run_dir}", f"--input={tmp_path}/in"]
+    assert translate.main([*arguments, "--split_sentences"]) == 0
+    captured = capsys.readouterr()
+    first, second = captured.out.split("\n")[:2]
+    assert "limit" not in captured.err and len(second) > 2 * 32  # all of it
+    assert len(first.split()) >= 4
+    assert translate.main([*arguments, "--split_sentences", "--scores"]) == 2
+    assert "--split_sentences gives one text for a line" in _error(capsys)
+
+
+BAD = [
+    (translate, ["--saved_model={saved}", "--checkpoint=latest"], "--checkpoint goes with --run_dir: an export keeps"),
+    (translate, ["--saved_model={saved}", "--decoding.min_length=2"], "--decoding.min_length goes with --run_dir"),
+    (translate, ["--saved_model={saved}", "--n_best=2"], "--n_best with an export needs --beam_size"),
+    (translate, ["--saved_model={saved}", "--timeout=2"], "--timeout is of requests: it goes with --server"),
+    (translate, ["--saved_model={saved}", "--server=http://a:1/b"], "Exactly one of --run_dir, --saved_model and"),
+    (translate, ["--server=localhost:8500"], "The server 'localhost:8500' must be grpc://host:port/model"),
+    (score, ["--saved_model={saved}", "--source={tmp}/one"], "--source and --target must be given"),
+    (score, ["--saved_model={saved}", "--source={tmp}/one", "--target={tmp}/two"], "differ in the number of lines"),
+    (score, ["--saved_model={saved}", "--source={tmp}/one", "--target={tmp}/no"], "Cannot read .*no: No such file"),
+    (encode, ["--saved_model={saved}", "--input={tmp}/one"], "--output must be given"),
+    (encode, ["--saved_model={saved}", "--input={tmp}/one", "--output={tmp}"], "it is a directory"),
+    (encode, ["--input={tmp}/one", "--output={tmp}/x.npy"], "Exactly one of --run_dir, --saved_model and --server"),
+]
+
+
+@pytest.mark.parametrize("case", range(len(BAD)))
+def test_a_mistake_is_one_line(case, saved_model, tmp_path, capsys):
+    job, arguments, message = BAD[case]
+    (tmp_path / "one").write_text("a\n")
+    (tmp_path / "two").write_text("a\nb\n")
+    assert job.main([argument.format(saved=saved_model[0], tmp=tmp_path) for argument in arguments]) == 2
+    error = _error(capsys)
+    assert re.search(message, error), error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
