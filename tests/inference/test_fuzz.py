@@ -1,0 +1,79 @@
+"""Any text at all: a line out per line in, no crash, and an export that says what the translator says."""
+
+import hypothesis
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import strategies
+
+from nmt_keras.config import DecodingConfig, ModelConfig
+from nmt_keras.constants import EOS_ID, UNK_ID
+from nmt_keras.data.tokenizer import train_tokenizer
+from nmt_keras.inference.export import TranslationModule, save
+from nmt_keras.inference.proof import FreshProcess
+from nmt_keras.inference.strings import from_bytes, to_bytes
+from nmt_keras.inference.translator import Translator
+from nmt_keras.models.seq2seq import build_seq2seq
+
+_ROWS = 20  # texts of an example, one batch
+_TEXTS = strategies.lists(
+    strategies.one_of(
+        strategies.text(strategies.characters(exclude_categories=()), max_size=80),  # lone surrogates too
+        strategies.binary(max_size=40).map(lambda data: data.decode("utf-8", "surrogateescape")),
+        strategies.text("ab \t\n\r\x00\x1e\u2028\ufeff\u202e。.!", max_size=400),
+    ),
+    min_size=_ROWS,
+    max_size=_ROWS,
+)
+
+
+@pytest.fixture(scope="module", params=("unigram", "byte"))
+def pair(request, tmp_path_factory):
+    """A translator, and its export in a process of its own."""
+    tokenizer = train_tokenizer(request.param, ["ab ba abba", "a b。"] * 20, 266)
+    config = ModelConfig(encoder="transformer", decoder="transformer", d_model=16, num_heads=4, d_ff=24)
+    model = build_seq2seq(config, tokenizer.vocab_size, tokenizer.vocab_size)
+    rng = np.random.default_rng(3)
+    for weight in model.trainable_variables:
+        weight.assign(rng.normal(size=weight.shape) * 0.6)
+    size = tokenizer.vocab_size
+    model.output_projection.bias.assign(tf.one_hot(EOS_ID, size) * -2.0 + tf.one_hot(UNK_ID, size) * -20.0)
+    search = DecodingConfig(beam_size=2, max_length=12, max_source_length=40, max_source_characters=200)
+    module = TranslationModule(model, tokenizer, tokenizer, search)
+    with FreshProcess(save(module, tmp_path_factory.mktemp("fuzz"))) as process:
+        yield Translator(model, tokenizer, tokenizer, search), process
+
+
+def _check(pair, texts):
+    translator, process = pair
+    translations = translator.translate_batch(texts)
+    reply = process.ask("serving_default", {"text": [from_bytes(to_bytes(text)) for text in texts]})
+    assert reply["translation"] == [translation.text for translation in translations]
+    assert reply["truncated"] == [translation.truncated for translation in translations]
+    np.testing.assert_allclose(reply["log_prob"], [t.best.log_prob for t in translations], atol=1e-5)
+    for text, translation in zip(texts, translations, strict=True):
+        assert "\n" not in translation.text and translation.text.encode("utf-8").decode("utf-8") == translation.text
+        assert translation.text == "" or text.strip("\ufeff \t\n\r") != ""
+
+
+def _settings(count):
+    return hypothesis.settings(
+        max_examples=count // _ROWS,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+
+
+@_settings(200)
+@hypothesis.given(texts=_TEXTS)
+def test_200_texts_are_translated_alike(pair, texts):
+    _check(pair, texts)
+
+
+@pytest.mark.slow
+@_settings(2000)
+@hypothesis.given(texts=_TEXTS)
+def test_2000_texts_are_translated_alike(pair, texts):
+    _check(pair, texts)
