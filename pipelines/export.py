@@ -101,7 +101,7 @@ def export(
 
     Returns:
         The folder, its size, and of the dev set's first 200 lines and of some nasty ones how many were compared and
-        differed, how fast they were translated, and their BLEU.
+        differed, how fast they were translated, and their BLEU, beside that of float32.
 
     Raises:
         UserError: the run cannot be used, or `output` cannot be written.
@@ -112,20 +112,28 @@ def export(
 
     config = run_directory.read_config(run_dirs[0])
     config.data.data_dir = config.data.data_dir if data_dir is None else data_dir
-    config.training.precision = PRECISIONS[precision]
+    config.training.precision = "float32"
     _runtime.inference_config(config, decoding)
 
     import tensorflow as tf
 
     from nmt_keras.inference import export as exporting
-    from nmt_keras.inference.compression import compress
+    from nmt_keras.inference.compression import StoredWeight, compress
     from nmt_keras.inference.evaluation import bleu_metric
 
     dev = run_directory.open_corpus(config.data, [config.data.dev_source], [config.data.dev_target], _runtime.report)
     bleu = bleu_metric(config.data.target_language)
     trained = run_directory.load_runs(run_dirs, checkpoint, _runtime.report)._replace(config=config)
     sources, references = (side[:_DEV_LINES] for side in dev.text())
-    stored = () if precision == "float32" else compress(trained.model.variables, precision)
+    stored: list[StoredWeight] = []
+    float32_bleu = {}
+    if precision != "float32":
+        hypotheses = [translation.text for translation in trained.translator().translate(sources)]
+        float32_bleu = {"dev_bleu_float32": round(bleu.corpus_score(hypotheses, [references]).score, 2)}
+        config.training.precision = PRECISIONS[precision]
+        _runtime.configure(config.training)
+        trained = run_directory.load_runs(run_dirs, checkpoint)._replace(config=config)
+        stored = compress(trained.model.variables, precision)
     folder = exporting.save(
         exporting.TranslationModule(trained.model, *trained.tokenizers, config.decoding, stored), output
     )
@@ -145,6 +153,7 @@ def export(
             "megabytes": round(sum(path.stat().st_size for path in folder.rglob("*")) / 1e6, 1),
             "dev_lines": len(sources),
             "dev_bleu": round(bleu.corpus_score(proof.translations, [references]).score, 2),
+            **float32_bleu,
             "dev_bleu_signature": str(bleu.get_signature()),
         }
         files.write_json(folder / "parity.json", result)
@@ -202,6 +211,7 @@ def model_card(trained, run_dirs: Sequence[pathlib.Path], name: str, example: st
     config, decoding = trained.config, trained.config.decoding
     data, model = config.data, config.model
     request = shlex.quote(json.dumps({"inputs": {"text": [example]}}, ensure_ascii=False))
+    beside = f", in float32 {result['dev_bleu_float32']:.2f}" if "dev_bleu_float32" in result else ""
     ensemble = f"an ensemble of {len(run_dirs)} models, " if len(run_dirs) > 1 else ""
     limit = "sentences are split, translated and joined" if decoding.split_sentences else "one sentence"
     return f"""# {name}
@@ -212,7 +222,7 @@ after {trained.step:,} steps (checkpoint {result["checkpoint"]}).
 
 - Trained on {", ".join(data.train_source)} and {", ".join(data.train_target)}, chosen on {data.dev_source}. Text unlike
   that is translated badly, and no translation is checked for truth.
-- This export on the first {result["dev_lines"]:,} lines of {data.dev_source}: BLEU {result["dev_bleu"]:.2f}
+- This export on the first {result["dev_lines"]:,} lines of {data.dev_source}: BLEU {result["dev_bleu"]:.2f}{beside}
   ({result["dev_bleu_signature"]}). Best in training: {_best(trained.config, run_dirs[0])}.
 - A text is {limit}, of at most {decoding.max_source_characters:,} characters; a sentence has at most
   {decoding.max_source_length} pieces and its translation {decoding.max_length}. What is over a limit is left out,

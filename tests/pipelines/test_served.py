@@ -96,6 +96,7 @@ def test_an_export_of_fewer_bytes_is_the_model_of_its_weights(run_dir, precision
     assert export.main(arguments) == 0
     result, whole = json.loads(_out(capsys)[-1]), saved_model[1]
     assert result["different"] == 0 and result["dev_bleu"] > 95 and result["precision"] == precision
+    assert result["dev_bleu_float32"] == whole["dev_bleu"]
     sizes = [
         (pathlib.Path(each["saved_model"]) / "variables" / "variables.data-00000-of-00001").stat().st_size
         for each in (result, whole)
