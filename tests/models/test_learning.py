@@ -1,4 +1,4 @@
-"""Every preset, at a size that fits, learns to copy and to reverse."""
+"""Every preset, at a size that fits, learns to copy and to reverse; what it learned does not depend on batches."""
 
 import itertools
 import random
@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nmt_keras.config import DataConfig, ExperimentConfig
+from nmt_keras.config import DataConfig, DecodingConfig, ExperimentConfig
 from nmt_keras.constants import BOS_ID, EOS_ID
 from nmt_keras.data.batching import Batch
+from nmt_keras.data.tokenizer import train_tokenizer
+from nmt_keras.inference.translator import Translator
 from nmt_keras.models.presets import PRESETS, apply_preset
 from nmt_keras.models.seq2seq import build_seq2seq
 from nmt_keras.training.losses import batch_loss
@@ -72,3 +74,19 @@ def test_a_preset_learns(name, task):
     rng = np.random.default_rng(2)
     held_out = [batch_loss(model, _batch(rng, task), None, 0.0) for _ in range(4)]
     assert sum(float(s.correct) for s in held_out) / sum(float(s.tokens) for s in held_out) > 0.99
+    _assert_batches_change_nothing(model)
+
+
+def _assert_batches_change_nothing(model):
+    """On trained weights a line has the same ids alone, among 7 and among 64, in any order."""
+    tokenizer = train_tokenizer("char", ["abcdefghij"], VOCAB)
+    translator = Translator(model, tokenizer, tokenizer, DecodingConfig(beam_size=3, max_length=12))
+    rng = np.random.default_rng(3)
+    lines = ["".join(rng.choice(list("abcdefghij"), rng.integers(1, 12))) for _ in range(64)]
+    expected = translator.translate(lines)
+    for size in (1, 7, 64):
+        order = rng.permutation(len(lines))
+        for rows in (order[start : start + size] for start in range(0, len(lines), size)):
+            for row, found in zip(rows, translator.translate_batch([lines[row] for row in rows])):
+                assert found.best.ids == expected[row].best.ids
+                assert abs(found.best.log_prob - expected[row].best.log_prob) <= 1e-5
