@@ -97,12 +97,13 @@ def _job(values: flags.FlagValues) -> int | None:
                 if truncated and values.on_long == "refuse":
                     raise UserError(
                         f"Line {count + 1} is longer than the model's limit; shorten it, raise "
-                        "--decoding.max_source_length, or give --on_long=truncate"
+                        "--decoding.max_source_length (pieces) or --decoding.max_source_characters, or give "
+                        "--on_long=truncate"
                     )
                 if truncated:
                     _runtime.report(
                         f"warning: line {count + 1} is longer than the model's limit and was translated in part; "
-                        "--decoding.max_source_length is the limit"
+                        "--decoding.max_source_length (pieces) and --decoding.max_source_characters are the limits"
                     )
                 write(text + "\n")
                 count += 1

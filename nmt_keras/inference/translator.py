@@ -176,7 +176,8 @@ class Translator:
             first_number: of the texts, which number those of a stream; a sample depends on its text's number.
             prefixes: what each translation begins with; none where None. Not of texts that are split.
         """
-        lengths = [len(self.source_tokenizer.encode(text)) for text in texts]
+        limit = self.config.max_source_characters
+        lengths = [len(self.source_tokenizer.encode(text[:limit])) for text in texts]
         order = sorted(range(len(texts)), key=lambda i: -lengths[i])
         results: dict[int, Translation] = {}
         for start in range(0, len(order), self.config.batch_sentences):

@@ -129,6 +129,31 @@ def test_resuming_gives_the_losses_of_an_uninterrupted_run(tmp_path, copy_text, 
     ]
 
 
+@pytest.mark.parametrize("case", ("one_device", "mirrored", "compiled"))
+def test_the_moving_average_follows_the_weights(case, copy_text):
+    """Against NumPy, update by update; `compiled` is wide enough to be one kernel with the optimizer's."""
+    config = dataclasses.replace(TRAINING, ema_decay=0.3)
+    strategy = tf.distribute.get_strategy()
+    model_config = dataclasses.replace(MODEL, d_model=256 if case == "compiled" else 8)
+    text = _text(copy_text, 2)
+    batches = iter(text.dataset(0))
+    if case == "mirrored":
+        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+        batches = iter(strategy.distribute_datasets_from_function(lambda _: text.dataset(0, 2, range(2))))
+    trainer = _trainer(config, strategy, model_config)
+    weights = trainer.model.trainable_variables
+    step = trainer._compile(batches)
+    expected = [np.array(tf.convert_to_tensor(average)) for average in trainer._averages]
+    for update in range(1, 4):
+        step(next(batches))
+        decay = min(0.3, (1 + update) / (10 + update))
+        now = [np.array(tf.convert_to_tensor(weight.value)) for weight in weights]
+        expected = [decay * average + (1 - decay) * weight for average, weight in zip(expected, now)]
+        for average, own in zip(trainer._averages, expected, strict=True):
+            np.testing.assert_allclose(tf.convert_to_tensor(average), own, atol=1e-6)
+    assert max(np.abs(a - b).max() for a, b in zip(expected, now)) > 1e-4
+
+
 def test_a_step_that_is_not_finite_is_skipped_and_counted(tmp_path, copy_text):
     trainer = _trainer(TRAINING, tf.distribute.get_strategy())
     text = _text(copy_text, 1)
