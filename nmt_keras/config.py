@@ -125,11 +125,11 @@ class DecodingConfig:
     min_length_ratio: float = 0.0
     no_repeat_ngram: int = 0  # no n ids in a row come twice; 0 is off
     repetition_penalty: float = 1.0  # of logits of ids that came before (Keskar et al. 2019); 1 is off
-    banned_phrases: tuple[str, ...] = ()  # texts that no translation contains
+    banned_phrases: tuple[str, ...] = ()  # texts that no search finds
     max_beam_size: int = 16  # what a caller of an export may ask for, and so many hypotheses
     max_source_length: int = 256  # ids; a longer line is translated in part, with a warning
     max_source_characters: int = 10_000  # of a longer text the beginning is translated
-    max_request_sentences: int = 1024  # texts in a call of an export; those beyond are not translated
+    max_request_sentences: int = 256  # texts in a call of an export; those beyond are not translated
     batch_sentences: int = 64
     split_sentences: bool = False  # translate each sentence of a text, and join the translations
     replace_unknown: bool = False  # by the source word it reads most; word vocabularies alone
@@ -493,6 +493,16 @@ def _problems(config: ExperimentConfig) -> list[str]:
             "`decoding.replace_unknown` puts the source word that attention reads in the place of an unknown one: it "
             "needs `data.tokenizer` word, and an attention. "
             f"Received: {data.tokenizer!r} and {model.attention!r}"
+        )
+    if config.decoding.batch_sentences > config.decoding.max_request_sentences:
+        problems.append(
+            "`decoding.batch_sentences` must be at most `decoding.max_request_sentences`: a server merges so many. "
+            f"Received: {config.decoding.batch_sentences} and {config.decoding.max_request_sentences}"
+        )
+    if config.decoding.max_source_length < 2:
+        problems.append(
+            "`decoding.max_source_length` must be at least 2: EOS counts. Received: "
+            f"{config.decoding.max_source_length}"
         )
     if "" in config.decoding.banned_phrases:
         problems.append("`decoding.banned_phrases` must not hold an empty text, which every translation contains")

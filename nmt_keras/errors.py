@@ -1,4 +1,4 @@
-"""The error a user can cause."""
+"""The errors a user sees."""
 
 
 class UserError(ValueError):
@@ -6,4 +6,11 @@ class UserError(ValueError):
 
     The message is one line that names the thing, the value, the rule and the remedy. Jobs print it without a
     traceback and end with status 2.
+    """
+
+
+class Interrupted(UserError):
+    """What cut a job off is not in what was asked of it: a server that went down, a file that ends too early.
+
+    What was done so far is kept.
     """

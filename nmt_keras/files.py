@@ -9,7 +9,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from nmt_keras.errors import UserError
+from nmt_keras.errors import Interrupted, UserError
 
 
 def make_folder(path: str | os.PathLike) -> None:
@@ -69,7 +69,8 @@ def growing(path: str | os.PathLike, resume: bool, about: Mapping[str, Any]) -> 
     """Gives a file that grows as `<path>.partial`, and how many lines it has; it becomes `path` if the block succeeds.
 
     An interruption leaves the partial file, if anything is in it, and `resume` goes on after its last whole line. A
-    mistake of the user's (`UserError`) leaves what was there before. A pipe or a device is written as it is.
+    mistake of the user's (a `UserError` that is not `Interrupted`) leaves what was there before. A pipe or a device is
+    written as it is.
 
     Args:
         path: of the whole file.
@@ -105,7 +106,8 @@ def growing(path: str | os.PathLike, resume: bool, about: Mapping[str, Any]) -> 
                 file.flush()
                 os.fsync(file.fileno())
         except BaseException as error:
-            if not lines and (isinstance(error, UserError) or not partial.exists() or not partial.stat().st_size):
+            is_mistake = isinstance(error, UserError) and not isinstance(error, Interrupted)
+            if not lines and (is_mistake or not partial.exists() or not partial.stat().st_size):
                 partial.unlink(missing_ok=True)
                 card.unlink(missing_ok=True)
             raise

@@ -8,13 +8,13 @@ import pathlib
 import sys
 import typing
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from absl import flags
 
 from nmt_keras import files
 from nmt_keras.data.corpus import Oddities
-from nmt_keras.errors import UserError
+from nmt_keras.errors import Interrupted, UserError
 from pipelines import _runtime
 
 if typing.TYPE_CHECKING:
@@ -37,8 +37,8 @@ def define_model_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("concurrency", 4, "With --server: requests at once.", 1, flag_values=values)
 
 
-def check_model_flags(values: flags.FlagValues) -> None:
-    """Sees that exactly one model is given.
+def check_model_flags(values: flags.FlagValues, knobs: Sequence[str] = ()) -> None:
+    """Sees that exactly one model is given, and no option that an export does not take; `knobs` it does.
 
     Raises:
         UserError: it is none or several, or a flag is not of it.
@@ -48,6 +48,13 @@ def check_model_flags(values: flags.FlagValues) -> None:
     for name in _SERVER_FLAGS:
         if values[name].present and not values.server:
             raise UserError(f"--{name} is of requests: it goes with --server")
+    if not values.run_dir:
+        options = _runtime.decoding_overrides(values)
+        given = ["checkpoint"] * values["checkpoint"].present
+        given += [name for name in ("beam_size", "length_penalty") if values[name].present and name not in knobs]
+        given += [f"decoding.{name}" for name in options if name not in (*knobs, "beam_size", "length_penalty")]
+        if given:
+            raise UserError(f"--{given[0]} goes with --run_dir: an export keeps what it was made with")
 
 
 def open_client(values: flags.FlagValues) -> "Client":
@@ -62,7 +69,7 @@ def open_client(values: flags.FlagValues) -> "Client":
         from nmt_keras.inference.client import Client
 
         options: dict[str, typing.Any] = {name: values[name].value for name in _SERVER_FLAGS}
-        return Client(values.server, **options)
+        return Client(values.server, **options, report=_runtime.report)
     _runtime.load_tensorflow()
     from nmt_keras.inference import local
 
@@ -83,8 +90,12 @@ def open_client(values: flags.FlagValues) -> "Client":
     return Client(",".join(values.run_dir), transport=transport, concurrency=1)
 
 
-def lines(source: typing.BinaryIO, oddities: Oddities) -> Iterator[str]:
-    """Lines end at the line feed alone; a CR before it and a byte order mark at the start are not text."""
+def lines(source: typing.BinaryIO, name: str) -> Iterator[str]:
+    """Lines end at the line feed alone; a CR before it and a byte order mark at the start are not text.
+
+    What was odd is reported at the end, of the file `name`.
+    """
+    oddities = Oddities()
     try:
         for number, line in enumerate(source, 1):
             line = line.removesuffix(b"\n")
@@ -93,8 +104,10 @@ def lines(source: typing.BinaryIO, oddities: Oddities) -> Iterator[str]:
                 line = line.removeprefix(codecs.BOM_UTF8)
             oddities.note(number, line)
             yield line.removesuffix(b"\r").decode("utf-8", errors="replace")
+        for finding in oddities.findings():
+            _runtime.report(f"{name}: {finding}")
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"Cannot unpack --input: {error}; it is truncated or no gzip file") from error
+        raise Interrupted(f"Cannot unpack --input: {error}; it is truncated or no gzip file") from error
 
 
 def opened(path: str) -> typing.BinaryIO:
@@ -111,8 +124,9 @@ def opened(path: str) -> typing.BinaryIO:
 
 @contextlib.contextmanager
 def writer(path: str | None, resume: bool, about: dict[str, typing.Any]):
-    """A function that writes text at once, and how many lines are there. A file has its name when it is whole."""
-    if path is None:
+    """A function that writes text at once, and how many lines are there. A file has its name when it is whole; without
+    a path, or with -, it is stdout."""
+    if path in (None, "-"):
         typing.cast(io.TextIOWrapper, sys.stdout).reconfigure(encoding="utf-8", newline="\n")
         yield lambda text: print(text, end="", flush=True), 0
         return

@@ -12,7 +12,6 @@ from absl import flags
 from tqdm import tqdm
 
 from nmt_keras import files
-from nmt_keras.data.corpus import Oddities
 from nmt_keras.errors import UserError
 from pipelines import _runtime, _text
 
@@ -39,7 +38,7 @@ def _job(values: flags.FlagValues) -> None:
         client = stack.enter_context(_text.open_client(values))
         progress = stack.enter_context(tqdm(unit="line", disable=not sys.stderr.isatty()))
         vectors = []
-        for row in client.vectors(_text.lines(source, Oddities())):
+        for row in client.vectors(_text.lines(source, values.input or "stdin")):
             vectors.append(np.array(row["vector"], np.float32))
             if row["truncated"]:
                 _runtime.report(f"warning: line {len(vectors):,} is over the model's limit and was encoded in part")

@@ -120,6 +120,7 @@ def evaluate(
             "perplexity": perplexity(loss),
             "sentences_per_s": len(sources) / seconds,
             "sentences": len(sources),
+            "run_dirs": list(map(str, run_dirs)),
             "checkpoint": checkpoint,
             "step": trained.step,
             "beam_size": config.decoding.beam_size,

@@ -8,13 +8,13 @@ Several run directories, with commas between, are exported as one ensemble.
 import json
 import pathlib
 import shlex
-import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import numpy as np
 from absl import flags
 
 from nmt_keras.errors import UserError
@@ -73,7 +73,7 @@ def _job(values: flags.FlagValues) -> int:
 class _Proof(NamedTuple):
     """How an export compares with the model it was made of."""
 
-    compared: int
+    compared: int  # translations, and other signatures once a batch
     different: int
     largest_log_prob_difference: float | None  # nats; None where the export did not run
     translations: list[str]  # of the dev lines, by the export
@@ -134,21 +134,22 @@ def export(
         _runtime.configure(config.training)
         trained = run_directory.load_runs(run_dirs, checkpoint)._replace(config=config)
         stored = compress(trained.model.variables, precision)
-    folder = exporting.save(
-        exporting.TranslationModule(trained.model, *trained.tokenizers, config.decoding, stored), output
-    )
+    module = exporting.TranslationModule(trained.model, *trained.tokenizers, config.decoding, stored)
+    folder = exporting.save(module, output)
     try:
         _runtime.report(
             f"comparing {len(sources) + len(_NASTY):,} translations with a fresh process's, which loads the export as "
             "TF Serving does"
         )
-        proof = _prove(folder, trained.translator(), sources)
+        proof = _prove(folder, module, trained.translator(), sources)
         result: dict[str, Any] = {**proof._asdict(), "precision": precision}
         del result["translations"]
-        result |= {"step": trained.step, "checkpoint": checkpoint, "tensorflow": tf.__version__}
+        result |= {"run_dirs": list(map(str, run_dirs)), "checkpoint": checkpoint, "step": trained.step}
+        result |= {"tensorflow": tf.__version__}
         if proof.different:
             _runtime.report(f"the proof failed: {proof.different} of {proof.compared} differ; nothing was kept")
             return {"saved_model": None, **result}
+        version = exporting.next_version(output)
         result |= {
             "megabytes": round(sum(path.stat().st_size for path in folder.rglob("*")) / 1e6, 1),
             "dev_lines": len(sources),
@@ -157,24 +158,34 @@ def export(
             "dev_bleu_signature": str(bleu.get_signature()),
         }
         files.write_json(folder / "parity.json", result)
-        files.write_text(folder / "model_card.md", model_card(trained, run_dirs, output.name, sources[0], result))
+        files.write_text(
+            folder / "model_card.md", model_card(trained, run_dirs, output.name, version, sources[0], result)
+        )
         files.write_text(folder / "batching_parameters.txt", _batching_parameters(config.decoding.batch_sentences))
-        exporting.write_warmup_requests(folder, output.name, sources[0], _WARMUP_BATCHES)
+        exporting.write_warmup_requests(module, folder, output.name, sources[0], _WARMUP_BATCHES)
         return {"saved_model": str(exporting.publish(folder, output)), **result}
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        exporting.discard(folder)
 
 
-def _prove(folder: pathlib.Path, translator, sources: list[str]) -> _Proof:
-    """Compares the export's translations, of `sources` and of nasty lines, with the translator's."""
+def _prove(folder: pathlib.Path, module, translator, sources: list[str]) -> _Proof:
+    """Compares the export's translations, of `sources` and of nasty lines, with the translator's, and what all its
+    signatures say of some of them with what they say here."""
     import tensorflow as tf
 
-    from nmt_keras.inference import proof
+    from nmt_keras.inference import export as exporting
+    from nmt_keras.inference import local, proof
+    from nmt_keras.inference.transports import as_tensor
 
     size = translator.config.batch_sentences
     dev, nasty = ([lines[i : i + size] for i in range(0, len(lines), size)] for lines in (sources, _NASTY))
+    requests = [request for batch in (dev[0][:8], *nasty) for request in exporting.sample_requests(module, batch)]
+    here = local.LocalTransport(exporting.signatures_of(module), module)
     with tf.device("CPU"):  # where the proof runs
         expected = [t for batch in dev + nasty for t in translator.translate_batch(batch)]
+        expected_replies = [
+            here.predict(name, {key: as_tensor(values) for key, values in inputs.items()}) for name, inputs in requests
+        ]
     try:
         missing = [*proof.functions_that_must_compile(folder), *proof.unsupported_operations(folder)]
         if missing:
@@ -185,26 +196,44 @@ def _prove(folder: pathlib.Path, translator, sources: list[str]) -> _Proof:
             replies = [served.ask("serving_default", {"text": batch}) for batch in dev]
             seconds = time.monotonic() - start
             replies += [served.ask("serving_default", {"text": batch}) for batch in nasty]
+            other_replies = [served.ask(name, inputs) for name, inputs in requests]
     except RuntimeError as error:
         _runtime.report(f"the proof failed: {error}")
         return _Proof(len(expected), len(expected), None, [], 0.0)
-    found = [pair for reply in replies for pair in zip(reply["translation"], reply["log_prob"])]
-    distances = [abs(ours.best.log_prob - log_prob) for ours, (_, log_prob) in zip(expected, found, strict=True)]
+    found = [row for reply in replies for row in zip(reply["translation"], reply["log_prob"], reply["truncated"])]
+    distances = [abs(ours.best.log_prob - theirs[1]) for ours, theirs in zip(expected, found, strict=True)]
     different = sum(
-        ours.text != text or not distance <= _LOG_PROB_TOLERANCE
-        for ours, (text, _), distance in zip(expected, found, distances)
+        (ours.text, ours.truncated) != (text, truncated) or not distance <= _LOG_PROB_TOLERANCE
+        for ours, (text, _, truncated), distance in zip(expected, found, distances)
     )
-    translations = [text for text, _ in found[: len(sources)]]
-    return _Proof(len(found), different, max(distances), translations, len(sources) / seconds)
+    different += sum(not _is_same(*pair) for pair in zip(expected_replies, other_replies, strict=True))
+    translations = [text for text, *_ in found[: len(sources)]]
+    return _Proof(len(found) + len(requests), different, max(distances), translations, len(sources) / seconds)
 
 
-def model_card(trained, run_dirs: Sequence[pathlib.Path], name: str, example: str, result: Mapping[str, Any]) -> str:
+def _is_same(expected: Mapping[str, np.ndarray], found: Mapping[str, list]) -> bool:
+    """Whether two replies are equal, numbers with a fraction within the tolerance."""
+    return expected.keys() == found.keys() and all(
+        np.shape(value) == np.shape(found[name])
+        and (
+            np.allclose(value, found[name], rtol=_LOG_PROB_TOLERANCE, atol=_LOG_PROB_TOLERANCE)
+            if value.dtype == np.float32
+            else value.tolist() == found[name]
+        )
+        for name, value in expected.items()
+    )
+
+
+def model_card(
+    trained, run_dirs: Sequence[pathlib.Path], name: str, version: int, example: str, result: Mapping[str, Any]
+) -> str:
     """Markdown: what the model is, what it was trained on, its limits, and how to call it.
 
     Args:
         trained: the `Run`.
         run_dirs: of it.
         name: of the model on a server.
+        version: of it.
         example: a source sentence.
         result: of the proof.
     """
@@ -213,7 +242,8 @@ def model_card(trained, run_dirs: Sequence[pathlib.Path], name: str, example: st
     request = shlex.quote(json.dumps({"inputs": {"text": [example]}}, ensure_ascii=False))
     beside = f", in float32 {result['dev_bleu_float32']:.2f}" if "dev_bleu_float32" in result else ""
     ensemble = f"an ensemble of {len(run_dirs)} models, " if len(run_dirs) > 1 else ""
-    limit = "sentences are split, translated and joined" if decoding.split_sentences else "one sentence"
+    beams = max(decoding.max_beam_size, decoding.beam_size)
+    kind = "any number of sentences, translated one by one and joined" if decoding.split_sentences else "one sentence"
     return f"""# {name}
 
 Translates {data.source_language} to {data.target_language}: {ensemble}encoder {model.encoder},
@@ -224,15 +254,16 @@ after {trained.step:,} steps (checkpoint {result["checkpoint"]}).
   that is translated badly, and no translation is checked for truth.
 - This export on the first {result["dev_lines"]:,} lines of {data.dev_source}: BLEU {result["dev_bleu"]:.2f}{beside}
   ({result["dev_bleu_signature"]}). Best in training: {_best(trained.config, run_dirs[0])}.
-- A text is {limit}, of at most {decoding.max_source_characters:,} characters; a sentence has at most
+- A text is {kind}, of at most {decoding.max_source_characters:,} characters; a sentence has at most
   {decoding.max_source_length} pieces and its translation {decoding.max_length}. What is over a limit is left out,
-  and `truncated` says so. A call has at most {decoding.max_request_sentences:,} texts, {decoding.max_beam_size} beams
-  and as many hypotheses.
+  and `truncated` says so. A call has at most {decoding.max_request_sentences:,} texts, {beams} beams and as many
+  hypotheses.
 - Search: {decoding.beam_size} beams, length penalty {decoding.length_penalty:g} ({decoding.length_penalty_kind}).
 - `parity.json`: how the export was compared with the model it was made of. `config.json` of the run has all settings.
 
+    # in the folder that {name}/ is in
     docker run -p 8500:8500 -p 8501:8501 -v "$PWD/{name}:/models/{name}" -e MODEL_NAME={name} tensorflow/serving \\
-        --enable_batching --batching_parameters_file=/models/{name}/<version>/batching_parameters.txt
+        --enable_batching --batching_parameters_file=/models/{name}/{version}/batching_parameters.txt
     curl -d {request} http://localhost:8501/v1/models/{name}:predict
     echo {shlex.quote(example)} | python -m pipelines.translate --server=grpc://localhost:8500/{name}
 
@@ -242,7 +273,7 @@ From Python, by REST or gRPC:
 
     with Client("grpc://localhost:8500/{name}") as client:
         [translation] = client.translate([{example!r}], beam_size={decoding.beam_size}, num_hypotheses=1)
-        print(translation.text, translation.hypotheses[0]["score"])
+        print(translation.text, [hypothesis["score"] for hypothesis in translation.hypotheses])
 """
 
 

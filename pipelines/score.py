@@ -4,15 +4,15 @@ python -m pipelines.score --run_dir=runs/m30k --source=test.en --target=test.de 
 """
 
 import contextlib
+import itertools
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from absl import flags
 from tqdm import tqdm
 
-from nmt_keras.data.corpus import Oddities
 from nmt_keras.errors import UserError
 from pipelines import _runtime, _text
 
@@ -37,27 +37,33 @@ def _job(values: flags.FlagValues) -> None:
         raise UserError("--source and --target must be given, as in --source=test.en --target=test.de")
     total = count = truncated = pieces = 0
     with contextlib.ExitStack() as stack:
-        sides = [_text.lines(stack.enter_context(_text.opened(p)), Oddities()) for p in (values.source, values.target)]
+        sides = [_text.lines(stack.enter_context(_text.opened(p)), p) for p in (values.source, values.target)]
         client = stack.enter_context(_text.open_client(values))
         write, _ = stack.enter_context(_text.writer(values.output, False, {}))
         progress = stack.enter_context(tqdm(unit="pair", disable=not (sys.stderr.isatty() and values.output)))
-        try:
-            for count, row in enumerate(client.scores(zip(*sides, strict=True)), 1):
-                total += row["log_prob"]
-                pieces += row["num_pieces"]
-                truncated += row["truncated"]
-                kept = {name: row[name] for name in ("log_prob", "num_pieces", "truncated")}
-                if values.pieces:
-                    kept |= {name: row[name] for name in ("pieces", "token_log_probs")}
-                write(json.dumps({"line": count, **kept}, ensure_ascii=False) + "\n")
-                progress.update()
-        except ValueError as error:  # of zip
-            raise UserError(
-                f"{values.source} and {values.target} differ in the number of lines; they must be aligned line by line"
-            ) from error
+        for count, row in enumerate(client.scores(_pairs(sides, values)), 1):
+            total += row["log_prob"]
+            pieces += row["num_pieces"]
+            truncated += row["truncated"]
+            kept = {name: row[name] for name in ("log_prob", "num_pieces", "truncated")}
+            if values.pieces:
+                kept |= {name: row[name] for name in ("pieces", "token_log_probs")}
+            write(json.dumps({"line": count, **kept}, ensure_ascii=False) + "\n")
+            progress.update()
     if truncated:
         _runtime.report(f"warning: {truncated:,} pair(s) were over the model's limit and scored in part")
     _runtime.report(f"{count:,} pairs, log probability {total:.2f}, perplexity {math.exp(-total / max(pieces, 1)):.3f}")
+
+
+def _pairs(sides: Sequence[Iterator[str]], values: flags.FlagValues) -> Iterator[tuple[str, str]]:
+    for number, (source, target) in enumerate(itertools.zip_longest(*sides)):
+        if source is None or target is None:
+            shorter = values.source if source is None else values.target
+            raise UserError(
+                f"{values.source} and {values.target} must be aligned line by line: {shorter} has {number:,} lines, "
+                "the other more"
+            )
+        yield source, target
 
 
 if __name__ == "__main__":

@@ -20,8 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from absl import flags
 from tqdm import tqdm
 
-from nmt_keras.data.corpus import Oddities
-from nmt_keras.errors import UserError
+from nmt_keras.errors import Interrupted, UserError
 from pipelines import _runtime, _text
 
 _KNOBS = ("beam_size", "length_penalty", "max_length")  # options of the search that an export takes too
@@ -88,8 +87,7 @@ def _job(values: flags.FlagValues) -> int | None:
             progress = stack.enter_context(
                 tqdm(unit="line", initial=count, disable=not (sys.stderr.isatty() and values.output))
             )
-            oddities = Oddities()
-            lines = _text.lines(source, oddities)
+            lines = _text.lines(source, values.input or "stdin")
             skipped = sum(1 for _ in itertools.islice(lines, count))
             if skipped < count:
                 raise UserError(f"--resume: the interrupted --output has {count:,} lines, --input only {skipped:,}")
@@ -108,8 +106,9 @@ def _job(values: flags.FlagValues) -> int | None:
                 write(text + "\n")
                 count += 1
                 progress.update()
-            for finding in oddities.findings():
-                _runtime.report(f"{values.input or 'stdin'}: {finding}")
+    except Interrupted as error:
+        kept = f"; the same command with --resume goes on after line {count:,}" if values.output and count else ""
+        raise Interrupted(f"{error}{kept}") from error
     except KeyboardInterrupt:
         go_on = "; the same command with --resume goes on from there" if values.output and count else ""
         _runtime.report(f"interrupted after line {count:,}{go_on}")
@@ -118,10 +117,9 @@ def _job(values: flags.FlagValues) -> int | None:
 
 
 def _check(values: flags.FlagValues) -> None:
-    _text.check_model_flags(values)
+    _text.check_model_flags(values, _KNOBS)
     if not values.run_dir:
-        given = [name for name in ("checkpoint", "top_k", "top_p", "split_sentences") if values[name].present]
-        given += [f"decoding.{name}" for name in set(_runtime.decoding_overrides(values)) - set(_KNOBS)]
+        given = [name for name in ("top_k", "top_p", "split_sentences") if values[name].present]
         if given:
             raise UserError(f"--{given[0]} goes with --run_dir: an export keeps what it was made with")
         if values.n_best > 1 and values.beam_size is None:
@@ -209,8 +207,16 @@ def _with_client(values: flags.FlagValues) -> Iterator[tuple[Translate, dict[str
         knobs |= {"num_hypotheses": values.samples, "temperature": values.temperature, "seed": values.seed}
 
     def translate(lines, done):
-        for number, result in enumerate(client.stream(lines, **knobs), done + 1):
+        has_warned = False
+        for number, result in enumerate(client.stream(lines, first_number=done, **knobs), done + 1):
             text, truncated = result.text, result.about["truncated"]
+            count, wanted = len(result.hypotheses), knobs.get("num_hypotheses", 1)
+            if 0 < count < wanted and not has_warned:
+                has_warned = True
+                _runtime.report(
+                    f"warning: line {number} has {count} of {wanted} translations: the export's limit "
+                    "(decoding.max_beam_size), or all that its search found"
+                )
             if _as_json(values):
                 hypotheses = [{**row, "alignment": row["alignment"][:-1]} for row in result.hypotheses]
                 text = _to_json(number, truncated, result.about["source_pieces"], hypotheses or [_NOTHING], values)

@@ -33,6 +33,7 @@ class Tokenizer(Protocol):
     """What every tokenizer does. `N` strings, ragged ids without BOS and EOS."""
 
     vocab_size: int
+    replaces_each_byte: bool  # whether each byte that makes no character, or each run of them, is decoded to U+FFFD
 
     def encode(self, text: str) -> list[int]:
         """The ids of one string."""
@@ -78,6 +79,8 @@ class SentencePieceTokenizer:
     Raises:
         UserError: `model` is no SentencePiece model.
     """
+
+    replaces_each_byte = True
 
     def __init__(self, model: bytes):
         self._model = model
@@ -146,7 +149,7 @@ class SentencePieceTokenizer:
                 minloglevel=2,
             )
         except RuntimeError as error:
-            reason = str(error).strip().split("\n")[-1].strip()
+            reason = str(error).strip().split("\n")[-1].rpartition("] ")[2].strip(" .")
             raise UserError(
                 f"SentencePiece cannot train {vocab_size:,} pieces on this text: {reason}; set "
                 "data.source_vocab_size (or data.target_vocab_size) to a size it can reach"
@@ -194,6 +197,8 @@ class SentencePieceTokenizer:
         if token_id < NUM_SPECIALS:
             return f" {_UNK_SURFACE} ".encode() if token_id == UNK_ID else b""
         piece = self.piece(token_id)
+        if self._processor.is_control(int(self._to_model[token_id])):
+            return b""
         if self._processor.is_byte(int(self._to_model[token_id])):  # such as <0xE5>
             return bytes([int(piece[3:5], 16)])
         return piece.replace(WORD_START, " ").encode("utf-8")
@@ -226,6 +231,7 @@ class ByteTokenizer:
     """The bytes of the text's UTF-8 form (Xue et al. 2022): byte b is the id b + 4, and nothing is unknown."""
 
     vocab_size = NUM_SPECIALS + 256
+    replaces_each_byte = False
 
     def encode(self, text: str) -> list[int]:
         return [byte + NUM_SPECIALS for byte in text.encode("utf-8", errors="replace")]
@@ -271,6 +277,7 @@ class _ListTokenizer:
     """Ids by place in a list of symbols; what is not in the list is UNK. Subclasses split and join."""
 
     kind: str
+    replaces_each_byte = False
 
     def __init__(self, symbols: Sequence[str]):
         self._symbols = list(symbols)

@@ -18,7 +18,8 @@ def automaton(phrases: Sequence[str], surfaces: Sequence[bytes]) -> np.ndarray:
         surfaces: the text of each id, V of them; empty for those that add none.
 
     Returns:
-        int32 [states, V]: the next state, or -1 where the piece would complete a phrase. A text begins in state 0.
+        int32 [states, V]: the next state, and its bitwise complement, which is negative, where the piece would complete
+        a phrase. A text begins in state 0.
     """
     following, complete = _match([phrase.encode("utf-8") for phrase in phrases])
     table = np.empty((len(following), len(surfaces)), np.int32)
@@ -27,7 +28,7 @@ def automaton(phrases: Sequence[str], surfaces: Sequence[bytes]) -> np.ndarray:
         for byte in surface:
             states = following[states, byte]
             banned |= complete[states]
-        table[:, number] = np.where(banned, -1, states)
+        table[:, number] = np.where(banned, ~states, states)
     return table
 
 

@@ -53,7 +53,8 @@ class Constraints(NamedTuple):
         """The past once `ids`, int32 [B, Q], stand at `position`."""
         all_ids, states = past
         if self.banned_phrases is not None:
-            states = tf.maximum(tf.gather_nd(self.banned_phrases, tf.stack([states, ids], -1)), 0)
+            states = tf.gather_nd(self.banned_phrases, tf.stack([states, ids], -1))
+            states = tf.where(states < 0, tf.bitwise.invert(states), states)  # of a phrase that was forced
         if isinstance(all_ids, tf.Tensor):
             all_ids = tf.where(tf.range(tf.shape(all_ids)[2]) == position, ids[:, :, None], all_ids)
         return Past(all_ids, states)

@@ -7,7 +7,7 @@ are of the source, and that `num_*` say how much of the others is no padding.
 
 import itertools
 import random
-import time
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from nmt_keras.errors import UserError
+from nmt_keras.errors import Interrupted, UserError
 from nmt_keras.inference.transports import (
     Failure,
     GrpcTransport,
@@ -39,7 +39,8 @@ _MESSAGES = {
     Kind.LOADING: "{server} is still being loaded: {reason}; try later",
     Kind.NO_MODEL: "{server} is not loaded: {reason}; give the name under which the server has the model, and a "
     "version that it has, or none for the newest",
-    Kind.NO_SIGNATURE: "{server} has no signature {signature!r}: {reason}; serve a model that this toolkit exported",
+    Kind.NO_SIGNATURE: "{server} has no signature {signature!r}: {reason}; serve a model that this toolkit exported, "
+    "for more than best translations one without decoding.split_sentences",
     Kind.TOO_LARGE: "A request of {rows} rows is too large for {server}: {reason}; give a smaller batch_sentences, or "
     "raise the server's limit",
     Kind.FOREIGN: "{server} answers, but not as TensorFlow Serving does: {reason}; give the host and port where it is "
@@ -55,8 +56,8 @@ _Result = TypeVar("_Result")
 Row = dict[str, Any]
 
 
-class Knobs(NamedTuple):
-    """What the `translate` signature is asked of each text; the defaults stand for the export's own."""
+class Wishes(NamedTuple):
+    """Knobs with one value for all texts; the defaults stand for the export's own."""
 
     beam_size: int = 0
     num_hypotheses: int = 0
@@ -93,6 +94,7 @@ class Client:
         batch_sentences: texts of a request.
         concurrency: requests at once.
         transport: the way there, where `server` is no address but a name for messages.
+        report: takes a line for the user, when a request is tried again.
 
     Raises:
         UserError: an argument is out of range, or a package is missing.
@@ -107,6 +109,7 @@ class Client:
         batch_sentences: int = 64,
         concurrency: int = 4,
         transport: Transport | None = None,
+        report: Callable[[str], None] = lambda line: None,
     ):
         for name, value in (("batch_sentences", batch_sentences), ("concurrency", concurrency)):
             if value < 1:
@@ -121,6 +124,8 @@ class Client:
         self._retries = retries
         self._batch_sentences = batch_sentences
         self._concurrency = concurrency
+        self._report = report
+        self._closed = threading.Event()
         self._transport = _transport(server, timeout, concurrency) if transport is None else transport
 
     def __enter__(self) -> "Client":
@@ -130,7 +135,8 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Ends the connections."""
+        """Ends the connections; a request that waits to be tried again is given up."""
+        self._closed.set()
         self._transport.close()
 
     def call(self, signature: str, inputs: Mapping[str, Sequence]) -> dict[str, np.ndarray]:
@@ -153,6 +159,7 @@ class Client:
             try:
                 return self._transport.predict(signature, tensors)
             except Failure as failure:
+                reason = failure.reason
                 if failure.kind not in _PASSING or tries > self._retries:
                     message = _MESSAGES[failure.kind].format(
                         server=self._server,
@@ -162,31 +169,42 @@ class Client:
                         signature=signature,
                         rows=max((tensor.size for tensor in tensors.values()), default=0),
                     )
-                    raise UserError(message) from failure
-            time.sleep(min(_FIRST_DELAY * 2 ** (tries - 1), _LONGEST_DELAY) * random.uniform(0.5, 1.0))
+                    raise Interrupted(message) from failure
+            delay = min(_FIRST_DELAY * 2 ** (tries - 1), _LONGEST_DELAY) * random.uniform(0.5, 1.0)
+            self._report(f"{self._server}: {reason}; trying again in {delay:.1f} s")
+            if self._closed.wait(delay):
+                raise Interrupted(f"The client of {self._server} was closed")
             tries += 1
 
     def translate(self, texts: Iterable[str], **knobs: float | None) -> list[Translation]:
         """The translations of `texts`, in their order; see `stream`."""
-        return list(self.stream(texts, **knobs))
+        return list(self.stream(texts, first_number=0, **knobs))
 
-    def stream(self, texts: Iterable[str], **knobs: float | None) -> Iterator[Translation]:
+    def stream(self, texts: Iterable[str], *, first_number: int = 0, **knobs: float | None) -> Iterator[Translation]:
         """Translates texts as they come, in order and in constant memory.
 
         Texts are read as requests are sent, at most `concurrency` times `batch_sentences` ahead.
 
         Args:
             texts: of any length.
-            **knobs: fields of `Knobs`, one value for all texts. With none given, or None, the answer is that of
-                `serving_default`, which is the best hypothesis; with any, that of `translate`, which says more.
+            first_number: of the texts, which number those of a longer stream; samples differ from text to text.
+            **knobs: fields of `Wishes`. With none given, or None, the answer is that of `serving_default`, which is the
+                best hypothesis; with any, that of `translate`, which says more.
 
         Raises:
             UserError: a knob is no number of its type, or there is no answer.
         """
         given: dict[str, Any] = {name: value for name, value in knobs.items() if value is not None}
         signature = "translate" if given else "serving_default"
-        rows = self._rows(signature, ("text",), zip(texts), _checked(Knobs(**given))._asdict() if given else {})
-        return map(_translation, rows)
+        if not given:
+            return map(_translation, self._rows(signature, ("text",), zip(texts)))
+        wishes = _checked(Wishes(**given))
+
+        def asked():
+            for number, text in enumerate(texts, first_number):
+                yield text, *wishes._replace(seed=_seed(wishes.seed, number))
+
+        return map(_translation, self._rows(signature, ("text", *Wishes._fields), asked()))
 
     def score(self, sources: Iterable[str], targets: Iterable[str]) -> list[Row]:
         """How probable the model finds each target as the translation of its source: see `scores`.
@@ -222,19 +240,11 @@ class Client:
         """
         return self._rows("encode", ("text",), zip(texts))
 
-    def _rows(
-        self,
-        signature: str,
-        names: Sequence[str],
-        rows: Iterable[Sequence[str]],
-        knobs: Mapping[str, float] | None = None,
-    ) -> Iterator[Row]:
-        """Runs a signature on rows of its inputs `names`, in batches, with the same knobs for all."""
+    def _rows(self, signature: str, names: Sequence[str], rows: Iterable[Sequence]) -> Iterator[Row]:
+        """Runs a signature on rows of its inputs `names`, in batches."""
 
-        def ask(batch: list[Sequence[str]]) -> list[Row]:
-            inputs: dict[str, Sequence] = dict(zip(names, zip(*batch)))
-            inputs.update({name: [value] * len(batch) for name, value in (knobs or {}).items()})
-            outputs = self.call(signature, inputs)
+        def ask(batch: list[Sequence]) -> list[Row]:
+            outputs = self.call(signature, dict(zip(names, zip(*batch))))
             return [_row({name: output[i] for name, output in outputs.items()}) for i in range(len(batch))]
 
         return _in_order(ask, rows, self._batch_sentences, self._concurrency)
@@ -262,17 +272,22 @@ def _in_order(
         while pending:
             yield from pending.popleft().result()
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)  # what is in flight may take as long as its time-out
 
 
-def _checked(knobs: Knobs) -> Knobs:
+def _seed(seed: int, number: int) -> int:
+    """A seed of its own for each text, int32 (Knuth's multiplicative hash)."""
+    return (seed * 2654435761 + number + 2**31) % 2**32 - 2**31
+
+
+def _checked(knobs: Wishes) -> Wishes:
     """Knobs in the types of the signature.
 
     Raises:
         UserError: one has no such value.
     """
     values: dict[str, Any] = {}
-    for name, value, default in zip(Knobs._fields, knobs, Knobs()):
+    for name, value, default in zip(Wishes._fields, knobs, Wishes()):
         try:
             values[name] = type(default)(value)
         except (OverflowError, TypeError, ValueError):
@@ -280,7 +295,7 @@ def _checked(knobs: Knobs) -> Knobs:
         if values[name] is None or isinstance(default, int) and (values[name] != value or abs(value) >= 2**31):
             kind = "a number" if isinstance(default, float) else "a whole number below 2 ** 31"
             raise UserError(f"{name} is {value!r} and must be {kind}; leave it out for the export's default")
-    return Knobs(**values)
+    return Wishes(**values)
 
 
 def _row(outputs: Mapping[str, Any]) -> Row:

@@ -17,7 +17,8 @@ def bleu_metric(target_language: str) -> BLEU:
     """
     language = _language(target_language)
     try:
-        return BLEU(tokenize=_BLEU_TOKENIZERS.get(language, "13a"))
+        # What looks tokenized, such as a word model's text, is scored without a remark; it is what the user trained on.
+        return BLEU(tokenize=_BLEU_TOKENIZERS.get(language, "13a"), force=True)
     except (ImportError, RuntimeError) as error:
         raise UserError(
             f"BLEU for {target_language!r} needs sacreBLEU's {language} tokenizer: "

@@ -6,6 +6,7 @@ Keras model that is tracked is written twice, and TensorFlow Serving's loader re
 
 import contextlib
 import pathlib
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 
@@ -17,6 +18,7 @@ from nmt_keras.config import DecodingConfig
 from nmt_keras.constants import BOS_ID
 from nmt_keras.data.tokenizer import Tokenizer
 from nmt_keras.errors import UserError
+from nmt_keras.inference.client import Wishes
 from nmt_keras.inference.compression import StoredWeight
 from nmt_keras.inference.search import Knobs, Search
 from nmt_keras.inference.text import (
@@ -34,7 +36,8 @@ from nmt_keras.models.ensemble import Ensemble
 from nmt_keras.models.seq2seq import Seq2Seq
 
 _TEXT = tf.TensorSpec([None], tf.string)
-_PADDING = {"alignment": -1, "truncated": True}  # of rows beyond the limit; 0 of the others
+# Of outputs for rows beyond the limit; 0 of the others.
+_PADDING = {"alignment": -1, "truncated": True, "log_prob": tf.float32.min, "score": tf.float32.min}
 _KNOBS = Knobs(*(tf.TensorSpec([None], dtype) for dtype in (tf.int32,) * 3 + (tf.float32,) * 2 + (tf.int32,)))
 
 
@@ -61,6 +64,7 @@ class TranslationModule(tf.Module):
         self.tracked_variables = [variable.value for variable in model.variables]
         if stored_weights:
             self.tracked_variables = [each for stored in stored_weights for each in stored[1:] if each is not None]
+        self.splits_sentences = config.split_sentences
         self._stored_weights = lambda: stored_weights
         self.tracked_tokenizers = [source_tokenizer.resource(), target_tokenizer.resource()]
         self._parts = lambda: (model, source_tokenizer, target_tokenizer, config)
@@ -198,48 +202,72 @@ def save(module: TranslationModule, base: pathlib.Path) -> pathlib.Path:
     Raises:
         UserError: `base` cannot be written.
     """
+    folder = None
     try:
         base.mkdir(parents=True, exist_ok=True)
         folder = pathlib.Path(tempfile.mkdtemp(dir=base, prefix=".tmp-"))
         folder.chmod(0o755)
         tf.saved_model.save(module, str(folder), signatures=signatures_of(module))
         return folder
-    except (OSError, tf.errors.OpError) as error:
-        raise UserError(
-            f"Cannot write the export to {base}: {str(error).split(chr(10))[0]}; give another " "--output"
-        ) from error
+    except BaseException as error:
+        if folder is not None:
+            discard(folder)
+        if not isinstance(error, (OSError, tf.errors.OpError)):
+            raise
+        reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
+        raise UserError(f"Cannot write the export to {base}: {reason}; give another --output") from error
+
+
+def discard(folder: pathlib.Path) -> None:
+    """Removes what `save` wrote, and the folder it is in if nothing else is there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.parent.rmdir()
 
 
 def signatures_of(module: TranslationModule) -> dict[str, Callable]:
-    """What a server runs, by the names it goes by."""
-    return {
-        "serving_default": module.serve,
-        "translate": module.translate,
-        "score": module.score,
-        "encode": module.encode,
-    }
+    """What a server runs, by the names it goes by; no `translate`, which is of sentences, where texts are split."""
+    signatures = {"serving_default": module.serve, "score": module.score, "encode": module.encode}
+    return signatures if module.splits_sentences else {**signatures, "translate": module.translate}
+
+
+def next_version(base: pathlib.Path) -> int:
+    """One above the highest version there is under `base`."""
+    return max((int(path.name) for path in base.iterdir() if path.name.isdecimal()), default=0) + 1
 
 
 def publish(folder: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
     """Renames what `save` wrote to the next integer version under `base`, where TF Serving finds it."""
-    version = max((int(path.name) for path in base.iterdir() if path.name.isdigit()), default=0) + 1
-    return folder.rename(base / str(version))
+    return folder.rename(base / str(next_version(base)))
 
 
-def write_warmup_requests(folder: pathlib.Path, name: str, text: str, batch_sizes: Sequence[int]) -> None:
+def sample_requests(module: TranslationModule, texts: Sequence[str]) -> list[tuple[str, dict[str, list]]]:
+    """A request to each signature: its name and inputs."""
+    rows = list(texts)
+    wishes = Wishes(num_hypotheses=2)._asdict()
+    inputs = {
+        "serving_default": {"text": rows},
+        "translate": {"text": rows, **{knob: [value] * len(rows) for knob, value in wishes.items()}},
+        "score": {"source": rows, "target": rows},
+        "encode": {"text": rows},
+    }
+    return [(name, inputs[name]) for name in signatures_of(module)]
+
+
+def write_warmup_requests(
+    module: TranslationModule, folder: pathlib.Path, name: str, text: str, batch_sizes: Sequence[int]
+) -> None:
     """Writes what TensorFlow Serving asks a model before it serves it, so that no caller waits for the first run.
 
     Args:
-        folder: of an export.
+        module: what was saved.
+        folder: where.
         name: of the model.
         text: a source sentence.
         batch_sizes: of the requests to `serving_default`; a small one to every other signature comes with them.
     """
-    requests = [("serving_default", {"text": [text] * size}) for size in batch_sizes]
-    knobs: dict[str, list] = {field: [0] for field in Knobs._fields}
-    knobs["length_penalty"], knobs["temperature"] = [-1.0], [0.0]
-    requests += [("translate", {"text": [text], **knobs}), ("encode", {"text": [text]})]
-    requests += [("score", {"source": [text], "target": [text]})]
+    requests: list[tuple[str, dict[str, list]]] = [("serving_default", {"text": [text] * size}) for size in batch_sizes]
+    requests += sample_requests(module, [text])
     path = folder / "assets.extra" / "tf_serving_warmup_requests"
     path.parent.mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as writer:

@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_text  # noqa: F401  registers the operations of an export
 
 from nmt_keras.errors import UserError
 from nmt_keras.inference.client import Client
-from nmt_keras.inference.strings import from_bytes, to_bytes
-from nmt_keras.inference.transports import Failure, Kind, Tensors
+from nmt_keras.inference.transports import Failure, Kind, Tensors, bytes_of, strings_of
 
 
 class LocalTransport:
@@ -28,8 +28,11 @@ class LocalTransport:
         """See `Transport`."""
         if signature not in self._functions:
             raise Failure(Kind.NO_SIGNATURE, f"it has {', '.join(sorted(self._functions))}")
-        outputs = self._functions[signature](**{name: _tensor(value) for name, value in inputs.items()})
-        return {name: _array(value.numpy()) for name, value in outputs.items()}
+        try:
+            outputs = self._functions[signature](**{name: _tensor(value) for name, value in inputs.items()})
+        except tf.errors.ResourceExhaustedError as error:
+            raise Failure(Kind.TOO_LARGE, error.message) from error
+        return {name: strings_of(value.numpy()) for name, value in outputs.items()}
 
     def close(self) -> None:
         """See `Transport`."""
@@ -56,10 +59,4 @@ def load_export(folder: pathlib.Path) -> Client:
 def _tensor(value: np.ndarray) -> tf.Tensor:
     if value.dtype != object:
         return tf.constant(value)
-    return tf.constant([to_bytes(text) for text in value.flat], tf.string, value.shape)
-
-
-def _array(value: np.ndarray) -> np.ndarray:
-    if value.dtype != object:
-        return value
-    return np.array([from_bytes(text) for text in value.flat], object).reshape(value.shape)
+    return tf.constant(bytes_of(value), tf.string)

@@ -22,13 +22,13 @@ _ENDS = (
 )
 _NO_ENDS = (
     (
-        r"\b(Mr|Mrs|Ms|Dr|Prof|Rev|Gen|Col|Capt|Sgt|Lt|St|Mt|vs|cf|ca|approx|e\.g|i\.e|Hr|Fr|Mme|Mlle|bzw"
-        r"|z\.\s?B|d\.\s?h|\p{Lu})\.\x1e",
+        r"\b(Mr|Mrs|Ms|Dr|Prof|Rev|Hon|Gen|Col|Capt|Sgt|Lt|Gov|Sen|Rep|Pres|St|Mt|Jr|Sr|vs|cf|ca|approx|e\.g|i\.e"
+        r"|Hr|Fr|Mme|Mlle|bzw|z\.\s?B|d\.\s?h|\p{Lu}|\d{1,2})\.\x1e",
         r"\1. ",
     ),
     (r"\b(No|Nos|Nr|Fig|Figs|Vol|pp?)\.\x1e(\p{N})", r"\1. \2"),
 )
-_NO_SPACE_AFTER = r"([\p{Han}\p{Hiragana}\p{Katakana}。！？，、；：｡”’」』）》〉】…])\x1e+"
+_NO_SPACE_AFTER = r"([\p{Han}\p{Hiragana}\p{Katakana}。！？，、；：｡」』）》〉】][”’…]*)\x1e+"
 
 
 class _Parts(NamedTuple):

@@ -110,7 +110,7 @@ class Search:
             knobs: of each row.
         """
         config = self._config
-        most = config.max_beam_size
+        most = max(config.max_beam_size, config.beam_size)
         temperature = _within(knobs.temperature, 0.0, 100.0)
         is_sampled = temperature > 0.0
         beam_size = tf.where(knobs.beam_size > 0, tf.minimum(knobs.beam_size, most), config.beam_size)

@@ -11,7 +11,8 @@ from nmt_keras.data.tokenizer import Tokenizer, WordTokenizer
 from nmt_keras.decoding.hypotheses import Hypotheses
 from nmt_keras.layers.masks import padding_mask
 
-_BLANK = r"[\s\p{Z}\x{FEFF}]*"
+_BLANK = r"[\s\p{Z}\p{Cc}\p{Cf}]*"  # neither are controls and invisible format characters a text
+_REPLACEMENT = 0xFFFD
 _CONTROL = r"[\x00-\x08\x0A-\x1F\x7F]"  # all but the tab: a line stays a line
 
 
@@ -120,22 +121,50 @@ def target_spans(
     shape = tf.shape(surfaces)
     raw = tf.reshape(tf.strings.reduce_join(surfaces, -1), [-1])
     raw_ends = tf.reshape(tf.cumsum(tf.strings.length(surfaces), axis=-1), [-1, shape[2]])
-    codes, places = tf.strings.unicode_decode_with_offsets(raw, "UTF-8", errors="replace")
-    sizes = tf.ragged.map_flat_values(
-        lambda code: 1 + sum(tf.cast(code >= bound, tf.int32) for bound in (0x80, 0x800, 0x10000)), codes
-    ).to_tensor()
-    following = tf.concat([places[:, 1:], tf.cast(tf.strings.length(raw), tf.int64)[:, None]], 1)[
-        :, : tf.shape(sizes)[1]
-    ]
-    raw_character_ends = tf.cast(following.to_tensor(shape=[None, None]), tf.int32)
-    is_before = raw_character_ends[:, None, :] <= raw_ends[:, :, None]
-    ends = tf.reduce_sum(tf.where(is_before, sizes[:, None, :], 0), -1)
+    ends = _decoded_places(raw, raw_ends, target_tokenizer.replaces_each_byte)
     text_length = tf.strings.length(tf.reshape(text, [-1]))[:, None]
-    stripped = tf.where(tf.strings.regex_full_match(raw, r"(?s) .*")[:, None], ends[:, -1:] - text_length, 0)
-    ends = tf.clip_by_value(ends - tf.maximum(stripped, 0), 0, text_length)
+    begins_with_space = (tf.strings.substr(raw, 0, 1) == " ")[:, None]
+    stripped = tf.where(begins_with_space, tf.maximum(ends[:, -1:] - text_length, 0), 0)
+    ends = tf.clip_by_value(ends - stripped, 0, text_length)
     starts = tf.pad(ends[:, :-1], [[0, 0], [1, 0]])
     is_piece = tf.sequence_mask(hypotheses.lengths - 1, shape[2])
     return tuple(tf.where(is_piece, tf.reshape(offsets, shape), 0) for offsets in (starts, ends))
+
+
+def _decoded_places(raw: tf.Tensor, places: tf.Tensor, replaces_each_byte: bool) -> tf.Tensor:
+    """Where places in bytes, int32 [N, L], of strings [N] that need not be UTF-8, are once the strings are decoded.
+
+    A place inside a character is at its start. What makes no character is decoded to U+FFFD, three bytes, a run of such
+    bytes to one or, with `replaces_each_byte`, to one each.
+    """
+    codes, starts = tf.strings.unicode_decode_with_offsets(raw, "UTF-8", errors="replace")
+    rows, starts = codes.value_rowids(), starts.with_values(tf.cast(starts.values, tf.int32))
+    raw_lengths = tf.strings.length(raw)
+    is_last = tf.range(tf.size(rows)) == tf.gather(tf.cast(codes.row_limits(), tf.int32), rows) - 1
+    ends = tf.where(is_last, tf.gather(raw_lengths, rows), tf.concat([starts.values[1:], [0]], 0))
+    sizes = 1 + sum(tf.cast(codes.values >= bound, tf.int32) for bound in (0x80, 0x800, 0x10000))
+    broken = tf.zeros_like(codes.values, tf.bool)
+    if replaces_each_byte:
+        doubtful = tf.where(codes.values == _REPLACEMENT)[:, 0]
+        own = tf.strings.substr(
+            tf.gather(raw, tf.gather(rows, doubtful)),
+            tf.gather(starts.values, doubtful),
+            tf.gather(ends - starts.values, doubtful),
+        )
+        is_broken = own != chr(_REPLACEMENT)
+        broken = tf.tensor_scatter_nd_update(broken, doubtful[:, None], is_broken)
+        sizes = tf.where(broken, 3 * (ends - starts.values), sizes)
+
+    def padded(values, filler):
+        return codes.with_values(values).to_tensor(filler)
+
+    char_ends = padded(ends, tf.int32.max)
+    number = tf.searchsorted(char_ends, places, side="right")  # of characters that end before
+    before = tf.pad(tf.cumsum(padded(sizes, 0), axis=-1), [[0, 0], [1, 0]])
+    inside = tf.gather(tf.pad(padded(starts.values, 0), [[0, 0], [0, 1]]), number, batch_dims=1)
+    is_inside_broken = tf.gather(tf.pad(padded(broken, False), [[0, 0], [0, 1]]), number, batch_dims=1)
+    decoded = tf.gather(before, number, batch_dims=1)
+    return decoded + tf.where(is_inside_broken, 3 * tf.maximum(places - inside, 0), 0)
 
 
 def pieces(tokenizer: Tokenizer, ids: tf.Tensor) -> tf.Tensor:

@@ -197,19 +197,21 @@ class Translator:
         """
         if prefixes and self.config.split_sentences:
             raise UserError("`decoding.split_sentences` leaves no one beginning to force: give sentences, or no prefix")
-        encoded = [to_bytes(text) for text in texts]
+        encoded = tf.constant([to_bytes(text) for text in texts], tf.string)
         numbers = range(len(texts)) if numbers is None else numbers
         prefix_ids = padded_ids([self.target_tokenizer.encode(prefix) for prefix in prefixes or [""] * len(texts)])
-        return list(_unpack(self._function(tf.constant(encoded), prefix_ids, tf.constant(list(numbers), tf.int32))))
+        return list(_unpack(self._function(encoded, prefix_ids, tf.constant(list(numbers), tf.int32))))
 
     def translate_stream(self, lines: Iterable[str], chunk: int = 2048, first_number: int = 0) -> Iterator[Translation]:
-        """Translates lines as they come, `chunk` at a time, in constant memory. `first_number` as for `translate`."""
-        lines = iter(lines)
-        for start in itertools.count(first_number, chunk):
-            buffer = list(itertools.islice(lines, chunk))
+        """Translates lines as they come, in order and in constant memory. `first_number` as for `translate`.
+
+        A batch of lines is read first, then twice as many each time, `chunk` at most, of which those of similar length
+        make batches: whoever waits sees the first ones soon.
+        """
+        lines, start, size = iter(lines), first_number, min(self.config.batch_sentences, chunk)
+        while buffer := list(itertools.islice(lines, size)):
             yield from self.translate(buffer, first_number=start)
-            if len(buffer) < chunk:
-                return
+            start, size = start + len(buffer), min(2 * size, chunk)
 
 
 def _unpack(batch: Translations) -> Iterator[Translation]:

@@ -9,6 +9,7 @@ import base64
 import enum
 import http.client
 import json
+import os
 import re
 import urllib.parse
 from collections.abc import Callable
@@ -195,6 +196,7 @@ class GrpcTransport:
     """
 
     def __init__(self, address: Address, timeout: float):
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # of TensorFlow, whose messages these are
         try:
             import grpc
             from tensorflow_serving.apis import (
@@ -232,14 +234,14 @@ class GrpcTransport:
         request.model_spec.signature_name = signature
         for name, value in inputs.items():
             if value.dtype == object:
-                value = np.array([to_bytes(text) for text in value.flat], object).reshape(value.shape)
+                value = bytes_of(value)
             dtype = tf.string if value.dtype == object else None  # of an empty list nothing tells
             request.inputs[name].CopyFrom(tf.make_tensor_proto(value, dtype))
         try:
             reply = self._prediction.Predict(request, self._timeout)
         except self._error as error:
             raise self._failure(error) from error
-        return {name: _from_bytes(tf.make_ndarray(value)) for name, value in reply.outputs.items()}
+        return {name: strings_of(tf.make_ndarray(value)) for name, value in reply.outputs.items()}
 
     def close(self) -> None:
         """See `Transport`."""
@@ -322,7 +324,13 @@ def _from_json(value: Any) -> np.ndarray:
     return np.array(value, object if isinstance(leaf, list) else _DTYPES[type(leaf)])
 
 
-def _from_bytes(array: np.ndarray) -> np.ndarray:
+def bytes_of(array: np.ndarray) -> np.ndarray:
+    """Strings, in an array of any shape, as bytes."""
+    return np.array([to_bytes(text) for text in array.flat], object).reshape(array.shape)
+
+
+def strings_of(array: np.ndarray) -> np.ndarray:
+    """Bytes, in an array of any shape, as strings; numbers stay."""
     if array.dtype != object:
         return array
     return np.array([from_bytes(data) for data in array.flat], object).reshape(array.shape)

@@ -81,9 +81,10 @@ def _is_allowed(ids, rules, prefix):
         ):
             return False
         text = "".join(SURFACES[i].decode() for i in ids[: end + 1])
-        if any(text.endswith(phrase) for phrase in rules.get("banned", ())):
-            return False
-        if any(phrase in text[-len(SURFACES[ids[end]]) - len(phrase) + 1 :] for phrase in rules.get("banned", ())):
+        new = len(SURFACES[ids[end]])  # of the text, which a phrase must end in
+        if new and any(
+            phrase in text[max(len(text) - new - len(phrase) + 1, 0) :] for phrase in rules.get("banned", ())
+        ):
             return False
     return True
 
@@ -110,6 +111,7 @@ SURFACES = [b"", b"xy", b"", b"", b"x", b"yz"]  # of each id
         ({"banned": ["xy", "zx"]}, {"length_penalty": 1.0}),
         ({"banned": ["xxyy"]}, {"length_penalty": 1.0, "kind": "average"}),
         ({"prefix": [[4, 1], [5, 0], [4, 4]]}, {"length_penalty": 1.0}),
+        ({"prefix": [[4, 5], [5, 0], [4, 4]], "banned": ["xy", "yz", "xx"]}, {"length_penalty": 1.0}),
         (
             {"prefix": [[4, 4], [0, 0], [1, 1]], "min_length": 2, "no_repeat_ngram": 1, "repetition_penalty": 1.3},
             {"length_penalty": 0.5, "coverage_penalty": 0.3},

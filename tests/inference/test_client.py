@@ -297,7 +297,7 @@ def test_nothing_listens(scheme):
 
 def test_pauses_between_tries_grow(monkeypatch):
     pauses = []
-    monkeypatch.setattr(client_module.time, "sleep", pauses.append)
+    monkeypatch.setattr(threading.Event, "wait", lambda self, pause=None: pause and pauses.append(pause))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with Client(f"http://127.0.0.1:{port}/m", retries=7) as client:

@@ -9,6 +9,7 @@ from hypothesis import strategies
 from nmt_keras.config import DecodingConfig, ModelConfig
 from nmt_keras.constants import EOS_ID, UNK_ID
 from nmt_keras.data.tokenizer import train_tokenizer
+from nmt_keras.inference.client import Wishes
 from nmt_keras.inference.export import TranslationModule, save
 from nmt_keras.inference.proof import FreshProcess
 from nmt_keras.inference.strings import from_bytes, to_bytes
@@ -27,10 +28,11 @@ _TEXTS = strategies.lists(
 )
 
 
-@pytest.fixture(scope="module", params=("unigram", "byte"))
+@pytest.fixture(scope="module", params=(("unigram", False), ("byte", True), ("word", False)), ids=str)
 def pair(request, tmp_path_factory):
-    """A translator, and its export in a process of its own."""
-    tokenizer = train_tokenizer(request.param, ["ab ba abba", "a b。"] * 20, 266)
+    """A translator, and its export in a process of its own; texts are split or not."""
+    kind, splits = request.param
+    tokenizer = train_tokenizer(kind, ["ab ba abba", "a b。"] * 20, 266)
     config = ModelConfig(encoder="transformer", decoder="transformer", d_model=16, num_heads=4, d_ff=24)
     model = build_seq2seq(config, tokenizer.vocab_size, tokenizer.vocab_size)
     rng = np.random.default_rng(3)
@@ -39,6 +41,7 @@ def pair(request, tmp_path_factory):
     size = tokenizer.vocab_size
     model.output_projection.bias.assign(tf.one_hot(EOS_ID, size) * -2.0 + tf.one_hot(UNK_ID, size) * -20.0)
     search = DecodingConfig(beam_size=2, max_length=12, max_source_length=40, max_source_characters=200)
+    search.split_sentences, search.replace_unknown = splits, kind == "word"
     module = TranslationModule(model, tokenizer, tokenizer, search)
     with FreshProcess(save(module, tmp_path_factory.mktemp("fuzz"))) as process:
         yield Translator(model, tokenizer, tokenizer, search), process
@@ -52,8 +55,26 @@ def _check(pair, texts):
     assert reply["truncated"] == [translation.truncated for translation in translations]
     np.testing.assert_allclose(reply["log_prob"], [t.best.log_prob for t in translations], atol=1e-5)
     for text, translation in zip(texts, translations, strict=True):
-        assert "\n" not in translation.text and translation.text.encode("utf-8").decode("utf-8") == translation.text
+        assert "\n" not in translation.text
+        translation.text.encode("utf-8")
         assert translation.text == "" or text.strip("\ufeff \t\n\r") != ""
+    if not translator.config.split_sentences:
+        _check_spans(process, texts)
+
+
+def _check_spans(process, texts):
+    """Spans of pieces are in order, within their text, and end at characters."""
+    texts = [from_bytes(to_bytes(text)) for text in texts]
+    wishes = {knob: [value] * len(texts) for knob, value in Wishes(num_hypotheses=2)._asdict().items()}
+    reply = process.ask("translate", {"text": texts, **wishes})
+    for row, count in enumerate(reply["num_hypotheses"]):
+        for number in range(count):
+            line = reply["translation"][row][number].encode("utf-8")
+            length = reply["num_pieces"][row][number] - 1
+            starts, ends = (reply[name][row][number][:length] for name in ("piece_starts", "piece_ends"))
+            assert starts == [0, *ends[:-1]][:length] and ends == sorted(ends) and (not ends or ends[-1] == len(line))
+            for start, end in zip(starts, ends):
+                line[start:end].decode("utf-8")
 
 
 def _settings(count):

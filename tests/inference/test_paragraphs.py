@@ -19,7 +19,9 @@ PARAGRAPHS = {
     "Mr. Smith met J. R. Jones. They spoke!": ["Mr. Smith met J. R. Jones.", "They spoke!"],
     'He said "Go." "Where?" asked Ann... Then silence.': ['He said "Go."', '"Where?" asked Ann...', "Then silence."],
     "It costs 3.50 dollars at example.com today.": ["It costs 3.50 dollars at example.com today."],
-    "See No. 5 and Fig. 2. No. I will not.": ["See No. 5 and Fig. 2.", "No.", "I will not."],
+    "See No. 5 and Fig. 2a. No. I will not.": ["See No. 5 and Fig. 2a.", "No.", "I will not."],
+    "Am 3. Mai kam Sen. Smith. Gut.": ["Am 3. Mai kam Sen. Smith.", "Gut."],
+    "1. First item": ["1. First item"],
     "one line\n\nanother line \n": ["one line", "another line"],
     "你好。你去哪里？我去“市场。”好！": ["你好。", "你去哪里？", "我去“市场。”", "好！"],
     "Wie geht's? Änderung folgt. ¿Qué?": ["Wie geht's?", "Änderung folgt.", "¿Qué?"],
@@ -37,8 +39,15 @@ def test_a_paragraph_is_split_into_its_sentences(paragraph):
 
 
 def test_sentences_are_joined_as_their_script_does():
-    sentences = tf.ragged.constant([["Yes.", "No."], ["好。", "不！", "OK."], [], ["", "a", "", "b", ""], ["Ja"]])
-    assert [text.decode() for text in join_sentences(sentences).numpy()] == ["Yes. No.", "好。不！OK.", "", "a b", "Ja"]
+    sentences = [
+        ["Yes.", "No."],
+        ["好。", "不！", "“好。”", "好…", "OK."],
+        [],
+        ["", "a", "", "b", ""],
+        ["He said “Go.”", "Wait…", "the boys’", "Ja"],
+    ]
+    joined = [text.decode() for text in join_sentences(tf.ragged.constant(sentences)).numpy()]
+    assert joined == ["Yes. No.", "好。不！“好。”好…OK.", "", "a b", "He said “Go.” Wait… the boys’ Ja"]
 
 
 @pytest.fixture(scope="module")

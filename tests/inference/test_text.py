@@ -83,6 +83,27 @@ def test_the_bytes_of_a_character_are_all_of_its_last_piece():
     assert list(zip(starts[1], ends[1]))[:3] == [(0, 1), (1, 4), (4, 5)]  # no character: U+FFFD, three bytes
 
 
+@pytest.mark.parametrize(
+    "tail", (["C3"], ["E5", "A5"], ["F0", "9F", "98"], ["EF", "BF", "BD"], ["C3", "A9"], ["A9", "E5"])
+)
+def test_bytes_that_make_no_character_shift_no_span(tail):
+    tokenizer = train_tokenizer("unigram", ["the old one", "old the"] * 20, 268)
+    ids = {tokenizer.piece(number): number for number in range(tokenizer.vocab_size)}
+    the, old = tokenizer.encode("the"), tokenizer.encode("old")
+    rows = [[*the, *(ids[f"<0x{byte}>"] for byte in tail), *old], [*(ids[f"<0x{byte}>"] for byte in tail), *old]]
+    source = texts.tokenize(tokenizer, tf.constant(["a", "a"]), CONFIG)
+    of_batch = (tokenizer, tokenizer, CONFIG, source)
+    found, hypotheses = texts.detokenize(*of_batch, _hypotheses(rows))
+    starts, ends = (spans.numpy()[:, 0] for spans in texts.target_spans(*of_batch, hypotheses, found))
+    for row, numbers in enumerate(rows):
+        line = found.numpy()[row, 0]
+        spans = [line[start:end] for start, end in zip(starts[row], ends[row])][: len(numbers)]
+        assert b"".join(spans) == line
+        assert b"".join(spans[-len(old) :]) == b" old"
+        for span in spans:
+            span.decode("utf-8")  # no boundary inside a character
+
+
 def test_an_unknown_word_is_the_source_word_that_it_reads():
     source_tokenizer = train_tokenizer("word", ["ein Haus steht hier"], 8)
     target_tokenizer = train_tokenizer("word", ["a house stands here"], 8)

@@ -262,7 +262,7 @@ def test_an_export_that_a_server_cannot_run_is_not_kept(run_dir, tmp_path, monke
     monkeypatch.setattr(proof, "functions_that_must_compile", lambda folder: ["one", "two"])
     assert export.main([f"--run_dir={run_dir}", f"--output={tmp_path}/saved"]) == 1
     assert "the proof failed: a server cannot run one, two" in capsys.readouterr().err
-    assert list((tmp_path / "saved").iterdir()) == []
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_export_that_differs_is_not_kept(run_dir, tmp_path, monkeypatch, capsys):
@@ -272,12 +272,14 @@ def test_an_export_that_differs_is_not_kept(run_dir, tmp_path, monkeypatch, caps
 
     def off_by_a_little(self, signature, inputs):
         reply = real(self, signature, inputs)
-        return {**reply, "log_prob": [value + 1e-3 for value in reply["log_prob"]]}
+        if signature == "serving_default":
+            reply["log_prob"] = [value + 1e-3 for value in reply["log_prob"]]
+        return reply
 
     monkeypatch.setattr(proof.FreshProcess, "ask", off_by_a_little)
     assert export.main([f"--run_dir={run_dir}", f"--output={tmp_path}/saved"]) == 1
     assert json.loads(capsys.readouterr().out.strip().split("\n")[-1])["saved_model"] is None
-    assert list((tmp_path / "saved").iterdir()) == []
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_same_command_resumes(run_dir, copy_text, capsys):

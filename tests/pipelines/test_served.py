@@ -192,8 +192,13 @@ BAD = [
     (translate, ["--saved_model={saved}", "--server=http://a:1/b"], "Exactly one of --run_dir, --saved_model and"),
     (translate, ["--server=localhost:8500"], "The server 'localhost:8500' must be grpc://host:port/model"),
     (score, ["--saved_model={saved}", "--source={tmp}/one"], "--source and --target must be given"),
-    (score, ["--saved_model={saved}", "--source={tmp}/one", "--target={tmp}/two"], "differ in the number of lines"),
+    (
+        score,
+        ["--saved_model={saved}", "--source={tmp}/one", "--target={tmp}/two"],
+        "must be aligned line by line: .*one has 1 lines",
+    ),
     (score, ["--saved_model={saved}", "--source={tmp}/one", "--target={tmp}/no"], "Cannot read .*no: No such file"),
+    (score, ["--saved_model={saved}", "--beam_size=2", "--source=a", "--target=b"], "--beam_size goes with --run_dir"),
     (encode, ["--saved_model={saved}", "--input={tmp}/one"], "--output must be given"),
     (encode, ["--saved_model={saved}", "--input={tmp}/one", "--output={tmp}"], "it is a directory"),
     (encode, ["--input={tmp}/one", "--output={tmp}/x.npy"], "Exactly one of --run_dir, --saved_model and --server"),
@@ -209,3 +214,62 @@ def test_a_mistake_is_one_line(case, saved_model, tmp_path, capsys):
     error = _error(capsys)
     assert re.search(message, error), error
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
+
+
+def test_what_a_server_that_goes_down_leaves_is_gone_on_with(saved_model, tmp_path, capsys):
+    lines = ["a b", "h g", "c", "d d", "e f", "b"]
+    (tmp_path / "in").write_text("".join(line + "\n" for line in lines))
+    arguments = [f"--input={tmp_path}/in", f"--output={tmp_path}/out", "--batch_sentences=1", "--concurrency=1"]
+    double = Double(saved_model[0], "copy")
+    answer = double.predict
+
+    def answer_three(signature, inputs):
+        if len(double.batches) == 3:
+            double.model = "another"
+        double.find("copy", None)
+        return answer(signature, inputs)
+
+    with serving(double) as ports:
+        server = f"--server=http://127.0.0.1:{ports['rest']}/copy"
+        double.predict = answer_three
+        assert translate.main([server, *arguments]) == 2
+        error = _error(capsys)
+        assert "is not loaded" in error and "the same command with --resume goes on after line 3" in error
+        assert (tmp_path / "out.partial").read_text().count("\n") == 3
+        double.predict, double.model = answer, "copy"
+        assert translate.main([server, *arguments, "--resume"]) == 0
+    assert translate.main([f"--saved_model={saved_model[0]}", f"--input={tmp_path}/in"]) == 0
+    assert _out(capsys) == (tmp_path / "out").read_text().split("\n")[:-1]
+
+
+def test_samples_of_an_export_differ_from_line_to_line_and_repeat(saved_model, tmp_path, capsys):
+    (tmp_path / "in").write_text("h g b a\n" * 8)
+    runs = []
+    for seed in (1, 1, 2):
+        arguments = [f"--saved_model={saved_model[0]}", f"--input={tmp_path}/in", f"--seed={seed}"]
+        assert translate.main([*arguments, "--samples=1", "--temperature=8"]) == 0
+        runs.append(_out(capsys))
+    assert runs[0] == runs[1] != runs[2] and len(set(runs[0])) > 4
+
+
+def test_an_export_that_splits_gives_best_translations_alone(run_dir, tmp_path, capsys):
+    options = ["--decoding.split_sentences", "--decoding.max_source_length=8"]
+    assert export.main([f"--run_dir={run_dir}", f"--output={tmp_path}/saved", *options]) == 0
+    assert json.loads(_out(capsys)[-1])["different"] == 0
+    (tmp_path / "in").write_text("a b c d e f g h a b c d e f g h\n")
+    arguments = [f"--saved_model={tmp_path}/saved", f"--input={tmp_path}/in"]
+    assert translate.main(arguments) == 0
+    captured = capsys.readouterr()
+    assert len(captured.out) > 16 and "limit" not in captured.err
+    assert translate.main([*arguments, "--scores"]) == 2
+    assert "has no signature 'translate'" in _error(capsys)
+
+
+def test_an_export_that_cannot_be_written_leaves_nothing(run_dir, tmp_path, monkeypatch, capsys):
+    def full(module, folder, signatures):
+        (pathlib.Path(folder) / "saved_model.pb").write_text("half")
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    monkeypatch.setattr(tf.saved_model, "save", full)
+    assert export.main([f"--run_dir={run_dir}", f"--output={tmp_path}/saved"]) == 2
+    assert "Cannot write the export to" in _error(capsys) and not list(tmp_path.iterdir())
