@@ -3,7 +3,7 @@
 python -m benchmarks.batch_invariance --run_dirs=runs/a,runs/b --input=dev.en --lines=200
 
 A JSON line for each run and precision. In float32 the ids must be equal and log probabilities within 1e-5; in bfloat16
-products of other sizes round otherwise, and the share of equal lines is what it is.
+products of other sizes round otherwise, and 99% of the lines must be equal. Otherwise the status is 1.
 """
 
 import json
@@ -43,8 +43,9 @@ def _job(values: flags.FlagValues) -> int | None:
     if values.one:
         result = _measure(pathlib.Path(values.run_dirs[0]), values)
         print(json.dumps(result), flush=True)
-        exact = result["equal_lines"] == result["lines"] and result["largest_log_prob_difference"] <= 1e-5
-        return 0 if exact or values.precisions != ["float32"] else _runtime.STATUS_FINDINGS
+        share = result["equal_lines"] / result["lines"]
+        exact = share == 1.0 and result["largest_log_prob_difference"] <= 1e-5
+        return 0 if exact or share >= 0.99 and values.precisions != ["float32"] else _runtime.STATUS_FINDINGS
     status = 0
     for run_dir in values.run_dirs:
         for precision in values.precisions:  # a process each: the precision is the process's
