@@ -150,11 +150,7 @@ class TranslationModule(tf.Module):
         def score(source_text, target_text):
             source, _ = at_least_two_rows(tokenize(source_tokenizer, source_text, config))
             target, _ = at_least_two_rows(tokenize(target_tokenizer, target_text, config))
-            shifted = tf.pad(target.ids[:, :-1], [[0, 0], [1, 0]], constant_values=BOS_ID)
-            hidden, _ = model(source.ids, shifted)
-            log_probs = tf.nn.log_softmax(model.project(hidden))
-            is_real = padding_mask(target.ids)
-            token_log_probs = tf.where(is_real, tf.gather(log_probs, target.ids, batch_dims=2), 0.0)
+            token_log_probs = _token_log_probs(model, source.ids, target.ids, config.batch_sentences)
             return {
                 "log_prob": tf.reduce_sum(token_log_probs, -1),
                 "token_log_probs": token_log_probs,
@@ -194,6 +190,30 @@ class TranslationModule(tf.Module):
             return tf.pad(value[:kept], missing, constant_values=_PADDING.get(name, tf.zeros([], value.dtype)))
 
         return {name: padded(name, value) for name, value in outputs.items()}
+
+
+def _token_log_probs(model: Seq2Seq | Ensemble, source_ids: tf.Tensor, target_ids: tf.Tensor, size: int) -> tf.Tensor:
+    """Of target ids, int32 [B, T], float32 [B, T], 0 at padding; `size` rows at a time, since [rows, T, V] is large."""
+    rows, size = tf.shape(source_ids)[0], max(size, 2)
+    shifted = tf.pad(target_ids[:, :-1], [[0, 0], [1, 0]], constant_values=BOS_ID)
+
+    def score_group(start, done):
+        start = tf.minimum(start, rows - 2)  # a row alone would be rounded otherwise
+        sources, inputs, labels = (ids[start : start + size] for ids in (source_ids, shifted, target_ids))
+        hidden, _ = model(sources, inputs)
+        log_probs = tf.gather(tf.nn.log_softmax(model.project(hidden)), labels, batch_dims=2)
+        found = tf.where(padding_mask(labels), log_probs, 0.0)
+        return start + size, tf.concat([done[:start], found], 0)
+
+    shape = tf.TensorShape([None, None])
+    _, values = tf.while_loop(
+        lambda start, _: start < rows,
+        score_group,
+        (tf.constant(0), tf.zeros([0, tf.shape(target_ids)[1]])),
+        shape_invariants=(tf.TensorShape([]), shape),
+        parallel_iterations=1,
+    )
+    return values
 
 
 def save(module: TranslationModule, base: pathlib.Path) -> pathlib.Path:

@@ -125,6 +125,17 @@ def test_the_score_of_a_translation_is_its_log_prob(module):
     np.testing.assert_array_equal(scored["num_pieces"], found["num_pieces"][:, 0])
 
 
+@pytest.mark.parametrize("count", (1, 2, 3, 4, 5, 6))
+def test_many_pairs_are_scored_a_batch_at_a_time(parts, count):
+    small = export.TranslationModule(*parts[:3], dataclasses.replace(CONFIG, batch_sentences=2))
+    whole = export.TranslationModule(*parts)
+    pairs = tf.constant(TEXTS[:count]), tf.constant(TEXTS[::-1][:count])
+    for name, value in whole.score(*pairs).items():
+        np.testing.assert_array_equal(np.shape(small.score(*pairs)[name]), np.shape(value))
+        if value.dtype == tf.float32:
+            np.testing.assert_allclose(small.score(*pairs)[name], value, atol=1e-5)
+
+
 def test_a_sentence_vector_is_the_mean_of_the_encoders_states(module, parts):
     model, tokenizer, *_ = parts
     vectors = module.encode(tf.constant(["abc", "fedcbagf"]))["vector"]
