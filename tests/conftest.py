@@ -32,6 +32,29 @@ def _seeds_and_precision():
 
 
 @pytest.fixture(scope="session")
+def varied_transformer():
+    """A function that makes an untrained Transformer whose translations vary, and seldom end or hold UNK.
+
+    It takes the size of both vocabularies, and what is added to the logit of EOS.
+    """
+    from nmt_keras.config import ModelConfig
+    from nmt_keras.constants import EOS_ID, UNK_ID
+    from nmt_keras.models.seq2seq import build_seq2seq
+
+    def build(vocab_size: int, end: float):
+        config = ModelConfig(encoder="transformer", decoder="transformer", d_model=16, num_heads=4, d_ff=24)
+        model = build_seq2seq(config, vocab_size, vocab_size)
+        rng = np.random.default_rng(3)
+        for weight in model.trainable_variables:
+            weight.assign(rng.normal(size=weight.shape) * 0.6)
+        bias = tf.one_hot(EOS_ID, vocab_size) * end + tf.one_hot(UNK_ID, vocab_size) * -20.0
+        model.output_projection.bias.assign(bias)
+        return model
+
+    return build
+
+
+@pytest.fixture(scope="session")
 def copy_text(tmp_path_factory):
     """Files of a copy task: {train,dev}.{src,tgt}, words of letters; returns their folder."""
     folder = tmp_path_factory.mktemp("copy")

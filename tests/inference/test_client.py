@@ -13,16 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from nmt_keras.config import DecodingConfig, ModelConfig
-from nmt_keras.constants import EOS_ID, UNK_ID
+from nmt_keras.config import DecodingConfig
 from nmt_keras.data.tokenizer import train_tokenizer
 from nmt_keras.errors import UserError
 from nmt_keras.inference import client as client_module
 from nmt_keras.inference import export
 from nmt_keras.inference.client import Client
-from nmt_keras.models.seq2seq import build_seq2seq
 from tests.inference import serving_double
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -31,15 +28,10 @@ KNOBS = {"beam_size": 4, "num_hypotheses": 3, "max_length": 8, "length_penalty":
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, varied_transformer):
     """An export of an untrained transformer that makes varied translations."""
     tokenizer = train_tokenizer("char", ["abcdefg"], 11)
-    config = ModelConfig(encoder="transformer", decoder="transformer", d_model=16, num_heads=4, d_ff=24)
-    model = build_seq2seq(config, 11, 11)
-    rng = np.random.default_rng(3)
-    for weight in model.trainable_variables:
-        weight.assign(rng.normal(size=weight.shape) * 0.6)
-    model.output_projection.bias.assign(tf.one_hot(EOS_ID, 11) * -8.0 + tf.one_hot(UNK_ID, 11) * -20.0)
+    model = varied_transformer(11, end=-8.0)
     decoding = DecodingConfig(beam_size=3, max_length=9, max_source_length=16, max_beam_size=6)
     return export.save(
         export.TranslationModule(model, tokenizer, tokenizer, decoding), tmp_path_factory.mktemp("export")

@@ -3,18 +3,15 @@
 import hypothesis
 import numpy as np
 import pytest
-import tensorflow as tf
 from hypothesis import strategies
 
-from nmt_keras.config import DecodingConfig, ModelConfig
-from nmt_keras.constants import EOS_ID, UNK_ID
+from nmt_keras.config import DecodingConfig
 from nmt_keras.data.tokenizer import train_tokenizer
 from nmt_keras.inference.client import Wishes
 from nmt_keras.inference.export import TranslationModule, save
 from nmt_keras.inference.proof import FreshProcess
 from nmt_keras.inference.strings import from_bytes, to_bytes
 from nmt_keras.inference.translator import Translator
-from nmt_keras.models.seq2seq import build_seq2seq
 
 _ROWS = 20  # texts of an example, one batch
 _TEXTS = strategies.lists(
@@ -29,17 +26,11 @@ _TEXTS = strategies.lists(
 
 
 @pytest.fixture(scope="module", params=(("unigram", False), ("byte", True), ("word", False)), ids=str)
-def pair(request, tmp_path_factory):
+def pair(request, tmp_path_factory, varied_transformer):
     """A translator, and its export in a process of its own; texts are split or not."""
     kind, splits = request.param
     tokenizer = train_tokenizer(kind, ["ab ba abba", "a b。"] * 20, 266)
-    config = ModelConfig(encoder="transformer", decoder="transformer", d_model=16, num_heads=4, d_ff=24)
-    model = build_seq2seq(config, tokenizer.vocab_size, tokenizer.vocab_size)
-    rng = np.random.default_rng(3)
-    for weight in model.trainable_variables:
-        weight.assign(rng.normal(size=weight.shape) * 0.6)
-    size = tokenizer.vocab_size
-    model.output_projection.bias.assign(tf.one_hot(EOS_ID, size) * -2.0 + tf.one_hot(UNK_ID, size) * -20.0)
+    model = varied_transformer(tokenizer.vocab_size, end=-2.0)
     search = DecodingConfig(beam_size=2, max_length=12, max_source_length=40, max_source_characters=200)
     search.split_sentences, search.replace_unknown = splits, kind == "word"
     module = TranslationModule(model, tokenizer, tokenizer, search)

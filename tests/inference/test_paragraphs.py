@@ -4,15 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nmt_keras.config import DecodingConfig, ModelConfig
-from nmt_keras.constants import EOS_ID, UNK_ID
+from nmt_keras.config import DecodingConfig
 from nmt_keras.data.tokenizer import train_tokenizer
 from nmt_keras.errors import UserError
 from nmt_keras.inference.export import TranslationModule
 from nmt_keras.inference.paragraphs import join_sentences, split_sentences
 from nmt_keras.inference.search import Sampling
 from nmt_keras.inference.translator import Translator
-from nmt_keras.models.seq2seq import build_seq2seq
 
 PARAGRAPHS = {
     "It rains. We stay.": ["It rains.", "We stay."],
@@ -51,14 +49,9 @@ def test_sentences_are_joined_as_their_script_does():
 
 
 @pytest.fixture(scope="module")
-def parts():
+def parts(varied_transformer):
     tokenizer = train_tokenizer("char", ["abcdefg. AB"], 15)
-    config = ModelConfig(encoder="transformer", decoder="transformer", d_model=16, num_heads=4, d_ff=24)
-    model = build_seq2seq(config, 15, 15)
-    rng = np.random.default_rng(3)
-    for weight in model.trainable_variables:
-        weight.assign(rng.normal(size=weight.shape) * 0.6)
-    model.output_projection.bias.assign(tf.one_hot(EOS_ID, 15) * -5.0 + tf.one_hot(UNK_ID, 15) * -20.0)
+    model = varied_transformer(15, end=-5.0)
     return model, tokenizer, tokenizer
 
 

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from nmt_keras.config import DecodingConfig, ModelConfig
-from nmt_keras.constants import EOS_ID, UNK_ID
+from nmt_keras.constants import EOS_ID
 from nmt_keras.data.tokenizer import train_tokenizer
 from nmt_keras.inference import export, proof
 from nmt_keras.inference.translator import Translator
@@ -27,15 +27,10 @@ DTYPES = {"length_penalty": tf.float32, "temperature": tf.float32}
 
 
 @pytest.fixture(scope="module")
-def parts():
+def parts(varied_transformer):
     """A transformer whose weights make varied translations."""
     tokenizer = train_tokenizer("char", ["abcdefg"], 11)
-    config = ModelConfig(encoder="transformer", decoder="transformer", d_model=16, num_heads=4, d_ff=24)
-    model = build_seq2seq(config, 11, 11)
-    rng = np.random.default_rng(3)
-    for weight in model.trainable_variables:
-        weight.assign(rng.normal(size=weight.shape) * 0.6)
-    model.output_projection.bias.assign(tf.one_hot(EOS_ID, 11) * -2.0 + tf.one_hot(UNK_ID, 11) * -20.0)
+    model = varied_transformer(11, end=-2.0)
     return model, tokenizer, tokenizer, CONFIG
 
 
