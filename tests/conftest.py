@@ -14,7 +14,15 @@ tf.config.set_logical_device_configuration(
 )
 
 
-_LONGEST = ("test_contracts.py", "test_trainer.py", "test_jobs.py", "test_kills.py", "test_translator.py")
+_LONGEST = (
+    "test_contracts.py",
+    "test_trainer.py",
+    "test_jobs.py",
+    "test_served.py",
+    "test_kills.py",
+    "test_translator.py",
+    "test_client.py",
+)
 
 
 def pytest_collection_modifyitems(items):

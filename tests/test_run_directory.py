@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -14,10 +15,12 @@ from nmt_keras import run_directory
 from nmt_keras.config import DataConfig, ExperimentConfig, ModelConfig, TrainingConfig
 from nmt_keras.data.corpus import ParallelCorpus, TextFile
 from nmt_keras.errors import UserError
+from nmt_keras.models.ensemble import Ensemble
 from nmt_keras.models.seq2seq import build_seq2seq
 from nmt_keras.run_directory import (
     checkpoints_of,
     load_run,
+    load_runs,
     load_tokenizers,
     open_corpus,
     prepare_tokenizers,
@@ -461,3 +464,21 @@ def test_pretrained_vectors_fill_the_tables_and_say_how_much_they_cover(tmp_path
     np.testing.assert_allclose(
         model.target_embedding.table[row], [1.0, 0, 0], atol=1e-6
     )  # of size 1 / sqrt(3) a channel
+
+
+def test_an_average_that_was_not_kept_is_refused(trained):
+    with pytest.raises(UserError, match="keeps no moving average of its weights, which checkpoint ema asks for"):
+        load_run(trained, "ema")
+
+
+def test_an_ensemble_needs_one_tokenizer(trained, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(trained, other)
+    run = load_runs([trained, other], "latest")
+    assert isinstance(run.model, Ensemble) and len(run.model.members) == 2
+    card = other / "tokenizer" / "source" / "tokenizer.json"
+    values = json.loads(card.read_text(encoding="utf-8"))
+    values["symbols"] = values["symbols"][::-1]
+    card.write_text(json.dumps(values), encoding="utf-8")
+    with pytest.raises(UserError, match=f"^{other} has other tokenizers than {trained}, and an ensemble needs"):
+        load_runs([trained, other], "latest")

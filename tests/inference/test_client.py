@@ -430,6 +430,7 @@ def test_rest_imports_no_tensorflow():
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_the_double_is_a_program(folder):
     command = [sys.executable, "-m", "tests.inference.serving_double", f"--folder={folder}", "--model=m"]
     with subprocess.Popen(command, cwd=ROOT, stdin=-1, stdout=-1, stderr=subprocess.DEVNULL, text=True) as process:

@@ -64,9 +64,8 @@ def test_an_ensemble_is_translated_with_and_exported(members):
     for name, model in (("ensemble", Ensemble(members)), ("first", members[0]), ("twice", Ensemble(members[:1] * 2))):
         translations = Translator(model, tokenizer, tokenizer, config).translate(texts)
         found[name] = [translation.text for translation in translations]
-        module = TranslationModule(model, tokenizer, tokenizer, config)
-        served = module.serve(tf.constant(texts))
-        assert [text.decode() for text in served["translation"].numpy()] == found[name]
     assert found["twice"] == found["first"] != found["ensemble"]
     module = TranslationModule(Ensemble(members), tokenizer, tokenizer, config)
+    served = module.serve(tf.constant(texts))
+    assert [text.decode() for text in served["translation"].numpy()] == found["ensemble"]
     assert module.encode(tf.constant(texts))["vector"].shape == (4, 12 + 16)

@@ -62,6 +62,7 @@ def test_a_moving_average_is_other_weights_that_translate_too(run_dir, copy_text
     assert saved_model[1]["checkpoint"] == "ema" and saved_model[1]["different"] == 0
 
 
+@pytest.mark.slow
 def test_an_ensemble_of_one_run_twice_is_that_run(run_dir, copy_text, tmp_path, capsys):
     pair = [f"--source={copy_text}/dev.src", f"--reference={copy_text}/dev.tgt"]
     results = []
@@ -75,22 +76,7 @@ def test_an_ensemble_of_one_run_twice_is_that_run(run_dir, copy_text, tmp_path, 
     assert "an ensemble of 2 models" in (tmp_path / "saved" / "1" / "model_card.md").read_text()
 
 
-def test_an_ensemble_needs_one_tokenizer(run_dir, copy_text, tmp_path, capsys):
-    other = [f"--data_dir={copy_text}", f"--config.data.cache_dir={tmp_path}/cache", "--config.training.max_steps=1"]
-    assert train.main([RECIPE, f"--run_dir={tmp_path}/run", *other, "--config.data.tokenizer=byte"]) == 0
-    arguments = [f"--run_dir={run_dir},{tmp_path}/run", "--checkpoint=latest"]
-    assert translate.main([*arguments, "--input=/dev/null"]) == 2
-    assert "run has other tokenizers than" in _error(capsys)
-
-
-def test_an_average_that_was_not_kept_is_refused(tmp_path, copy_text, capsys):
-    options = [f"--data_dir={copy_text}", f"--config.data.cache_dir={tmp_path}/cache", "--config.training.max_steps=1"]
-    assert train.main([RECIPE, f"--run_dir={tmp_path}/run", *options]) == 0
-    assert translate.main([f"--run_dir={tmp_path}/run", "--checkpoint=ema", "--input=/dev/null"]) == 2
-    assert "keeps no moving average of its weights" in _error(capsys)
-
-
-@pytest.mark.parametrize("precision", ("bfloat16", "int8"))
+@pytest.mark.parametrize("precision", (pytest.param("bfloat16", marks=pytest.mark.slow), "int8"))
 def test_an_export_of_fewer_bytes_is_the_model_of_its_weights(run_dir, precision, saved_model, tmp_path, capsys):
     arguments = [f"--run_dir={run_dir}", f"--output={tmp_path}/saved", f"--precision={precision}", "--checkpoint=ema"]
     assert export.main(arguments) == 0
