@@ -25,7 +25,11 @@ _TEXTS = strategies.lists(
 )
 
 
-@pytest.fixture(scope="module", params=(("unigram", False), ("byte", True), ("word", False)), ids=str)
+@pytest.fixture(
+    scope="module",
+    params=(("unigram", False), ("byte", True), pytest.param(("word", False), marks=pytest.mark.slow)),
+    ids=str,
+)
 def pair(request, tmp_path_factory, varied_transformer):
     """A translator, and its export in a process of its own; texts are split or not."""
     kind, splits = request.param

@@ -159,11 +159,15 @@ def test_an_export_equals_the_translator_in_a_fresh_process(parts, tmp_path):
     assert names == {"1", "2"}
 
 
-def test_saved_model_cli_runs_an_export(parts, tmp_path):
-    """The C++ loader restores every variable (a tracked Keras model would break it)."""
-    model, source, target = parts
+@pytest.fixture(scope="module")
+def saved(parts, tmp_path_factory):
+    """An export."""
     config = DecodingConfig(beam_size=2, max_length=20, max_source_length=16)
-    folder = export.save(export.TranslationModule(model, source, target, config), tmp_path)
+    return export.save(export.TranslationModule(*parts, config), tmp_path_factory.mktemp("saved"))
+
+
+def test_saved_model_cli_runs_an_export(parts, saved):
+    """The C++ loader restores every variable (a tracked Keras model would break it)."""
     program = (
         "import sys, tensorflow_text; from tensorflow.python.tools import saved_model_cli; "
         "sys.exit(saved_model_cli.main())"
@@ -175,7 +179,7 @@ def test_saved_model_cli_runs_an_export(parts, tmp_path):
             program,
             "run",
             "--dir",
-            str(folder),
+            str(saved),
             "--tag_set",
             "serve",
             "--signature_def",
@@ -204,11 +208,9 @@ def test_a_broken_export_is_noticed(tmp_path):
         FreshProcess(tmp_path)
 
 
-def test_the_export_holds_no_function_that_must_be_compiled(parts, tmp_path):
-    model, source, target = parts
-    folder = export.save(export.TranslationModule(model, source, target, DecodingConfig(beam_size=2)), tmp_path)
-    assert proof.functions_that_must_compile(folder) == [] == proof.unsupported_operations(folder)
-    assert sorted(proof.signatures(folder)) == [
+def test_the_export_holds_no_function_that_must_be_compiled(saved, tmp_path):
+    assert proof.functions_that_must_compile(saved) == [] == proof.unsupported_operations(saved)
+    assert sorted(proof.signatures(saved)) == [
         "__saved_model_init_op",
         "encode",
         "score",

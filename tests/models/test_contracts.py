@@ -395,7 +395,11 @@ def _translating(fields):
 )
 def test_a_model_returns_from_a_saved_model_with_its_search(fields, tmp_path):
     parts = _translating(fields)
-    tf.saved_model.save(TranslationModule(*parts), str(tmp_path))
+    module = TranslationModule(*parts)
+    saved = tf.Module()  # with one signature of the four, which take time to trace
+    saved.tracked = [module.tracked_variables, module.tracked_tokenizers]
+    saved.serve = tf.function(module.serve, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+    tf.saved_model.save(saved, str(tmp_path))
     loaded = tf.saved_model.load(str(tmp_path))
     served = loaded.serve(tf.constant(TEXTS))
     expected = Translator(*parts).translate_batch(TEXTS)

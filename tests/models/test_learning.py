@@ -74,7 +74,8 @@ def test_a_preset_learns(name, task):
     rng = np.random.default_rng(2)
     held_out = [batch_loss(model, _batch(rng, task), None, 0.0) for _ in range(4)]
     assert sum(float(s.correct) for s in held_out) / sum(float(s.tokens) for s in held_out) > 0.99
-    _assert_batches_change_nothing(model)
+    if (name, task) not in FAST:
+        _assert_batches_change_nothing(model)
 
 
 def _assert_batches_change_nothing(model):

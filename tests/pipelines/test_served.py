@@ -115,7 +115,7 @@ def _model(kind, folder):
         yield f"--server={'grpc' if kind == 'grpc' else 'http'}://127.0.0.1:{ports[kind]}/copy"
 
 
-@pytest.mark.parametrize("kind", ("saved_model", "rest", "grpc"))
+@pytest.mark.parametrize("kind", ("saved_model", "rest", pytest.param("grpc", marks=pytest.mark.slow)))
 def test_an_export_says_what_the_run_says(kind, run_dir, saved_model, text, tmp_path, capsys):
     ours = [f"--run_dir={run_dir}", "--checkpoint=ema", f"--input={text}"]
     searches = [[], ["--beam_size=3", "--n_best=2", "--scores", "--alignments"], ["--decoding.max_length=3"]]
@@ -228,6 +228,7 @@ def test_what_a_server_that_goes_down_leaves_is_gone_on_with(saved_model, tmp_pa
     assert _out(capsys) == (tmp_path / "out").read_text().split("\n")[:-1]
 
 
+@pytest.mark.slow
 def test_samples_of_an_export_differ_from_line_to_line_and_repeat(saved_model, tmp_path, capsys):
     (tmp_path / "in").write_text("h g b a\n" * 8)
     runs = []
@@ -238,6 +239,7 @@ def test_samples_of_an_export_differ_from_line_to_line_and_repeat(saved_model, t
     assert runs[0] == runs[1] != runs[2] and len(set(runs[0])) > 4
 
 
+@pytest.mark.slow
 def test_an_export_that_splits_gives_best_translations_alone(run_dir, tmp_path, capsys):
     options = ["--decoding.split_sentences", "--decoding.max_source_length=8"]
     assert export.main([f"--run_dir={run_dir}", f"--output={tmp_path}/saved", *options]) == 0
