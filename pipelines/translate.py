@@ -1,10 +1,7 @@
 """Translates text, a sentence a line, with a trained model, an export or a server; stdin to stdout without files.
 
-python -m pipelines.translate --run_dir=runs/m30k --input=test.en --output=test.hyp
-python -m pipelines.translate --server=grpc://localhost:8500/m30k --input=test.en --output=test.hyp
-
-A line out per line in, in order. With --scores, --alignments, or more than one translation of a line (--n_best,
---samples), each is a JSON object with all hypotheses of its line, best first.
+python -m pipelines.translate --run_dir=runs/m30k --input=test.en --output=test.hyp      # a line out per line in
+With --scores, --alignments, --n_best or --samples a line is a JSON object with all hypotheses, best first.
 """
 
 import contextlib

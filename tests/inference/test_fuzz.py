@@ -27,7 +27,11 @@ _TEXTS = strategies.lists(
 
 @pytest.fixture(
     scope="module",
-    params=(("unigram", False), ("byte", True), pytest.param(("word", False), marks=pytest.mark.slow)),
+    params=(
+        ("unigram", False),
+        pytest.param(("byte", True), marks=pytest.mark.slow),
+        pytest.param(("word", False), marks=pytest.mark.slow),
+    ),
     ids=str,
 )
 def pair(request, tmp_path_factory, varied_transformer):

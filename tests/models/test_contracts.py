@@ -217,7 +217,7 @@ def test_gradient_reaches_every_weight(model):
         block = max(
             other for name, other in sizes.items() if _block(name) == _block(path)
         )  # its rounding is of this size
-        assert (size < 1e-6 * block) == (path.endswith(WITHOUT_GRADIENT) and not turned), (path, size, block)
+        assert (size < 1e-6 * min(block, 1.0)) == (path.endswith(WITHOUT_GRADIENT) and not turned), (path, size, block)
 
 
 def test_attention_weights_are_a_distribution_over_real_positions(model):
@@ -395,11 +395,7 @@ def _translating(fields):
 )
 def test_a_model_returns_from_a_saved_model_with_its_search(fields, tmp_path):
     parts = _translating(fields)
-    module = TranslationModule(*parts)
-    saved = tf.Module()  # with one signature of the four, which take time to trace
-    saved.tracked = [module.tracked_variables, module.tracked_tokenizers]
-    saved.serve = tf.function(module.serve, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
-    tf.saved_model.save(saved, str(tmp_path))
+    tf.saved_model.save(TranslationModule(*parts), str(tmp_path))
     loaded = tf.saved_model.load(str(tmp_path))
     served = loaded.serve(tf.constant(TEXTS))
     expected = Translator(*parts).translate_batch(TEXTS)

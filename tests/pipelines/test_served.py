@@ -115,7 +115,7 @@ def _model(kind, folder):
         yield f"--server={'grpc' if kind == 'grpc' else 'http'}://127.0.0.1:{ports[kind]}/copy"
 
 
-@pytest.mark.parametrize("kind", ("saved_model", "rest", pytest.param("grpc", marks=pytest.mark.slow)))
+@pytest.mark.parametrize("kind", ("saved_model", *(pytest.param(k, marks=pytest.mark.slow) for k in ("rest", "grpc"))))
 def test_an_export_says_what_the_run_says(kind, run_dir, saved_model, text, tmp_path, capsys):
     ours = [f"--run_dir={run_dir}", "--checkpoint=ema", f"--input={text}"]
     searches = [[], ["--beam_size=3", "--n_best=2", "--scores", "--alignments"], ["--decoding.max_length=3"]]
@@ -226,6 +226,13 @@ def test_what_a_server_that_goes_down_leaves_is_gone_on_with(saved_model, tmp_pa
         assert translate.main([server, *arguments, "--resume"]) == 0
     assert translate.main([f"--saved_model={saved_model[0]}", f"--input={tmp_path}/in"]) == 0
     assert _out(capsys) == (tmp_path / "out").read_text().split("\n")[:-1]
+
+
+def test_fewer_translations_than_asked_for_are_told_once(saved_model, text, capsys):
+    arguments = [f"--saved_model={saved_model[0]}", f"--input={text}"]
+    assert translate.main([*arguments, "--n_best=17", "--beam_size=17"]) == 0  # decoding.max_beam_size is 16
+    warnings = [line for line in capsys.readouterr().err.split("\n") if line.startswith("warning")]
+    assert len(warnings) == 1 and "warning: line 1 has 16 of 17 translations: the export's limit" in warnings[0]
 
 
 @pytest.mark.slow

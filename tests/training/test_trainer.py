@@ -129,7 +129,7 @@ def test_resuming_gives_the_losses_of_an_uninterrupted_run(tmp_path, copy_text, 
     ]
 
 
-@pytest.mark.parametrize("case", ("one_device", "mirrored", "compiled"))
+@pytest.mark.parametrize("case", ("one_device", "mirrored", pytest.param("compiled", marks=pytest.mark.slow)))
 def test_the_moving_average_follows_the_weights(case, copy_text):
     """Against NumPy, update by update; `compiled` is wide enough to be one kernel with the optimizer's."""
     config = dataclasses.replace(TRAINING, ema_decay=0.3)
