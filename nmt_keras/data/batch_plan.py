@@ -3,6 +3,8 @@
 A batch is a function of (seed, epoch, batch), so starting and resuming cost nothing at any size.
 """
 
+import hashlib
+import json
 import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -15,6 +17,7 @@ FILLER_LINE = -1
 _MASK64 = (1 << 64) - 1
 _BUCKET_WIDTH = 2
 _MIN_BATCHES_PER_BUCKET = 3
+_VERSION = 1  # of the order that a plan's arguments give
 
 
 class Bucket(NamedTuple):
@@ -25,6 +28,15 @@ class Bucket(NamedTuple):
     rows: int  # of a global batch, at most
     num_slots: int  # pairs visited an epoch
     num_batches: int  # an epoch
+
+    @property
+    def largest_batch(self) -> int:
+        """Rows of its largest batch: the budget's, or fewer where the bucket has not so many pairs."""
+        return min(self.rows, -(-self.num_slots // self.num_batches))
+
+    def __str__(self) -> str:
+        lengths = f"{self.source_length} source and {self.target_length} target ids"
+        return f"in the bucket of up to {lengths}, {self.rows} sentences"
 
 
 class BatchRows(NamedTuple):
@@ -90,9 +102,12 @@ class BatchPlan:
     `batch_sentences` rows), rounded up to a multiple of `num_slices` with fillers where the bucket runs out.
 
     Attributes:
+        seed: of the order.
+        num_slices: equal parts that a batch can be cut into.
         buckets: the buckets, by length.
         num_batches: batches in an epoch.
-        num_empty, num_long: pairs left out, because a side is empty or over its limit.
+        num_empty, num_long, num_weightless: pairs left out, because a side is empty or over its limit, or the weight 0.
+        fingerprint: a hash of everything that decides the batches but the text behind the lengths.
     """
 
     def __init__(
@@ -108,6 +123,7 @@ class BatchPlan:
         weights: Sequence[float] = (),
         num_slices: int = 1,
         length_factor: float = 1.0,
+        example_weights: Sequence[np.ndarray | None] = (),
     ):
         """Plans over one or several corpora.
 
@@ -122,21 +138,27 @@ class BatchPlan:
             weights: visits of each line per epoch, one a corpus; () is 1 for each.
             num_slices: replicas times accumulation steps; a batch is cut into so many equal parts.
             length_factor: how much longer than these lengths the batches' rows will be (sampled segmentations).
+            example_weights: of the lines in the loss, float [lines] for each corpus or None; those of 0 are left out.
 
         Raises:
             UserError: no pair is left, or the budget is too small for one row a slice.
         """
         self.seed = seed
         self.buckets: list[Bucket] = []
-        self._num_slices = num_slices
+        self.num_slices = num_slices
         self._groups: list[list[_Group]] = []  # of each bucket
+        limits = {"max_source_length": max_source_length, "max_target_length": max_target_length}
+        sizes = {"batch_tokens": batch_tokens, "batch_sentences": batch_sentences, "num_slices": num_slices}
+        options = {"seed": seed, "weights": list(weights), "length_factor": length_factor, **limits, **sizes}
+        self.fingerprint = _fingerprint(options, [*source_lengths, *target_lengths, *example_weights])
+        starts = np.cumsum([0] + [len(lengths) for lengths in source_lengths])
         source, target = np.concatenate(source_lengths), np.concatenate(target_lengths)
-        kept = self._filter(source, target, max_source_length, max_target_length)
+        is_kept = self._filter(source, target, starts, example_weights, max_source_length, max_target_length)
 
         def sampled(longest: int, limit: int) -> int:
             return min(math.ceil(longest * length_factor), limit)
 
-        longest = sampled(target[kept].max(), max_target_length)
+        longest = sampled(target.max(where=is_kept, initial=0), max_target_length)
         if not batch_sentences and batch_tokens < num_slices * longest:
             raise UserError(
                 f"training.batch_tokens={batch_tokens} is too small: {num_slices} slice(s) (replicas x "
@@ -148,58 +170,79 @@ class BatchPlan:
             rows = batch_sentences or batch_tokens // sampled(longest, max_target_length)
             return max(rows // num_slices, 1) * num_slices
 
-        starts = np.cumsum([0] + [len(lengths) for lengths in source_lengths])
-        corpus_of = np.searchsorted(starts, kept, side="right") - 1
-        length = np.maximum(source[kept], target[kept])
-        order = np.lexsort((corpus_of, length))
-        self._lines, length, corpus_of = kept[order], length[order], corpus_of[order]
+        limit = max(max_source_length, max_target_length)  # NumPy sorts 16 bits by radix
+        length = np.maximum(source, target, dtype=np.uint16 if limit < 1 << 16 else np.int32, casting="unsafe")[is_kept]
+        order = np.argsort(length, kind="stable")  # lines of a length stay in the order of their corpora
+        lines = np.arange(len(source), dtype=np.uint32 if len(source) < 1 << 32 else np.int64)
+        self._lines, length = lines[is_kept][order], length[order]
+        del order, lines
         visits_of_line = np.array(weights or [1.0] * len(source_lengths))
-        visits = np.concatenate([[0.0], np.cumsum(visits_of_line[corpus_of])])  # of the lines before each
+        if len(source_lengths) == 1:
+            corpus_of, visits = np.zeros(len(length), np.uint16), np.arange(len(length) + 1) * visits_of_line[0]
+        else:
+            corpus_of = (np.searchsorted(starts, self._lines, side="right") - 1).astype(np.uint16)
+            visits = np.concatenate([[0.0], np.cumsum(visits_of_line[corpus_of])])  # of the lines before each
         seen = np.zeros(len(visits_of_line), np.int64)  # lines of each corpus in the buckets before
         for start, stop in _cut(length, visits, rows_of):
             groups = self._group(start, corpus_of[start:stop], visits_of_line, seen)
             lines = self._lines[start:stop]
-            rows, slots = rows_of(int(target[lines].max())), sum(group.slots for group in groups)
-            limits = (sampled(source[lines].max(), max_source_length), sampled(target[lines].max(), max_target_length))
-            self.buckets.append(Bucket(*limits, rows, slots, -(-slots // rows)))
+            longest_target = int(target[lines].max())
+            rows, slots = rows_of(longest_target), sum(group.slots for group in groups)
+            longest_source = sampled(int(source[lines].max()), max_source_length)
+            longest_target = sampled(longest_target, max_target_length)
+            self.buckets.append(Bucket(longest_source, longest_target, rows, slots, -(-slots // rows)))
             self._groups.append(groups)
         self._batch_ends = np.cumsum([bucket.num_batches for bucket in self.buckets])
         self.num_batches = int(self._batch_ends[-1])
 
-    def _filter(self, source: np.ndarray, target: np.ndarray, max_source_length: int, max_target_length: int):
-        """The lines of pairs that have two sides within their limits."""
+    def _filter(self, source, target, starts, example_weights, max_source_length: int, max_target_length: int):
+        """bool [lines]: which pairs have two sides within their limits, and a weight."""
         empty = (source <= 1) | (target <= 1)
         long = ~empty & ((source > max_source_length) | (target > max_target_length))
-        self.num_empty, self.num_long = int(empty.sum()), int(long.sum())
-        kept = np.flatnonzero(~empty & ~long)
-        if not len(kept):
+        weightless = np.zeros(len(source), bool)
+        for start, weights in zip(starts, example_weights):
+            if weights is not None:
+                weightless[start : start + len(weights)] = weights == 0
+        weightless &= ~empty & ~long
+        self.num_empty, self.num_long, self.num_weightless = (int(m.sum()) for m in (empty, long, weightless))
+        is_kept = ~(empty | long | weightless)
+        if not is_kept.any():
             raise UserError(
                 f"No pair is left to train on: of {len(source):,}, {self.num_empty:,} have an empty side and "
                 f"{self.num_long:,} are over data.max_source_length={max_source_length} or "
-                f"data.max_target_length={max_target_length} ids; raise the limits or give other text"
+                f"data.max_target_length={max_target_length} ids, {self.num_weightless:,} have the weight 0 in "
+                "data.train_example_weights; raise the limits or give other text or weights"
             )
-        return kept
+        return is_kept
 
     def _group(self, start: int, corpus_of: np.ndarray, weights: np.ndarray, seen: np.ndarray) -> list[_Group]:
         """Brings a bucket's lines, from `start` on, into the order of their corpora [N], which it adds to `seen`."""
         stop = start + len(corpus_of)
-        self._lines[start:stop] = self._lines[start:stop][np.argsort(corpus_of, kind="stable")]
+        corpora, sizes = np.zeros(1, int), np.array([len(corpus_of)])
+        if len(weights) > 1:
+            self._lines[start:stop] = self._lines[start:stop][np.argsort(corpus_of, kind="stable")]
+            corpora, sizes = np.unique(corpus_of, return_counts=True)
         groups = []
-        for corpus, size in zip(*np.unique(corpus_of, return_counts=True)):
+        for corpus, size in zip(corpora, sizes):
             before, seen[corpus] = seen[corpus], seen[corpus] + size
             slots = math.floor(weights[corpus] * seen[corpus] + 0.5) - math.floor(weights[corpus] * before + 0.5)
             groups.append(_Group(start, int(size), max(1, slots)))
             start += int(size)
         return groups
 
-    def batch(self, epoch: int, index: int) -> BatchRows:
+    def seed_after(self, restarts: int) -> int:
+        """The seed of the order after so many restarts of a training that went bad."""
+        return mix(self.seed, 5, restarts) if restarts else self.seed
+
+    def batch(self, epoch: int, index: int, restarts: int = 0) -> BatchRows:
         """Batch `index` (from 0, below `num_batches`) of `epoch` (from 0)."""
-        place = int(permute(np.array([index]), self.num_batches, mix(self.seed, 1, epoch))[0])
+        seed = self.seed_after(restarts)
+        place = int(permute(np.array([index]), self.num_batches, mix(seed, 1, epoch))[0])
         number = int(np.searchsorted(self._batch_ends, place, side="right"))
         bucket, groups = self.buckets[number], self._groups[number]
         within = place - (self._batch_ends[number] - bucket.num_batches)
         first, last = (int(within + i) * bucket.num_slots // bucket.num_batches for i in (0, 1))
-        slots = permute(np.arange(first, last), bucket.num_slots, mix(self.seed, 2, epoch, number))
+        slots = permute(np.arange(first, last), bucket.num_slots, mix(seed, 2, epoch, number))
         lines = np.empty(len(slots), np.int64)
         begin = 0
         for start, size, count in groups:
@@ -208,9 +251,9 @@ class BatchPlan:
             for lap in np.unique(place_in_stream // size):
                 here = np.flatnonzero(mine)[place_in_stream // size == lap]
                 offsets = place_in_stream[place_in_stream // size == lap] % size
-                lines[here] = self._lines[start + permute(offsets, size, mix(self.seed, 3, int(lap), int(start)))]
+                lines[here] = self._lines[start + permute(offsets, size, mix(seed, 3, int(lap), int(start)))]
             begin += count
-        fillers = -len(lines) % self._num_slices
+        fillers = -len(lines) % self.num_slices
         return BatchRows(bucket, np.append(lines, np.full(fillers, FILLER_LINE)))
 
     def summary(self) -> str:
@@ -219,7 +262,15 @@ class BatchPlan:
         return (
             f"{pairs:,} pairs an epoch in {self.num_batches:,} batches of {len(self.buckets)} length buckets; left "
             f"out: {self.num_empty:,} with an empty side, {self.num_long:,} over the length limit"
+            + (f", {self.num_weightless:,} of weight 0" if self.num_weightless else "")
         )
+
+
+def _fingerprint(options: dict, arrays: Sequence[np.ndarray | None]) -> str:
+    digest = hashlib.blake2b(json.dumps({"version": _VERSION, **options}).encode(), digest_size=16)
+    for array in arrays:
+        digest.update(b"none" if array is None else np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _cut(length: np.ndarray, visits: np.ndarray, rows_of) -> Iterator[tuple[int, int]]:

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from nmt_keras.constants import BOS_ID, EOS_ID, PAD_ID
-from nmt_keras.data.batch_plan import FILLER_LINE, BatchPlan, BatchRows, Bucket, mix
+from nmt_keras.data.batch_plan import FILLER_LINE, BatchPlan, Bucket, mix
 from nmt_keras.data.corpus import ParallelCorpus, TextFile
 from nmt_keras.data.tokenizer import SentencePieceTokenizer, Tokenizer
 
@@ -45,7 +45,7 @@ def token_lengths(text: TextFile, tokenizer: Tokenizer) -> np.ndarray:
 
 def source_tensor(ids: tf.RaggedTensor, max_length: int) -> tf.Tensor:
     """Source ids as the encoder takes them, int32 [B, S]: at most `max_length`, the last one EOS, padded."""
-    return _with_eos(ids, max_length).to_tensor(PAD_ID)
+    return _with_eos(*_padded(ids, max_length))
 
 
 def make_batch(
@@ -66,19 +66,25 @@ def make_batch(
         max_source_length: of the source with EOS.
         max_target_length: of the target with EOS.
     """
-    output = _with_eos(target, max_target_length)
-    bos = tf.fill([output.nrows(), 1], BOS_ID)
+    padded, lengths = _padded(target, max_target_length)
+    bos = tf.fill([tf.shape(padded)[0], 1], BOS_ID)
     return Batch(
         source_tensor(source, max_source_length),
-        tf.concat([bos, output[:, :-1]], 1).to_tensor(PAD_ID),
-        output.to_tensor(PAD_ID),
+        tf.concat([bos, padded[:, :-1]], 1),
+        _with_eos(padded, lengths),
         weights,
         lines,
     )
 
 
-def _with_eos(ids: tf.RaggedTensor, max_length: int) -> tf.RaggedTensor:
-    return tf.concat([ids[:, : max_length - 1], tf.fill([ids.nrows(), 1], EOS_ID)], 1)
+def _padded(ids: tf.RaggedTensor, max_length: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Ids [B, None] as a table [B, L] with a column of PAD at its end, and the number of ids in each row, [B]."""
+    lengths = tf.minimum(tf.cast(ids.row_lengths(), tf.int32), max_length - 1)
+    return tf.pad(ids.to_tensor(PAD_ID)[:, : max_length - 1], [[0, 0], [0, 1]], constant_values=PAD_ID), lengths
+
+
+def _with_eos(padded: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+    return tf.where(tf.range(tf.shape(padded)[1]) == lengths[:, None], EOS_ID, padded)
 
 
 def evaluation_batches(
@@ -162,22 +168,26 @@ class TrainingText:
         self.num_overlong_samples = 0
         self._tokenizers = (source_tokenizer, target_tokenizer)
         self._limits = (max_source_length, max_target_length)
-        self._static_shapes = static_shapes
+        self.static_shapes = static_shapes
         self._alpha = sampling_alpha
 
-    def dataset(self, first_step: int, num_slices: int = 1, slices: range = range(1)) -> tf.data.Dataset:
+    def dataset(
+        self, first_step: int, num_slices: int = 1, slices: range = range(1), restarts: int = 0
+    ) -> tf.data.Dataset:
         """Endless slices of global batches, from step `first_step` (0 is the first batch of the first epoch).
 
         Args:
             first_step: the number of global batches consumed before.
             num_slices: the number of replicas; each global batch is cut by rows into so many equal parts.
             slices: those of the parts, in order, that this input pipeline yields.
+            restarts: how often training went bad and began again; each time the order is another.
 
         Returns:
             A dataset of `Batch`, one element a slice.
         """
         steps = tf.data.Dataset.range(first_step, np.iinfo(np.int64).max)
-        batches = steps.map(self._sampled_batch if self._alpha else self._best_batch, num_parallel_calls=1)
+        make = self._sampled_batch if self._alpha else self._best_batch
+        batches = steps.map(lambda step: make(step, restarts), num_parallel_calls=1)
         batches = batches.prefetch(4)
         if num_slices == 1:
             return batches
@@ -188,20 +198,19 @@ class TrainingText:
 
         return batches.flat_map(cut)
 
-    def _rows(self, step: int) -> BatchRows:
-        return self.plan.batch(*divmod(int(step), self.plan.num_batches))
-
-    def _fetch(self, step):
-        rows = self._rows(step)
+    def _fetch(self, step, restarts: int):
+        rows = self.plan.batch(*divmod(int(step), self.plan.num_batches), restarts)
         lines = rows.lines
         real = lines != FILLER_LINE
         source, target = self.corpus.fetch(lines[real])
+        weights = np.zeros(len(lines), np.float32)
+        weights[real] = self.corpus.weights_of(lines[real])
         fillers = [""] * int((~real).sum())
-        return rows.bucket, lines, real.astype(np.float32), source + fillers, target + fillers
+        return rows.bucket, lines, weights, source + fillers, target + fillers
 
-    def _best_batch(self, step: tf.Tensor) -> Batch:
+    def _best_batch(self, step: tf.Tensor, restarts: int) -> Batch:
         def fetch(step):
-            bucket, lines, weights, source, target = self._fetch(step)
+            bucket, lines, weights, source, target = self._fetch(step, restarts)
             encoded = (np.array([line.encode("utf-8") for line in side], object) for side in (source, target))
             return (*encoded, weights, lines, *self._shape(bucket))
 
@@ -214,12 +223,14 @@ class TrainingText:
         )
         return self._finish(source, target, weights, lines, shape_s, shape_t, rows)
 
-    def _sampled_batch(self, step: tf.Tensor) -> Batch:
+    def _sampled_batch(self, step: tf.Tensor, restarts: int) -> Batch:
         def fetch(step):
-            bucket, lines, weights, *texts = self._fetch(step)
+            bucket, lines, weights, *texts = self._fetch(step, restarts)
             sides = []
             for side, (tokenizer, text) in enumerate(zip(self._tokenizers, texts)):
-                ids = self._sample(tokenizer, text, mix(self.plan.seed, 4, int(step), side), bucket[side])
+                ids = self._sample(
+                    tokenizer, text, mix(self.plan.seed_after(restarts), 4, int(step), side), bucket[side]
+                )
                 sides += [np.fromiter(itertools.chain(*ids), np.int32), np.array([len(i) for i in ids], np.int64)]
             return (*sides, weights, lines, *self._shape(bucket))
 
@@ -243,7 +254,7 @@ class TrainingText:
         return sampled
 
     def _shape(self, bucket: Bucket) -> tuple[np.int64, np.int64, np.int64]:
-        if not self._static_shapes:
+        if not self.static_shapes:
             return np.int64(0), np.int64(0), np.int64(0)
         return np.int64(bucket.source_length), np.int64(bucket.target_length), np.int64(bucket.rows)
 
@@ -251,7 +262,7 @@ class TrainingText:
         batch = make_batch(
             source, target, tf.ensure_shape(weights, [None]), tf.ensure_shape(lines, [None]), *self._limits
         )
-        if not self._static_shapes:
+        if not self.static_shapes:
             return batch
         extra = tf.cast(rows, tf.int32) - tf.shape(batch.source_ids)[0]
         filler = tf.one_hot(

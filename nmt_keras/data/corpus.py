@@ -25,6 +25,7 @@ _BOM = b"\xef\xbb\xbf"
 _CHUNK_BYTES = 1 << 24
 _ODDITIES = (
     ("CR LF line ends", "the CR is removed"),
+    ("byte order marks inside the text", "kept: files were joined"),
     ("NUL characters", "kept"),
     ("U+2028 line separators", "kept inside their lines"),
     ("invalid UTF-8", "read as U+FFFD"),
@@ -57,7 +58,8 @@ class Oddities:
 
     def note(self, number: int, line: bytes) -> None:
         """Looks at one line, without its line feed, of a 1-based number."""
-        odd = (line.endswith(b"\r"), b"\0" in line, b"\xe2\x80\xa8" in line, not _is_utf8(line))
+        after_bom = line[1:] if number == 1 else line  # one at the very beginning has a note of its own
+        odd = (line.endswith(b"\r"), _BOM in after_bom, b"\0" in line, b"\xe2\x80\xa8" in line, not _is_utf8(line))
         for kind, is_odd in enumerate(odd):
             if is_odd:
                 count, lines = self._found[kind]
@@ -154,14 +156,44 @@ def open_text(path: str, cache_dir: str, language: str, tfds_dir: str | None = N
     return TextFile(path, cache_dir)
 
 
+def example_weights(text: TextFile) -> np.ndarray:
+    """float32 [lines]: a text of one number a line, read once and memory-mapped from the cache.
+
+    Raises:
+        UserError: a line is no number, or a negative or infinite one.
+    """
+
+    def write(path: pathlib.Path) -> None:
+        weights = np.empty(len(text), np.float32)
+        for number, line in enumerate(text.lines(range(len(text)))):
+            try:
+                weights[number] = float(line)
+            except ValueError:
+                weights[number] = np.nan
+            if not 0 <= weights[number] < np.inf:
+                raise UserError(
+                    f"{text.path}, line {number + 1:,}: {line!r} is no weight of an example; give a number that is not "
+                    "negative, 0 to leave the pair out"
+                )
+        np.save(path, weights)
+
+    return np.load(text.cached(text.cache_name("weights.npy"), write), mmap_mode="r")
+
+
 class ParallelCorpus:
     """Aligned source and target text of one or several corpora, addressed by one running line number.
+
+    Attributes:
+        weights: of the pairs in the loss, a float32 [lines] for each corpus, or None where all are 1.
+        weight_texts: the files they come from.
 
     Raises:
         UserError: a corpus has another number of lines on either side; the message says where lengths drift.
     """
 
-    def __init__(self, sources: Sequence[TextFile], targets: Sequence[TextFile]):
+    def __init__(
+        self, sources: Sequence[TextFile], targets: Sequence[TextFile], weights: Sequence[TextFile | None] = ()
+    ):
         for source, target in zip(sources, targets, strict=True):
             if len(source) != len(target):
                 shift = first_drift(source.byte_lengths(), target.byte_lengths())
@@ -171,7 +203,14 @@ class ParallelCorpus:
                 )
             if not len(source):
                 raise UserError(f"{source.path} is empty: a parallel text needs at least one line; check the path")
+        for source, text in zip(sources, weights):
+            if text is not None and len(text) != len(source):
+                raise UserError(
+                    f"{text.path} has {len(text):,} lines and {source.path} has {len(source):,}; give one weight a line"
+                )
         self.sources, self.targets = list(sources), list(targets)
+        self.weight_texts = [text for text in weights if text is not None]
+        self.weights = [None if text is None else example_weights(text) for text in weights] or [None] * len(sources)
         self.starts = np.cumsum([0] + [len(source) for source in sources])
 
     def __len__(self) -> int:
@@ -189,6 +228,16 @@ class ParallelCorpus:
     def text(self) -> tuple[list[str], list[str]]:
         """All source and target text."""
         return self.fetch(np.arange(len(self)))
+
+    def weights_of(self, lines: np.ndarray) -> np.ndarray:
+        """float32 [N]: the weights of the running line numbers `lines`, integer [N]."""
+        result = np.ones(len(lines), np.float32)
+        corpora = np.searchsorted(self.starts, lines, side="right") - 1
+        for corpus, weights in enumerate(self.weights):
+            if weights is not None:
+                mine = corpora == corpus
+                result[mine] = weights[lines[mine] - self.starts[corpus]]
+        return result
 
     def fetch(self, lines: np.ndarray) -> tuple[list[str], list[str]]:
         """Source and target text of the running line numbers `lines`, integer [N]."""
@@ -268,7 +317,7 @@ def _build_index(path: str, out: pathlib.Path, cache_dir: pathlib.Path, key: str
 
 
 def _note_oddities(block: bytes, first_line: int, oddities: Oddities) -> None:
-    if b"\r" in block or b"\0" in block or b"\xe2\x80\xa8" in block or not _is_utf8(block):
+    if b"\r" in block or _BOM in block or b"\0" in block or b"\xe2\x80\xa8" in block or not _is_utf8(block):
         for number, line in enumerate(block.split(b"\n"), first_line + 1):
             oddities.note(number, line)
 

@@ -164,10 +164,9 @@ def test_empty_and_long_pairs_are_left_out_and_counted():
 def test_a_plan_without_any_pair_is_refused():
     with pytest.raises(
         UserError,
-        match=r"^No pair is left to train on: of 3, 2 have an empty side and 1 are over "
-        r"data\.max_source_length=60 or data\.max_target_length=60 ids; raise the "
-        r"limits "
-        "or give other text$",
+        match=r"^No pair is left to train on: of 3, 2 have an empty side and 1 are over data\.max_source_length=60 or "
+        r"data\.max_target_length=60 ids, 0 have the weight 0 in data\.train_example_weights; raise the limits or give "
+        r"other text or weights$",
     ):
         _plan(np.array([1, 5, 61]), np.array([5, 1, 5]))
 
@@ -235,3 +234,58 @@ def test_batches_of_a_corpus_of_small_weight_are_full():
     plan = _mixed([20_000], lambda size, seed: _lengths(size, seed)[0], weights=(0.1,))
     rows = [len(plan.batch(0, i).lines) / plan.batch(0, i).bucket.rows for i in range(plan.num_batches)]
     assert np.mean(rows) > 0.75
+
+
+def test_each_restart_has_an_order_of_its_own():
+    plan = _plan(*_lengths())
+    orders = [[plan.batch(0, index, restarts).lines.tolist() for index in range(5)] for restarts in (0, 1, 2)]
+    assert orders[0] == [plan.batch(0, index).lines.tolist() for index in range(5)]
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+    again = [plan.batch(0, index, 2).lines for index in range(plan.num_batches)]
+    assert sorted(np.concatenate(again).tolist()) == list(range(1500))
+
+
+def test_pairs_of_weight_zero_are_left_out_and_counted():
+    source, target = _lengths(90)
+    weights = np.ones(90, np.float32)
+    weights[[3, 50]] = 0.0
+    source[4] = 1  # empty, and of weight 0: counted as empty
+    weights[4] = 0.0
+    plan = _plan(source, target, example_weights=[weights])
+    assert (plan.num_weightless, plan.num_empty) == (2, 1)
+    assert sorted(np.concatenate([batch.lines for batch in _epoch(plan)]).tolist()) == sorted(
+        set(range(90)) - {3, 4, 50}
+    )
+    assert plan.summary().endswith("1 with an empty side, 0 over the length limit, 2 of weight 0")
+    two = BatchPlan(
+        [source, source],
+        [target, target],
+        seed=1,
+        batch_tokens=500,
+        max_source_length=60,
+        max_target_length=60,
+        example_weights=[None, weights],
+    )
+    assert two.num_weightless == 2 and {3, 50} <= set(np.concatenate([batch.lines for batch in _epoch(two)]).tolist())
+
+
+def test_a_fingerprint_is_of_everything_that_decides_the_batches():
+    source, target = _lengths(200)
+    longer = target.copy()
+    longer[7] += 1
+    weights = np.ones(200, np.float32)
+    plans = [
+        _plan(source, target),
+        _plan(source, longer),
+        _plan(source, target, seed=2),
+        _plan(source, target, batch_tokens=501),
+        _plan(source, target, batch_sentences=8),
+        _plan(source, target, num_slices=2),
+        _plan(source, target, max_target_length=59),
+        _plan(source, target, weights=[2.0]),
+        _plan(source, target, length_factor=1.1),
+        _plan(source, target, example_weights=[weights]),
+        _plan(source, target, example_weights=[weights / 2]),
+    ]
+    assert len({plan.fingerprint for plan in plans}) == len(plans)
+    assert _plan(source, target).fingerprint == plans[0].fingerprint == "e768c871eb250b2bfa84b8ffd51a5ae7"

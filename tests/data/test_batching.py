@@ -251,3 +251,14 @@ def test_evaluation_leaves_out_pairs_with_an_empty_side_and_truncates_long_ones(
     last = batches[-1]
     np.testing.assert_array_equal(last.source_ids[-1], [5, 6, EOS_ID])
     np.testing.assert_array_equal(last.target_output_ids[-1], [10, 11, EOS_ID])
+
+
+def test_weights_of_examples_reach_the_batches(files):
+    corpus = files(["w1 w2", "w3", "w4 w5", "w6"], ["w1", "w2", "w3", "w4"])
+    corpus.weights = [np.array([0.5, 0.0, 2.0, 1.0], np.float32)]
+    tokenizer, limits = WordTokenizer(WORDS), {"max_source_length": 9, "max_target_length": 9}
+    lengths = [[np.asarray(token_lengths(side[0], tokenizer))] for side in (corpus.sources, corpus.targets)]
+    plan = BatchPlan(*lengths, seed=1, batch_tokens=30, num_slices=4, example_weights=corpus.weights, **limits)
+    [batch] = TrainingText(plan, corpus, tokenizer, tokenizer, **limits).dataset(0).take(1)
+    weights = dict(zip(batch.lines.numpy().tolist(), batch.weights.numpy().tolist()))
+    assert weights == {0: 0.5, 2: 2.0, 3: 1.0, -1: 0.0}

@@ -72,6 +72,7 @@ def test_a_byte_order_mark_and_carriage_returns_are_removed_and_reported(write, 
     assert list(map(str, text.findings)) == [
         "a byte order mark in 1 line(s) (1): removed",
         "CR LF line ends in 3 line(s) (1, 3, 4): the CR is removed",
+        "byte order marks inside the text in 1 line(s) (4): kept: files were joined",
     ]
 
 
@@ -297,3 +298,27 @@ def test_what_a_tfds_data_set_lacks_is_named(tfds_dir, cache):
         UserError, match="^Cannot load the TFDS data set 'no_such_pairs', split 'train': " ".*no_such_pairs"
     ):
         open_text("tfds:no_such_pairs", cache, "en", tfds_dir)
+
+
+def _weighted(write, cache, weights):
+    source, target = (TextFile(write("a\nb\nc\n", name), cache) for name in ("a", "b"))
+    return ParallelCorpus([source, source], [target, target], [None, TextFile(write(weights, "weights"), cache)])
+
+
+def test_each_line_of_a_corpus_may_have_a_weight(write, cache):
+    corpus = _weighted(write, cache, "0.5\n0\n3e1\n")
+    np.testing.assert_array_equal(corpus.weights_of(np.array([5, 0, 3, 4])), [30, 1, 0.5, 0])
+    assert corpus.weights_of(np.array([1])).dtype == np.float32
+    assert [text.path.rpartition("/")[2] for text in corpus.weight_texts] == ["weights"]
+    assert ParallelCorpus(corpus.sources, corpus.targets).weights == [None, None]
+
+
+@pytest.mark.parametrize("bad", ["x", "", "-1", "nan", "inf", "1 2"])
+def test_what_is_no_weight_is_refused_with_its_line(write, cache, bad):
+    with pytest.raises(UserError, match=rf"weights, line 2: {bad!r} is no weight of an example; give a number that is"):
+        _weighted(write, cache, f"1\n{bad}\n1\n")
+
+
+def test_there_is_a_weight_for_each_line(write, cache):
+    with pytest.raises(UserError, match="weights has 2 lines and .*a has 3; give one weight a line"):
+        _weighted(write, cache, "1\n1\n")
