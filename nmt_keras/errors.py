@@ -14,3 +14,12 @@ class Interrupted(UserError):
 
     What was done so far is kept.
     """
+
+
+class Failure(UserError):
+    """What a job found ends it, and not how it was called: serious faults of the text, numbers that go bad again and
+    again. Jobs end with status 1."""
+
+
+class Stopped(BaseException):
+    """A signal asked the job to stop. Like `KeyboardInterrupt`, nothing on the way up takes it for an error."""

@@ -150,6 +150,7 @@ class SentencePieceTokenizer:
             )
         except RuntimeError as error:
             reason = str(error).strip().split("\n")[-1].rpartition("] ")[2].strip(" .")
+            reason = reason.replace(" with --character_coverage option", " (data.character_coverage)")
             raise UserError(
                 f"SentencePiece cannot train {vocab_size:,} pieces on this text: {reason}; set "
                 "data.source_vocab_size (or data.target_vocab_size) to a size it can reach"

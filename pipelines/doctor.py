@@ -1,0 +1,192 @@
+"""Examines parallel text before it is trained on: python -m pipelines.doctor --source=train.en --target=train.de
+
+Prints what it finds, by line: shifted lines, empty or untranslated ones, duplicates, lengths that do not fit, a wrong
+script, broken encoding, test sentences in the training text; then the lengths in ids, and what they suggest for the
+recipe. The status is 1 where a finding is serious. The last line of stdout is all of it as JSON. --config examines the
+text of a recipe.
+"""
+
+import hashlib
+import json
+import pathlib
+import sys
+from collections.abc import Iterator, Sequence
+
+from absl import flags
+from ml_collections import config_flags
+from tqdm import tqdm
+
+from nmt_keras.config import DataConfig
+from nmt_keras.errors import Failure, UserError
+from pipelines import _runtime
+
+_SOURCES = ("source", "dev_source", "test_source")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the job with these arguments, or the process's own; returns the exit status."""
+    return _runtime.run(_define, _job, __doc__, argv)
+
+
+def _define(values: flags.FlagValues, argv: list[str]) -> None:
+    config_flags.DEFINE_config_file(
+        "config", None, "A recipe, whose text and languages are examined.", sys_argv=argv, flag_values=values
+    )
+    flags.DEFINE_string("data_dir", "", "Folder of relative paths.", flag_values=values)
+    for name, what in zip(_SOURCES, ("train on", "choose checkpoints by", "measure on")):
+        flags.DEFINE_string(name, None, f"Text to {what}: its source side.", flag_values=values)
+        target = name.replace("source", "target")
+        flags.DEFINE_string(target, None, f"The target side of --{name}.", flag_values=values)
+    flags.DEFINE_string(
+        "source_language", "", "Its code, such as en; the script is compared with it.", flag_values=values
+    )
+    flags.DEFINE_string("target_language", "", "The same of the target.", flag_values=values)
+    flags.DEFINE_string(
+        "run_dir", None, "A run whose tokenizers count the ids; else some are trained on a sample.", flag_values=values
+    )
+    flags.DEFINE_string("output", None, "A file for the JSON.", flag_values=values)
+
+
+def _job(values: flags.FlagValues) -> int:
+    from nmt_keras import files
+
+    data = _data_of(values)
+    data.data_dir = values.data_dir or data.data_dir
+    result = _examine(data, values)
+    if values.output:
+        files.write_json(values.output, result)
+    print(json.dumps(result, ensure_ascii=False))
+    return _runtime.STATUS_FINDINGS if result["serious"] else 0
+
+
+def _data_of(values: flags.FlagValues) -> DataConfig:
+    if values["config"].present:
+        return _runtime.recipe(values).data
+    if not (values.source and values.target):
+        raise UserError("--source and --target, or --config, must be given: the text that is to be examined")
+    for name in _SOURCES[1:]:
+        if bool(values[name].value) != bool(values[name.replace("source", "target")].value):
+            raise UserError(f"--{name} and --{name.replace('source', 'target')} must be given together")
+    return DataConfig(
+        source_language=values.source_language,
+        target_language=values.target_language,
+        train_source=(values.source,),
+        train_target=(values.target,),
+        dev_source=values.dev_source or "",
+        dev_target=values.dev_target or "",
+    )
+
+
+def _examine(data: DataConfig, values: flags.FlagValues) -> dict:
+    _runtime.load_tensorflow()
+    from nmt_keras import run_directory
+    from nmt_keras.data.corpus import ParallelCorpus
+    from nmt_keras.data.doctor import HeldOut, unknown_pieces
+    from nmt_keras.data.scripts import ScriptCheck
+    from nmt_keras.data.tokenizer import unknown_rate
+
+    held_out = []
+    for name, source, target in (
+        ("dev", data.dev_source, data.dev_target),
+        ("test", values.test_source, values.test_target),
+    ):
+        if source:
+            held_out.append(HeldOut(name, *run_directory.open_texts(data, source, target)))
+    pairs = [run_directory.open_texts(data, *names) for names in zip(data.train_source, data.train_target)]
+    findings = list(examine(data, pairs, held_out))
+    result = {"serious": sum(finding.severity == "serious" for finding in findings)}
+    for finding in findings:
+        _runtime.report(f"{finding.severity}: {finding.text}")
+    for language in (data.source_language, data.target_language):
+        if not ScriptCheck(language).scripts:
+            _runtime.report(f"the script of language {language!r} is not known: that of its lines is not examined")
+    report: dict = {}
+    if all(len(source) == len(target) for source, target in pairs):
+        corpus = ParallelCorpus(*map(list, zip(*pairs)))
+        tokenizers = (
+            run_directory.load_tokenizers(pathlib.Path(values.run_dir))
+            if values.run_dir
+            else run_directory.sample_tokenizers(data, corpus)
+        )
+        report = run_directory.lengths_of(corpus, tokenizers)
+        _report_lengths(report, bool(values.run_dir))
+        for text in held_out:
+            for side, tokenizer in zip((text.source, text.target), tokenizers):
+                rate = unknown_rate(tokenizer, side.lines(range(len(side))))
+                found = unknown_pieces(
+                    f"{text.name} {side.path}", rate, bool(values.run_dir or data.source_tokenizer_model)
+                )
+                report.setdefault("unknown_pieces", {})[side.path] = rate
+                if found is not None:
+                    findings.append(found)
+                    _runtime.report(f"{found.severity}: {found.text}")
+    result["serious"] = sum(finding.severity == "serious" for finding in findings)
+    if not findings:
+        _runtime.report("nothing found")
+    lines = {text.path: len(text) for pair in pairs for text in pair}
+    return {**result, "lines": lines, "findings": [finding._asdict() for finding in findings], **report}
+
+
+def examine(data: DataConfig, pairs: Sequence, held_out: Sequence = ()) -> Iterator:
+    """Findings of each pair of texts, from the cache where the doctor has seen the same text before."""
+    from nmt_keras import files
+    from nmt_keras.data.corpus import default_cache_dir
+    from nmt_keras.data.doctor import VERSION, Doctor, Finding
+
+    for source, target in pairs:
+        texts = [text for held in held_out for text in (held.source, held.target)]
+        names = [held.name for held in held_out]
+        about = [
+            VERSION,
+            names,
+            data.source_language,
+            data.target_language,
+            *[(t.path, t.sha256) for t in (source, target, *texts)],
+        ]
+        key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:24]
+        path = pathlib.Path(data.cache_dir or default_cache_dir()) / f"doctor-{key}.json"
+        if path.exists():
+            found = [Finding(**finding) for finding in json.loads(path.read_text(encoding="utf-8"))]
+        else:
+            with tqdm(total=len(source), unit="line", disable=not sys.stderr.isatty(), desc="doctor") as progress:
+                doctor = Doctor(data.source_language, data.target_language, progress.update)
+                found = doctor.examine(source, target, held_out)
+            files.write_json(path, [finding._asdict() for finding in found])
+        yield from found
+
+
+def refuse_serious_findings(data: DataConfig, corpus, dev) -> None:
+    """Examines what a training is about to read, and reports what it finds.
+
+    Raises:
+        Failure: something is serious, and `data.on_findings` is refuse.
+    """
+    from nmt_keras.data.doctor import HeldOut
+
+    if data.on_findings == "ignore":
+        return
+    held_out = [HeldOut("dev", dev.sources[0], dev.targets[0])]
+    serious = []
+    for finding in examine(data, list(zip(corpus.sources, corpus.targets)), held_out):
+        if finding.kind != "encoding" or finding.severity == "serious":  # the rest was said when it was opened
+            _runtime.report(f"doctor, {finding.severity}: {finding.text}")
+        if finding.severity == "serious":
+            serious.append(finding.kind)
+    if serious and data.on_findings == "refuse":
+        raise Failure(
+            f"The training text has serious faults, listed above: {', '.join(dict.fromkeys(serious))}; mend it, or go "
+            "on with --config.data.on_findings=report"
+        )
+
+
+def _report_lengths(report: dict, own: bool) -> None:
+    unit = "ids of the run's tokenizers" if own else "ids of tokenizers trained on a sample"
+    for side, table in report["lengths"].items():
+        numbers = ", ".join(f"{name} {value}" for name, value in table.items())
+        _runtime.report(f"{side} lengths in {unit}: {numbers}")
+    fields = ", ".join(f"{name}={value}" for name, value in report["suggested"].items())
+    _runtime.report(f"suggested: {fields}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
