@@ -25,6 +25,7 @@ class DataConfig:
     train_source: tuple[str, ...] = ()  # text files, .gz files or tfds:<name>[#split]
     train_target: tuple[str, ...] = ()
     train_weights: tuple[float, ...] = ()  # visits of each line per epoch, one number a corpus; () is 1 for all
+    train_example_weights: tuple[str, ...] = ()  # a file a corpus ("" for none): each line's weight in the loss
     dev_source: str = ""
     dev_target: str = ""
     tokenizer: str = "unigram"
@@ -42,6 +43,7 @@ class DataConfig:
     max_target_length: int = 128
     cache_dir: str = ""  # "" is $XDG_CACHE_HOME/nmt_keras or ~/.cache/nmt_keras
     static_shapes: bool = False  # pad to the bucket's boundary (TPU, XLA)
+    on_findings: str = "refuse"  # what serious findings of the corpus doctor do: refuse, report; ignore never looks
 
 
 @dataclass
@@ -84,7 +86,7 @@ class TrainingConfig:
     """The training loop. Intervals are in steps; a step consumes one global batch."""
 
     max_steps: int = 10_000
-    batch_tokens: int = 4096  # padded target positions of a global batch, that is of one update
+    batch_tokens: int = 4096  # padded target positions of a global batch, that is of one update; 0 finds what fits
     batch_sentences: int = 0  # if positive: the batch is this many sentences instead
     accumulation_steps: int = 1
     optimizer: str = "adam"
@@ -99,6 +101,8 @@ class TrainingConfig:
     ema_decay: float = 0.0  # of the moving average of weights that --checkpoint=ema is, such as 0.999; 0 keeps none
     precision: str = "float32"  # auto is mixed_bfloat16 where the machine is fast at it; config.json says what it was
     distribution: str = "one_device"
+    deterministic: bool = False  # the same bits from the same seed on a GPU too, at some cost; a CPU gives them anyway
+    max_bad_steps: int = 5  # in a row, not finite, before training starts again from the checkpoint before them
     seed: int = 1
     log_every: int = 50
     evaluate_every: int = 500
@@ -226,6 +230,7 @@ CHOICES = {
     "training.precision": ("float32", "mixed_bfloat16", "mixed_float16", "auto"),
     "training.distribution": ("one_device", "mirrored", "multi_worker", "tpu"),
     "training.best_metric": ("dev_bleu", "dev_loss"),
+    "data.on_findings": ("refuse", "report", "ignore"),
     "decoding.length_penalty_kind": ("gnmt", "average"),
 }
 _POSITIVE = (
@@ -249,6 +254,7 @@ _POSITIVE = (
     "training.evaluate_every",
     "training.checkpoint_every",
     "training.keep_checkpoints",
+    "training.max_bad_steps",
     "training.dev_beam_size",
     "decoding.beam_size",
     "decoding.max_beam_size",
@@ -456,6 +462,11 @@ def _problems(config: ExperimentConfig) -> list[str]:
             "`data.train_weights` must be empty or one positive number for each of "
             f"`data.train_source`. Received: {list(data.train_weights)}"
         )
+    if data.train_example_weights and len(data.train_example_weights) != len(data.train_source):
+        problems.append(
+            '`data.train_example_weights` must be empty or name a file, or "", for each of `data.train_source`. '
+            f"Received: {list(data.train_example_weights)}"
+        )
     if not (data.dev_source and data.dev_target):
         problems.append("`data.dev_source` and `data.dev_target` must be set: the best checkpoint is chosen on them")
     problems += model_problems(model)
@@ -513,7 +524,12 @@ def _problems(config: ExperimentConfig) -> list[str]:
             "`training.weight_decay` needs `training.optimizer` adamw. "
             f"Received: {training.weight_decay!r} and {training.optimizer!r}"
         )
-    if not training.batch_sentences and training.batch_tokens < data.max_target_length:
+    if not training.batch_tokens and not training.batch_sentences and training.distribution in ("multi_worker", "tpu"):
+        problems.append(
+            "`training.batch_tokens` 0, which finds what fits, needs `training.distribution` one_device or mirrored. "
+            f"Received: {training.distribution!r}"
+        )
+    if not training.batch_sentences and 0 < training.batch_tokens < data.max_target_length:
         problems.append(
             "`training.batch_tokens` must be at least `data.max_target_length`, or no batch holds the "
             f"longest sentence. Received: {training.batch_tokens} and {data.max_target_length}"

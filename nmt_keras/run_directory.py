@@ -14,7 +14,7 @@ import pathlib
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -22,6 +22,7 @@ import tensorflow as tf
 from nmt_keras import files
 from nmt_keras.config import DataConfig, ExperimentConfig
 from nmt_keras.data import corpus as corpora
+from nmt_keras.data import doctor
 from nmt_keras.data.corpus import ParallelCorpus, TextFile
 from nmt_keras.data.tokenizer import NUM_SPECIALS, SentencePieceTokenizer, Tokenizer, load_tokenizer, train_tokenizer
 from nmt_keras.data.vectors import load_vectors
@@ -33,16 +34,53 @@ from nmt_keras.models.seq2seq import Seq2Seq, build_seq2seq
 from nmt_keras.training.checkpoints import Checkpoints, by_path
 
 # What may differ when a run goes on: how long it trains, and what is only reported or searched.
-_FREE_FIELDS = (
+FREE_FIELDS = (
     "training.max_steps",
     "training.log_every",
     "training.evaluate_every",
     "training.checkpoint_every",
     "training.keep_checkpoints",
     "training.patience",
+    "training.max_bad_steps",
     "data.data_dir",
     "data.cache_dir",
+    "data.on_findings",
     "decoding",
+)
+SCHEDULED_TO_THE_END = ("cosine", "luong_halving")
+# What may differ where that is allowed: the variables of a checkpoint stay what they are, and the run is another one.
+CHANGEABLE_FIELDS = (
+    "data.train_source",
+    "data.train_target",
+    "data.train_weights",
+    "data.train_example_weights",
+    "data.dev_source",
+    "data.dev_target",
+    "data.sampling_alpha",
+    "data.max_source_length",
+    "data.max_target_length",
+    "data.static_shapes",
+    "model.attention_dropout_rate",
+    "model.input_dropout_rate",
+    "model.state_dropout_rate",
+    "model.output_dropout_rate",
+    "training.batch_tokens",
+    "training.batch_sentences",
+    "training.accumulation_steps",
+    "training.learning_rate",
+    "training.schedule",
+    "training.warmup_steps",
+    "training.weight_decay",
+    "training.adam_beta2",
+    "training.adam_epsilon",
+    "training.clip_norm",
+    "training.label_smoothing",
+    "training.precision",
+    "training.distribution",
+    "training.deterministic",
+    "training.seed",
+    "training.dev_sentences",
+    "training.dev_beam_size",
 )
 _SAMPLED_LINES = 10_000
 
@@ -121,8 +159,8 @@ def load_run(run_dir: pathlib.Path, checkpoint: str = "best", report: Report = l
         objects = {"ema": averaged, "model": {path: variables[path] for path in variables.keys() - averaged.keys()}}
     which = "latest" if checkpoint == "ema" else checkpoint
     manifest = checkpoints.restore(tf.train.Checkpoint(**objects), which, partial=True)
-    if manifest is None:
-        raise UserError(f"{run_dir} has no checkpoint yet; train it first")
+    if manifest is None or not manifest["step"]:
+        raise UserError(f"{run_dir} has no checkpoint of a trained model yet; train it first")
     report(f"checkpoint: {checkpoint}, step {manifest['step']:,} of {run_dir}")
     return Run(config, tokenizers, model, manifest["step"])
 
@@ -151,10 +189,18 @@ def load_runs(run_dirs: Sequence[pathlib.Path], checkpoint: str = "best", report
 
 
 @contextlib.contextmanager
-def open_run_dir(run_dir: pathlib.Path, config: ExperimentConfig, report: Report = lambda line: None) -> Iterator[None]:
+def open_run_dir(
+    run_dir: pathlib.Path,
+    config: ExperimentConfig,
+    report: Report = lambda line: None,
+    allow_change: bool = False,
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[None]:
     """Makes a run directory with its `config.json`, or checks that an existing one is of the same experiment.
 
-    Holds it, within the block, against every other training job of this machine. What may change and did is reported.
+    Holds it, within the block, against every other training job of this machine. What may change and did is reported;
+    with `allow_change`, `CHANGEABLE_FIELDS` may too. A `batch_tokens` of 0, "find it", becomes what was found before.
+    `check` may refuse what else there is before anything is written.
 
     Raises:
         UserError: it belongs to another configuration, with the difference, or another job trains there; nothing is
@@ -169,89 +215,140 @@ def open_run_dir(run_dir: pathlib.Path, config: ExperimentConfig, report: Report
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(f"Another job is training in {run_dir}; wait for it, or give another --run_dir") from error
-        _keep_config(run_dir, path, config, report)
+        _keep_config(run_dir, path, config, report, allow_change, check)
         yield
 
 
-def _keep_config(run_dir: pathlib.Path, path: pathlib.Path, config: ExperimentConfig, report: Report) -> None:
+def _keep_config(
+    run_dir: pathlib.Path,
+    path: pathlib.Path,
+    config: ExperimentConfig,
+    report: Report,
+    allow_change: bool,
+    check: Callable[[], None],
+) -> None:
     if path.exists():
-        differences, changes = _differences(read_config(run_dir), config)
-        if not any(checkpoints_of(run_dir).glob("step-*")):  # nothing was trained: no more than a false start
-            differences = []
-            shutil.rmtree(run_dir / "tokenizer", ignore_errors=True)
+        before = read_config(run_dir)
+        if not any(Checkpoints(checkpoints_of(run_dir)).steps()):  # nothing was trained: no more than a false start
+            for folder in (run_dir / "tokenizer", run_dir / "bad_batches", checkpoints_of(run_dir)):
+                shutil.rmtree(folder, ignore_errors=True)
             (run_dir / "data_card.json").unlink(missing_ok=True)
-        if differences:
-            raise UserError(
-                f"{run_dir} belongs to another configuration: {'; '.join(differences)}; give the same "
-                "values, or another --run_dir"
-            )
-        if changes:
-            report(f"from now on: {'; '.join(changes)}")
+        else:
+            config.training.batch_tokens = config.training.batch_tokens or before.training.batch_tokens
+            differences, changeable, changes = _differences(before, config)
+            refused = differences + ([] if allow_change else changeable)
+            if refused:
+                remedy = "" if differences else "give --allow_config_change to go on so, "
+                raise UserError(
+                    f"{run_dir} belongs to another configuration: {'; '.join(refused)}; {remedy}give the same values, "
+                    "or another --run_dir"
+                )
+            check()
+            if (
+                config.training.max_steps != before.training.max_steps
+                and config.training.schedule in SCHEDULED_TO_THE_END
+            ):
+                changes.append(
+                    f"training.schedule {config.training.schedule} is one of max_steps: the rates change with it"
+                )
+            if changes + changeable:
+                report(f"from now on: {'; '.join(changes + changeable)}")
     files.write_text(path, config.to_json())
 
 
-def _differences(old: ExperimentConfig, new: ExperimentConfig) -> tuple[list[str], list[str]]:
-    """What makes another experiment, and what does not."""
+def _differences(old: ExperimentConfig, new: ExperimentConfig) -> tuple[list[str], list[str], list[str]]:
+    """What makes another experiment, what does unless it is allowed, and what does not."""
     differences: list[str] = []
+    changeable: list[str] = []
     changes: list[str] = []
     for section in dataclasses.fields(ExperimentConfig):
         before, after = (dataclasses.asdict(getattr(c, section.name)) for c in (old, new))
         for name, value in before.items():
-            free = section.name in _FREE_FIELDS or f"{section.name}.{name}" in _FREE_FIELDS
+            field = f"{section.name}.{name}"
             value, now = (tuple(v) if isinstance(v, list) else v for v in (value, after[name]))
             if value != now:
-                (changes if free else differences).append(f"{section.name}.{name} was {value!r}, now {after[name]!r}")
-    return differences, changes
+                is_free = section.name in FREE_FIELDS or field in FREE_FIELDS
+                kind = changes if is_free else changeable if field in CHANGEABLE_FIELDS else differences
+                kind.append(f"{field} was {value!r}, now {after[name]!r}")
+    return differences, changeable, changes
 
 
-def open_corpus(data: DataConfig, sources: Sequence[str], targets: Sequence[str], report: Report) -> ParallelCorpus:
-    """Opens aligned text and reports its oddities.
+def open_corpus(
+    data: DataConfig, sources: Sequence[str], targets: Sequence[str], report: Report, weights: Sequence[str] = ()
+) -> ParallelCorpus:
+    """Opens aligned text, with files of the weights of its lines ("" is none), and reports its oddities.
 
     Raises:
         UserError: a file cannot be read, or two files are not aligned.
     """
 
-    def path_of(name: str) -> str:
-        return name if name.startswith("tfds:") else os.path.join(data.data_dir, name)
-
-    cache_dir = data.cache_dir or corpora.default_cache_dir()
-    sides: list[list[TextFile]] = []
-    for names, language in ((sources, data.source_language), (targets, data.target_language)):
-        sides.append([corpora.open_text(path_of(name), cache_dir, language, data.data_dir or None) for name in names])
+    pairs = [open_texts(data, *names) for names in zip(sources, targets)]
+    sides = ([source for source, _ in pairs], [target for _, target in pairs])
     for text in itertools.chain(*sides):
         for finding in text.findings:
             report(f"{text.path}: {finding}")
-    return ParallelCorpus(*sides)
+    cache_dir = data.cache_dir or corpora.default_cache_dir()
+    return ParallelCorpus(
+        *sides, [TextFile(os.path.join(data.data_dir, name), cache_dir) if name else None for name in weights]
+    )
+
+
+def open_texts(data: DataConfig, source: str, target: str) -> tuple[TextFile, TextFile]:
+    """Opens both sides of a corpus, by the names that a recipe has for them.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    cache_dir = data.cache_dir or corpora.default_cache_dir()
+    first, second = (
+        corpora.open_text(
+            name if name.startswith("tfds:") else os.path.join(data.data_dir, name),
+            cache_dir,
+            language,
+            data.data_dir or None,
+        )
+        for name, language in ((source, data.source_language), (target, data.target_language))
+    )
+    return first, second
+
+
+def check_data_card(run_dir: pathlib.Path, train: ParallelCorpus, dev: ParallelCorpus) -> None:
+    """Compares text with the `data_card.json` of a run, if it has one.
+
+    Raises:
+        UserError: the card shows other content, or cannot be read.
+    """
+    path = run_dir / "data_card.json"
+    if not path.exists():
+        return
+    try:
+        old = json.loads(path.read_text(encoding="utf-8"))
+        hashes = {name: [(text["path"], text["sha256"]) for text in old[name]] for name in ("train", "dev")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({error}); restore it, or give another --run_dir") from error
+    for name, corpus in (("train", train), ("dev", dev)):
+        for before, now in itertools.zip_longest(hashes[name], _texts(corpus)):
+            if before is None or now is None or before[1] != now.sha256:
+                raise UserError(
+                    f"{run_dir} was trained on other {name} text: {now.path if now else before[0]} has changed; "
+                    "restore the file, give --allow_config_change to go on with it, or another --run_dir"
+                )
 
 
 def write_data_card(run_dir: pathlib.Path, train: ParallelCorpus, dev: ParallelCorpus) -> None:
-    """Writes `data_card.json`: each file with its lines, SHA-256 and oddities.
-
-    Raises:
-        UserError: an earlier card shows other content; nothing is written.
-    """
+    """Writes `data_card.json`: each file with its lines, SHA-256 and oddities."""
     card = {
         name: [
             {"path": text.path, "lines": len(text), "sha256": text.sha256, "findings": list(map(str, text.findings))}
-            for text in (*corpus.sources, *corpus.targets)
+            for text in _texts(corpus)
         ]
         for name, corpus in (("train", train), ("dev", dev))
     }
-    path = run_dir / "data_card.json"
-    if path.exists():
-        try:
-            old = json.loads(path.read_text(encoding="utf-8"))
-            hashes = {name: [(text["path"], text["sha256"]) for text in old[name]] for name in card}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} cannot be read ({error}); restore it, or give another --run_dir") from error
-        for name, texts in card.items():
-            for before, now in itertools.zip_longest(hashes[name], texts):
-                if before is None or now is None or before[1] != now["sha256"]:
-                    raise UserError(
-                        f"{run_dir} was trained on other {name} text: {now['path'] if now else before[0]} has changed; "
-                        "restore the file, or give another --run_dir"
-                    )
-    files.write_json(path, card)
+    files.write_json(run_dir / "data_card.json", card)
+
+
+def _texts(corpus: ParallelCorpus) -> list[TextFile]:
+    return [*corpus.sources, *corpus.targets, *corpus.weight_texts]
 
 
 def prepare_tokenizers(run_dir: pathlib.Path, data: DataConfig, corpus: ParallelCorpus, report: Report) -> Tokenizers:
@@ -324,6 +421,36 @@ def load_pretrained_vectors(model: Seq2Seq, tokenizers: Tokenizers, config: Expe
             vectors, found, coverage = load_vectors(path, pieces, embedding.d_embedding)
             embedding.load(vectors, found)
             report(f"{side} vectors: {path} covers {coverage}")
+
+
+def sample_tokenizers(data: DataConfig, corpus: ParallelCorpus) -> Tokenizers:
+    """Tokenizers as `data` asks for them, the user's or trained on some of a corpus, to count ids with.
+
+    Vocabularies that the text cannot fill become smaller.
+    """
+    if data.source_tokenizer_model:
+        paths = (data.source_tokenizer_model, data.target_tokenizer_model)
+        return Tokenizers(*(SentencePieceTokenizer(_read_model(path)) for path in paths))
+    data = dataclasses.replace(data, tokenizer_lines=min(data.tokenizer_lines, _SAMPLED_LINES))
+    while True:
+        try:
+            made = _train_tokenizers(data, corpus, lambda line: None)
+            break
+        except UserError:
+            if max(data.source_vocab_size, data.target_vocab_size) < 64:
+                data = dataclasses.replace(data, tokenizer="byte")
+            halves = {f"{side}_vocab_size": getattr(data, f"{side}_vocab_size") // 2 for side in ("source", "target")}
+            data = dataclasses.replace(data, **halves)
+    return Tokenizers(made.get("joint") or made["source"], made.get("joint") or made["target"])
+
+
+def lengths_of(corpus: ParallelCorpus, tokenizers: Tokenizers) -> dict[str, Any]:
+    """Percentiles of the lengths of a corpus, and what they suggest: see `doctor.lengths_report`."""
+    texts = corpus.fetch(doctor.sample_of(len(corpus)))
+    lengths = [
+        np.array([len(ids) + 1 for ids in map(tokenizer.encode, lines)]) for tokenizer, lines in zip(tokenizers, texts)
+    ]
+    return doctor.lengths_report(lengths[0], lengths[1], len(corpus))
 
 
 def sampled_length_factor(tokenizers: Tokenizers, corpus: ParallelCorpus, alpha: float) -> float:

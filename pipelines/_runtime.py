@@ -1,5 +1,6 @@
 """The one place that configures the process: flags, logging, seeds, precision, devices, strategy."""
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -7,9 +8,11 @@ import os
 import pathlib
 import random
 import re
+import signal
 import sys
+import threading
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from absl import flags
@@ -18,15 +21,17 @@ from ml_collections import config_flags
 from tqdm import tqdm
 
 from nmt_keras.config import DecodingConfig
-from nmt_keras.errors import UserError
+from nmt_keras.errors import Failure, Stopped, UserError
 
 if typing.TYPE_CHECKING:
     import tensorflow as tf
 
     from nmt_keras.config import ExperimentConfig, TrainingConfig
+    from nmt_keras.training.stopping import StopRequest
 
 STATUS_FINDINGS = 1
 STATUS_USER_ERROR = 2
+STATUS_STOPPED = 75  # by a signal, with the state saved
 STATUS_INTERRUPTED = 130
 _BFLOAT16_EXTENSIONS = ("amx_bf16", "avx512_bf16")  # as /proc/cpuinfo names them
 
@@ -46,11 +51,13 @@ def run(
         argv: the arguments; those of the process if None.
 
     Returns:
-        0 ok, 1 findings, 2 a user's error, which was printed as one line, 130 interrupted.
+        0 ok, 1 findings or a training that failed, 2 a user's error, which was printed as one line, 75 stopped by a
+        signal with what was done saved, 130 interrupted.
     """
     absl_logging.set_verbosity(absl_logging.WARNING)
     arguments = list(sys.argv[1:] if argv is None else argv)
     values = flags.FlagValues()
+    _interrupt_on_sigterm()
     try:
         define(values, ["", *arguments])
         if {"--help", "-h", "-help"} & set(arguments):
@@ -58,6 +65,9 @@ def run(
             return 0
         _parse(values, arguments)
         return job(values) or 0
+    except Failure as error:
+        _fail(error)
+        return STATUS_FINDINGS
     except (UserError, flags.Error) as error:
         return _fail(error)
     except BrokenPipeError:  # whoever read the output has enough
@@ -65,6 +75,9 @@ def run(
         return 0
     except OSError as error:
         return _fail(f"{error.filename or 'A file'}: {error.strerror}; free the disk or give another path")
+    except Stopped as stopped:
+        print(f"{stopped} before the first step of this job; the same command goes on", file=sys.stderr)
+        return STATUS_STOPPED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return STATUS_INTERRUPTED
@@ -75,6 +88,12 @@ def run(
             "Another worker of the cluster stopped or cannot be reached; read what it printed, then start all workers "
             "again: they go on from the latest checkpoint"
         )
+
+
+def _interrupt_on_sigterm() -> None:
+    """SIGTERM is what Ctrl-C is: what was done so far is kept. Training has its own way (`stopping`)."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def define_inference_flags(values: flags.FlagValues, argv: list[str]) -> None:
@@ -101,6 +120,24 @@ def define_inference_flags(values: flags.FlagValues, argv: list[str]) -> None:
         config_flags.DEFINE_config_dataclass("decoding", DecodingConfig(), text, values, argv)
     except KeyError as error:  # an unknown field
         raise UserError(f"The options of the search cannot be used: {_explain(error, argv)}") from error
+
+
+def recipe(values: flags.FlagValues) -> "ExperimentConfig":
+    """What --config names.
+
+    Raises:
+        UserError: it is no recipe, or none was given.
+    """
+    from nmt_keras.config import ExperimentConfig
+
+    name = config_flags.get_config_filename(values["config"])
+    if values.config is None:
+        raise UserError(f"{name} has no get_config() that returns an ExperimentConfig; define one, with its return")
+    if not isinstance(values.config, ExperimentConfig):
+        raise UserError(
+            f"--config={name} is no readable recipe: give a Python file whose get_config() returns an ExperimentConfig"
+        )
+    return values.config
 
 
 def run_dirs(values: flags.FlagValues) -> list[pathlib.Path]:
@@ -152,6 +189,8 @@ def _explain_recipe(message: str) -> str:
     """One line on a mistake in a recipe or an override where the exception's own message is not one; "" of others."""
     from nmt_keras import config
 
+    if "has no attribute 'get_config'" in message:
+        return "--config names no recipe: give a Python file whose get_config() returns an ExperimentConfig"
     own = re.search(r"nmt_keras\.errors\.UserError: (.*)", message)
     if own:
         return own[1]
@@ -237,6 +276,10 @@ def configure(config: "TrainingConfig") -> None:
 
     random.seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
+    if config.deterministic:
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
 
 
 def build_strategy(name: str) -> "tf.distribute.Strategy":
@@ -305,6 +348,57 @@ def load_tensorflow() -> None:
     tensorflow.get_logger().setLevel(logging.ERROR)
 
 
+@contextlib.contextmanager
+def stopping() -> "Iterator[StopRequest]":
+    """Within the block SIGTERM and SIGINT ask for a stop, and the second of them ends the process at once.
+
+    The request interrupts, raising `Stopped`, until whoever works says that it looks for it.
+    """
+    from nmt_keras.training.stopping import StopRequest
+
+    stop = StopRequest()
+    stop.interrupts = True
+    if threading.current_thread() is not threading.main_thread():  # others cannot handle signals
+        yield stop
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    wakeup = signal.set_wakeup_fd(writer)
+    threading.Thread(target=_end_at_the_second, args=(reader,), daemon=True).start()
+    handle_signals(stop)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(wakeup)
+        os.close(writer)
+
+
+def _end_at_the_second(reader: int) -> None:
+    """Reads the numbers of signals as they come, also while the main thread is inside a long operation."""
+    count = 0
+    with open(reader, "rb", buffering=0) as signals:
+        while numbers := signals.read(1):
+            count += numbers[0] in (signal.SIGTERM, signal.SIGINT)
+            if count == 2:
+                os._exit(128 + numbers[0])
+
+
+def handle_signals(stop: "StopRequest") -> None:
+    """Makes SIGTERM and SIGINT ask for a stop; once more after a strategy of several workers, which takes SIGTERM."""
+
+    def handle(number: int, frame: object) -> None:
+        name = signal.Signals(number).name
+        os.write(2, f"{name}: stopping as soon as the step is done; a second signal ends at once\n".encode())
+        stop.request(f"stopped by {name}")
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, handle)
+
+
 def is_chief(strategy: "tf.distribute.Strategy") -> bool:
     """Whether this process is the one that keeps files."""
     resolver = strategy.cluster_resolver
@@ -314,11 +408,17 @@ def is_chief(strategy: "tf.distribute.Strategy") -> bool:
     return (resolver.task_type, resolver.task_id) == (first, 0)
 
 
+def task_of(strategy: "tf.distribute.Strategy") -> int:
+    """The number of this process among the workers."""
+    resolver = strategy.cluster_resolver
+    return int(resolver.task_id or 0) if resolver is not None and resolver.task_type else 0
+
+
 def barrier(strategy: "tf.distribute.Strategy") -> None:
-    """Waits until every worker is here."""
+    """Waits until every worker of several is here."""
     import tensorflow as tf
 
-    if strategy.num_replicas_in_sync > 1:
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         strategy.run(lambda: tf.distribute.get_replica_context().all_reduce("sum", tf.constant(1.0)))
 
 

@@ -1,7 +1,7 @@
 """Trains a model: python -m pipelines.train --config=pipelines/recipes/multi30k_en_de.py --run_dir=runs/m30k
 
-The same command resumes a run that stopped. Any field of the recipe can be overridden, as in
---config.training.max_steps=2000 or --config.model.attention=bahdanau.
+The same command resumes a run that stopped, as if it had not; SIGINT and SIGTERM save and stop. Any field of the recipe
+can be overridden, as in --config.training.max_steps=2000 or --config.model.attention=bahdanau.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from ml_collections import config_flags
 from nmt_keras.config import ExperimentConfig
 from nmt_keras.errors import UserError
 from pipelines import _runtime
+from pipelines.doctor import refuse_serious_findings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,67 +33,82 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
     )
     flags.DEFINE_string("run_dir", None, "Where everything of this run is kept.", flag_values=values)
     flags.DEFINE_string("data_dir", None, "Folder of the recipe's relative paths.", flag_values=values)
+    flags.DEFINE_bool(
+        "allow_config_change",
+        False,
+        "Go on with other data or another schedule than the run began with; what a checkpoint holds stays refused.",
+        flag_values=values,
+    )
 
 
-def _job(values: flags.FlagValues) -> None:
-    if values["config"].present and values.config is None:
-        raise UserError(
-            f"{config_flags.get_config_filename(values['config'])} has no get_config() that returns an "
-            "ExperimentConfig; define one, with its return"
-        )
-    if values.config is None or not values.run_dir:
+def _job(values: flags.FlagValues) -> int:
+    if not values["config"].present or not values.run_dir:
         raise UserError(
             "--config and --run_dir must be given, for instance --config=pipelines/recipes/multi30k_en_de.py "
             "--run_dir=runs/m30k"
         )
-    if not isinstance(values.config, ExperimentConfig):
-        raise UserError(
-            f"--config={config_flags.get_config_filename(values['config'])} is no readable recipe: give a "
-            "Python file whose get_config() returns an ExperimentConfig"
-        )
+    config = _runtime.recipe(values)
     if values.data_dir is not None:
-        values.config.data.data_dir = values.data_dir
-    try:
-        train(values.config, pathlib.Path(values.run_dir))
-    except KeyboardInterrupt:
-        _runtime.report("the same command goes on from the latest checkpoint")
-        raise
+        config.data.data_dir = values.data_dir
+    is_done = train(config, pathlib.Path(values.run_dir), values.allow_config_change)
+    return 0 if is_done else _runtime.STATUS_STOPPED
 
 
-def train(config: ExperimentConfig, run_dir: pathlib.Path) -> None:
-    """Trains `config` in `run_dir` until it is done. Resumes what is there.
+def train(config: ExperimentConfig, run_dir: pathlib.Path, allow_change: bool = False) -> bool:
+    """Trains `config` in `run_dir` until it is done, or until a signal stops it. Resumes what is there.
+
+    Args:
+        config: of the experiment.
+        run_dir: where everything of the run is kept.
+        allow_change: whether a run that is there may go on with other data or another schedule.
+
+    Returns:
+        Whether it is done.
 
     Raises:
         UserError: the configuration, the data or the run directory cannot be used.
     """
     config.validate()
     config.resolve_positions()
-    _runtime.resolve_precision(config.training)
-    strategy = _runtime.build_strategy(config.training.distribution)  # before any TensorFlow operation
-    _runtime.configure(config.training)
+    with _runtime.stopping() as stop:
+        _runtime.resolve_precision(config.training)
+        strategy = _runtime.build_strategy(config.training.distribution)  # before any TensorFlow operation
+        _runtime.handle_signals(stop)
+        _runtime.configure(config.training)
 
-    from nmt_keras import run_directory
+        from nmt_keras import run_directory
 
-    report, data = _runtime.report, config.data
-    corpus = run_directory.open_corpus(data, data.train_source, data.train_target, report)
-    dev = run_directory.open_corpus(data, [data.dev_source], [data.dev_target], report)
-    dev.require_text()
-    with contextlib.ExitStack() as stack:
-        if _runtime.is_chief(strategy):
-            stack.enter_context(run_directory.open_run_dir(run_dir, config, report))
-            run_directory.write_data_card(run_dir, corpus, dev)
-            run_directory.prepare_tokenizers(run_dir, data, corpus, report)
-        _runtime.barrier(strategy)  # what the chief makes, the others find
-        _train(config, run_dir, corpus, dev, strategy)
-        _runtime.barrier(strategy)  # whoever leaves first would end the job of the others
+        report, data = _runtime.report, config.data
+        corpus = run_directory.open_corpus(
+            data, data.train_source, data.train_target, report, data.train_example_weights
+        )
+        dev = run_directory.open_corpus(data, [data.dev_source], [data.dev_target], report)
+        dev.require_text()
+        with contextlib.ExitStack() as stack:
+            if _runtime.is_chief(strategy):
+                refuse_serious_findings(data, corpus, dev)
+
+                def check() -> None:
+                    if not allow_change:
+                        run_directory.check_data_card(run_dir, corpus, dev)
+
+                stack.enter_context(run_directory.open_run_dir(run_dir, config, report, allow_change, check))
+                run_directory.write_data_card(run_dir, corpus, dev)
+                run_directory.prepare_tokenizers(run_dir, data, corpus, report)
+            _runtime.barrier(strategy)  # what the chief makes, the others find
+            is_done = _train(config, run_dir, corpus, dev, strategy, stop, allow_change)
+            _runtime.barrier(strategy)  # whoever leaves first would end the job of the others
+    return is_done
 
 
-def _train(config: ExperimentConfig, run_dir: pathlib.Path, corpus, dev, strategy) -> None:
+def _train(config: ExperimentConfig, run_dir: pathlib.Path, corpus, dev, strategy, stop, allow_change: bool) -> bool:
     """Trains on open text in a run directory that has its tokenizers."""
-    from nmt_keras import run_directory
+    from nmt_keras import files, run_directory
     from nmt_keras.models.seq2seq import build_seq2seq
+    from nmt_keras.training import memory
+    from nmt_keras.training.bad_batches import BadBatches
     from nmt_keras.training.checkpoints import Checkpoints
-    from nmt_keras.training.schedules import build_optimizer
+    from nmt_keras.training.feed import Feed
     from nmt_keras.training.summaries import Summaries
     from nmt_keras.training.trainer import Trainer
     from pipelines._dev import DevEvaluator
@@ -101,25 +117,44 @@ def _train(config: ExperimentConfig, run_dir: pathlib.Path, corpus, dev, strateg
     chief = _runtime.is_chief(strategy)
     tokenizers = run_directory.load_tokenizers(run_dir)
     _report_unknown(tokenizers, dev)
-    text = _training_text(config, corpus, tokenizers, strategy.num_replicas_in_sync * training.accumulation_steps)
-    report(f"data: {text.plan.summary()}")
-
+    bad_batches = BadBatches(run_dir / "bad_batches", _runtime.task_of(strategy), report)
     with strategy.scope():
         model = build_seq2seq(config.model, tokenizers.source.vocab_size, tokenizers.target.vocab_size)
-        trainer = Trainer(model, build_optimizer(training), training, strategy)
-    report(f"model: {model.count_params():,} weights; {strategy.num_replicas_in_sync} replica(s); {training.precision}")
+        trainer = Trainer(model, training, strategy, bad_batches)
+    replicas = strategy.num_replicas_in_sync
+    report(f"model: {model.count_params():,} weights; {replicas} replica(s); {training.precision}")
+    if not training.batch_tokens and not training.batch_sentences:
+        feed = Feed(_training_text(config, corpus, tokenizers, replicas), strategy)
+        trainer.train_step.compile(feed.element_spec)
+        training.batch_tokens = max(memory.find_budget(trainer.train_step, feed), config.data.max_target_length)
+        report(f"training.batch_tokens: {training.batch_tokens} is the largest that fits, or that is worth its time")
+        files.write_text(run_dir / "config.json", config.to_json())
+    feed = Feed(_training_text(config, corpus, tokenizers, replicas), strategy)
+    plan = feed.text.plan
+    report(f"data: {plan.summary()}")
     checkpoints = Checkpoints(run_directory.checkpoints_of(run_dir), training.keep_checkpoints, chief, report)
-    if trainer.restore(checkpoints):
+    checkpoints.clean_up()
+    _runtime.barrier(strategy)
+    if trainer.restore(checkpoints, plan.fingerprint, allow_change):
         report(f"resuming at step {trainer.step:,}")
     else:
         run_directory.load_pretrained_vectors(model, tokenizers, config, report)
-    summaries = Summaries(run_dir, trainer.step, chief)
+    if trainer.step < training.max_steps:
+        trainer.train_step.compile(feed.element_spec)
+        bucket, need = memory.estimate(trainer.train_step, feed)
+        report(memory.describe(bucket, need, memory.limit_of_process(), plan.num_batches, training.max_steps))
+    summaries = Summaries(run_dir, trainer.step, trainer.owes_evaluation, chief)
     evaluate = DevEvaluator(model, tokenizers, config, dev, summaries, report)
-    reason = trainer.train(_distribute(text, strategy, trainer.step), checkpoints, summaries, evaluate, report)
+    stop.interrupts = False  # from here on it is the trainer that stops, and saves
+    reason = trainer.train(feed, checkpoints, summaries, evaluate, report, stop)
     best = "not measured" if trainer.best is None else f"{trainer.best:.4f}"
-    report(f"done: {reason}; best {training.best_metric} {best}")
+    if trainer.is_stopped:
+        report(f"{reason}; the same command goes on; best {training.best_metric} so far {best}")
+    else:
+        report(f"done: {reason}; best {training.best_metric} {best}")
     if chief:
-        _write_run_card(run_dir, trainer, text, reason, time.time() - started)
+        _write_run_card(run_dir, trainer, feed.text, reason, time.time() - started)
+    return not trainer.is_stopped
 
 
 def _report_unknown(tokenizers, dev) -> None:
@@ -132,8 +167,8 @@ def _report_unknown(tokenizers, dev) -> None:
     _runtime.report(f"unknown pieces in dev: {', '.join(rates)}")
 
 
-def _training_text(config: ExperimentConfig, corpus, tokenizers, num_slices: int):
-    """The corpus as a `TrainingText`, planned in batches of `num_slices` equal parts."""
+def _training_text(config: ExperimentConfig, corpus, tokenizers, num_replicas: int):
+    """The corpus as a `TrainingText`, planned for so many replicas; in small batches where their size is not known."""
     from nmt_keras import run_directory
     from nmt_keras.data.batch_plan import BatchPlan
     from nmt_keras.data.batching import TrainingText, token_lengths
@@ -144,15 +179,17 @@ def _training_text(config: ExperimentConfig, corpus, tokenizers, num_slices: int
         [token_lengths(text, tokenizer) for text in texts]
         for texts, tokenizer in zip((corpus.sources, corpus.targets), tokenizers)
     )
+    num_slices = num_replicas * training.accumulation_steps
     plan = BatchPlan(
         source_lengths,
         target_lengths,
         seed=training.seed,
-        batch_tokens=training.batch_tokens,
+        batch_tokens=training.batch_tokens or num_slices * data.max_target_length,
         batch_sentences=training.batch_sentences,
         weights=data.train_weights,
         num_slices=num_slices,
         length_factor=run_directory.sampled_length_factor(tokenizers, corpus, data.sampling_alpha),
+        example_weights=corpus.weights,
         **limits,
     )
     return TrainingText(
@@ -164,6 +201,7 @@ def _write_run_card(run_dir: pathlib.Path, trainer, text, reason: str, seconds: 
     import tensorflow as tf
 
     from nmt_keras import files
+    from nmt_keras.training.checkpoints import weights_sha256
 
     files.write_json(
         run_dir / "run_card.json",
@@ -173,7 +211,9 @@ def _write_run_card(run_dir: pathlib.Path, trainer, text, reason: str, seconds: 
             "epochs": round(trainer.step / text.plan.num_batches, 2),
             "seconds_of_this_job": round(seconds),
             "best": trainer.best,
+            "restarts": trainer.restarts,
             "weights": trainer.model.count_params(),
+            "weights_sha256": weights_sha256(trainer.model),
             "stopped": reason,
             "overlong_samples": text.num_overlong_samples,
             "machine": platform.platform(),
@@ -181,20 +221,6 @@ def _write_run_card(run_dir: pathlib.Path, trainer, text, reason: str, seconds: 
             "tensorflow": tf.__version__,
         },
     )
-
-
-def _distribute(text, strategy, first_step: int):
-    """The iterator over a strategy's values of batches, from a step on."""
-    replicas = strategy.num_replicas_in_sync
-    if replicas == 1:
-        return iter(text.dataset(first_step))
-
-    def pipeline(context):
-        local = replicas // context.num_input_pipelines
-        first = context.input_pipeline_id * local
-        return text.dataset(first_step, replicas, range(first, first + local))
-
-    return iter(strategy.distribute_datasets_from_function(pipeline))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import io
 import json
+import pathlib
 import shutil
 
 import numpy as np
@@ -140,19 +141,7 @@ def test_what_does_not_change_the_model_may_differ_and_is_written(run_dir, secti
         (section, field.name)
         for section, kind in (("data", DataConfig), ("model", ModelConfig), ("training", TrainingConfig))
         for field in dataclasses.fields(kind)
-        if field.name
-        not in (
-            "max_steps",
-            "log_every",
-            "evaluate_every",
-            "checkpoint_every",
-            "keep_checkpoints",
-            "patience",
-            "dev_sentences",
-            "dev_beam_size",
-            "data_dir",
-            "cache_dir",
-        )
+        if f"{section}.{field.name}" not in run_directory.FREE_FIELDS
     ],
 )
 def test_every_other_field_is_part_of_the_experiment(run_dir, section, name):
@@ -162,6 +151,41 @@ def test_every_other_field_is_part_of_the_experiment(run_dir, section, name):
     setattr(getattr(other, section), name, "something else")
     with pytest.raises(UserError, match=rf"{section}\.{name} was .*, now 'something else'"):
         open_run_dir(run_dir, other)
+
+
+@pytest.mark.parametrize("name", [*run_directory.CHANGEABLE_FIELDS, "model.cell", "training.ema_decay"])
+def test_some_fields_change_where_that_is_allowed(run_dir, name):
+    open_run_dir(run_dir, _config())
+    (run_dir / "checkpoints" / "step-00000001").mkdir(parents=True)
+    other, (section, field) = _config(), name.split(".")
+    assert type(getattr(getattr(other, section), field))  # it is one
+    setattr(getattr(other, section), field, "something else")
+    said = []
+    with pytest.raises(UserError, match=f"{name} was .*, now 'something else'; give ") as caught:
+        open_run_dir(run_dir, other)
+    assert ("--allow_config_change" in str(caught.value)) == (name in run_directory.CHANGEABLE_FIELDS)
+    if name in run_directory.CHANGEABLE_FIELDS:
+        with run_directory.open_run_dir(run_dir, other, said.append, allow_change=True):
+            assert f"{name} was" in said[0] and said[0].startswith("from now on: ")
+    else:
+        with pytest.raises(UserError), run_directory.open_run_dir(run_dir, other, allow_change=True):
+            pass
+
+
+def test_what_may_change_is_what_contributors_read():
+    text = (pathlib.Path(__file__).parents[1] / "WORKSPACE.md").read_text(encoding="utf-8")
+    for name in (*run_directory.FREE_FIELDS, *run_directory.CHANGEABLE_FIELDS):
+        assert f"`{name}`" in text
+
+
+def test_a_budget_that_was_found_stays(run_dir):
+    config = _config()
+    config.training.batch_tokens = 640
+    open_run_dir(run_dir, config)
+    (run_dir / "checkpoints" / "step-00000001").mkdir(parents=True)
+    config.training.batch_tokens = 0
+    open_run_dir(run_dir, config)
+    assert config.training.batch_tokens == 640
 
 
 def test_a_false_start_does_not_bind_the_run_directory(run_dir):
@@ -233,30 +257,42 @@ def test_the_data_card_names_files_lines_hashes_and_oddities(run_dir, tmp_path):
     assert card["train"][0]["sha256"] == train.sources[0].sha256
 
 
-def test_a_data_card_of_other_text_is_refused_and_kept(run_dir, tmp_path):
+def test_a_data_card_of_other_text_is_refused(run_dir, tmp_path):
     train, dev = _corpus(tmp_path), _corpus(tmp_path, ["x"], ["y"], "b")
+    run_directory.check_data_card(run_dir, train, dev)  # there is none
     write_data_card(run_dir, train, dev)
-    write_data_card(run_dir, train, dev)
-    card = (run_dir / "data_card.json").read_bytes()
+    run_directory.check_data_card(run_dir, train, dev)
     other = _corpus(tmp_path, ["x"], ["z"], "b")
     with pytest.raises(
         UserError,
-        match=r"^\S+first was trained on other dev text: \S+b\.zh has changed; restore the "
-        r"file, "
-        r"or give another --run_dir$",
+        match=r"^\S+first was trained on other dev text: \S+b\.zh has changed; restore the file, give "
+        r"--allow_config_change to go on with it, or another --run_dir$",
     ):
-        write_data_card(run_dir, train, other)
+        run_directory.check_data_card(run_dir, train, other)
     more = ParallelCorpus(train.sources * 2, train.targets * 2)
     with pytest.raises(UserError, match=r"was trained on other train text: \S+ has changed"):
-        write_data_card(run_dir, more, dev)
-    assert (run_dir / "data_card.json").read_bytes() == card
+        run_directory.check_data_card(run_dir, more, dev)
+
+
+def test_what_is_refused_leaves_the_configuration(run_dir):
+    open_run_dir(run_dir, _config())
+    (run_dir / "checkpoints" / "step-00000001").mkdir(parents=True)
+    other = _config()
+    other.training.max_steps = 7
+
+    def refuse():
+        raise UserError("other data")
+
+    with pytest.raises(UserError, match="other data"), run_directory.open_run_dir(run_dir, other, check=refuse):
+        pass
+    assert read_config(run_dir) == _config()
 
 
 def test_moved_text_of_the_same_content_is_no_change(run_dir, tmp_path):
     train = _corpus(tmp_path)
     write_data_card(run_dir, train, train)
     moved = _corpus(tmp_path, name="moved")
-    write_data_card(run_dir, moved, moved)
+    run_directory.check_data_card(run_dir, moved, moved)
 
 
 def test_a_joint_tokenizer_is_trained_on_both_sides_and_loaded_again(run_dir, tmp_path, reports):
@@ -422,7 +458,12 @@ def test_a_run_without_tokenizer_or_checkpoint_is_refused(run_dir, tmp_path, rep
     ):
         load_run(run_dir)
     prepare_tokenizers(run_dir, config.data, _corpus(tmp_path), reports.append)
-    with pytest.raises(UserError, match="^.*first has no checkpoint yet; train it first$"):
+    with pytest.raises(UserError, match="^.*first has no checkpoint of a trained model yet; train it first$"):
+        load_run(run_dir, "latest")
+    tokenizers = load_tokenizers(run_dir)
+    model = build_seq2seq(config.model, tokenizers.source.vocab_size, tokenizers.target.vocab_size)
+    Checkpoints(checkpoints_of(run_dir)).save(0, tf.train.Checkpoint(model=by_path(model.variables)), {})
+    with pytest.raises(UserError, match="^.*first has no checkpoint of a trained model yet; train it first$"):
         load_run(run_dir, "latest")
     with pytest.raises(UserError, match="has no best checkpoint: the run has not been evaluated yet"):
         load_run(run_dir, "best")

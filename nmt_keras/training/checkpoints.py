@@ -17,12 +17,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from nmt_keras import files
 from nmt_keras.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 _MANIFEST = "manifest.json"
 
 
@@ -40,6 +41,14 @@ def by_path(variables: Iterable[keras.Variable]) -> dict[str, tf.Variable]:
     if len(paths) < len(variables):
         raise ValueError("two variables have one path: give the layers of a model distinct names")
     return paths
+
+
+def weights_sha256(model: keras.Model) -> str:
+    """SHA-256 of all weights, by path."""
+    digest = hashlib.sha256()
+    for path, variable in sorted(by_path(model.variables).items()):
+        digest.update(path.encode() + np.ascontiguousarray(variable.numpy()).tobytes())
+    return digest.hexdigest()
 
 
 class Checkpoints:
@@ -65,24 +74,34 @@ class Checkpoints:
         self._report = report
         self._saved: set[int] = set()
         self._intact: set[int] = set()  # written or verified by this process
-        if is_chief:
-            for leftover in folder.glob(".tmp-*"):  # of a save that was killed
+
+    def clean_up(self) -> None:
+        """Puts right what a killed job left. For the job that trains in the run: others would take its saves away."""
+        if self._is_chief:
+            for replaced in self.folder.glob(".replaced-*"):  # the new one may not have had its name yet
+                final = self.folder / replaced.name.removeprefix(".replaced-")
+                if final.exists():
+                    shutil.rmtree(replaced, ignore_errors=True)
+                else:
+                    replaced.rename(final)
+            for leftover in self.folder.glob(".tmp-*"):
                 shutil.rmtree(leftover, ignore_errors=True)
 
-    def save(self, step: int, objects: tf.train.Checkpoint, state: dict[str, Any]) -> None:
+    def save(self, step: int, objects: tf.train.Checkpoint, state: dict[str, Any], replace: bool = False) -> None:
         """Writes the checkpoint of `step`, unless it exists, and deletes what is over `keep`.
 
         Args:
             step: the number of batches consumed.
             objects: what is tracked.
             state: JSON values that `restore` gives back.
+            replace: write it also where it exists.
 
         Raises:
             UserError: the disk is full or the folder cannot be written; earlier checkpoints are intact.
         """
         final = self.folder / f"step-{step:08d}"
         temporary = self.folder / f".tmp-{step:08d}-{uuid.uuid4().hex[:12]}"  # workers in containers may share a pid
-        if step in self._saved:
+        if step in self._saved and not replace:
             return
         self._saved.add(step)
         try:
@@ -95,12 +114,14 @@ class Checkpoints:
                 _flush(path)
             _flush(temporary)
             if self._is_chief:
+                replaced = self.folder / f".replaced-{final.name}"
                 if final.exists():  # of an earlier job; the same content where it is intact
-                    if self._verify(step)[0] is not None:
+                    if self._verify(step)[0] is not None and not replace:
                         return
-                    shutil.rmtree(final)
+                    final.rename(replaced)
                 temporary.rename(final)
                 _flush(self.folder)
+                shutil.rmtree(replaced, ignore_errors=True)
                 self._intact.add(step)
                 self._delete_old()
         except (OSError, tf.errors.OpError) as error:
@@ -113,7 +134,11 @@ class Checkpoints:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def restore(
-        self, objects: tf.train.Checkpoint, which: str = "latest", partial: bool = False
+        self,
+        objects: tf.train.Checkpoint,
+        which: str = "latest",
+        partial: bool = False,
+        accept: Callable[[dict[str, Any]], bool] = lambda manifest: True,
     ) -> dict[str, Any] | None:
         """Reads a checkpoint into `objects`.
 
@@ -121,22 +146,29 @@ class Checkpoints:
             objects: what was saved, already built.
             which: `latest`, `best` or a step. A corrupt `latest` gives way to the one before, and that is reported.
             partial: whether the checkpoint may hold more than `objects`.
+            accept: whether a `latest` is wanted, by its manifest; one that is not gives way to the one before.
 
         Returns:
-            The manifest, or None where `which` is `latest` and there is no checkpoint.
+            The manifest, or None where `which` is `latest` and there is no checkpoint, or none is wanted.
 
         Raises:
             UserError: there is no such checkpoint, it is corrupt, or it belongs to another model.
         """
         if which == "latest":
-            steps = self.steps()
+            steps, unwanted = self.steps(), False
             for step in reversed(steps):
                 manifest, problem = self._verify(step)
-                if manifest is not None:
+                if manifest is not None and accept(manifest):
                     self._read(step, objects, partial)
                     return manifest
-                self._report(f"checkpoint of step {step} is not used: {problem}")
-            if steps:
+                if manifest is None:
+                    self._report(f"checkpoint of step {step} is not used: {problem}")
+                unwanted = unwanted or manifest is not None
+            if steps and not unwanted and "format" in problem:
+                raise UserError(
+                    f"No checkpoint in {self.folder} can be read: {problem}; train with the version it is of"
+                )
+            if steps and not unwanted:
                 raise UserError(f"No checkpoint in {self.folder} is intact; start again in a new run directory")
             return None
         step = self.best_step() if which == "best" else int(which)
@@ -164,7 +196,7 @@ class Checkpoints:
             UserError: fewer than two are intact, or they belong to another model.
         """
         objects, totals, used = tf.train.Checkpoint(**{name: variables}), [0.0] * len(variables), []
-        for step in self.steps()[-count:]:
+        for step in [step for step in self.steps() if step][-count:]:
             manifest, problem = self._verify(step)
             if manifest is None:
                 self._report(f"checkpoint of step {step} is not used: {problem}")
@@ -186,6 +218,19 @@ class Checkpoints:
         if self._is_chief:
             files.write_json(self.folder / "best.json", {"step": step, "metric": metric, "value": value})
             self._delete_old()
+
+    def discard_after(self, step: int) -> None:
+        """Deletes the checkpoints of later steps, which training is about to make anew, and their best mark."""
+        self._saved = {saved for saved in self._saved if saved <= step}
+        if self._is_chief:
+            for later in self.steps():
+                if later > step:
+                    self._delete(later)
+            try:
+                if self.best_step() > step:
+                    (self.folder / "best.json").unlink()
+            except UserError:
+                pass
 
     def best_step(self) -> int:
         """The best step.
@@ -237,6 +282,10 @@ class Checkpoints:
             raise UserError(f"The checkpoint of step {step} in {self.folder} is of another model: {reason}") from error
 
     def _delete_old(self) -> None:
+        """Keeps the best, the latest ones, and the latest that a restart may begin from.
+
+        Step 0 is kept until there are two of these: the update before the first may be what broke the weights.
+        """
         try:
             best = self.best_step()
         except UserError:
@@ -244,12 +293,22 @@ class Checkpoints:
         steps = self.steps()
         intact = [step for step in steps if step in self._intact or self._verify(step)[0] is not None]
         self._intact.update(intact)
-        kept = {best, *intact[-self.keep :]}
+        good = [step for step in intact if self._is_good(step)]
+        trained = [step for step in intact if step]
+        kept = {best, *good[-1:], *trained[-self.keep :], *([0] if len(good) < 3 else [])}
         for step in steps:
             if step not in kept and step < max(intact, default=0):
-                gone = self.folder / f".tmp-deleted-{step:08d}"  # a kill leaves no half of it under its name
-                (self.folder / f"step-{step:08d}").rename(gone)
-                shutil.rmtree(gone)
+                self._delete(step)
+
+    def _is_good(self, step: int) -> bool:
+        manifest = json.loads((self.folder / f"step-{step:08d}" / _MANIFEST).read_text(encoding="utf-8"))
+        return manifest["state"].get("is_good", True)
+
+    def _delete(self, step: int) -> None:
+        gone = self.folder / f".tmp-deleted-{step:08d}"  # a kill leaves no half of it under its name
+        (self.folder / f"step-{step:08d}").rename(gone)
+        shutil.rmtree(gone)
+        self._intact.discard(step)
 
 
 def _fingerprint(path: pathlib.Path) -> dict[str, Any]:

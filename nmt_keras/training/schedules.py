@@ -36,20 +36,27 @@ SCHEDULES = {"constant": _constant, "inverse_sqrt": _inverse_sqrt, "cosine": _co
 
 
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """`config.learning_rate` times the factor of `config.schedule` at the update that is about to be made."""
+    """`config.learning_rate` times the factor of `config.schedule` at the update that is about to be made.
 
-    def __init__(self, config: TrainingConfig):
+    Args:
+        config: of the training.
+        restarts: an integer variable; each restart halves the rate.
+    """
+
+    def __init__(self, config: TrainingConfig, restarts: tf.Variable):
         self.config = config
+        self.restarts = restarts
 
     def __call__(self, updates):
         """The number of updates made so far, to the learning rate of the next one."""
         update = tf.cast(updates, tf.float32) + 1.0
-        return self.config.learning_rate * SCHEDULES[self.config.schedule](update, self.config)
+        halved = tf.pow(0.5, tf.cast(tf.convert_to_tensor(self.restarts), tf.float32))
+        return self.config.learning_rate * SCHEDULES[self.config.schedule](update, self.config) * halved
 
 
-def build_optimizer(config: TrainingConfig) -> keras.optimizers.Optimizer:
-    """The Keras optimizer of the configuration. Clipping is the trainer's: it must follow the all-reduce."""
-    schedule, name = Schedule(config), config.optimizer  # the name is part of a checkpoint
+def build_optimizer(config: TrainingConfig, restarts: tf.Variable) -> keras.optimizers.Optimizer:
+    """The Keras optimizer of the configuration. Clipping is the step's: it must follow the all-reduce."""
+    schedule, name = Schedule(config, restarts), config.optimizer  # the name is part of a checkpoint
     moments = {"beta_2": config.adam_beta2, "epsilon": config.adam_epsilon}
     if config.optimizer == "adam":
         return keras.optimizers.Adam(schedule, name=name, **moments)

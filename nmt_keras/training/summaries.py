@@ -5,6 +5,7 @@ import json
 import pathlib
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -23,6 +24,7 @@ _TAGS = {
     "target_tokens_per_s": "train/target_tokens_per_s",
     "padding_share": "train/padding_share",
     "skipped_steps": "train/skipped_steps",
+    "restarts": "train/restarts",
     "dev_loss": "dev/loss",
     "dev_perplexity": "dev/perplexity",
     "dev_bleu": "dev/bleu",
@@ -53,19 +55,35 @@ class Summaries:
     Args:
         run_dir: the run directory.
         first_step: the step that training resumes from; what was written of later ones is dropped, it comes again.
+        owes_evaluation: whether that step is still to be evaluated.
         enabled: False on workers that are not the chief.
     """
 
-    def __init__(self, run_dir: pathlib.Path, first_step: int = 0, enabled: bool = True):
+    def __init__(self, run_dir: pathlib.Path, first_step: int = 0, owes_evaluation: bool = False, enabled: bool = True):
         self._enabled = enabled
         self._jsonl = run_dir / "metrics.jsonl"
-        if not enabled:
+        self._folder = run_dir / "summaries"
+        self._writer: Any = None
+        self.go_on_from(first_step, owes_evaluation)
+
+    def go_on_from(self, step: int, owes_evaluation: bool) -> None:
+        """Drops what was written of later steps than `step`, and its evaluation if that is owed: they come again."""
+        if not self._enabled:
             return
-        _start_session(run_dir / "summaries", first_step + 1)
-        self._writer = tf.summary.create_file_writer(str(run_dir / "summaries"))
-        if self._jsonl.exists():
-            rows = self._jsonl.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
-            files.write_text(self._jsonl, "".join(row + "\n" for row in rows if _step_of(row) <= first_step))
+        if self._writer is not None:
+            self._writer.close()
+        _start_session(self._folder, step if owes_evaluation else step + 1)
+        self._writer = tf.summary.create_file_writer(str(self._folder))
+        if not self._jsonl.exists():
+            return
+        rows = self._jsonl.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
+        kept = [row for row in rows if _step_of(row) <= step]
+        if owes_evaluation:
+            kept = [row for row in kept if _step_of(row) < step or "dev_loss" not in json.loads(row)]
+            for row in kept:
+                if _step_of(row) == step:  # TensorBoard was told to forget it
+                    self._write_events(step, {name: v for name, v in json.loads(row).items() if name != "step"})
+        files.write_text(self._jsonl, "".join(row + "\n" for row in kept))
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Writes one row: `step` and the scalars, whose names are those of `metrics.jsonl`."""
@@ -73,6 +91,9 @@ class Summaries:
             return
         with open(self._jsonl, "a", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
+        self._write_events(step, values)
+
+    def _write_events(self, step: int, values: dict[str, float]) -> None:
         with self._writer.as_default(step=step):
             for name, value in values.items():
                 tf.summary.scalar(_TAGS[name], value)

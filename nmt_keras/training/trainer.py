@@ -1,38 +1,28 @@
-"""The training loop: take a batch, make an update; now and then log, evaluate, save."""
+"""The training loop: take a batch, make an update; now and then log, evaluate, save; start again when it goes bad."""
 
+import contextlib
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import keras
 import tensorflow as tf
 from tqdm import tqdm
 
 from nmt_keras.config import TrainingConfig
-from nmt_keras.data.batching import Batch
-from nmt_keras.layers.dropout import fold_in
-from nmt_keras.layers.fusion import fused
+from nmt_keras.errors import Failure, Stopped, UserError
 from nmt_keras.models.seq2seq import Seq2Seq
-from nmt_keras.training.checkpoints import Checkpoints, by_path
-from nmt_keras.training.losses import LossSums, batch_loss, perplexity
+from nmt_keras.training.bad_batches import BadBatches
+from nmt_keras.training.checkpoints import Checkpoints
+from nmt_keras.training.feed import Feed
+from nmt_keras.training.losses import perplexity
+from nmt_keras.training.stopping import StopRequest
 from nmt_keras.training.summaries import Summaries
+from nmt_keras.training.train_step import BadStep, Totals, TrainStep
 
-_FIRST_LOSS_SCALE = 2.0**15
-_LOSS_SCALE_GROWTH_STEPS = 2000
-
-
-class Totals(NamedTuple):
-    """What is summed on the device between two rows of the log, over the steps that were not skipped."""
-
-    loss: Any
-    cross_entropy: Any
-    correct: Any
-    tokens: Any
-    positions: Any  # padded target positions
-    gradient_norm: Any  # before clipping, of finite steps
-    updates: Any
+MAX_RESTARTS = 3
+_STEPS_BETWEEN_AGREEMENTS = 10  # of workers, on whether to stop
 
 
 class Evaluation(NamedTuple):
@@ -45,144 +35,257 @@ class Evaluation(NamedTuple):
 class Trainer:
     """Trains a model by mini-batch gradient descent, under any `tf.distribute` strategy.
 
-    Build model, optimizer and trainer in the strategy's scope. A step consumes one global batch: each replica takes its
-    slice in `accumulation_steps` parts; gradients of the summed loss are summed over parts and replicas, divided once
-    by the global number of real target tokens, checked, clipped by their global norm and applied. A step whose gradient
-    is not finite is skipped and counted.
+    Build model and trainer in the strategy's scope. A step consumes one global batch (`TrainStep`). Everything that the
+    next step depends on is in a checkpoint, so that a run that stopped goes on as if it had not.
+
+    After `max_bad_steps` steps in a row whose loss or gradient is not finite, the latest checkpoint from before them is
+    loaded and `restarts` counted up: it enters the seeds of the plan, of sampling and of dropout, since the same seeds
+    would meet the same numbers, and halves the learning rate.
 
     Args:
         model: built.
-        optimizer: a Keras optimizer without clipping of its own.
         config: of the training.
         strategy: the one whose scope this is built in.
+        bad_batches: where steps that are not finite are written.
     """
 
     def __init__(
         self,
         model: Seq2Seq,
-        optimizer: keras.optimizers.Optimizer,
         config: TrainingConfig,
         strategy: tf.distribute.Strategy,
+        bad_batches: BadBatches | None = None,
     ):
         self.model = model
-        self.optimizer = optimizer
         self.config = config
         self.strategy = strategy
         self.step = 0
+        self.restarts = 0
+        self.is_stopped = False  # it was asked to, and is not done
         self.best: float | None = None
         self.best_step: int | None = None
         self.evaluations_since_best = 0
+        self.train_step = TrainStep(model, config, strategy)
+        self.train_step.on_bad = self._note_bad
+        self._is_new = True
+        self._bad_batches = bad_batches
+        self._bad_in_a_row = 0
+        self._restarted_at = (sys.maxsize, -1)  # the step and the updates of the latest restart of this job
+        self.owes_evaluation = False  # of the step it is at: what stopped it came before the end of that
         self._window_start = 0.0  # of the log's next row, in monotonic time; what is no training moves it on
         self._restored_seconds = 0.0  # of training, in that window
-        optimizer.build(model.trainable_variables)
-        self._steps = tf.Variable(0, dtype=tf.int64, name="steps", trainable=False)
-        self._skipped = tf.Variable(0, dtype=tf.int64, name="skipped", trainable=False)
-        self._totals = tf.Variable([0.0] * len(Totals._fields), dtype=tf.float64, name="totals", trainable=False)
-        self._uses_loss_scale = config.precision == "mixed_float16"
-        self._loss_scale = tf.Variable(
-            _FIRST_LOSS_SCALE if self._uses_loss_scale else 1.0, name="loss_scale", trainable=False
-        )
-        self._finite_steps = tf.Variable(0, dtype=tf.int64, name="finite_steps", trainable=False)
-        averages = {weight.path: _average(weight) for weight in model.trainable_variables if config.ema_decay}
-        self._averages = list(averages.values())
-        self.objects = tf.train.Checkpoint(
-            model=by_path(model.variables),
-            optimizer=by_path(optimizer.variables),
-            steps=self._steps,
-            skipped=self._skipped,
-            totals=self._totals,
-            loss_scale=self._loss_scale,
-            finite_steps=self._finite_steps,
-            **({"ema": averages} if averages else {}),
-        )
-        self._train_step: Callable[[Any], None] | None = None
+        self._has_peers = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+        signature = (tf.TensorSpec([], tf.float32), tf.TensorSpec([], tf.bool))
+        self._sum = tf.function(self._sum_in_graph, input_signature=signature, autograph=False)
 
-    def restore(self, checkpoints: Checkpoints) -> bool:
-        """Goes on from the latest checkpoint, if there is one."""
-        manifest = checkpoints.restore(self.objects)
+    def restore(self, checkpoints: Checkpoints, fingerprint: str = "", allow_change: bool = False) -> bool:
+        """Goes on from the latest checkpoint, if there is one.
+
+        Args:
+            checkpoints: of the run.
+            fingerprint: of the plan that training follows.
+            allow_change: go on with another plan than the checkpoint's, at the same step.
+
+        Raises:
+            UserError: the checkpoint was made under another plan.
+        """
+        manifest = checkpoints.restore(self.train_step.variables)
         if manifest is None:
             return False
-        self.step = manifest["step"]
-        self.best, self.best_step = manifest["state"]["best"], manifest["state"]["best_step"]
-        self.evaluations_since_best = manifest["state"]["evaluations_since_best"]
-        self._restored_seconds = manifest["state"]["window_seconds"]
-        if self.best is not None and self.best_step == self.step:
-            checkpoints.mark_best(self.step, self.config.best_metric, self.best)  # a kill may have come between
+        planned = manifest["state"]["plan"]
+        if planned != fingerprint and not allow_change:
+            raise UserError(
+                f"The checkpoint of step {manifest['step']} in {checkpoints.folder} was made with other batches than "
+                "are planned now (the text, the tokenizers, or the number of devices changed); restore what was, or "
+                "give --allow_config_change to go on with these"
+            )
+        self._take_over(manifest, checkpoints)
         return True
+
+    def _take_over(self, manifest: dict[str, Any], checkpoints: Checkpoints) -> None:
+        """Book-keeping of a checkpoint; the best mark becomes what it was then, which a kill may have come before."""
+        self._is_new = False
+        state = manifest["state"]
+        self.step = manifest["step"]
+        self.restarts = int(self.train_step.restarts.numpy())
+        self.best, self.best_step = state["best"], state["best_step"]
+        if self.best_step in checkpoints.steps():
+            checkpoints.mark_best(self.best_step, self.config.best_metric, self.best)
+        else:
+            self.best = self.best_step = None
+        self.evaluations_since_best = state["evaluations_since_best"]
+        self.owes_evaluation = state["owes_evaluation"]
+        self._restored_seconds = state["window_seconds"]
+        self.train_step.settle()
+        self._bad_in_a_row = 0
 
     def train(
         self,
-        batches: Iterator[Any],
+        feed: Feed,
         checkpoints: Checkpoints,
         summaries: Summaries,
         evaluate: Callable[[int], Evaluation],
         report: Callable[[str], None],
+        stop: StopRequest | None = None,
     ) -> str:
-        """Trains until `max_steps` or until the best metric has stood for `patience` evaluations.
+        """Trains until `max_steps`, until the best metric has stood for `patience` evaluations, or until asked to stop.
 
         Args:
-            batches: from step `self.step` on, of the strategy's distributed values.
+            feed: of the batches.
             checkpoints: where to save.
             summaries: where to log.
             evaluate: measures the model as it is at a step.
             report: takes a line for people.
+            stop: asks for an end with everything saved.
 
         Returns:
             Why it stopped.
+
+        Raises:
+            Failure: it went bad again after `MAX_RESTARTS` restarts.
+            UserError: the device has no memory for a batch; the state is saved.
         """
+        stop = stop or StopRequest()
         config = self.config
-        if self._train_step is None:
-            self._train_step = self._compile(batches)
+        self.train_step.compile(feed.element_spec)
+        batches = feed.start(self.step, self.restarts)
+        if self._is_new:
+            self.save(checkpoints, feed)  # where a restart may have to begin; and a full disk is met before step 1
         every = Every(config.max_steps)
         self._window_start, self._restored_seconds = time.monotonic() - self._restored_seconds, 0.0
         with tqdm(
             total=config.max_steps, initial=self.step, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True
         ) as progress:
-            while self.step < config.max_steps and not self._has_stalled():
-                self._train_step(next(batches))
-                self.step += 1
+            if self.owes_evaluation:
+                self._evaluate(evaluate, feed, checkpoints, summaries, report, stop)
+                if not self.owes_evaluation:
+                    self.save(checkpoints, feed, replace=True)
+            while self.step < config.max_steps and not self._has_stalled() and not self._is_to_stop(stop):
+                self._take_step(batches, feed, checkpoints)
                 progress.update()
+                if self._bad_in_a_row >= config.max_bad_steps:
+                    self._restart(checkpoints, summaries, report)
+                    batches = feed.start(self.step, self.restarts)
+                    progress.reset(config.max_steps)
+                    progress.update(self.step)
+                    continue
                 if every(config.log_every, self.step):
-                    row = self._log_row()
-                    summaries.scalars(self.step, row)
-                    loss = f"loss {row['loss']:.3f}" if "loss" in row else "all steps skipped"
-                    speed = f"{row['target_tokens_per_s']:,.0f} target tokens/s"
-                    progress.set_postfix_str(f"{loss}, {speed}")
-                    if progress.disable:
-                        report(
-                            f"step {self.step:,}/{config.max_steps:,}  {loss}  learning rate "
-                            f"{row['learning_rate']:.2e}  {speed}"
-                        )
+                    self._log(summaries, progress, report)
                 if every(config.evaluate_every, self.step):
-                    self._evaluate(evaluate, checkpoints, summaries, report)
+                    self.owes_evaluation = True
+                    self._evaluate(evaluate, feed, checkpoints, summaries, report, stop)
                 if every(config.checkpoint_every, self.step) or self._has_stalled():
-                    self.save(checkpoints)
+                    self.save(checkpoints, feed)
+        is_done = self.step == config.max_steps or self._has_stalled()
+        if stop.reason and (self.owes_evaluation or not is_done):
+            self.save(checkpoints, feed)
+            self.is_stopped = True
+            return f"{stop.reason} at step {self.step:,}, which is saved"
         if self._has_stalled():
             return f"{config.best_metric} has not improved for {config.patience} evaluations"
         return f"max_steps={config.max_steps:,} reached"
 
-    def save(self, checkpoints: Checkpoints) -> None:
-        """Saves everything that training goes on from."""
+    def _take_step(self, batches, feed: Feed, checkpoints: Checkpoints) -> None:
+        self._bad_in_a_row = 0
+        try:
+            self.train_step(next(batches))
+        except tf.errors.ResourceExhaustedError as error:
+            where = f"The device ran out of memory at step {self.step + 1}, {feed.describe(self.step, self.restarts)}"
+            saved = "the latest checkpoint is intact"
+            if self.train_step.is_between_steps() and self.train_step.steps.numpy() == self.step:
+                self.save(checkpoints, feed)
+                saved = f"what it had learned is saved as step {self.step}"
+            raise UserError(
+                f"{where}; {saved}. Go on with a smaller --config.training.batch_tokens (it is "
+                f"{self.config.batch_tokens}) or more --config.training.accumulation_steps (it is "
+                f"{self.config.accumulation_steps}), and --allow_config_change"
+            ) from error
+        self.step += 1
+
+    def save(self, checkpoints: Checkpoints, feed: Feed, replace: bool = False) -> None:
+        """Saves everything that training goes on from, unless the step is saved already and not to be replaced."""
         started = time.monotonic()
         checkpoints.save(
             self.step,
-            self.objects,
+            self.train_step.variables,
             {
                 "best": self.best,
                 "best_step": self.best_step,
                 "evaluations_since_best": self.evaluations_since_best,
+                "owes_evaluation": self.owes_evaluation,
                 "window_seconds": started - self._window_start,
+                "seed": self.config.seed,
+                "plan": feed.text.plan.fingerprint,
+                "is_good": not self.train_step.bad_in_a_row.numpy(),
             },
+            replace,
         )
         self._window_start += time.monotonic() - started
+
+    def _note_bad(self, bad: BadStep) -> None:
+        """Called while a step runs, by a thread of TensorFlow's."""
+        self._bad_in_a_row = bad.in_a_row
+        if self._bad_batches is not None:
+            self._bad_batches.write(bad)
+
+    def _restart(self, checkpoints: Checkpoints, summaries: Summaries, report: Callable[[str], None]) -> None:
+        failed = (
+            f"{self._bad_in_a_row} steps in a row up to step {self.step:,} had a loss or gradient that is not finite"
+        )
+        dumps = self._bad_batches.describe() if self._bad_batches is not None else "no batch was kept"
+        if self.restarts >= MAX_RESTARTS:
+            raise Failure(
+                f"{failed}, after {MAX_RESTARTS} restarts with other seeds and half the learning rate each, which is "
+                f"{float(self.train_step.optimizer.learning_rate):.2e} now: {dumps}"
+            )
+        restarts = self.restarts + 1
+        updates = int(self.train_step.optimizer.iterations.numpy())
+        before = self._restarted_at[0] if updates == self._restarted_at[1] else sys.maxsize
+        manifest = checkpoints.restore(
+            self.train_step.variables,
+            accept=lambda manifest: manifest["state"]["is_good"] and manifest["step"] < before,
+        )
+        if manifest is None:
+            manifest = checkpoints.restore(self.train_step.variables, accept=lambda m: m["state"]["is_good"])
+        if manifest is None:
+            raise Failure(f"{failed}, and no checkpoint from before them is left: {dumps}")
+        self._take_over(manifest, checkpoints)
+        self._window_start, self._restored_seconds = time.monotonic() - self._restored_seconds, 0.0
+        self.restarts = restarts
+        self.train_step.restarts.assign(restarts)
+        self._restarted_at = (self.step, int(self.train_step.optimizer.iterations.numpy()))
+        checkpoints.discard_after(self.step)
+        summaries.go_on_from(self.step, self.owes_evaluation)
+        report(
+            f"warning: {failed}; going on from step {self.step:,} with other seeds and half the learning rate, "
+            f"{float(self.train_step.optimizer.learning_rate):.2e} (restart {restarts} of {MAX_RESTARTS}); {dumps}"
+        )
+
+    def _is_to_stop(self, stop: StopRequest) -> bool:
+        """Whether this worker, or any of several, was asked to stop; all of them agree."""
+        if not self._has_peers:
+            return bool(stop.reason)
+        if self.step % _STEPS_BETWEEN_AGREEMENTS:
+            return False
+        if not self._sum_over_replicas(1.0 if stop.reason else 0.0, chief_alone=False):
+            return False
+        stop.reason = stop.reason or "another worker was stopped"
+        return True
 
     def _has_stalled(self) -> bool:
         return 0 < self.config.patience <= self.evaluations_since_best
 
-    def _evaluate(self, evaluate, checkpoints, summaries, report) -> None:
-        started = time.monotonic()
-        evaluation = evaluate(self.step)
+    def _evaluate(self, evaluate, feed, checkpoints, summaries, report, stop: StopRequest) -> None:
+        started, evaluation = time.monotonic(), None
+        with contextlib.suppress(Stopped):
+            stop.interrupts = not self._has_peers  # a worker that left would be waited for
+            if self._has_peers or not stop.reason:
+                evaluation = evaluate(self.step)
+            stop.interrupts = False
+        stop.interrupts = False
         self._window_start += time.monotonic() - started
+        if evaluation is None:
+            return
         summaries.scalars(self.step, evaluation.scalars)
         report(f"step {self.step:,}  {evaluation.line}")
         value = self._value_of_the_chief(evaluation.scalars[self.config.best_metric])
@@ -190,128 +293,56 @@ class Trainer:
             self.best is None or (value < self.best if self.config.best_metric == "dev_loss" else value > self.best)
         )
         self.evaluations_since_best = 0 if better else self.evaluations_since_best + 1
+        self.owes_evaluation = False
         if better:
             self.best, self.best_step = value, self.step
-            self.save(checkpoints)
+            self.save(checkpoints, feed)
             checkpoints.mark_best(self.step, self.config.best_metric, value)
 
     def _value_of_the_chief(self, value: float) -> float:
         """One value for all workers, or they would disagree on what is best and when to stop."""
-        if self.strategy.num_replicas_in_sync == 1:
-            return value
+        return self._sum_over_replicas(value, chief_alone=True) if self._has_peers else value
 
+    def _sum_over_replicas(self, value: float, chief_alone: bool) -> float:
+        return float(self._sum(tf.constant(value, tf.float32), tf.constant(chief_alone)))
+
+    def _sum_in_graph(self, value: tf.Tensor, chief_alone: tf.Tensor) -> tf.Tensor:
         def share():
             context = tf.distribute.get_replica_context()
-            mine = tf.where(context.replica_id_in_sync_group == 0, tf.constant(value, tf.float32), 0.0)
-            return context.all_reduce("sum", mine)
+            is_counted = ~chief_alone | tf.equal(context.replica_id_in_sync_group, 0)
+            return context.all_reduce("sum", tf.where(is_counted, value, 0.0))
 
-        shared = tf.function(lambda: self._first(self.strategy.run(share)), autograph=False)()
-        return float(shared)
+        return self.strategy.experimental_local_results(self.strategy.run(share))[0]
+
+    def _log(self, summaries: Summaries, progress: tqdm, report: Callable[[str], None]) -> None:
+        row = self._log_row()
+        summaries.scalars(self.step, row)
+        loss = f"loss {row['loss']:.3f}" if "loss" in row else "all steps skipped"
+        speed = f"{row['target_tokens_per_s']:,.0f} target tokens/s"
+        progress.set_postfix_str(f"{loss}, {speed}")
+        if progress.disable:
+            place = f"step {self.step:,}/{self.config.max_steps:,}"
+            report(f"{place}  {loss}  learning rate {row['learning_rate']:.2e}  {speed}")
 
     def _log_row(self) -> dict[str, float]:
         """What the steps since the last row came to; without a loss where all of them were skipped."""
-        totals = Totals(*self._totals.numpy())
-        self._totals.assign([0.0] * len(Totals._fields))
+        totals = Totals(*self.train_step.totals.numpy())
+        self.train_step.totals.assign([0.0] * len(Totals._fields))
         row = {
-            "learning_rate": float(self.optimizer.learning_rate),
+            "learning_rate": float(self.train_step.optimizer.learning_rate),
             "target_tokens": totals.tokens,
             "target_tokens_per_s": totals.tokens / (time.monotonic() - self._window_start),
-            "skipped_steps": float(self._skipped.numpy()),
+            "skipped_steps": float(self.train_step.skipped.numpy()),
+            "restarts": float(self.restarts),
         }
         self._window_start = time.monotonic()
         if totals.updates:
-            row["loss"] = totals.loss / totals.tokens
-            row["perplexity"] = perplexity(totals.cross_entropy / totals.tokens)
-            row["token_accuracy"] = totals.correct / totals.tokens
+            row["loss"] = totals.loss / totals.weight
+            row["perplexity"] = perplexity(totals.cross_entropy / totals.weight)
+            row["token_accuracy"] = totals.correct / totals.weight
             row["gradient_norm"] = totals.gradient_norm / totals.updates
             row["padding_share"] = 1.0 - totals.tokens / totals.positions
         return row
-
-    def _compile(self, batches) -> Callable[[Any], None]:
-        return tf.function(self._step, input_signature=(batches.element_spec,), autograph=False)
-
-    def _step(self, batch) -> None:
-        gradients, scale, norms, sums, positions = self.strategy.run(self._replica_gradients, args=(batch,))
-        norm, sums, positions = tf.nest.map_structure(self._first, (norms, sums, positions))
-        finite = tf.math.is_finite(norm) & (sums.tokens > 0)
-
-        def apply():
-            self.strategy.run(self._replica_apply, args=(gradients, scale, norms))
-            return tf.constant(1.0)
-
-        updates = tf.cond(finite, apply, lambda: tf.constant(0.0))
-        self._steps.assign_add(1)
-        self._skipped.assign_add(1 - tf.cast(updates, tf.int64))
-        totals = tf.stack([*sums, positions, norm, updates])
-        self._totals.assign_add(tf.cast(tf.where(finite, totals, 0.0), tf.float64))
-        if self._uses_loss_scale:
-            self._update_loss_scale(finite)
-
-    def _first(self, value):
-        return self.strategy.experimental_local_results(value)[0]
-
-    def _replica_gradients(self, batch: Batch):
-        """Summed gradients, what makes means of them, the means' norm, sums, padded positions; over all replicas."""
-        context = tf.distribute.get_replica_context()
-        seed = tf.stack([tf.constant(self.config.seed), tf.cast(tf.convert_to_tensor(self._steps), tf.int32)])
-        seed = fold_in(seed, context.replica_id_in_sync_group)
-        weights = self.model.trainable_variables
-        gradients: list[tf.Tensor] = []
-        sums = LossSums(*[tf.constant(0.0)] * len(LossSums._fields))
-        parts = self.config.accumulation_steps
-        for number in range(parts):
-            part = Batch(*(_part(leaf, number, parts) for leaf in batch))
-            with tf.GradientTape() as tape:
-                part_sums = batch_loss(self.model, part, fold_in(seed, number), self.config.label_smoothing)
-                objective = part_sums.loss * tf.convert_to_tensor(self._loss_scale)
-            part_gradients = tape.gradient(
-                objective, [weight.value for weight in weights], unconnected_gradients="zero"
-            )
-            part_gradients = [tf.convert_to_tensor(gradient) for gradient in part_gradients]
-            gradients = [g + p for g, p in zip(gradients, part_gradients)] if number else part_gradients
-            sums = LossSums(*(total + new for total, new in zip(sums, part_sums)))
-        positions = tf.cast(tf.size(batch.target_output_ids), tf.float32)
-        gradients, sums, positions = context.all_reduce("sum", (gradients, sums, positions))
-        scale = 1.0 / (tf.maximum(sums.tokens, 1.0) * tf.convert_to_tensor(self._loss_scale))
-        return gradients, scale, tf.linalg.global_norm(gradients) * scale, sums, positions
-
-    def _replica_apply(self, gradients, scale, norm) -> None:
-        """Scales, clips and applies. Gradients are equal on all replicas, and the optimizer sums them once more.
-
-        Args:
-            gradients: sums over the tokens of a global batch.
-            scale: what makes means of them.
-            norm: of the means.
-        """
-        replicas = tf.distribute.get_replica_context().num_replicas_in_sync
-
-        def apply(gradients, scale, norm):
-            factor = scale / replicas
-            if self.config.clip_norm:
-                factor *= tf.minimum(1.0, self.config.clip_norm / tf.maximum(norm, 1e-12))
-            self.optimizer.apply([gradient * factor for gradient in gradients], self.model.trainable_variables)
-            self._update_averages()
-
-        if replicas == 1:  # a compiled function cannot reduce over replicas
-            apply = fused(apply, self.model.config.d_model)
-        apply(gradients, scale, norm)
-
-    def _update_averages(self) -> None:
-        """Moves the averages on; early ones forget faster, so that the first weights do not stay in them."""
-        if self._averages:
-            updates = tf.cast(tf.convert_to_tensor(self.optimizer.iterations), tf.float32)
-            decay = tf.minimum(self.config.ema_decay, (1.0 + updates) / (10.0 + updates))
-            for average, weight in zip(self._averages, self.model.trainable_variables):
-                now = tf.convert_to_tensor(weight.value)
-                average.assign(now + decay * (tf.convert_to_tensor(average) - now))
-
-    def _update_loss_scale(self, finite: tf.Tensor) -> None:
-        """Halves after an overflow, doubles after 2,000 finite steps (Micikevicius et al. 2018)."""
-        scale = tf.convert_to_tensor(self._loss_scale)
-        count = tf.where(finite, tf.convert_to_tensor(self._finite_steps) + 1, 0)
-        grow = count >= _LOSS_SCALE_GROWTH_STEPS
-        self._loss_scale.assign(tf.where(finite, tf.where(grow, scale * 2.0, scale), tf.maximum(scale / 2.0, 1.0)))
-        self._finite_steps.assign(tf.where(grow, tf.zeros_like(count), count))
 
 
 class Every:
@@ -323,17 +354,3 @@ class Every:
     def __call__(self, interval: int, step: int) -> bool:
         """True at each multiple of `interval` and at the last step."""
         return step % interval == 0 or step == self._last_step
-
-
-def _average(weight: keras.Variable) -> tf.Variable:
-    """A variable beside a weight, equal on all replicas as the weight is."""
-    first = tf.VariableAggregation.ONLY_FIRST_REPLICA
-    return tf.Variable(lambda: tf.convert_to_tensor(weight.value), trainable=False, aggregation=first)
-
-
-def _part(leaf: tf.Tensor, number: int, parts: int) -> tf.Tensor:
-    """Rows of part `number` of `parts` equal ones."""
-    if parts == 1:
-        return leaf
-    rows = tf.shape(leaf)[0] // parts
-    return leaf[number * rows : (number + 1) * rows]

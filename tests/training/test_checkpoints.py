@@ -144,13 +144,13 @@ DAMAGES = {
     "flipped bit": (_flip, r"variables\.data-00000-of-00001 does not match its checksum"),
     "missing index": (lambda folder: (folder / "variables.index").unlink(), r"it is incomplete \(.*variables\.index"),
     "missing manifest": (lambda folder: (folder / "manifest.json").unlink(), r"it is incomplete \(.*manifest\.json"),
-    "half a manifest": (_set_manifest(b'{"format": 1, "step"'), r"it is incomplete \("),
+    "half a manifest": (_set_manifest(b'{"format": 2, "step"'), r"it is incomplete \("),
     "empty manifest": (_set_manifest(b""), r"it is incomplete \("),
     "binary manifest": (_set_manifest(b"\x00\xff\xfe\x80" * 9), r"it is incomplete \("),
-    "manifest without files": (_set_manifest(b'{"format": 1, "step": 30}'), r"it is incomplete \("),
+    "manifest without files": (_set_manifest(b'{"format": 2, "step": 30}'), r"it is incomplete \("),
     "manifest of a list": (_set_manifest(b"[1]"), r"it is incomplete \("),
-    "files of a list": (_set_manifest(b'{"format": 1, "files": ["a"]}'), r"it is incomplete \("),
-    "later format": (_set_manifest(b'{"format": 2, "files": {}}'), "its format is 2, this version reads 1"),
+    "files of a list": (_set_manifest(b'{"format": 2, "files": ["a"]}'), r"it is incomplete \("),
+    "later format": (_set_manifest(b'{"format": 3, "files": {}}'), "its format is 3, this version reads 2"),
 }
 
 
@@ -185,6 +185,60 @@ def test_what_a_killed_save_left_behind_is_ignored(saved, folder):
     assert saved.restore(_small())["step"] == 30
     saved.save(40, _small(40), {})
     assert saved.steps() == [20, 30, 40]
+
+
+def test_reading_a_run_takes_nothing_from_the_job_that_trains_in_it(saved, folder):
+    (folder / ".tmp-00000040-123").mkdir()
+    Checkpoints(folder).restore(_small())
+    assert (folder / ".tmp-00000040-123").exists()
+    Checkpoints(folder, is_chief=False).clean_up()
+    assert (folder / ".tmp-00000040-123").exists()
+    Checkpoints(folder).clean_up()
+    assert _names(folder) == ["step-00000010", "step-00000020", "step-00000030"]
+
+
+def test_a_checkpoint_is_replaced_as_a_whole(saved, folder):
+    saved.save(30, _small(31), {"best": 1}, replace=True)
+    objects = _small()
+    assert Checkpoints(folder).restore(objects)["state"] == {"best": 1} and _value(objects) == 31
+    (folder / "step-00000030").rename(folder / ".replaced-step-00000030")  # killed between two renames
+    Checkpoints(folder).clean_up()
+    assert Checkpoints(folder).steps() == [10, 20, 30]
+    (folder / ".replaced-step-00000030").mkdir()  # killed after them
+    Checkpoints(folder).clean_up()
+    assert _names(folder) == ["step-00000010", "step-00000020", "step-00000030"]
+
+
+def test_the_latest_that_is_good_is_kept_and_step_0_only_for_that(folder):
+    checkpoints = Checkpoints(folder, keep=1)
+    checkpoints.save(0, _small(0), {})
+    for step, is_good in ((1, False), (2, False)):
+        checkpoints.save(step, _small(step), {"is_good": is_good})
+        assert checkpoints.steps() == [0, step]
+    objects = _small()
+    assert checkpoints.restore(objects, accept=lambda m: m["state"].get("is_good", True))["step"] == 0
+    assert checkpoints.restore(objects, accept=lambda manifest: False) is None
+    checkpoints.discard_after(0)
+    assert checkpoints.steps() == [0]
+    checkpoints.save(1, _small(1), {"is_good": True})  # written anew
+    assert checkpoints.steps() == [0, 1]
+    checkpoints.save(2, _small(2), {"is_good": True})
+    assert checkpoints.steps() == [2]
+
+
+def test_later_checkpoints_and_their_mark_are_discarded(saved, folder):
+    saved.mark_best(20, "dev_loss", 1.0)
+    saved.discard_after(20)
+    assert saved.best_step() == 20
+    saved.discard_after(10)
+    assert saved.steps() == [10] and not (folder / "best.json").exists()
+
+
+def test_an_average_leaves_the_start_out(folder):
+    checkpoints = Checkpoints(folder)
+    for step in (0, 10, 20):
+        checkpoints.save(step, _small(step), {"is_good": step < 10})
+    assert checkpoints.restore_average({"a": tf.Variable([0.0, 0.0])}, "model", count=3) == [10, 20]
 
 
 def test_an_incomplete_old_checkpoint_goes_with_the_others(saved, folder):

@@ -11,7 +11,7 @@ from nmt_keras.training.schedules import SCHEDULES, Schedule, build_optimizer
 
 def _rates(updates, **fields):
     """The rate of the n-th update, n from 1."""
-    schedule = Schedule(TrainingConfig(**{"learning_rate": 2.0, **fields}))
+    schedule = Schedule(TrainingConfig(**{"learning_rate": 2.0, **fields}), tf.Variable(0))
     return [float(schedule(tf.constant(update - 1, tf.int64))) for update in updates]
 
 
@@ -66,7 +66,7 @@ def test_optimizers_follow_the_schedule_and_do_not_clip(name, kind):
     config = TrainingConfig(
         optimizer=name, schedule="inverse_sqrt", warmup_steps=4, learning_rate=2.0, weight_decay=0.3
     )
-    optimizer = build_optimizer(config)
+    optimizer = build_optimizer(config, tf.Variable(0))
     assert type(optimizer) is kind
     assert optimizer.clipnorm is optimizer.global_clipnorm is optimizer.clipvalue is None
     assert optimizer.weight_decay == (0.3 if name == "adamw" else None)
@@ -79,7 +79,7 @@ def test_optimizers_follow_the_schedule_and_do_not_clip(name, kind):
 
 def test_sgd_moves_by_the_rate_times_the_gradient():
     config = TrainingConfig(optimizer="sgd", schedule="inverse_sqrt", warmup_steps=4, learning_rate=2.0)
-    optimizer = build_optimizer(config)
+    optimizer = build_optimizer(config, tf.Variable(0))
     variable = keras.Variable([1.0, 2.0])
     optimizer.build([variable])
     optimizer.apply([tf.constant([1.0, -4.0])])
@@ -89,7 +89,9 @@ def test_sgd_moves_by_the_rate_times_the_gradient():
 
 
 def test_the_first_step_of_adam_has_the_size_of_the_rate():
-    optimizer = build_optimizer(TrainingConfig(optimizer="adam", schedule="constant", learning_rate=0.25))
+    optimizer = build_optimizer(
+        TrainingConfig(optimizer="adam", schedule="constant", learning_rate=0.25), tf.Variable(0)
+    )
     variable = keras.Variable([1.0, 2.0])
     optimizer.build([variable])
     optimizer.apply([tf.constant([0.5, -50.0])])
@@ -98,5 +100,5 @@ def test_the_first_step_of_adam_has_the_size_of_the_rate():
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])
 def test_moments_of_adam_are_those_of_the_configuration(name):
-    optimizer = build_optimizer(TrainingConfig(optimizer=name, adam_beta2=0.98, adam_epsilon=1e-9))
+    optimizer = build_optimizer(TrainingConfig(optimizer=name, adam_beta2=0.98, adam_epsilon=1e-9), tf.Variable(0))
     assert (optimizer.beta_2, optimizer.epsilon) == (0.98, 1e-9)

@@ -102,6 +102,7 @@ def test_event_files_hold_scalars_translations_and_attention(tmp_path, plain_pic
             "train/target_tokens",
             "train/target_tokens_per_s",
             "train/padding_share",
+            "train/restarts",
             "train/skipped_steps",
             "dev/loss",
             "dev/perplexity",

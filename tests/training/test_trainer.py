@@ -4,9 +4,11 @@ import dataclasses
 import json
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -20,9 +22,10 @@ from nmt_keras.data.corpus import ParallelCorpus, TextFile
 from nmt_keras.data.tokenizer import ByteTokenizer
 from nmt_keras.models.seq2seq import build_seq2seq
 from nmt_keras.training.checkpoints import Checkpoints
-from nmt_keras.training.schedules import build_optimizer
+from nmt_keras.training.feed import Feed
 from nmt_keras.training.summaries import Summaries
 from nmt_keras.training.trainer import Evaluation, Every, Trainer
+from pipelines import train
 
 ROOT = pathlib.Path(__file__).parents[2]
 TRAINING = TrainingConfig(
@@ -64,25 +67,29 @@ def _trainer(config, strategy, model_config=MODEL):
         rng = np.random.default_rng(2)
         for weight in model.trainable_variables:
             weight.assign(rng.normal(size=weight.shape) * 0.3)
-        return Trainer(model, build_optimizer(config), config, strategy)
+        return Trainer(model, config, strategy)
 
 
-def _run(tmp_path, trainer, batches, evaluate=lambda step: Evaluation({"dev_loss": 1.0 / step}, "")):
+def _start(trainer, text):
+    """The compiled step, and the batches from the first on."""
+    batches = Feed(text, trainer.strategy).start(0, 0)
+    trainer.train_step.compile(batches.element_spec)
+    return trainer.train_step, batches
+
+
+def _run(tmp_path, trainer, text, evaluate=lambda step: Evaluation({"dev_loss": 1.0 / step}, ""), stop=None):
     lines = []
+    feed = Feed(text, trainer.strategy)
     checkpoints = Checkpoints(tmp_path / "checkpoints", trainer.config.keep_checkpoints, report=lines.append)
-    trainer.restore(checkpoints)
-    reason = trainer.train(
-        batches(trainer.step), checkpoints, Summaries(tmp_path, trainer.step), evaluate, lines.append
-    )
+    trainer.restore(checkpoints, text.plan.fingerprint)
+    summaries = Summaries(tmp_path, trainer.step, trainer.owes_evaluation)
+    reason = trainer.train(feed, checkpoints, summaries, evaluate, lines.append, stop)
     rows = [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().split("\n")[:-1]]
     return reason, [row["loss"] for row in rows if "loss" in row], rows, lines
 
 
 def _one_device(tmp_path, copy_text, config, slices=2, **kwargs):
-    text = _text(copy_text, slices)
-    return _run(
-        tmp_path, _trainer(config, tf.distribute.get_strategy(), **kwargs), lambda step: iter(text.dataset(step))
-    )
+    return _run(tmp_path, _trainer(config, tf.distribute.get_strategy(), **kwargs), _text(copy_text, slices))
 
 
 def test_mirrored_gives_the_losses_of_one_device(tmp_path, copy_text):
@@ -91,13 +98,8 @@ def test_mirrored_gives_the_losses_of_one_device(tmp_path, copy_text):
         tmp_path / "one", copy_text, dataclasses.replace(TRAINING, accumulation_steps=4), slices=4
     )
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    text = _text(copy_text, 4)
-
-    def batches(step):
-        return iter(strategy.distribute_datasets_from_function(lambda _: text.dataset(step, 2, range(2))))
-
     trainer = _trainer(dataclasses.replace(TRAINING, accumulation_steps=2), strategy)
-    _, two, rows, _ = _run(tmp_path / "two", trainer, batches)
+    _, two, rows, _ = _run(tmp_path / "two", trainer, _text(copy_text, 4))
     np.testing.assert_allclose(one, two, rtol=1e-5)
     assert one[-1] < one[0] and rows[0]["gradient_norm"] > TRAINING.clip_norm
     assert trainer.best == pytest.approx(1 / 6)  # the dev loss of the last step, shared between the replicas
@@ -136,53 +138,58 @@ def test_the_moving_average_follows_the_weights(case, copy_text):
     strategy = tf.distribute.get_strategy()
     model_config = dataclasses.replace(MODEL, d_model=256 if case == "compiled" else 8)
     text = _text(copy_text, 2)
-    batches = iter(text.dataset(0))
     if case == "mirrored":
         strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-        batches = iter(strategy.distribute_datasets_from_function(lambda _: text.dataset(0, 2, range(2))))
     trainer = _trainer(config, strategy, model_config)
     weights = trainer.model.trainable_variables
-    step = trainer._compile(batches)
-    expected = [np.array(tf.convert_to_tensor(average)) for average in trainer._averages]
+    step, batches = _start(trainer, text)
+    expected = [np.array(tf.convert_to_tensor(average)) for average in step.averages]
     for update in range(1, 4):
         step(next(batches))
         decay = min(0.3, (1 + update) / (10 + update))
         now = [np.array(tf.convert_to_tensor(weight.value)) for weight in weights]
         expected = [decay * average + (1 - decay) * weight for average, weight in zip(expected, now)]
-        for average, own in zip(trainer._averages, expected, strict=True):
+        for average, own in zip(step.averages, expected, strict=True):
             np.testing.assert_allclose(tf.convert_to_tensor(average), own, atol=1e-6)
     assert max(np.abs(a - b).max() for a, b in zip(expected, now)) > 1e-4
 
 
 def test_a_step_that_is_not_finite_is_skipped_and_counted(tmp_path, copy_text):
     trainer = _trainer(TRAINING, tf.distribute.get_strategy())
-    text = _text(copy_text, 1)
-    batches = iter(text.dataset(0))
-    trainer._train_step = trainer._compile(batches)
+    step, batches = _start(trainer, _text(copy_text, 1))
     kernel = trainer.model.decoder.combine.kernel
     good = kernel.numpy()
     kernel.assign(np.full_like(good, np.nan))
-    before = [v.numpy() for v in trainer.optimizer.variables]
-    trainer._train_step(next(batches))
-    for variable, value in zip(trainer.optimizer.variables, before):
+    before = [v.numpy() for v in step.optimizer.variables]
+    step(next(batches))
+    for variable, value in zip(step.optimizer.variables, before):
         np.testing.assert_array_equal(variable, value)
-    assert trainer._skipped.numpy() == 1 and trainer.optimizer.iterations.numpy() == 0
-    assert set(trainer._log_row()) == {"learning_rate", "target_tokens", "target_tokens_per_s", "skipped_steps"}
+    assert step.skipped.numpy() == 1 and step.optimizer.iterations.numpy() == 0
+    assert step.bad_in_a_row.numpy() == 1
+    assert set(trainer._log_row()) == {
+        "learning_rate",
+        "target_tokens",
+        "target_tokens_per_s",
+        "skipped_steps",
+        "restarts",
+    }
     kernel.assign(good)
-    trainer._train_step(next(batches))
-    assert trainer._skipped.numpy() == 1 and trainer.optimizer.iterations.numpy() == 1
-    assert trainer._steps.numpy() == 2
+    step(next(batches))
+    assert step.skipped.numpy() == 1 and step.optimizer.iterations.numpy() == 1
+    assert step.steps.numpy() == 2 and step.bad_in_a_row.numpy() == 0
 
 
 def test_the_loss_scale_halves_after_an_overflow(copy_text):
     config = dataclasses.replace(TRAINING, precision="mixed_float16")
-    trainer = _trainer(config, tf.distribute.get_strategy())
-    first = float(trainer._loss_scale.numpy())
-    trainer._update_loss_scale(tf.constant(False))
-    assert float(trainer._loss_scale.numpy()) == first / 2
-    trainer._finite_steps.assign(1999)
-    trainer._update_loss_scale(tf.constant(True))
-    assert float(trainer._loss_scale.numpy()) == first and trainer._finite_steps.numpy() == 0
+    step = _trainer(config, tf.distribute.get_strategy()).train_step
+    first = float(step.loss_scale.numpy())
+    step._update_loss_scale(tf.constant(False), tf.constant(True))
+    assert float(step.loss_scale.numpy()) == first / 2
+    step.finite_steps.assign(1999)
+    step._update_loss_scale(tf.constant(True), tf.constant(True))
+    assert float(step.loss_scale.numpy()) == first and step.finite_steps.numpy() == 0
+    step._update_loss_scale(tf.constant(False), tf.constant(False))
+    assert float(step.loss_scale.numpy()) == first  # a step that is not applied
 
 
 def test_training_stops_when_the_best_metric_stands_still(tmp_path, copy_text):
@@ -190,12 +197,7 @@ def test_training_stops_when_the_best_metric_stands_still(tmp_path, copy_text):
     losses = iter([3.0, 2.0, 2.5, 2.25, 9.0])
     text = _text(copy_text, 1)
     trainer = _trainer(config, tf.distribute.get_strategy())
-    reason, _, _, _ = _run(
-        tmp_path,
-        trainer,
-        lambda step: iter(text.dataset(step)),
-        lambda step: Evaluation({"dev_loss": next(losses)}, ""),
-    )
+    reason, _, _, _ = _run(tmp_path, trainer, text, lambda step: Evaluation({"dev_loss": next(losses)}, ""))
     assert reason == "dev_loss has not improved for 2 evaluations" and trainer.step == 4
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     assert checkpoints.best_step() == 2 and checkpoints.steps()[-1] == 4
@@ -215,6 +217,7 @@ def test_rows_of_the_log_hold_what_scripts_rely_on(tmp_path, copy_text):
         "target_tokens_per_s",
         "padding_share",
         "skipped_steps",
+        "restarts",
     }
     assert rows[0]["learning_rate"] == pytest.approx(1e-2) and 0 <= rows[0]["padding_share"] < 0.5
     assert any(line.startswith("step 1/6  loss") for line in lines)
@@ -241,16 +244,18 @@ def test_it_learns_to_copy(copy_text, fields):
     )
     text = _text(copy_text, 1, batch_tokens=1024)
     strategy = tf.distribute.get_strategy()
-    trainer = Trainer(build_seq2seq(model, 260, 260), build_optimizer(config), config, strategy)
-    batches = iter(text.dataset(0))
-    step = trainer._compile(batches)
-    for _ in range(config.max_steps):
-        step(next(batches))
-    batch = next(batches)
-    hidden, _ = trainer.model(batch.source_ids, batch.target_input_ids)
-    predicted = tf.argmax(trainer.model.project(hidden), -1, output_type=tf.int32)
-    real = batch.target_output_ids.numpy() > 0
-    assert (predicted.numpy() == batch.target_output_ids.numpy())[real].mean() > 0.99
+    trainer = Trainer(build_seq2seq(model, 260, 260), config, strategy)
+    step, batches = _start(trainer, text)
+    accuracy = 0.0
+    while accuracy <= 0.99 and step.steps.numpy() < config.max_steps:
+        for _ in range(40):
+            step(next(batches))
+        batch = next(batches)
+        hidden, _ = trainer.model(batch.source_ids, batch.target_input_ids)
+        predicted = tf.argmax(trainer.model.project(hidden), -1, output_type=tf.int32)
+        real = batch.target_output_ids.numpy() > 0
+        accuracy = (predicted.numpy() == batch.target_output_ids.numpy())[real].mean()
+    assert accuracy > 0.99
     assert (batch.target_output_ids.numpy() == EOS_ID).any()
 
 
@@ -264,54 +269,68 @@ def _free_ports(count):
     return ports
 
 
-def test_two_workers_give_the_losses_of_one_process(tmp_path, copy_text):
-    """multi_worker over loopback by TF_CONFIG, through the train job itself."""
-    arguments = [
+def _start_workers(arguments):
+    """Two workers on this machine, who find each other by TF_CONFIG."""
+    workers = [f"127.0.0.1:{port}" for port in _free_ports(2)]
+    cluster = {"worker": workers}
+    configs = [json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}) for index in range(2)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
+    command = [sys.executable, "-m", "pipelines.train", *arguments, "--config.training.distribution=multi_worker"]
+    return [
+        subprocess.Popen(command, cwd=ROOT, env={**environment, "TF_CONFIG": c}, stderr=subprocess.PIPE, text=True)
+        for c in configs
+    ]
+
+
+def _losses(run_dir):
+    rows = (run_dir / "metrics.jsonl").read_text().split("\n")[:-1]
+    return [json.loads(row)["loss"] for row in rows if '"loss"' in row]
+
+
+def _worker_arguments(copy_text, tmp_path, steps):
+    return [
         "--config=tests/pipelines/copy_recipe.py",
         f"--data_dir={copy_text}",
-        "--config.training.max_steps=4",
+        f"--config.training.max_steps={steps}",
         "--config.training.log_every=1",
-        "--config.training.evaluate_every=4",
-        "--config.training.checkpoint_every=4",
+        f"--config.training.evaluate_every={steps}",
+        f"--config.training.checkpoint_every={steps}",
         "--config.model.d_model=16",
         f"--config.data.cache_dir={tmp_path}/cache",
         "--config.model.input_dropout_rate=0",
         "--config.model.output_dropout_rate=0",
     ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
-    environment.pop("TF_CONFIG", None)
 
-    def start(run_dir, *more, **extra):
-        return subprocess.Popen(
-            [sys.executable, "-m", "pipelines.train", *arguments, f"--run_dir={run_dir}", *more],
-            cwd=ROOT,
-            env={**environment, **extra},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
 
-    one = start(tmp_path / "one", "--config.training.accumulation_steps=2")
-    _, errors = one.communicate(timeout=300)
-    assert one.returncode == 0, errors
-    workers = [f"127.0.0.1:{port}" for port in _free_ports(2)]
-    processes = [
-        start(
-            tmp_path / "two",
-            "--config.training.distribution=multi_worker",
-            TF_CONFIG=json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}),
-        )
-        for index in range(2)
-    ]
-    for process in processes:
+def test_two_workers_give_the_losses_of_one_process(tmp_path, copy_text, monkeypatch):
+    """multi_worker over loopback by TF_CONFIG, through the train job itself."""
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    arguments = _worker_arguments(copy_text, tmp_path, 4)
+    assert train.main([*arguments, f"--run_dir={tmp_path}/one", "--config.training.accumulation_steps=2"]) == 0
+    for process in _start_workers([*arguments, f"--run_dir={tmp_path}/two"]):
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
-    losses = [
-        [
-            json.loads(row)["loss"]
-            for row in (tmp_path / name / "metrics.jsonl").read_text().split("\n")[:-1]
-            if '"loss"' in row
-        ]
-        for name in ("one", "two")
-    ]
+    losses = [_losses(tmp_path / name) for name in ("one", "two")]
     assert len(losses[0]) == 4
     np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_stopped_stops_all_and_they_go_on(tmp_path, copy_text):
+    """The signal reaches the worker that keeps no files; both save at the same step."""
+    arguments = _worker_arguments(copy_text, tmp_path, 60)
+    assert train.main([*arguments, f"--run_dir={tmp_path}/one", "--config.training.accumulation_steps=2"]) == 0
+    arguments += [f"--run_dir={tmp_path}/two"]
+    processes, log = _start_workers(arguments), tmp_path / "two" / "metrics.jsonl"
+    while not (log.exists() and '"loss"' in log.read_text()) and processes[0].poll() is None:
+        time.sleep(0.01)
+    processes[1].send_signal(signal.SIGTERM)
+    for process, reason in zip(processes, ("another worker was stopped", "stopped by SIGTERM")):
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 75 and f"{reason} at step " in errors, errors
+    [step] = [path.name for path in (tmp_path / "two" / "checkpoints").glob("step-*[1-9]*")]
+    assert int(step[5:]) % 10 == 0
+    for process in _start_workers(arguments):
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0 and f"resuming at step {int(step[5:])}" in errors, errors
+    np.testing.assert_allclose(_losses(tmp_path / "one"), _losses(tmp_path / "two"), rtol=2e-4)

@@ -1,0 +1,99 @@
+"""Steps whose loss or gradient was not finite, on the disk: what `pipelines.replay` computes again.
+
+`bad_batches/step-00000012-restart-0/` holds `batch.npz` (the arrays of each replica's slice), `weights.npz` (the
+weights before the step, by path) and `step.json` (step, what makes its seeds, loss, gradient norm, worker). The latest
+few of each restart are kept.
+"""
+
+import json
+import pathlib
+import shutil
+from collections.abc import Callable
+
+import numpy as np
+
+from nmt_keras.data.batching import Batch
+from nmt_keras.errors import UserError
+from nmt_keras.training.train_step import BadStep
+
+_KEPT = 2  # of a restart
+
+
+class BadBatches:
+    """The dumps of one run, or of one worker of it.
+
+    Args:
+        folder: `bad_batches/` of a run directory.
+        worker: the number of this process among the workers; its slices are its own.
+        report: takes a line for the user.
+    """
+
+    def __init__(self, folder: pathlib.Path, worker: int = 0, report: Callable[[str], None] = lambda line: None):
+        self.folder = folder
+        self._worker = worker
+        self._report = report
+        self._written: dict[str, int] = {}  # names and restarts, of this job
+
+    def write(self, bad: BadStep) -> None:
+        """Reports a step and keeps it, and of earlier ones of the same restart the latest few.
+
+        A disk that is full costs the dump, not the run.
+        """
+        what = f"its loss is {bad.loss} and the norm of its gradient {bad.gradient_norm}"
+        name = f"step-{bad.step:08d}-restart-{bad.restarts}" + (f"-worker-{self._worker}" if self._worker else "")
+        temporary = self.folder / f".tmp-{name}"
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            arrays = {f"{number}/{k}": v for number, part in enumerate(bad.slices) for k, v in part._asdict().items()}
+            np.savez(temporary / "batch.npz", **arrays)  # type: ignore[arg-type]
+            np.savez(temporary / "weights.npz", **bad.weights)  # type: ignore[arg-type]
+            about = {name: value for name, value in bad._asdict().items() if name not in ("slices", "weights")}
+            card = {**about, "loss": str(bad.loss), "gradient_norm": str(bad.gradient_norm), "worker": self._worker}
+            (temporary / "step.json").write_text(json.dumps(card) + "\n", encoding="utf-8")
+            shutil.rmtree(self.folder / name, ignore_errors=True)  # of an earlier job that came here too
+            temporary.rename(self.folder / name)
+            self._written[name] = bad.restarts
+            for old in [name for name, restarts in self._written.items() if restarts == bad.restarts][:-_KEPT]:
+                shutil.rmtree(self.folder / old, ignore_errors=True)
+                del self._written[old]
+            self._report(f"warning: step {bad.step:,} is skipped: {what}; kept in {self.folder / name}")
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            self._report(f"warning: step {bad.step:,} is skipped: {what}; its batch cannot be kept: {error}")
+
+    def names(self) -> list[str]:
+        """Of all dumps, in the order of their restarts and steps."""
+        found = (path.name for path in self.folder.glob("step-*-restart-*"))
+        return sorted(found, key=lambda name: (name.partition("-restart-")[2], name))
+
+    def describe(self) -> str:
+        """Where the batches of this job are, for a message."""
+        names = ", ".join(self._written) or "none could be kept"
+        return f"see {self.folder} ({names}); python -m pipelines.replay --run_dir={self.folder.parent} names the layer"
+
+    def read(self, name: str = "") -> tuple[BadStep, int]:
+        """A dump, by its name, and the number of the worker that wrote it; the latest if "".
+
+        Raises:
+            UserError: there is none, or it is not whole.
+        """
+        names = self.names()
+        if not names or name and name not in names:
+            raise UserError(
+                f"{self.folder} has no dump{' ' * bool(name) + name}; there are: {', '.join(names) or 'none'}. "
+                "Training writes one when a step's loss or gradient is not finite"
+            )
+        folder = self.folder / (name or names[-1])
+        try:
+            card = json.loads((folder / "step.json").read_text(encoding="utf-8"))
+            with np.load(folder / "batch.npz") as arrays:
+                count = len({key.partition("/")[0] for key in arrays})
+                slices = [Batch(*(arrays[f"{number}/{field}"] for field in Batch._fields)) for number in range(count)]
+            with np.load(folder / "weights.npz") as arrays:
+                weights = dict(arrays)
+            worker = card.pop("worker")
+            card |= {name: float(card[name]) for name in ("loss", "gradient_norm")}
+            return BadStep(**card, slices=slices, weights=weights), worker
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"The dump {folder} cannot be read ({error}); give another --dump") from error

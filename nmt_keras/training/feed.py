@@ -1,0 +1,98 @@
+"""Batches of a training text as a strategy takes them, from any step on."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from nmt_keras.constants import BOS_ID, EOS_ID, PAD_ID, UNK_ID
+from nmt_keras.data.batch_plan import Bucket
+from nmt_keras.data.batching import Batch, TrainingText
+
+_FIRST_PIECE = max(PAD_ID, UNK_ID, BOS_ID, EOS_ID) + 1
+
+
+class Feed:
+    """A training text for the replicas of a strategy.
+
+    Args:
+        text: its plan is made for the replicas times the accumulation steps.
+        strategy: that trains on it.
+    """
+
+    def __init__(self, text: TrainingText, strategy: tf.distribute.Strategy):
+        self.text = text
+        self.strategy = strategy
+
+    def start(self, step: int, restarts: int) -> Iterator[Any]:
+        """The batches from step `step` on, in the order that so many restarts have left."""
+        return iter(self._dataset(step, restarts))
+
+    @property
+    def element_spec(self) -> Any:
+        """The type of a batch."""
+        return self._dataset(0, 0).element_spec
+
+    def _dataset(self, step: int, restarts: int) -> Any:
+        replicas = self.strategy.num_replicas_in_sync
+        if replicas == 1:
+            return self.text.dataset(step, restarts=restarts)
+
+        def pipeline(context) -> tf.data.Dataset:
+            local = replicas // context.num_input_pipelines
+            first = context.input_pipeline_id * local
+            return self.text.dataset(step, replicas, range(first, first + local), restarts)
+
+        return self.strategy.distribute_datasets_from_function(pipeline)
+
+    def describe(self, step: int, restarts: int) -> str:
+        """The bucket of the batch at a step, for people."""
+        plan = self.text.plan
+        return str(plan.batch(*divmod(step, plan.num_batches), restarts).bucket)
+
+    def largest_buckets(self) -> list[Bucket]:
+        """Those whose batches may need the most memory: by positions of both sides, and by pairs of positions."""
+        measures = (
+            lambda k: (k.source_length + k.target_length, k.target_length),  # states, logits
+            lambda k: (k.source_length * k.target_length, k.target_length),  # attention
+            lambda k: (k.source_length**2 + k.target_length**2, k.target_length),  # self-attention
+        )
+        found = [
+            max(self.text.plan.buckets, key=lambda k: (self.rows_of(k) * measure(k)[0], measure(k)[1]))
+            for measure in measures
+        ]
+        return list(dict.fromkeys(found))
+
+    def rows_of(self, bucket: Bucket) -> int:
+        """Rows of a bucket's largest batch, fillers included."""
+        unit = self.text.plan.num_slices
+        return bucket.rows if self.text.static_shapes else -(-bucket.largest_batch // unit) * unit
+
+    def target_positions(self) -> int:
+        """Of an epoch, padded to the longest of each bucket."""
+        return sum(bucket.num_slots * bucket.target_length for bucket in self.text.plan.buckets)
+
+    def full_batch(self, bucket: Bucket, rows: int) -> Any:
+        """A global batch of `rows` sentences that are all as long as the bucket allows, of the strategy's values."""
+        replicas = self.strategy.num_replicas_in_sync
+        part = rows // replicas
+
+        def ids(first: int, length: int, last: int) -> tf.Tensor:
+            table = np.full([part, length], _FIRST_PIECE, np.int32)
+            table[:, 0] = first
+            table[:, -1] = last
+            return tf.constant(table)
+
+        batch = Batch(
+            ids(_FIRST_PIECE, bucket.source_length, EOS_ID),
+            ids(BOS_ID, bucket.target_length, _FIRST_PIECE),
+            ids(_FIRST_PIECE, bucket.target_length, EOS_ID),
+            tf.ones([part]),
+            tf.zeros([part], tf.int64),
+        )
+        if replicas == 1:
+            return batch
+        return Batch(
+            *(self.strategy.experimental_distribute_values_from_function(lambda _, leaf=leaf: leaf) for leaf in batch)
+        )

@@ -1,0 +1,275 @@
+"""One update: gradients of a global batch, summed over its parts and replicas, checked, clipped and applied."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from nmt_keras.config import TrainingConfig
+from nmt_keras.constants import PAD_ID
+from nmt_keras.data.batch_plan import FILLER_LINE
+from nmt_keras.data.batching import Batch
+from nmt_keras.layers.dropout import fold_in
+from nmt_keras.layers.fusion import fused
+from nmt_keras.models.seq2seq import Seq2Seq
+from nmt_keras.training.checkpoints import by_path
+from nmt_keras.training.losses import LossSums, batch_loss
+from nmt_keras.training.schedules import build_optimizer
+
+_FIRST_LOSS_SCALE = 2.0**15
+_LOSS_SCALE_GROWTH_STEPS = 2000
+_RESTART_SALT = 0x1E3779B9
+
+
+class Totals(NamedTuple):
+    """What is summed on the device between two rows of the log, over the steps that were not skipped."""
+
+    loss: Any
+    cross_entropy: Any
+    correct: Any
+    weight: Any  # of target tokens: their number, where examples have no weights
+    tokens: Any  # real target tokens
+    positions: Any  # padded target positions
+    gradient_norm: Any  # before clipping, of finite steps
+    updates: Any
+
+
+class BadStep(NamedTuple):
+    """A step whose loss or gradient is not finite, with all it was computed from."""
+
+    step: int  # its number in the log, from 1
+    restarts: int
+    seed: int  # of the training; with step, restarts and replica it makes that of dropout
+    accumulation_steps: int  # parts that each slice was taken in
+    in_a_row: int  # such steps up to this one
+    loss: float  # of a token
+    gradient_norm: float
+    slices: list[Batch]  # NumPy arrays, one for each replica of this process
+    weights: dict[str, np.ndarray]  # before the step, by path
+
+
+class TrainStep:
+    """A compiled step, and the variables that a checkpoint has of it. Build it in the strategy's scope.
+
+    A global batch reaches each replica as a slice, which it takes in `accumulation_steps` parts. Gradients of the
+    summed loss are summed over parts and replicas, divided once by the weight of all real target tokens, checked,
+    clipped by their global norm and applied. A step whose loss or gradient is not finite is skipped and counted.
+
+    Args:
+        model: built.
+        config: of the training.
+        strategy: the one whose scope this is built in.
+
+    Attributes:
+        optimizer: its learning rate is halved by each restart.
+        variables: everything a checkpoint keeps, as `tf.train.Checkpoint` tracks it.
+        on_bad: called on the host with a `BadStep`, while the step runs. An overflow that a smaller loss scale may
+            mend is none.
+    """
+
+    def __init__(self, model: Seq2Seq, config: TrainingConfig, strategy: tf.distribute.Strategy):
+        self.model = model
+        self.config = config
+        self.strategy = strategy
+        self.on_bad: Callable[[BadStep], None] = lambda bad: None
+        self.restarts = tf.Variable(0, dtype=tf.int32, name="restarts", trainable=False)
+        self.optimizer = build_optimizer(config, self.restarts)
+        self.optimizer.build(model.trainable_variables)
+        self.steps = tf.Variable(0, dtype=tf.int64, name="steps", trainable=False)
+        self.begun = tf.Variable(0, dtype=tf.int64, name="begun", trainable=False)  # ahead of `steps` in an update
+        self.skipped = tf.Variable(0, dtype=tf.int64, name="skipped", trainable=False)
+        self.bad_in_a_row = tf.Variable(0, dtype=tf.int64, name="bad_in_a_row", trainable=False)
+        self.totals = tf.Variable([0.0] * len(Totals._fields), dtype=tf.float64, name="totals", trainable=False)
+        self.scales_loss = config.precision == "mixed_float16"
+        self.loss_scale = tf.Variable(
+            _FIRST_LOSS_SCALE if self.scales_loss else 1.0, name="loss_scale", trainable=False
+        )
+        self.finite_steps = tf.Variable(0, dtype=tf.int64, name="finite_steps", trainable=False)
+        averages = {weight.path: _average(weight) for weight in model.trainable_variables if config.ema_decay}
+        self.averages = list(averages.values())
+        self.variables = tf.train.Checkpoint(
+            model=by_path(model.variables),
+            optimizer=by_path(self.optimizer.variables),
+            restarts=self.restarts,
+            steps=self.steps,
+            skipped=self.skipped,
+            bad_in_a_row=self.bad_in_a_row,
+            totals=self.totals,
+            loss_scale=self.loss_scale,
+            finite_steps=self.finite_steps,
+            **({"ema": averages} if averages else {}),
+        )
+        self._compiled: Callable[[Any, Any], None] | None = None
+
+    def compile(self, element_spec) -> None:
+        """Traces the step for batches of this type; a step that is compiled already stays."""
+        if self._compiled is None:
+            signature = (element_spec, tf.TensorSpec([], tf.bool))
+            self._compiled = tf.function(self._step, input_signature=signature, autograph=False)
+
+    def __call__(self, batch, apply: bool = True) -> None:
+        """Consumes one of the strategy's batches; without `apply` it is computed and nothing changes."""
+        assert self._compiled is not None, "compile it first"
+        self._compiled(batch, tf.constant(apply))
+
+    def is_between_steps(self) -> bool:
+        """Whether the variables are those after a whole number of steps, also where a step failed half-way."""
+        return int(self.begun.numpy()) <= int(self.steps.numpy())
+
+    def settle(self) -> None:
+        """After variables were restored: no update is under way, and the loss scale is one of this precision."""
+        self.begun.assign(self.steps)
+        if not self.scales_loss:
+            self.loss_scale.assign(1.0)
+        elif float(self.loss_scale.numpy()) == 1.0 and not int(self.finite_steps.numpy()):
+            self.loss_scale.assign(_FIRST_LOSS_SCALE)
+
+    def _step(self, batch, apply: tf.Tensor) -> None:
+        gradients, scale, norms, sums, counts = self.strategy.run(self._replica_gradients, args=(batch,))
+        norm, scale_value, sums, counts = tf.nest.map_structure(self._first, (norms, scale, sums, counts))
+        is_good = tf.math.is_finite(norm) & tf.math.is_finite(sums.loss) & (sums.tokens > 0)
+        may_overflow = self.scales_loss & (tf.convert_to_tensor(self.loss_scale) > 1.0)
+        is_bad = ~is_good & (sums.tokens > 0) & ~(may_overflow & tf.math.is_finite(sums.loss)) & apply
+
+        def update():
+            with tf.control_dependencies([self.begun.assign(tf.convert_to_tensor(self.steps) + 1)]):
+                self.strategy.run(self._replica_apply, args=(gradients, scale, norms))
+            return tf.constant(1.0)
+
+        def dump():
+            self._dump(batch, sums.loss * scale_value, norm)
+            return tf.constant(0, tf.int64)
+
+        dumped = tf.cond(is_bad, dump, lambda: tf.constant(0, tf.int64))
+        updates = tf.cond(is_good & apply, update, lambda: tf.constant(0.0))
+        with tf.control_dependencies([updates, dumped]):  # a step that fails leaves the count as it was
+            in_a_row = tf.convert_to_tensor(self.bad_in_a_row)
+            if_good = tf.where(is_good & apply, tf.zeros_like(in_a_row), in_a_row)
+            self.bad_in_a_row.assign(tf.where(is_bad, in_a_row + 1, if_good))
+            consumed = tf.cast(apply, tf.int64)
+            self.steps.assign_add(consumed)
+            self.skipped.assign_add(consumed - tf.cast(updates, tf.int64))
+            totals = tf.stack([*sums, *counts, norm, updates])
+            self.totals.assign_add(tf.cast(tf.where(is_good & apply, totals, 0.0), tf.float64))
+            if self.scales_loss:
+                self._update_loss_scale(is_good, apply)
+
+    def _first(self, value):
+        return self.strategy.experimental_local_results(value)[0]
+
+    def _dump(self, batch, loss: tf.Tensor, norm: tf.Tensor) -> None:
+        """Hands a bad step to `on_bad`, on the host. What was read is passed, so that no later update changes it."""
+        leaves = [self.strategy.experimental_local_results(leaf) for leaf in batch]
+        num_slices = len(leaves[0])
+        weights = {weight.path: tf.convert_to_tensor(weight.value) for weight in self.model.variables}
+        numbers = [self.steps, self.restarts, self.bad_in_a_row]
+
+        def call(step, restarts, in_a_row, loss, norm, *arrays):
+            ids, rest = arrays[: num_slices * len(Batch._fields)], arrays[num_slices * len(Batch._fields) :]
+            self.on_bad(
+                BadStep(
+                    int(step) + 1,
+                    int(restarts),
+                    self.config.seed,
+                    self.config.accumulation_steps,
+                    int(in_a_row) + 1,
+                    float(loss),
+                    float(norm),
+                    [Batch(*ids[number::num_slices]) for number in range(num_slices)],
+                    dict(zip(weights, rest, strict=True)),
+                )
+            )
+
+        flat = [part for parts in leaves for part in parts]
+        tf.numpy_function(call, [*map(tf.convert_to_tensor, numbers), loss, norm, *flat, *weights.values()], [])
+
+    def _replica_gradients(self, batch: Batch):
+        """Summed gradients, what makes means of them, the means' norm, sums, counts; over all replicas."""
+        context = tf.distribute.get_replica_context()
+        seed = dropout_seed(
+            self.config.seed,
+            tf.convert_to_tensor(self.restarts),
+            tf.convert_to_tensor(self.steps),
+            context.replica_id_in_sync_group,
+        )
+        weights = self.model.trainable_variables
+        gradients: list[tf.Tensor] = []
+        sums = LossSums(*[tf.constant(0.0)] * len(LossSums._fields))
+        parts = self.config.accumulation_steps
+        for number in range(parts):
+            part = Batch(*(part_of(leaf, number, parts) for leaf in batch))
+            with tf.GradientTape() as tape:
+                part_sums = batch_loss(self.model, part, fold_in(seed, number), self.config.label_smoothing)
+                objective = part_sums.loss * tf.convert_to_tensor(self.loss_scale)
+            part_gradients = tape.gradient(
+                objective, [weight.value for weight in weights], unconnected_gradients="zero"
+            )
+            part_gradients = [tf.convert_to_tensor(gradient) for gradient in part_gradients]
+            gradients = [g + p for g, p in zip(gradients, part_gradients)] if number else part_gradients
+            sums = LossSums(*(total + new for total, new in zip(sums, part_sums)))
+        real = tf.not_equal(batch.target_output_ids, PAD_ID) & tf.not_equal(batch.lines, FILLER_LINE)[:, None]
+        counts = [tf.reduce_sum(tf.cast(real, tf.float32)), tf.cast(tf.size(batch.target_output_ids), tf.float32)]
+        gradients, sums, counts = context.all_reduce("sum", (gradients, sums, counts))
+        scale = 1.0 / (tf.maximum(sums.tokens, 1e-6) * tf.convert_to_tensor(self.loss_scale))
+        return gradients, scale, tf.linalg.global_norm(gradients) * scale, sums, counts
+
+    def _replica_apply(self, gradients, scale, norm) -> None:
+        """Scales, clips and applies. Gradients are equal on all replicas, and the optimizer sums them once more.
+
+        Args:
+            gradients: sums over the tokens of a global batch.
+            scale: what makes means of them.
+            norm: of the means.
+        """
+        replicas = tf.distribute.get_replica_context().num_replicas_in_sync
+
+        def apply(gradients, scale, norm):
+            factor = scale / replicas
+            if self.config.clip_norm:
+                factor *= tf.minimum(1.0, self.config.clip_norm / tf.maximum(norm, 1e-12))
+            self.optimizer.apply([gradient * factor for gradient in gradients], self.model.trainable_variables)
+            self._update_averages()
+
+        if replicas == 1:  # a compiled function cannot reduce over replicas
+            apply = fused(apply, self.model.config.d_model)
+        apply(gradients, scale, norm)
+
+    def _update_averages(self) -> None:
+        """Moves the averages on; early ones forget faster, so that the first weights do not stay in them."""
+        if self.averages:
+            updates = tf.cast(tf.convert_to_tensor(self.optimizer.iterations), tf.float32)
+            decay = tf.minimum(self.config.ema_decay, (1.0 + updates) / (10.0 + updates))
+            for average, weight in zip(self.averages, self.model.trainable_variables):
+                now = tf.convert_to_tensor(weight.value)
+                average.assign(now + decay * (tf.convert_to_tensor(average) - now))
+
+    def _update_loss_scale(self, finite: tf.Tensor, apply: tf.Tensor) -> None:
+        """Halves after an overflow, doubles after 2,000 finite steps (Micikevicius et al. 2018)."""
+        scale, before = tf.convert_to_tensor(self.loss_scale), tf.convert_to_tensor(self.finite_steps)
+        count = tf.where(finite, before + 1, 0)
+        grow = count >= _LOSS_SCALE_GROWTH_STEPS
+        changed = tf.where(finite, tf.where(grow, scale * 2.0, scale), tf.maximum(scale / 2.0, 1.0))
+        self.loss_scale.assign(tf.where(apply, changed, scale))
+        self.finite_steps.assign(tf.where(apply, tf.where(grow, tf.zeros_like(count), count), before))
+
+
+def dropout_seed(seed: int, restarts, step, replica) -> tf.Tensor:
+    """int32 [2]: the seed of a step's dropout on a replica; a part of a slice folds in its number."""
+    salted = tf.bitwise.bitwise_xor(tf.constant(seed), tf.cast(restarts, tf.int32) * _RESTART_SALT)
+    return fold_in(tf.stack([salted, tf.cast(step, tf.int32)]), replica)
+
+
+def part_of(leaf: tf.Tensor, number: int, parts: int) -> tf.Tensor:
+    """Rows of part `number` of `parts` equal ones."""
+    if parts == 1:
+        return leaf
+    rows = tf.shape(leaf)[0] // parts
+    return leaf[number * rows : (number + 1) * rows]
+
+
+def _average(weight: keras.Variable) -> tf.Variable:
+    """A variable beside a weight, equal on all replicas as the weight is."""
+    first = tf.VariableAggregation.ONLY_FIRST_REPLICA
+    return tf.Variable(lambda: tf.convert_to_tensor(weight.value), trainable=False, aggregation=first)

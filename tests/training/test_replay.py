@@ -1,0 +1,117 @@
+"""A bad step computed again: the layer it begins in is named, whichever part of the step it is."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nmt_keras.config import ModelConfig
+from nmt_keras.data.batching import Batch
+from nmt_keras.models.seq2seq import build_seq2seq
+from nmt_keras.training.checkpoints import by_path
+from nmt_keras.training.replay import replay
+from nmt_keras.training.train_step import BadStep
+
+V = 11
+
+
+def _batch():
+    rng = np.random.default_rng(1)
+    source, target = rng.integers(4, V, (4, 3)), rng.integers(4, V, (4, 5))
+    inputs = np.concatenate([np.full((4, 1), 2), target[:, :-1]], 1)
+    ids = [array.astype(np.int32) for array in (source, inputs, target)]
+    return Batch(*ids, np.ones(4, np.float32), np.array([30, 10, 20, 40]))
+
+
+def _bad(model, batch=None, **weights):
+    values = {path: variable.numpy() for path, variable in by_path(model.variables).items()}
+    for path, change in weights.items():
+        [path] = [name for name in values if name.endswith(path.replace("__", "/"))]
+        values[path] = change(values[path])
+    return BadStep(8, 0, 5, 2, 1, float("nan"), float("nan"), [batch or _batch()], values)
+
+
+def _model(**fields):
+    defaults = {"d_model": 8, "num_heads": 2, "d_ff": 12, "num_encoder_layers": 2, "num_decoder_layers": 2}
+    return build_seq2seq(ModelConfig(**{**defaults, **fields}), V, V)
+
+
+FAMILIES = [
+    {},
+    {"cell": "gru", "attention": "bahdanau", "input_feeding": True},
+    {"encoder": "transformer", "decoder": "transformer"},
+    {"encoder": "conv", "decoder": "ssru"},
+]
+
+
+@pytest.mark.parametrize("fields", FAMILIES, ids=str)
+def test_what_is_finite_is_bad_nowhere(fields):
+    model = _model(**fields)
+    verdict = replay(model, _bad(model), 0.1)
+    assert (verdict.where, verdict.layer, verdict.lines) == ("nowhere", "", [])
+    assert 1 < verdict.loss < 5 and not tf.config.functions_run_eagerly()
+    hidden, _ = model(_batch().source_ids, _batch().target_input_ids)  # nothing is left of the watching
+    assert np.isfinite(hidden).all() and "call" not in vars(model.encoder)
+
+
+@pytest.mark.parametrize("fields", FAMILIES, ids=str)
+def test_weights_that_were_bad_before_are_named(fields):
+    model = _model(**fields)
+
+    def spoil(values):
+        values = values.copy()
+        values.reshape(-1)[3] = np.nan
+        return values
+
+    verdict = replay(model, _bad(model, output_projection__kernel=spoil), 0.1)
+    assert (verdict.where, verdict.layer.endswith("output_projection/kernel")) == ("weights", True)
+    assert (
+        verdict.detail == f"it was not finite before the step: 1 NaN and 0 infinite of {8 * V} values, shape [8, {V}]"
+    )
+
+
+@pytest.mark.parametrize("fields", FAMILIES, ids=str)
+def test_the_first_layer_whose_result_overflows_is_named_with_its_lines(fields):
+    """One embedding is so large that what reads it overflows; the row with that word is in the second part."""
+    model, batch = _model(**fields), _batch()
+    batch.source_ids[:] = np.where(batch.source_ids == V - 1, 4, batch.source_ids)
+    batch.source_ids[3, 1] = V - 1
+
+    def enlarge(values):
+        values = values.copy()
+        values[V - 1] = 3e38
+        return values
+
+    verdict = replay(model, _bad(model, batch, source_embedding__table=enlarge), 0.1)
+    assert verdict.where == "forward" and verdict.lines == [40]
+    assert verdict.layer.startswith(("seq2seq/source_embedding", "seq2seq/encoder"))
+
+
+def test_a_gradient_that_goes_bad_alone_is_followed_back():
+    """The square root of 0 in a fixed place: finite forward, infinite backward."""
+    model = _model()
+    real = type(model.decoder).call
+
+    class Rooted(type(model.decoder)):
+        def call(self, *args, **kwargs):
+            hidden, weights = real(self, *args, **kwargs)
+            return hidden + tf.sqrt(hidden * 0.0), weights
+
+    model.decoder.__class__ = Rooted
+    verdict = replay(model, _bad(model), 0.1)
+    assert verdict.where == "gradient" and verdict.layer == "seq2seq/decoder/combine" and np.isfinite(verdict.loss)
+
+
+def test_the_dropout_is_that_of_the_step():
+    """Two replicas with two parts each: the loss of the last part is that of its own seed."""
+    from nmt_keras.layers.dropout import fold_in
+    from nmt_keras.training.losses import batch_loss
+    from nmt_keras.training.train_step import dropout_seed, part_of
+
+    model = _model(input_dropout_rate=0.5)
+    bad = _bad(model)._replace(restarts=2, slices=[_batch(), _batch()])
+    verdict = replay(model, bad, 0.1, first_replica=4)
+    part = Batch(*(part_of(tf.constant(leaf), 1, 2) for leaf in _batch()))
+    sums = batch_loss(model, part, fold_in(dropout_seed(5, 2, 7, 5), 1), 0.1)
+    assert verdict.loss == pytest.approx(float(sums.loss / sums.tokens), rel=1e-5)
+    other = batch_loss(model, part, fold_in(dropout_seed(5, 2, 7, 4), 1), 0.1)
+    assert verdict.loss != pytest.approx(float(other.loss / other.tokens), rel=1e-3)
