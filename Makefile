@@ -15,8 +15,8 @@ $(VENV)/ready: setup.cfg pyproject.toml
 quickstart: $(VENV)/ready  ## train, evaluate, export and serve English to Chinese
 	$(BIN)/python -m pipelines.quickstart
 
-test: $(VENV)/ready  ## what CI runs
-	$(PYTEST) -m 'not slow'
+test: $(VENV)/ready  ## what CI runs, a thread for each of the parallel workers' operations
+	TF_NUM_INTRAOP_THREADS=1 $(PYTEST) -m 'not slow'
 
 test-all: $(VENV)/ready  ## with the long ones
 	$(PYTEST)
