@@ -127,7 +127,8 @@ def test_killed_runs_give_what_an_uninterrupted_one_gives(kills, tmp_path, weigh
         process.kill()
         process.communicate()
         tally[phase, process.returncode == -signal.SIGKILL] += 1
-    print(f"kills: {dict(tally)}; {_steps(killed)}")
+    with capsys.disabled():
+        print(f"\nkilled, by what the job did: {dict(tally)}; latest checkpoint and row {_steps(killed)}")
     assert tally["step", True] == -(-kills // 4) and tally["save", True] >= kills // 2 - kills // 10
     arguments = arguments[:-1]
     assert train.main(arguments) == 0
