@@ -94,7 +94,6 @@ def _examine(data: DataConfig, values: flags.FlagValues) -> dict:
             held_out.append(HeldOut(name, *run_directory.open_texts(data, source, target)))
     pairs = [run_directory.open_texts(data, *names) for names in zip(data.train_source, data.train_target)]
     findings = list(examine(data, pairs, held_out))
-    result = {"serious": sum(finding.severity == "serious" for finding in findings)}
     for finding in findings:
         _runtime.report(f"{finding.severity}: {finding.text}")
     for language in (data.source_language, data.target_language):
@@ -120,11 +119,11 @@ def _examine(data: DataConfig, values: flags.FlagValues) -> dict:
                 if found is not None:
                     findings.append(found)
                     _runtime.report(f"{found.severity}: {found.text}")
-    result["serious"] = sum(finding.severity == "serious" for finding in findings)
     if not findings:
         _runtime.report("nothing found")
     lines = {text.path: len(text) for pair in pairs for text in pair}
-    return {**result, "lines": lines, "findings": [finding._asdict() for finding in findings], **report}
+    serious = sum(finding.severity == "serious" for finding in findings)
+    return {"serious": serious, "lines": lines, "findings": [finding._asdict() for finding in findings], **report}
 
 
 def examine(data: DataConfig, pairs: Sequence, held_out: Sequence = ()) -> Iterator:

@@ -19,7 +19,7 @@ _LONGEST = (
     "test_trainer.py",
     "test_jobs.py",
     "test_served.py",
-    "test_kills.py",
+    "test_faults.py",
     "test_translator.py",
     "test_client.py",
 )

@@ -23,7 +23,7 @@ _VOCABULARY = 1_500
 _ENOUGH = 500  # pairs, of which the even ones teach it
 _EXAMINED = 1_000  # lines whose words are compared with chance
 _FAR = 38  # lines from its own place to the chance partner of a line; even, so that it did not teach either
-_GOOD_PART = 0.2
+_GOOD_PART = 0.2  # of the gain where lines are aligned, that a part must show
 _PART = 1_500  # lines that are judged together where lengths tell nothing
 _TOGETHER = 0.7  # of the spread of chance ratios, that of lines whose lengths go together
 _MIN_SIGNAL = 0.3  # nats by which an aligned pair's lengths must be likelier than a chance pair's
@@ -207,7 +207,7 @@ def _best_line(before: int, after: int, low: int, high: int, costs: _LengthCosts
     gap = before - after if _NONE not in (before, after) and before > after else 0
     ahead = np.concatenate([[0.0], np.cumsum(cost_before)])
     behind = np.concatenate([np.cumsum(cost_after[::-1])[::-1], np.zeros(gap + 1)])
-    nowhere = np.minimum(gap, np.arange(high - low, -1, -1)) * (costs.of_none + lexicon.of_none)
+    nowhere = np.minimum(gap, np.arange(high - low, -1, -1)) * costs.of_none
     total = ahead + behind[gap : gap + len(ahead)] + nowhere
     return low + int(total.argmin())
 
@@ -238,7 +238,6 @@ class _Lexicon:
         self._means = (float(aligned.mean()), float(chanced.mean())) if len(source) else (0.0, 0.0)
         self._deviation = max(float(aligned.std() + chanced.std()) / 2, 1e-3) if len(source) else 1.0
         self.tells_nothing = 2 * len(source) < _ENOUGH or not self._association.any()
-        self.of_none = 0.0
 
     def favours(self, state: int, other: int | None, low: int, high: int) -> bool:
         """Whether the words of lines `low` to `high` go together in a state more than in another, or than by chance.
@@ -246,7 +245,7 @@ class _Lexicon:
         Lines that taught the associations, the even ones, are not asked. By three standard errors of the mean, and by a
         good part of what it is where lines are aligned.
         """
-        lines = np.arange(low, high)[(np.arange(low, high) % 2) == 1]
+        lines = np.arange(low | 1, high, 2)
         lines = lines[:: max(len(lines) // _EXAMINED, 1)]
         scores = []
         for shift in (state - MAX_SHIFT, _FAR if other is None else other - MAX_SHIFT):

@@ -15,6 +15,8 @@ from nmt_keras.errors import UserError
 
 FILLER_LINE = -1
 _MASK64 = (1 << 64) - 1
+LARGEST_WORTHY_BUDGET = 32_768  # target positions: more of them in one update teach little more
+MIN_WORTHY_BATCHES = 100  # an epoch
 _BUCKET_WIDTH = 2
 _MIN_BATCHES_PER_BUCKET = 3
 _VERSION = 1  # of the order that a plan's arguments give
@@ -36,7 +38,7 @@ class Bucket(NamedTuple):
 
     def __str__(self) -> str:
         lengths = f"{self.source_length} source and {self.target_length} target ids"
-        return f"in the bucket of up to {lengths}, {self.rows} sentences"
+        return f"in the bucket of up to {lengths}, {self.largest_batch} sentences"
 
 
 class BatchRows(NamedTuple):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nmt_keras.data.alignment import MAX_SHIFT, Segment, segments
+from nmt_keras.data.batch_plan import LARGEST_WORTHY_BUDGET, MIN_WORTHY_BATCHES
 from nmt_keras.data.corpus import TextFile
 from nmt_keras.data.scripts import ScriptCheck
 
@@ -19,7 +20,6 @@ VERSION = 1  # of what is found, for caches
 SEVERITIES = ("note", "warning", "serious")
 _BLOCK = 10_000
 _LISTED = 10
-_MIN_BATCHES = 100  # an epoch, with the budget that is suggested
 _OUTLYING = 8.0  # standard deviations of a pair's length, as Gale and Church (1993) reckon it
 _FACTOR = 4.0  # by which lengths of a pair may differ from the usual, where one side is
 _LONG = 20  # characters of the source or more
@@ -265,8 +265,8 @@ def lengths_report(source_lengths: np.ndarray, target_lengths: np.ndarray, num_p
     longest = [min(-(-table[side]["p99.9"] // 8) * 8, 512) for side in ("source", "target")]
     mean = float(target_lengths.mean())
     enough = max(200 * mean, 8 * max(longest))  # some 200 sentences, and some of the longest
-    most = max(num_pairs * mean / _MIN_BATCHES, 512, longest[1])
-    budget = 1 << int(np.log2(min(2 * max(enough, 512) - 1, most, 1 << 15)))
+    most = max(num_pairs * mean / MIN_WORTHY_BATCHES, 512, longest[1])
+    budget = 1 << int(np.log2(min(2 * max(enough, 512) - 1, most, LARGEST_WORTHY_BUDGET)))
     budget = max(budget, longest[1])
     suggested = {"max_source_length": longest[0], "max_target_length": longest[1], "batch_tokens": budget}
     return {"lengths": table, "suggested": suggested}

@@ -9,14 +9,12 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from nmt_keras.data.batch_plan import Bucket
+from nmt_keras.data.batch_plan import LARGEST_WORTHY_BUDGET, MIN_WORTHY_BATCHES, Bucket
 from nmt_keras.errors import UserError
 from nmt_keras.training.feed import Feed
 from nmt_keras.training.train_step import TrainStep
 
-LARGEST_FOUND_BUDGET = 32_768  # target positions: more of them in one update teach little more
 _MARGIN = 0.8  # of the memory that is free, for a budget that is found
-MIN_FOUND_BATCHES = 100  # an epoch
 _FIRST_POSITIONS = 512  # target positions of the first batch that is tried
 _GROWTH = 3  # of the next one, as far as the ones before say that it fits
 _GIB = float(1 << 30)
@@ -127,8 +125,8 @@ def _need_of(step: TrainStep, feed: Feed, bucket: Bucket, limit: Callable[[], fl
 def find_budget(step: TrainStep, feed: Feed, limit: Callable[[], float] = limit_of_process) -> int:
     """The largest `batch_tokens` that fits and is worth it, for a feed of any plan of the text.
 
-    Batches of the longest sentences are doubled until one does not fit. At most `LARGEST_FOUND_BUDGET`, and no more
-    than leaves `MIN_FOUND_BATCHES` batches an epoch.
+    Batches of the longest sentences are doubled until one does not fit. At most `LARGEST_WORTHY_BUDGET`, and no more
+    than leaves `MIN_WORTHY_BATCHES` batches an epoch.
 
     Args:
         step: of the training, compiled.
@@ -143,7 +141,7 @@ def find_budget(step: TrainStep, feed: Feed, limit: Callable[[], float] = limit_
     has_gpu = bool(tf.config.list_logical_devices("GPU"))
     bound = float("inf") if has_gpu else limit()
     room = bound * _MARGIN
-    worthy = min(LARGEST_FOUND_BUDGET, max(feed.target_positions() // MIN_FOUND_BATCHES, _FIRST_POSITIONS))
+    worthy = min(LARGEST_WORTHY_BUDGET, max(feed.target_positions() // MIN_WORTHY_BATCHES, _FIRST_POSITIONS))
     most = max(worthy // bucket.target_length // unit, 1) * unit
     rows = min(max(_FIRST_POSITIONS // bucket.target_length // unit, 1) * unit, most)
     fitting = 0
@@ -163,10 +161,11 @@ def find_budget(step: TrainStep, feed: Feed, limit: Callable[[], float] = limit_
 def describe(bucket: Bucket, need: Need, limit: float, batches_of_epoch: int, max_steps: int) -> str:
     """A line for people: what the largest batch needs, and what training will take at that rate."""
     free = "" if limit == float("inf") else f" of {limit / _GIB:.1f} GiB"
+    lengths = f"up to {bucket.source_length} source and {bucket.target_length} target ids"
+    epoch, whole = (_duration(need.seconds * steps) for steps in (batches_of_epoch, max_steps))
     return (
-        f"largest batch: {bucket.rows} sentences, up to {bucket.source_length} source and {bucket.target_length} "
-        f"target ids; memory {need.peak_bytes / _GIB:.2f} GiB{free}; {need.seconds:.2f} s a step, so at most about "
-        f"{_duration(need.seconds * batches_of_epoch)} an epoch and {_duration(need.seconds * max_steps)} for max_steps"
+        f"largest batch: {bucket.largest_batch} sentences, {lengths}; memory {need.peak_bytes / _GIB:.2f} GiB{free}; "
+        f"{need.seconds:.2f} s a step, so at most about {epoch} an epoch and {whole} for max_steps"
     )
 
 

@@ -295,9 +295,9 @@ def test_a_device_without_memory_ends_the_run_with_its_state_saved(run, whole):
     bucket = run.plan.batch(*divmod(5, run.plan.num_batches)).bucket
     assert str(caught.value) == (
         f"The device ran out of memory at step 6, in the bucket of up to {bucket.source_length} source and "
-        f"{bucket.target_length} target ids, {bucket.rows} sentences; what it had learned is saved as step 5. Go on "
-        "with a smaller --config.training.batch_tokens (it is 256) or more --config.training.accumulation_steps (it is "
-        "1), and --allow_config_change"
+        f"{bucket.target_length} target ids, {bucket.largest_batch} sentences; what it had learned is saved as step 5. "
+        "Go on with a smaller --config.training.batch_tokens (it is 256) or more "
+        "--config.training.accumulation_steps (it is 1), and --allow_config_change"
     )
     second, _ = run.train()
     _assert_is_whole(run, second, whole)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nmt_keras.data.batch_plan import Bucket
+from nmt_keras.data.batch_plan import LARGEST_WORTHY_BUDGET, Bucket
 from nmt_keras.errors import UserError
 from nmt_keras.training import memory
-from nmt_keras.training.memory import LARGEST_FOUND_BUDGET, Measurement, Need
+from nmt_keras.training.memory import Measurement, Need
 
 MIB = 1 << 20
 
@@ -56,7 +56,7 @@ class _Feed:
         return bucket.largest_batch
 
     def target_positions(self):
-        return 100_000 * LARGEST_FOUND_BUDGET
+        return 100_000 * LARGEST_WORTHY_BUDGET
 
     def full_batch(self, bucket, rows):
         assert bucket is self.bucket
@@ -130,7 +130,7 @@ def test_a_budget_that_is_found_on_a_device_is_one_that_ran(monkeypatch):
 
 def test_a_budget_that_is_found_is_no_larger_than_it_is_worth(monkeypatch):
     budget = memory.find_budget(_Step(monkeypatch), _Feed(BUCKET), limit=lambda: 1 << 50)
-    assert LARGEST_FOUND_BUDGET - 20 < budget <= LARGEST_FOUND_BUDGET
+    assert LARGEST_WORTHY_BUDGET - 20 < budget <= LARGEST_WORTHY_BUDGET
     feed = _Feed(BUCKET)
     feed.target_positions = lambda: 100 * 1000
     assert memory.find_budget(_Step(monkeypatch), feed, limit=lambda: 1 << 50) == 1000
