@@ -157,11 +157,11 @@ def test_a_signal_saves_and_ends_with_a_status_of_its_own(number, tmp_path, weig
 def test_a_second_signal_ends_at_once_also_inside_a_long_operation():
     """Python runs handlers between its own operations alone, so that two signals would be one."""
     program = (
-        "import ctypes, sys; from pipelines import _runtime\n"
+        "import hashlib; from pipelines import _runtime\n"
         "with _runtime.stopping() as stop:\n"
         "    stop.interrupts = False\n"
         "    print('ready', flush=True)\n"
-        "    ctypes.CDLL(None).usleep(20_000_000)\n"
+        "    hashlib.pbkdf2_hmac('sha256', b'', b'', 200_000_000)\n"  # minutes that no signal interrupts
     )
     with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "ready\n"
