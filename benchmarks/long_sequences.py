@@ -110,7 +110,7 @@ def _measure(family: str, length: int) -> dict:
     @tf.function(autograph=False)
     def translate():
         memory = model.prepare(tf.tile(ids[:1], [_TRANSLATED, 1]))
-        state = model.init_state(memory, length)
+        state = model.init_state(memory)
         return greedy(lambda *now: model.step(*now, memory), state, forced).ids
 
     return {

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from nmt_keras.constants import BOS_ID, EOS_ID, PAD_ID
 from nmt_keras.decoding.constraints import NEVER, Constraints, Past
-from nmt_keras.decoding.hypotheses import Hypotheses, StepFn, loop_shapes, repeat_state
+from nmt_keras.decoding.hypotheses import Hypotheses, StepFn, loop_shapes
 from nmt_keras.decoding.ranking import Ranking
 
 
@@ -38,10 +38,12 @@ class _History(NamedTuple):
 
 
 class _LoopState(NamedTuple):
+    """Before position 0 there is one live hypothesis, Q = 1, and then Q = K."""
+
     position: tf.Tensor  # int32 []
-    ids: tf.Tensor  # int32 [B, K], the last ones
-    totals: tf.Tensor  # float32 [B, K], sums of scores, -inf for a hypothesis that is not there
-    carried: tuple[Any, Past, Any]  # decoder state, past, coverage [B, K, S] or (): leaves [B, K, ...]
+    ids: tf.Tensor  # int32 [B, Q], the last ones
+    totals: tf.Tensor  # float32 [B, Q], sums of scores, -inf for a hypothesis that is not there
+    carried: tuple[Any, Past, Any]  # decoder state, past, coverage [B, Q, S] or (): leaves [B, Q, ...]
     finished: _Finished
     history: _History
 
@@ -85,38 +87,40 @@ def beam_search(
         decoder_state, past, coverage = loop.carried
         logits, attention, decoder_state = step_fn(loop.ids, loop.position, decoder_state)
         coverage = coverage + attention if has_coverage else ()
-        scores, log_probs = constraints.score(logits, loop.position, past)
-        is_end = tf.range(tf.shape(logits)[-1]) == EOS_ID
-        end_scores, others = scores[:, :, EOS_ID], tf.where(is_end, NEVER, scores)
-        ends = end_scores >= tf.reduce_max(others, -1)  # [B, K]
+        found = constraints.continuations(logits, loop.position, past, width)
+        ends = found.end_scores >= tf.reduce_max(found.scores, -1)  # [B, Q]
         is_greedy = (beam_size == 1)[:, None]
-        end_totals = tf.where(is_greedy & ~ends, NEVER, loop.totals + end_scores)
+        end_totals = tf.where(is_greedy & ~ends, NEVER, loop.totals + found.end_scores)
         length = tf.fill(tf.shape(end_totals), loop.position + 1)
-        ended = tf.where(is_beam, ranking.score(end_totals, length, coverage if has_coverage else None), NEVER)
-        finished = _best_finished(loop.finished, ended, loop.position)
+        finished = _best_finished(
+            loop.finished, ranking.score(end_totals, length, coverage if has_coverage else None), loop.position
+        )
 
-        totals = tf.where(is_greedy & ends, NEVER, loop.totals)[:, :, None] + others
-        totals, flat = tf.math.top_k(tf.reshape(totals, [batch, -1]), width)
-        vocab_size = tf.shape(logits)[-1]
-        parents, ids = flat // vocab_size, flat % vocab_size
-        chosen = tf.gather(tf.reshape(log_probs, [batch, -1]), flat, batch_dims=1)
+        totals = tf.where(is_greedy & ends, NEVER, loop.totals)[:, :, None] + found.scores
+        totals, ids, chosen = (
+            _flat(leaf, width, fill) for leaf, fill in ((totals, NEVER), *zip(found[:3:2], (PAD_ID, 0.0)))
+        )
+        totals, places = tf.math.top_k(totals, width)
+        parents = tf.minimum(places // tf.shape(found.ids)[2], tf.shape(loop.ids)[1] - 1)
+        ids, chosen = (tf.gather(leaf, places, batch_dims=1) for leaf in (ids, chosen))
         decoder_state, past, coverage = tf.nest.map_structure(
             lambda leaf: tf.gather(leaf, parents, batch_dims=1), (decoder_state, past, coverage)
         )
         carried = (decoder_state, constraints.advance(past, ids, loop.position), coverage)
-        written = (ids, parents, chosen, log_probs[:, :, EOS_ID], attention)
+        missing = width - tf.shape(attention)[1]  # at the first position
+        ends_padded = tf.pad(found.end_log_probs, [[0, 0], [0, missing]])
+        written = (ids, parents, chosen, ends_padded, tf.pad(attention, [[0, 0], [0, missing], [0, 0]]))
         history = _History(*(array.write(loop.position, value) for array, value in zip(loop.history, written)))
         return (_LoopState(loop.position + 1, ids, tf.where(is_beam, totals, NEVER), carried, finished, history),)
 
-    nothing = tf.fill([batch, width], NEVER)
     none_yet = tf.zeros([batch, width], tf.int32)
     coverage = tf.zeros([batch, 1, tf.shape(ranking.source_mask)[1]]) if has_coverage else ()
     first = _LoopState(
         tf.constant(0),
-        tf.fill([batch, width], BOS_ID),
-        tf.concat([tf.zeros([batch, 1]), nothing[:, 1:]], 1),
-        repeat_state((state, constraints.begin(), coverage), width),
-        _Finished(nothing, none_yet, none_yet),
+        tf.fill([batch, 1], BOS_ID),
+        tf.zeros([batch, 1]),
+        (state, constraints.begin(), coverage),
+        _Finished(tf.fill([batch, width], NEVER), none_yet, none_yet),
         _new_history(),
     )
     (last,) = tf.while_loop(proceed, body, (first,), shape_invariants=(loop_shapes(first),), parallel_iterations=1)
@@ -135,12 +139,18 @@ def _new_history() -> _History:
     )
 
 
+def _flat(leaf: tf.Tensor, width: tf.Tensor, fill: float) -> tf.Tensor:
+    """[B, Q, C] to [B, Q * C], padded to at least `width`."""
+    flat = tf.reshape(leaf, [tf.shape(leaf)[0], -1])
+    return tf.pad(flat, [[0, 0], [0, tf.maximum(width - tf.shape(flat)[1], 0)]], constant_values=fill)
+
+
 def _best_finished(finished: _Finished, scores: tf.Tensor, position: tf.Tensor) -> _Finished:
-    """The K best of those finished before and those that end at `position`, whose scores are float32 [B, K]."""
-    shape = tf.shape(scores)
+    """The K best of those finished before and those that end at `position`, whose scores are float32 [B, Q]."""
+    shape, width = tf.shape(scores), tf.shape(finished.score)[1]
     ended = _Finished(scores, tf.fill(shape, position), tf.broadcast_to(tf.range(shape[1]), shape))
     both = _Finished(*(tf.concat([old, new], 1) for old, new in zip(finished, ended)))
-    _, kept = tf.math.top_k(both.score, shape[1])
+    _, kept = tf.math.top_k(both.score, width)
     return _Finished(*(tf.gather(leaf, kept, batch_dims=1) for leaf in both))
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from nmt_keras.constants import BOS_ID, EOS_ID, PAD_ID
+from nmt_keras.decoding.top_k import top_k
 
 NEVER = float("-inf")
 
@@ -25,6 +26,19 @@ class Scored(NamedTuple):
 
     scores: tf.Tensor  # what a search adds up: `log_probs` after the repetition penalty, -inf for what may not follow
     log_probs: tf.Tensor  # the model's own
+
+
+class Continuations(NamedTuple):
+    """The C best ids other than EOS that may follow each hypothesis, best first, and its end.
+
+    A place that has none scores -inf.
+    """
+
+    ids: tf.Tensor  # int32 [B, Q, C]
+    scores: tf.Tensor  # float32 [B, Q, C], as in `Scored`
+    log_probs: tf.Tensor  # float32 [B, Q, C]
+    end_scores: tf.Tensor  # float32 [B, Q]
+    end_log_probs: tf.Tensor  # float32 [B, Q]
 
 
 class Constraints(NamedTuple):
@@ -59,6 +73,43 @@ class Constraints(NamedTuple):
             all_ids = tf.where(tf.range(tf.shape(all_ids)[2]) == position, ids[:, :, None], all_ids)
         return Past(all_ids, states)
 
+    def continuations(
+        self, logits: tf.Tensor, position: tf.Tensor, past: Past, count: int | tf.Tensor
+    ) -> Continuations:
+        """What a search for the best needs of `score`, without a pass over all ids for each rule.
+
+        Args:
+            logits: float32 [B, Q, V].
+            position: int32 [].
+            past: of the hypotheses.
+            count: C, or fewer where so many do not fit into V.
+        """
+        size = tf.shape(logits)[-1]
+        if self._looks_back:
+            scores, log_probs = self.score(logits, position, past)
+            _, ids = top_k(scores, tf.minimum(count + 1, size))  # EOS may be among them
+            chosen, end_scores = tf.gather(scores, ids, batch_dims=2), scores[:, :, EOS_ID]
+        else:
+            log_probs = tf.nn.log_softmax(logits)
+            _, ids = top_k(log_probs, tf.minimum(count + 3, size))  # EOS, PAD and BOS may be among them
+            ids, is_copy = self._forced_among(ids, position)
+            end = tf.fill(tf.shape(ids[:, :, :1]), EOS_ID)
+            chosen, end_scores = (
+                tf.where(self._may_follow(own, position, ~tf.math.is_nan(scores)), scores, NEVER)
+                for own, scores in (
+                    (ids, tf.gather(log_probs, ids, batch_dims=2)),
+                    (end, log_probs[:, :, EOS_ID, None]),
+                )
+            )
+            chosen, end_scores = tf.where(is_copy, NEVER, chosen), end_scores[:, :, 0]
+        return Continuations(
+            ids,
+            tf.where(ids == EOS_ID, NEVER, chosen),
+            tf.gather(log_probs, ids, batch_dims=2),
+            end_scores,
+            log_probs[:, :, EOS_ID],
+        )
+
     def score(self, logits: tf.Tensor, position: tf.Tensor, past: Past) -> Scored:
         """Scores what may follow at `position`; what is not a number may not.
 
@@ -72,27 +123,42 @@ class Constraints(NamedTuple):
             penalised = tf.where(logits > 0, logits / self.repetition_penalty, logits * self.repetition_penalty)
             seen = _marked(past.ids, past.ids != PAD_ID, tf.shape(logits)[-1])
             scores = tf.nn.log_softmax(tf.where(seen, penalised, logits))
-        possible = self._possible(logits, position, past) & ~tf.math.is_nan(scores)
+        vocab_size, allowed = tf.shape(logits)[-1], ~tf.math.is_nan(scores)
+        if self.no_repeat_ngram:
+            allowed &= ~self._repeats(position, past.ids, vocab_size)
+        if self.banned_phrases is not None:
+            allowed &= tf.gather(self.banned_phrases, past.phrase_states) >= 0
+        possible = self._may_follow(tf.range(vocab_size)[None, None], position, allowed)
         return Scored(tf.where(possible, scores, NEVER), log_probs)
 
-    def _possible(self, logits, position, past):
-        vocab_size = tf.shape(logits)[-1]
-        ids = tf.range(vocab_size)[None, None]
-        possible = (ids != PAD_ID) & (ids != BOS_ID)
+    @property
+    def _looks_back(self) -> bool:
+        """Whether what stands before makes a difference to what may follow."""
+        return bool(self.no_repeat_ngram or self.repetition_penalty != 1.0 or self.banned_phrases is not None)
+
+    def _may_follow(self, ids, position, allowed):
+        """Whether `ids` [B or 1, Q or 1, C] may stand at `position`; `allowed` [B, Q, C] is what the other rules say."""
         too_short = position + 1 < tf.reshape(self.min_length, [-1, 1, 1])
-        possible &= ~(too_short & (ids == EOS_ID))
-        if self.no_repeat_ngram:
-            possible &= ~self._repeats(position, past.ids, vocab_size)
-        if self.banned_phrases is not None:
-            possible &= tf.gather(self.banned_phrases, past.phrase_states) >= 0
+        possible = allowed & (ids != PAD_ID) & (ids != BOS_ID) & ~(too_short & (ids == EOS_ID))
         at_last = (position >= self.max_length - 1)[:, None, None]
         possible = tf.where(at_last, ids == EOS_ID, possible)
         if self.prefix is not None:
-            width = tf.shape(self.prefix)[1]
-            padded = tf.pad(self.prefix, [[0, 0], [0, 1]], constant_values=PAD_ID)
-            forced = padded[:, tf.minimum(position, width)][:, None, None]
+            forced = self._forced(position)
             possible = tf.where((forced != PAD_ID) & ~at_last, ids == forced, possible)
-        return tf.broadcast_to(possible, tf.shape(logits))
+        return possible
+
+    def _forced(self, position):
+        """int32 [B, 1, 1]: the id of the prefix at `position`, PAD where there is none."""
+        width = tf.shape(self.prefix)[1]
+        padded = tf.pad(self.prefix, [[0, 0], [0, 1]], constant_values=PAD_ID)
+        return padded[:, tf.minimum(position, width)][:, None, None]
+
+    def _forced_among(self, ids, position):
+        """The ids [B, Q, C], all of them the forced one where there is one, and which of them it makes copies."""
+        if self.prefix is None:
+            return ids, False
+        forced = self._forced(position)
+        return tf.where(forced != PAD_ID, forced, ids), (forced != PAD_ID) & (tf.range(tf.shape(ids)[-1]) > 0)
 
     def _repeats(self, position, ids, vocab_size):
         """bool [B, Q, V]: the ids that would end an n-gram for the second time."""

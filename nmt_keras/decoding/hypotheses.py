@@ -4,8 +4,7 @@ A search sees a step function and a state, never a model:
 
     step_fn(ids [B, Q], position, state) -> (logits [B, Q, V], attention_weights [B, Q, S], state)
 
-Leaves of the state are [B, Q, ...]; a search begins with Q = 1 and repeats them to its width. What may follow is said
-by `nmt_keras.decoding.constraints`, what is best by `nmt_keras.decoding.ranking`.
+Leaves of the state are [B, Q, ...]; a search begins with Q = 1. What may follow is said by `nmt_keras.decoding.constraints`, what is best by `nmt_keras.decoding.ranking`.
 """
 
 from collections.abc import Callable
@@ -33,11 +32,12 @@ def repeat_state(state: Any, width: int | tf.Tensor) -> Any:
 
 
 def loop_shapes(variables: Any) -> Any:
-    """Shape invariants for a search loop: the first two axes of every leaf may be anything."""
+    """Shape invariants for a search loop: the first two axes of every leaf may be anything, and so may an axis that is
+    empty at first, which grows."""
 
     def shape(leaf):
         if isinstance(leaf, tf.TensorArray):
             return tf.TensorShape(None)
-        return tf.TensorShape([None if axis < 2 else size for axis, size in enumerate(leaf.shape)])
+        return tf.TensorShape([None if axis < 2 or not size else size for axis, size in enumerate(leaf.shape)])
 
     return tf.nest.map_structure(shape, variables)

@@ -34,9 +34,20 @@ def greedy(step_fn: StepFn, state: Any, constraints: Constraints, ranking: Ranki
     Returns:
         One hypothesis a row, of length 0 where the constraints leave none.
     """
-    return _decode(
-        step_fn, state, constraints, ranking, lambda scores, _: tf.argmax(scores, -1, output_type=tf.int32), 1
-    )
+
+    def choose(logits, position, past):
+        found = constraints.continuations(logits, position, past, 1)
+        best = tf.reduce_max(found.scores, -1, keepdims=True)
+        place = tf.argmax(found.scores, -1, output_type=tf.int32)
+        ends = found.end_scores >= best[:, :, 0]
+        ids, log_probs = (tf.gather(leaf, place, batch_dims=2) for leaf in (found.ids, found.log_probs))
+        return (
+            tf.where(ends, EOS_ID, ids),
+            tf.where(ends, found.end_scores, best[:, :, 0]),
+            tf.where(ends, found.end_log_probs, log_probs),
+        )
+
+    return _decode(step_fn, state, constraints, ranking, choose, 1)
 
 
 def sample(
@@ -72,7 +83,8 @@ def sample(
     temperature, top_p = (tf.reshape(tf.cast(knob, tf.float32), [-1, 1, 1]) for knob in (temperature, top_p))
     top_k = tf.reshape(top_k, [-1, 1, 1])
 
-    def choose(scores, position):
+    def choose(logits, position, past):
+        scores, log_probs = constraints.score(logits, position, past)
         cumulated = tf.cumsum(tf.nn.softmax(_truncate(scores / temperature, top_k, top_p)), axis=-1)
         drawn = tf.map_fn(  # uniform on [0, 1), [B, N]; the first n of them are those of n samples
             lambda seed: tf.random.stateless_uniform(
@@ -81,7 +93,8 @@ def sample(
             seeds,
             fn_output_signature=tf.float32,
         )
-        return tf.argmax(cumulated > drawn[:, :, None] * cumulated[:, :, -1:], -1, output_type=tf.int32)
+        ids = tf.argmax(cumulated > drawn[:, :, None] * cumulated[:, :, -1:], -1, output_type=tf.int32)
+        return ids, *(tf.gather(leaf, ids, batch_dims=2) for leaf in (scores, log_probs))
 
     return _decode(step_fn, state, constraints, ranking, choose, num_samples)
 
@@ -104,9 +117,10 @@ def _decode(
     state: Any,
     constraints: Constraints,
     ranking: Ranking,
-    choose: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    choose: Callable[[tf.Tensor, tf.Tensor, Past], tuple[tf.Tensor, tf.Tensor, tf.Tensor]],
     width: int | tf.Tensor,
 ) -> Hypotheses:
+    """`choose`: (logits [B, N, V], position, past) to the ids that follow, their scores and log probabilities, [B, N]."""
     batch = tf.shape(constraints.max_length)[0]
     limit = tf.reduce_max(constraints.max_length)
 
@@ -115,14 +129,13 @@ def _decode(
 
     def body(loop: _LoopState) -> tuple[_LoopState]:
         decoder_state, past = loop.carried
-        logits, attention, decoder_state = step_fn(loop.ids, loop.position, decoder_state)
-        scores, log_probs = constraints.score(logits, loop.position, past)
-        ids = choose(scores, loop.position)
-        chosen, position = tf.gather(scores, ids, batch_dims=2), loop.position
+        position = loop.position
+        logits, attention, decoder_state = step_fn(loop.ids, position, decoder_state)
+        ids, chosen, log_probs = choose(logits, position, past)
         given_up = ~loop.ended & tf.math.is_inf(chosen)  # nothing may follow
         ended = loop.ended | given_up
         ids = tf.where(ended, PAD_ID, ids)
-        log_probs = tf.where(ended, 0.0, tf.gather(log_probs, ids, batch_dims=2))
+        log_probs = tf.where(ended, 0.0, log_probs)
         return (
             _LoopState(
                 position + 1,

@@ -15,6 +15,7 @@ from nmt_keras.decoding.constraints import Constraints
 from nmt_keras.decoding.hypotheses import Hypotheses
 from nmt_keras.decoding.ranking import Ranking
 from nmt_keras.decoding.sampling import greedy, sample
+from nmt_keras.layers import dense
 from nmt_keras.layers.masks import padding_mask
 from nmt_keras.models.ensemble import Ensemble
 from nmt_keras.models.seq2seq import Seq2Seq
@@ -150,13 +151,13 @@ class Search:
         constraints = self._constraints(source_mask, prefix_ids)
         ranking = Ranking(config.length_penalty, config.length_penalty_kind, config.coverage_penalty, source_mask)
         memory = self._model.prepare(source_ids)
-        state = self._model.init_state(memory, tf.reduce_max(constraints.max_length))
-        return (
-            (lambda ids, position, state: self._model.step(ids, position, state, memory)),
-            state,
-            constraints,
-            ranking,
-        )
+        cast = dense.cast_once([*self._model.variables, *tf.nest.flatten(memory)], self._model.compute_dtype)
+
+        def step(ids, position, state):
+            with cast:
+                return self._model.step(ids, position, state, memory)
+
+        return step, self._model.init_state(memory), constraints, ranking
 
     def _constraints(self, source_mask: tf.Tensor, prefix_ids: tf.Tensor) -> Constraints:
         config = self._config

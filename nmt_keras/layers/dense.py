@@ -5,23 +5,58 @@ its result is cast back, and gates, softmax and losses stay in float32. On a CPU
 fast way round: bfloat16 products are about five times faster than float32, element-wise bfloat16 is slower.
 """
 
+import contextvars
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 import tensorflow as tf
 
 from nmt_keras.layers.base import Layer
+
+_constants: contextvars.ContextVar[Mapping[int, tf.Tensor]] = contextvars.ContextVar("_constants", default={})
+
+
+class cast_once:
+    """Operands of products, weights or tensors, cast where this is made; products within it take them so.
+
+    For a loop that does not change them: cast inside, each of them would be cast at every step.
+
+    Example:
+        cast = cast_once(model.variables, "bfloat16")
+
+        def body(x):
+            with cast:
+                return layer(x)
+    """
+
+    def __init__(self, operands: Iterable[Any], dtype: str):
+        self._operands = [o for o in operands if dtype != "float32" and o.dtype in (tf.float32, "float32")]
+        self._cast = {id(operand): tf.cast(operand, dtype) for operand in self._operands}
+
+    def __enter__(self) -> None:
+        self._token = _constants.set(self._cast)
+
+    def __exit__(self, *_) -> None:
+        _constants.reset(self._token)
+
+
+def _operand(value: Any, dtype: str) -> tf.Tensor:
+    constant = _constants.get().get(id(value))
+    return tf.cast(value, dtype) if constant is None else constant
 
 
 def product(x: tf.Tensor, kernel: tf.Tensor, dtype: str, *, transpose_kernel: bool = False) -> tf.Tensor:
     """x [..., I] times kernel [I, O] (or [O, I], transposed), computed in `dtype`; float32 [..., O]."""
     shape = tf.shape(x)
     flat = tf.reshape(tf.cast(x, dtype), [-1, x.shape[-1]])
-    result = tf.cast(tf.matmul(flat, tf.cast(kernel, dtype), transpose_b=transpose_kernel), tf.float32)
+    result = tf.cast(tf.matmul(flat, _operand(kernel, dtype), transpose_b=transpose_kernel), tf.float32)
     width = kernel.shape[0 if transpose_kernel else 1]
     return tf.ensure_shape(tf.reshape(result, tf.concat([shape[:-1], [width]], 0)), [*x.shape[:-1], width])
 
 
 def batched_product(x: tf.Tensor, y: tf.Tensor, dtype: str, *, transpose_y: bool = False) -> tf.Tensor:
     """x [B, M, I] times y [B, I, N] (or [B, N, I], transposed), computed in `dtype`; float32 [B, M, N]."""
-    return tf.cast(tf.matmul(tf.cast(x, dtype), tf.cast(y, dtype), transpose_b=transpose_y), tf.float32)
+    return tf.cast(tf.matmul(_operand(x, dtype), _operand(y, dtype), transpose_b=transpose_y), tf.float32)
 
 
 class Dense(Layer):

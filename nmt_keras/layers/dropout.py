@@ -1,6 +1,11 @@
-"""Stateless dropout: a mask is a function of a seed, so that resuming is exact and replicas differ."""
+"""Stateless dropout: a mask is a function of a seed, so that resuming is exact and replicas differ.
+
+An element is dropped by a byte of its own: a draw of 64 bits serves eight elements, and rates are multiples of 1/256.
+"""
 
 import tensorflow as tf
+
+_LEVELS = 256
 
 
 def fold_in(seed: tf.Tensor | None, number: int | tf.Tensor) -> tf.Tensor | None:
@@ -15,8 +20,14 @@ def dropout(x: tf.Tensor, rate: float, seed: tf.Tensor | None) -> tf.Tensor:
 
 
 def dropout_mask(shape, rate: float, seed: tf.Tensor | None) -> tf.Tensor | None:
-    """float32 mask: 0 with probability `rate`, else 1 / (1 - rate); None where nothing is dropped."""
+    """float32 mask: 0 with probability p, else 1 / (1 - p); None where nothing is dropped.
+
+    p is the multiple of 1/256 next to `rate`, but neither 0 nor 1; `rate` is above 0 and below 1.
+    """
     if seed is None or not rate:
         return None
-    kept = tf.random.stateless_uniform(shape, seed) >= rate
-    return tf.cast(kept, tf.float32) / (1.0 - rate)
+    dropped = min(max(round(rate * _LEVELS), 1), _LEVELS - 1)
+    size = tf.reduce_prod(shape)
+    draws = tf.random.stateless_uniform([(size + 7) // 8], seed, minval=None, maxval=None, dtype=tf.uint64)
+    levels = tf.reshape(tf.reshape(tf.bitcast(draws, tf.uint8), [-1])[:size], shape)
+    return tf.cast(levels >= tf.constant(dropped, tf.uint8), tf.float32) * (_LEVELS / (_LEVELS - dropped))

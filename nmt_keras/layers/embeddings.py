@@ -63,7 +63,7 @@ class TokenEmbedding(Layer):
 
     def call(self, ids: tf.Tensor) -> tf.Tensor:
         """int32 [B, T] to float32 [B, T, D], scaled by sqrt(E) to unit variance (Vaswani et al. 2017, 3.4)."""
-        embedded = tf.gather(self._trained_table(), ids) * self.d_embedding**0.5
+        embedded = tf.gather(tf.convert_to_tensor(self._trained_table()), ids) * self.d_embedding**0.5
         if self.d_embedding == self.d_model:
             return embedded
         return dense.product(embedded, self.kernel, self.compute_dtype)
@@ -74,10 +74,10 @@ class TokenEmbedding(Layer):
             hidden = dense.product(hidden, self.kernel, self.compute_dtype, transpose_kernel=True)
         return dense.product(hidden, self._trained_table(), self.compute_dtype, transpose_kernel=True)
 
-    def _trained_table(self) -> tf.Tensor:
-        table = tf.convert_to_tensor(self.table)
+    def _trained_table(self) -> keras.Variable | tf.Tensor:
         if not self.has_frozen_rows:
-            return table
+            return self.table
+        table = tf.convert_to_tensor(self.table)
         return tf.where(tf.convert_to_tensor(self.frozen) > 0, tf.stop_gradient(table), table)
 
 

@@ -17,4 +17,4 @@ def masked_softmax(scores: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
 
     A row whose mask is False everywhere, which no batch of ours has, is uniform.
     """
-    return tf.nn.softmax(tf.where(mask, tf.cast(scores, tf.float32), _NEVER))
+    return tf.nn.softmax(tf.cast(scores, tf.float32) + tf.where(mask, 0.0, _NEVER))

@@ -107,7 +107,7 @@ class MultiHeadAttention(Layer):
         Args:
             x: the queries, float32 [B, Q, D].
             read: of `project`.
-            visible: bool, broadcast to [B, H, Q, S].
+            visible: bool, broadcast to [B, H, Q, S]; None if everything is.
             positions: int32 [Q] of the queries.
             key_positions: int32 [S] of what is read.
             dropout_seed: int32 [2] or None.
@@ -122,7 +122,7 @@ class MultiHeadAttention(Layer):
         scores = dense.batched_product(query, read.keys, self.compute_dtype, transpose_y=True)
         if self.distances is not None:
             scores += self.distances(query, positions, key_positions)
-        weights = masked_softmax(scores, visible)
+        weights = tf.nn.softmax(scores) if visible is None else masked_softmax(scores, visible)
         kept = dropout(weights, self.dropout_rate, dropout_seed)
         return self.output_projection(join_heads(dense.batched_product(kept, read.values, self.compute_dtype))), weights
 

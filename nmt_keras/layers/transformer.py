@@ -2,7 +2,7 @@
 
 A mixer lets a target position see those before it, in two modes that agree:
 
-    initial_state(batch, capacity) -> state, every leaf [B, 1, ...]; position < capacity in every step
+    initial_state(batch) -> state, every leaf [B, 1, ...]
     call(x [B,T,D], dropout_seed) -> [B,T,D]
     step(x [B,Q,D], position, state) -> ([B,Q,D], state)
 """
@@ -94,9 +94,10 @@ class Residual(Layer):
 
 
 class CausalSelfAttention(Layer):
-    """A mixer: self-attention that sees no later position; its state is what was projected so far.
+    """A mixer: self-attention that sees no later position; its state is what was projected so far, in the type that
+    products take, and grows by a position a step.
 
-    The arguments are those of `MultiHeadAttention`. The cache has a fixed capacity, so that a step has one shape.
+    The arguments are those of `MultiHeadAttention`.
     """
 
     def __init__(self, d_model: int, num_heads: int, name: str | None = None, **options):
@@ -107,11 +108,11 @@ class CausalSelfAttention(Layer):
     def build(self, *_) -> None:
         self.attention.build()
 
-    def initial_state(self, batch: tf.Tensor, capacity: int | tf.Tensor) -> KeyValues:
-        """No position yet: zeros [B, 1, H, capacity, C]."""
+    def initial_state(self, batch: tf.Tensor) -> KeyValues:
+        """No position yet: [B, 1, H, 0, C]."""
         heads = self.attention.num_heads
-        zeros = tf.zeros([batch, 1, heads, capacity, self.d_model // heads])
-        return KeyValues(zeros, zeros)
+        nothing = tf.zeros([batch, 1, heads, 0, self.d_model // heads], self.compute_dtype)
+        return KeyValues(nothing, nothing)
 
     def call(self, x: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
         """Teacher forcing: see the module's docstring."""
@@ -124,17 +125,14 @@ class CausalSelfAttention(Layer):
         """One position: see the module's docstring."""
         batch, beams = tf.shape(x)[0], tf.shape(x)[1]
         x = tf.reshape(x, [-1, 1, self.d_model])
-        shapes = [tf.concat([[-1], tf.shape(leaf)[2:]], 0) for leaf in state]
-        old = KeyValues(*(tf.reshape(leaf, shape) for leaf, shape in zip(state, shapes)))
-        places = tf.range(tf.shape(old.keys)[2])
-        here = (places == position)[:, None]
-        new = self.attention.project(x, position[None])
-        read = KeyValues(*(tf.where(here, n, tf.ensure_shape(o, [None, *o.shape[1:]])) for n, o in zip(new, old)))
-        y, _ = self.attention(x, read, places <= position, position[None], places)
-        kept = (tf.reshape(leaf, tf.shape(s)) for leaf, s in zip(read, state))
-        return tf.reshape(y, [batch, beams, self.d_model]), KeyValues(
-            *(tf.ensure_shape(leaf, s.shape) for leaf, s in zip(kept, state))
-        )
+        own = self.attention.project(x, position[None])
+        heads, channels = own.keys.shape[1], own.keys.shape[3]
+        new = [tf.reshape(tf.cast(leaf, self.compute_dtype), [batch, beams, heads, 1, channels]) for leaf in own]
+        state = KeyValues(*(tf.concat([before, leaf], 3) for before, leaf in zip(state, new)))
+        length = tf.shape(state.keys)[3]
+        read = KeyValues(*(tf.reshape(leaf, [batch * beams, heads, length, channels]) for leaf in state))
+        y, _ = self.attention(x, read, None, position[None], tf.range(length))
+        return tf.reshape(y, [batch, beams, self.d_model]), state
 
 
 class SSRU(Layer):
@@ -156,9 +154,8 @@ class SSRU(Layer):
         self.forget.build((None, None, self.d_model))
         self.candidate.build((None, None, self.d_model))
 
-    def initial_state(self, batch: tf.Tensor, capacity: int | tf.Tensor) -> tf.Tensor:
+    def initial_state(self, batch: tf.Tensor) -> tf.Tensor:
         """Zeros [B, 1, D]."""
-        del capacity
         return tf.zeros([batch, 1, self.d_model])
 
     def call(self, x: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:

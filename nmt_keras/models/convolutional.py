@@ -96,9 +96,8 @@ class ConvDecoder(Layer):
         states, embedded = encoder_output.states, encoder_output.embedded
         return ConvMemory(states, (states + embedded) * SCALE, encoder_output.mask)
 
-    def init_state(self, memory: ConvMemory, capacity: int | tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def init_state(self, memory: ConvMemory) -> tuple[tf.Tensor, ...]:
         """Zeros before BOS, each [B, 1, k - 1, D]."""
-        del capacity
         return tuple(layer.initial_state(tf.shape(memory.mask)[0]) for layer in self.convolutions)
 
     def call(

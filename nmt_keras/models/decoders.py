@@ -3,12 +3,12 @@
 A decoder has four methods; `Q` is 1 or the number of beams.
 
     prepare(encoder_output) -> Memory                                  what stays constant, every leaf [B, ...]
-    init_state(memory, capacity) -> State                              before the first position, every leaf [B, 1, ...]
+    init_state(memory) -> State                                        before the first position, every leaf [B, 1, ...]
     call(embedded [B,T,D], memory, dropout_seed) -> (hidden [B,T,D], attention_weights [B,T,S])
     step(embedded [B,Q,D], position, state, memory) -> (hidden [B,Q,D], attention_weights [B,Q,S], State)
 
-Both modes share their body, and T steps equal one call. Positions that are stepped through are below `capacity`:
-who caches them makes room for so many. Embedding and output projection belong to `Seq2Seq`.
+Both modes share their body, and T steps equal one call. A step may lengthen an axis of the state, from the third on.
+Embedding and output projection belong to `Seq2Seq`.
 """
 
 from typing import Any, NamedTuple
@@ -110,9 +110,8 @@ class RecurrentDecoder(Layer):
             self.attention.prepare(encoder_output.states, encoder_output.mask), self.bridge(encoder_output.last_states)
         )
 
-    def init_state(self, memory: RNNMemory, capacity: int | tf.Tensor) -> RNNState:
+    def init_state(self, memory: RNNMemory) -> RNNState:
         """The state before BOS, with Q = 1."""
-        del capacity
         layers = tf.nest.map_structure(lambda s: s[:, None], memory.first_states)
         fed = tf.zeros_like(layers[0][0]) if self.config.input_feeding else layers[0][0][:, :, :0]
         return RNNState(layers, fed, self.attention.initial_state(memory.attention))
@@ -145,7 +144,7 @@ class RecurrentDecoder(Layer):
 
         arrays = [tf.TensorArray(tf.float32, length) for _ in range(2)]
         _, _, hiddens, weights = tf.while_loop(
-            lambda t, *_: t < length, body, (0, self.init_state(memory, length), *arrays), maximum_iterations=length
+            lambda t, *_: t < length, body, (0, self.init_state(memory), *arrays), maximum_iterations=length
         )
         hidden, weights = (tf.transpose(array.stack(), [1, 0, 2]) for array in (hiddens, weights))
         return tf.ensure_shape(hidden, x.shape), weights

@@ -26,6 +26,11 @@ class Ensemble:
         """Of all members."""
         return [variable for member in self.members for variable in member.variables]
 
+    @property
+    def compute_dtype(self) -> str:
+        """Of products."""
+        return self.members[0].compute_dtype
+
     def count_params(self) -> int:
         """Weights of all members."""
         return sum(member.count_params() for member in self.members)
@@ -34,9 +39,9 @@ class Ensemble:
         """See `Seq2Seq.prepare`."""
         return tuple(member.prepare(source_ids) for member in self.members)
 
-    def init_state(self, memory: Any, capacity: int | tf.Tensor) -> Any:
+    def init_state(self, memory: Any) -> Any:
         """See `Seq2Seq.init_state`."""
-        return tuple(member.init_state(own, capacity) for member, own in zip(self.members, memory))
+        return tuple(member.init_state(own) for member, own in zip(self.members, memory))
 
     def step(self, ids: tf.Tensor, position: tf.Tensor, state: Any, memory: Any) -> tuple[tf.Tensor, tf.Tensor, Any]:
         """See `Seq2Seq.step`: the logits are log probabilities, the attention weights the members' mean."""

@@ -123,9 +123,9 @@ class Seq2Seq(keras.Model):
         """Hidden states, float32 [..., D], to logits, float32 [..., V]."""
         return self.output_projection(hidden)
 
-    def init_state(self, memory: Any, capacity: int | tf.Tensor) -> Any:
-        """The decoder's state before BOS, every leaf [B, 1, ...], for at most `capacity` positions."""
-        return self.decoder.init_state(memory, capacity)
+    def init_state(self, memory: Any) -> Any:
+        """The decoder's state before BOS, every leaf [B, 1, ...]."""
+        return self.decoder.init_state(memory)
 
     def step(self, ids: tf.Tensor, position: tf.Tensor, state: Any, memory: Any) -> tuple[tf.Tensor, tf.Tensor, Any]:
         """One position of a search: ids [B, Q] to logits [B, Q, V], attention weights [B, Q, S] and the new state."""

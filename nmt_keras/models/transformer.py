@@ -129,10 +129,10 @@ class TransformerDecoder(Layer):
         source = tuple(layer.cross_attention.project(encoder_output.states) for layer in self.layers)
         return TransformerMemory(source, encoder_output.mask)
 
-    def init_state(self, memory: TransformerMemory, capacity: int | tf.Tensor) -> tuple:
-        """The mixers' states before BOS, with room for `capacity` positions."""
+    def init_state(self, memory: TransformerMemory) -> tuple:
+        """The mixers' states before BOS."""
         batch = tf.shape(memory.mask)[0]
-        return tuple(layer.mixer.initial_state(batch, capacity) for layer in self.layers)
+        return tuple(layer.mixer.initial_state(batch) for layer in self.layers)
 
     def call(
         self, embedded: tf.Tensor, memory: TransformerMemory, dropout_seed: tf.Tensor | None = None

@@ -143,7 +143,7 @@ def test_output_shapes(model):
 def _assert_steps_equal_the_call(model):
     hidden, weights = model(SOURCE, TARGET)
     memory = model.prepare(SOURCE)
-    state = model.init_state(memory, T + 2)
+    state = model.init_state(memory)
     for position in range(T):
         logits, step_weights, state = model.step(
             TARGET[:, position : position + 1], tf.constant(position), state, memory
@@ -163,13 +163,13 @@ def test_every_pair_and_preset_steps_as_it_is_called(fields):
 
 def test_beams_step_independently_and_share_the_memory(model):
     memory = model.prepare(SOURCE)
-    state = tf.nest.map_structure(lambda leaf: tf.repeat(leaf, K, axis=1), model.init_state(memory, T))
+    state = tf.nest.map_structure(lambda leaf: tf.repeat(leaf, K, axis=1), model.init_state(memory))
     ids = tf.constant([[4, 5, 6, 7, 8, 9, 10], [8, 9, 4, 5, 6, 7, 11], [12, 11, 10, 9, 8, 7, 6]])
     logits, weights, new = model.step(ids, tf.constant(0), state, memory)
     assert logits.shape == (B, K, TARGET_V) and weights.shape == (B, K, S)
     assert all(leaf.shape[:2] == (B, K) for leaf in tf.nest.flatten(new))
     tf.nest.assert_same_structure(state, new)
-    one, _, _ = model.step(ids[:, 2:3], tf.constant(0), model.init_state(memory, T), memory)
+    one, _, _ = model.step(ids[:, 2:3], tf.constant(0), model.init_state(memory), memory)
     np.testing.assert_allclose(one[:, 0], logits[:, 2], atol=1e-6)
 
 
@@ -335,7 +335,7 @@ def test_a_compiled_model_agrees(fields):
 
     def search():
         memory = model.prepare(SOURCE)
-        state, results = model.init_state(memory, T), []
+        state, results = model.init_state(memory), []
         for position in range(T):
             logits, weights, state = model.step(TARGET[:, position, None], tf.constant(position), state, memory)
             results.append((logits, weights))

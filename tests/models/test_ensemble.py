@@ -50,7 +50,7 @@ def test_steps_are_the_whole_call(members):
     hidden, _ = ensemble(SOURCE, TARGET)
     expected = ensemble.project(hidden).numpy()
     memory = ensemble.prepare(SOURCE)
-    state = ensemble.init_state(memory, 3)
+    state = ensemble.init_state(memory)
     for position in range(3):
         logits, _, state = ensemble.step(TARGET[:, position : position + 1], tf.constant(position), state, memory)
         np.testing.assert_allclose(logits[0, 0], expected[0, position], atol=1e-5)

@@ -1,0 +1,35 @@
+"""The k largest of many, in two stages."""
+
+import tensorflow as tf
+
+_FEW = 1024  # so many are not worth two stages
+_BLOCKS = range(32, 129)  # sizes of a block
+_BLOCK = 64  # where the axis cannot be cut evenly
+
+
+def top_k(values: tf.Tensor, k: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """`tf.math.top_k` of a long last axis: the same values, and the same indices where values are equal.
+
+    The axis is cut into blocks. The k largest lie in the k blocks whose maxima are largest, so that one pass of maxima,
+    which is vectorised, does for the long axis, and the search sees k blocks.
+
+    Args:
+        values: float32 [B, Q, V], no NaN.
+        k: at most V.
+
+    Returns:
+        float32 and int32 [B, Q, k], the largest first, of equal ones that of the lower index.
+    """
+    size = values.shape[-1]
+    if size is not None and size < _FEW:
+        return tf.math.top_k(values, k)
+    block = _BLOCK if size is None else next((width for width in _BLOCKS if size % width == 0), _BLOCK)
+    if size is None or size % block:
+        fill = -tf.shape(values)[-1] % block
+        values = tf.pad(values, [[0, 0], [0, 0], [0, fill]], constant_values=float("-inf"))
+    batch, queries, padded = tf.unstack(tf.shape(values))
+    blocks = tf.reshape(values, [batch, queries, padded // block, block])
+    _, chosen = tf.math.top_k(tf.reduce_max(blocks, -1), tf.minimum(k, padded // block))
+    chosen = tf.sort(chosen)  # of equal values the first is found first
+    inside, places = tf.math.top_k(tf.reshape(tf.gather(blocks, chosen, batch_dims=2), [batch, queries, -1]), k)
+    return inside, tf.gather(chosen, places // block, batch_dims=2) * block + places % block
