@@ -129,6 +129,7 @@ class DecodingConfig:
     min_length_ratio: float = 0.0
     no_repeat_ngram: int = 0  # no n ids in a row come twice; 0 is off
     repetition_penalty: float = 1.0  # of logits of ids that came before (Keskar et al. 2019); 1 is off
+    shortlist: int = 0  # target ids that each source id proposes for the search; 0 searches the whole vocabulary
     banned_phrases: tuple[str, ...] = ()  # texts that no search finds
     max_beam_size: int = 16  # what a caller of an export may ask for, and so many hypotheses
     max_source_length: int = 256  # ids; a longer line is translated in part, with a warning
@@ -282,6 +283,7 @@ _NOT_NEGATIVE = (
     "decoding.min_length",
     "decoding.min_length_ratio",
     "decoding.no_repeat_ngram",
+    "decoding.shortlist",
 )
 _RATES = (
     "model.input_dropout_rate",

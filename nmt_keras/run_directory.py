@@ -24,6 +24,7 @@ from nmt_keras.config import DataConfig, ExperimentConfig
 from nmt_keras.data import corpus as corpora
 from nmt_keras.data import doctor
 from nmt_keras.data.corpus import ParallelCorpus, TextFile
+from nmt_keras.data.lexicon import Lexicon
 from nmt_keras.data.tokenizer import NUM_SPECIALS, SentencePieceTokenizer, Tokenizer, load_tokenizer, train_tokenizer
 from nmt_keras.data.vectors import load_vectors
 from nmt_keras.errors import UserError
@@ -101,15 +102,26 @@ class Run(NamedTuple):
     tokenizers: Tokenizers
     model: Seq2Seq | Ensemble
     step: int
+    folder: pathlib.Path  # where it was loaded from
+
+    @property
+    def lexicon(self) -> Lexicon | None:
+        """What the configuration's search takes its shortlist from; None where it has none."""
+        return Lexicon.read(lexicon_of(self.folder)) if self.config.decoding.shortlist else None
 
     def translator(self, num_hypotheses: int = 1, sampling: Sampling | None = None) -> Translator:
         """A translator with the configuration's search."""
-        return Translator(self.model, *self.tokenizers, self.config.decoding, num_hypotheses, sampling)
+        return Translator(self.model, *self.tokenizers, self.config.decoding, num_hypotheses, sampling, self.lexicon)
 
 
 def checkpoints_of(run_dir: pathlib.Path) -> pathlib.Path:
     """The folder of a run's checkpoints."""
     return run_dir / "checkpoints"
+
+
+def lexicon_of(run_dir: pathlib.Path) -> pathlib.Path:
+    """The file of a run's lexicon."""
+    return run_dir / "lexicon.npz"
 
 
 def read_config(run_dir: pathlib.Path) -> ExperimentConfig:
@@ -152,7 +164,7 @@ def load_run(run_dir: pathlib.Path, checkpoint: str = "best", report: Report = l
     if checkpoint == "averaged":
         steps = checkpoints.restore_average(variables, "model", config.training.keep_checkpoints)
         report(f"checkpoint: averaged, steps {', '.join(map(str, steps))} of {run_dir}")
-        return Run(config, tokenizers, model, steps[-1])
+        return Run(config, tokenizers, model, steps[-1], run_dir)
     objects = {"model": variables}
     if checkpoint == "ema":
         averaged = by_path(model.trainable_variables)
@@ -162,7 +174,7 @@ def load_run(run_dir: pathlib.Path, checkpoint: str = "best", report: Report = l
     if manifest is None or not manifest["step"]:
         raise UserError(f"{run_dir} has no checkpoint of a trained model yet; train it first")
     report(f"checkpoint: {checkpoint}, step {manifest['step']:,} of {run_dir}")
-    return Run(config, tokenizers, model, manifest["step"])
+    return Run(config, tokenizers, model, manifest["step"], run_dir)
 
 
 def load_runs(run_dirs: Sequence[pathlib.Path], checkpoint: str = "best", report: Report = lambda line: None) -> Run:

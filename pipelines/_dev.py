@@ -53,7 +53,7 @@ class DevEvaluator:
         self._sources, self._references = next(
             (source.lines(range(count)), target.lines(range(count))) for source, target in files
         )
-        decoding = dataclasses.replace(config.decoding, beam_size=training.dev_beam_size)
+        decoding = dataclasses.replace(config.decoding, beam_size=training.dev_beam_size, shortlist=0)
         self._translator = Translator(model, *tokenizers, decoding)
         self._bleu = bleu_metric(data.target_language)
         self._font_noted = False

@@ -85,7 +85,7 @@ def open_client(values: flags.FlagValues) -> "Client":
     from nmt_keras.inference.export import TranslationModule, signatures_of
 
     run = run_directory.load_runs(run_dirs, values.checkpoint, _runtime.report)
-    module = TranslationModule(run.model, *run.tokenizers, config.decoding)
+    module = TranslationModule(run.model, *run.tokenizers, config.decoding, lexicon=run._replace(config=config).lexicon)
     transport = local.LocalTransport(signatures_of(module), module)
     return Client(",".join(values.run_dir), transport=transport, concurrency=1)
 

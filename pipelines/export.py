@@ -134,7 +134,7 @@ def export(
         _runtime.configure(config.training)
         trained = run_directory.load_runs(run_dirs, checkpoint)._replace(config=config)
         stored = compress(trained.model.variables, precision)
-    module = exporting.TranslationModule(trained.model, *trained.tokenizers, config.decoding, stored)
+    module = exporting.TranslationModule(trained.model, *trained.tokenizers, config.decoding, stored, trained.lexicon)
     folder = exporting.save(module, output)
     try:
         _runtime.report(

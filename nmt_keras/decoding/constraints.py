@@ -137,7 +137,7 @@ class Constraints(NamedTuple):
         return bool(self.no_repeat_ngram or self.repetition_penalty != 1.0 or self.banned_phrases is not None)
 
     def _may_follow(self, ids, position, allowed):
-        """Whether `ids` [B or 1, Q or 1, C] may stand at `position`; `allowed` [B, Q, C] is what the other rules say."""
+        """Whether `ids`, which broadcast, may stand at `position`; `allowed` is what the other rules say."""
         too_short = position + 1 < tf.reshape(self.min_length, [-1, 1, 1])
         possible = allowed & (ids != PAD_ID) & (ids != BOS_ID) & ~(too_short & (ids == EOS_ID))
         at_last = (position >= self.max_length - 1)[:, None, None]

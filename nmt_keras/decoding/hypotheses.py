@@ -4,7 +4,8 @@ A search sees a step function and a state, never a model:
 
     step_fn(ids [B, Q], position, state) -> (logits [B, Q, V], attention_weights [B, Q, S], state)
 
-Leaves of the state are [B, Q, ...]; a search begins with Q = 1. What may follow is said by `nmt_keras.decoding.constraints`, what is best by `nmt_keras.decoding.ranking`.
+Leaves of the state are [B, Q, ...]; a search begins with Q = 1. What may follow is said by
+`nmt_keras.decoding.constraints`, what is best by `nmt_keras.decoding.ranking`.
 """
 
 from collections.abc import Callable

@@ -120,7 +120,7 @@ def _decode(
     choose: Callable[[tf.Tensor, tf.Tensor, Past], tuple[tf.Tensor, tf.Tensor, tf.Tensor]],
     width: int | tf.Tensor,
 ) -> Hypotheses:
-    """`choose`: (logits [B, N, V], position, past) to the ids that follow, their scores and log probabilities, [B, N]."""
+    """`choose`: (logits [B, N, V], position, past) to the ids that follow, their scores and log probabilities."""
     batch = tf.shape(constraints.max_length)[0]
     limit = tf.reduce_max(constraints.max_length)
 

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 _FEW = 1024  # so many are not worth two stages
 _BLOCKS = range(32, 129)  # sizes of a block
-_BLOCK = 64  # where the axis cannot be cut evenly
+_BLOCK = 32  # where the axis cannot be cut evenly
 
 
 def top_k(values: tf.Tensor, k: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

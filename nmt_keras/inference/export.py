@@ -16,6 +16,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from nmt_keras.config import DecodingConfig
 from nmt_keras.constants import BOS_ID
+from nmt_keras.data.lexicon import Lexicon
 from nmt_keras.data.tokenizer import Tokenizer
 from nmt_keras.errors import UserError
 from nmt_keras.inference.client import Wishes
@@ -59,6 +60,7 @@ class TranslationModule(tf.Module):
         target_tokenizer: Tokenizer,
         config: DecodingConfig,
         stored_weights: Sequence[StoredWeight] = (),
+        lexicon: Lexicon | None = None,
     ):
         super().__init__(name="translation")
         self.tracked_variables = [variable.value for variable in model.variables]
@@ -68,7 +70,7 @@ class TranslationModule(tf.Module):
         self._stored_weights = lambda: stored_weights
         self.tracked_tokenizers = [source_tokenizer.resource(), target_tokenizer.resource()]
         self._parts = lambda: (model, source_tokenizer, target_tokenizer, config)
-        search = Search(model, target_tokenizer, config)
+        search = Search(model, target_tokenizer, config, lexicon=lexicon)
         self._search = lambda: search
 
     @tf.function(input_signature=[_TEXT], autograph=False)

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from nmt_keras.config import DecodingConfig
 from nmt_keras.constants import PAD_ID
+from nmt_keras.data.lexicon import Lexicon
 from nmt_keras.data.tokenizer import Tokenizer
 from nmt_keras.decoding import banned_phrases
 from nmt_keras.decoding.beam_search import beam_search
@@ -15,6 +16,8 @@ from nmt_keras.decoding.constraints import Constraints
 from nmt_keras.decoding.hypotheses import Hypotheses
 from nmt_keras.decoding.ranking import Ranking
 from nmt_keras.decoding.sampling import greedy, sample
+from nmt_keras.decoding.shortlist import Shortlist, make_shortlist
+from nmt_keras.errors import UserError
 from nmt_keras.layers import dense
 from nmt_keras.layers.masks import padding_mask
 from nmt_keras.models.ensemble import Ensemble
@@ -50,6 +53,10 @@ class Search:
         config: of the search; `beam_size` 1 is greedy.
         num_hypotheses: of each source, at most the beam size unless sampled.
         sampling: sample instead of searching.
+        lexicon: what `decoding.shortlist` takes its ids from.
+
+    Raises:
+        UserError: the configuration asks for a shortlist, and there is no lexicon.
     """
 
     def __init__(
@@ -59,11 +66,15 @@ class Search:
         config: DecodingConfig,
         num_hypotheses: int = 1,
         sampling: Sampling | None = None,
+        lexicon: Lexicon | None = None,
     ):
+        if config.shortlist and lexicon is None:
+            raise UserError("`decoding.shortlist` needs a lexicon: python -m pipelines.lexicon makes one, of one run")
         self._model = model
         self._config = config
         self._num_hypotheses = num_hypotheses
         self._sampling = sampling
+        self._lexicon = lexicon if config.shortlist else None
         self._banned: np.ndarray | None = None
         if config.banned_phrases:
             surfaces = [target_tokenizer.surface(number) for number in range(target_tokenizer.vocab_size)]
@@ -78,30 +89,24 @@ class Search:
             numbers: int32 [B], what tells the rows' samples apart, such as their line numbers.
         """
         config = self._config
-        step_fn, state, constraints, ranking = self._begin(source_ids, prefix_ids)
+        problem, shortlist = self._begin(source_ids, prefix_ids)
         if self._sampling is not None:
             seed, temperature, top_k, top_p = self._sampling
-            return sample(
-                step_fn,
-                state,
-                constraints,
-                ranking,
+            found = sample(
+                *problem,
                 seeds=tf.stack([tf.fill(tf.shape(numbers), seed), numbers], 1),
                 num_samples=self._num_hypotheses,
                 temperature=temperature,
                 top_k=top_k,
                 top_p=top_p,
             )
-        if config.beam_size == 1:
-            return greedy(step_fn, state, constraints, ranking)
-        return beam_search(
-            step_fn,
-            state,
-            constraints,
-            ranking,
-            beam_size=config.beam_size,
-            num_hypotheses=min(self._num_hypotheses, config.beam_size),
-        )
+        elif config.beam_size == 1:
+            found = greedy(*problem)
+        else:
+            found = beam_search(
+                *problem, beam_size=config.beam_size, num_hypotheses=min(self._num_hypotheses, config.beam_size)
+            )
+        return _with_ids_of(shortlist, found)
 
     def with_knobs(self, source_ids: tf.Tensor, knobs: Knobs) -> Hypotheses:
         """Hypotheses of a batch, each row as its caller asks and as in a call of its own.
@@ -117,7 +122,9 @@ class Search:
         beam_size = tf.where(knobs.beam_size > 0, tf.minimum(knobs.beam_size, most), config.beam_size)
         beam_size = tf.where(is_sampled, 1, beam_size)
         count = tf.clip_by_value(knobs.num_hypotheses, 1, tf.where(is_sampled, most, beam_size))
-        step_fn, state, constraints, ranking = self._begin(source_ids, tf.zeros([tf.shape(source_ids)[0], 0], tf.int32))
+        (step_fn, state, constraints, ranking), shortlist = self._begin(
+            source_ids, tf.zeros([tf.shape(source_ids)[0], 0], tf.int32)
+        )
         limit = tf.where(knobs.max_length > 0, knobs.max_length, config.max_length)
         constraints = constraints._replace(max_length=tf.minimum(constraints.max_length, limit))
         penalty = tf.where(knobs.length_penalty >= 0.0, tf.minimum(knobs.length_penalty, 10.0), config.length_penalty)
@@ -143,36 +150,57 @@ class Search:
 
         searched = tf.cond(tf.reduce_any(~is_sampled), search, nothing)
         drawn = tf.cond(tf.reduce_any(is_sampled), draw, nothing)
-        return _first(_joined(is_sampled, drawn, searched), count)
+        return _first(_with_ids_of(shortlist, _joined(is_sampled, drawn, searched)), count)
 
     def _begin(self, source_ids: tf.Tensor, prefix_ids: tf.Tensor):
-        """The step function, its state before BOS, and the rules of a batch."""
+        """What searches take of a batch, step function, its state before BOS, rules and ranking; and the list whose
+        places its ids are, or None."""
         config, source_mask = self._config, padding_mask(source_ids)
-        constraints = self._constraints(source_mask, prefix_ids)
+        shortlist = self._shortlist(source_ids, source_mask, prefix_ids)
+        constraints = self._constraints(source_mask, prefix_ids, shortlist)
         ranking = Ranking(config.length_penalty, config.length_penalty_kind, config.coverage_penalty, source_mask)
         memory = self._model.prepare(source_ids)
-        cast = dense.cast_once([*self._model.variables, *tf.nest.flatten(memory)], self._model.compute_dtype)
+        columns = None if shortlist is None else self._model.columns(*shortlist)
+        unchanged = [*self._model.variables, *tf.nest.flatten((memory, () if columns is None else columns))]
+        cast = dense.cast_once(unchanged, self._model.compute_dtype)
 
         def step(ids, position, state):
             with cast:
-                return self._model.step(ids, position, state, memory)
+                ids = ids if shortlist is None else tf.gather(shortlist.ids, ids)
+                return self._model.step(ids, position, state, memory, columns)
 
-        return step, self._model.init_state(memory), constraints, ranking
+        return (step, self._model.init_state(memory), constraints, ranking), shortlist
 
-    def _constraints(self, source_mask: tf.Tensor, prefix_ids: tf.Tensor) -> Constraints:
+    def _shortlist(self, source_ids: tf.Tensor, source_mask: tf.Tensor, prefix_ids: tf.Tensor) -> Shortlist | None:
+        if self._lexicon is None:
+            return None
+        proposals = tf.constant(self._lexicon.proposals[:, : self._config.shortlist])
+        common = tf.constant(self._lexicon.common)
+        return make_shortlist(proposals, common, source_ids, source_mask, prefix_ids, self._model.target_vocab_size)
+
+    def _constraints(self, source_mask: tf.Tensor, prefix_ids: tf.Tensor, shortlist: Shortlist | None) -> Constraints:
         config = self._config
         source_lengths = tf.reduce_sum(tf.cast(source_mask, tf.float32), 1)
         prefix_lengths = tf.reduce_sum(tf.cast(prefix_ids != PAD_ID, tf.int32), 1)
         max_length = tf.cast(source_lengths * config.max_length_ratio, tf.int32) + 10 + prefix_lengths
         min_length = tf.cast(tf.math.ceil(source_lengths * config.min_length_ratio), tf.int32)
+        banned = None if self._banned is None else tf.constant(self._banned)
+        if shortlist is not None:
+            prefix_ids = shortlist.places(prefix_ids)
+            banned = None if banned is None else tf.gather(banned, shortlist.ids, axis=1)
         return Constraints(
             tf.minimum(max_length, config.max_length),
             tf.maximum(min_length, config.min_length),
             prefix_ids,
             config.no_repeat_ngram,
             config.repetition_penalty,
-            None if self._banned is None else tf.constant(self._banned),
+            banned,
         )
+
+
+def _with_ids_of(shortlist: Shortlist | None, hypotheses: Hypotheses) -> Hypotheses:
+    """The places of a list that a search found, as ids."""
+    return hypotheses if shortlist is None else hypotheses._replace(ids=tf.gather(shortlist.ids, hypotheses.ids))
 
 
 def _within(values: tf.Tensor, low: float, high: float) -> tf.Tensor:

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from nmt_keras.config import DecodingConfig
+from nmt_keras.data.lexicon import Lexicon
 from nmt_keras.data.tokenizer import Tokenizer
 from nmt_keras.decoding.hypotheses import Hypotheses
 from nmt_keras.errors import UserError
@@ -124,9 +125,11 @@ class Translator:
         config: of the search.
         num_hypotheses: of each text, at most the beam size unless sampled.
         sampling: sample instead of searching.
+        lexicon: what `decoding.shortlist` takes its ids from.
 
     Raises:
-        UserError: several translations, or samples, are asked of texts that are split into sentences.
+        UserError: several translations, or samples, are asked of texts that are split into sentences; or a shortlist
+            without a lexicon.
     """
 
     def __init__(
@@ -137,6 +140,7 @@ class Translator:
         config: DecodingConfig,
         num_hypotheses: int = 1,
         sampling: Sampling | None = None,
+        lexicon: Lexicon | None = None,
     ):
         if config.split_sentences and (num_hypotheses > 1 or sampling):
             raise UserError(
@@ -146,7 +150,7 @@ class Translator:
         self.source_tokenizer = source_tokenizer
         self.target_tokenizer = target_tokenizer
         self.config = config
-        search = Search(model, target_tokenizer, config, num_hypotheses, sampling)
+        search = Search(model, target_tokenizer, config, num_hypotheses, sampling, lexicon)
         self._function = tf.function(
             lambda text, prefix_ids, numbers: translate_text(
                 search, source_tokenizer, target_tokenizer, config, text, prefix_ids, numbers

@@ -50,8 +50,8 @@ def product(x: tf.Tensor, kernel: tf.Tensor, dtype: str, *, transpose_kernel: bo
     shape = tf.shape(x)
     flat = tf.reshape(tf.cast(x, dtype), [-1, x.shape[-1]])
     result = tf.cast(tf.matmul(flat, _operand(kernel, dtype), transpose_b=transpose_kernel), tf.float32)
-    width = kernel.shape[0 if transpose_kernel else 1]
-    return tf.ensure_shape(tf.reshape(result, tf.concat([shape[:-1], [width]], 0)), [*x.shape[:-1], width])
+    result = tf.reshape(result, tf.concat([shape[:-1], tf.shape(result)[1:]], 0))
+    return tf.ensure_shape(result, [*x.shape[:-1], kernel.shape[0 if transpose_kernel else 1]])
 
 
 def batched_product(x: tf.Tensor, y: tf.Tensor, dtype: str, *, transpose_y: bool = False) -> tf.Tensor:

@@ -1,5 +1,7 @@
 """Ids to vectors, and vectors back to logits."""
 
+from typing import NamedTuple
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -63,22 +65,31 @@ class TokenEmbedding(Layer):
 
     def call(self, ids: tf.Tensor) -> tf.Tensor:
         """int32 [B, T] to float32 [B, T, D], scaled by sqrt(E) to unit variance (Vaswani et al. 2017, 3.4)."""
-        embedded = tf.gather(tf.convert_to_tensor(self._trained_table()), ids) * self.d_embedding**0.5
+        embedded = tf.gather(tf.convert_to_tensor(self.trained_table()), ids) * self.d_embedding**0.5
         if self.d_embedding == self.d_model:
             return embedded
         return dense.product(embedded, self.kernel, self.compute_dtype)
 
-    def logits(self, hidden: tf.Tensor) -> tf.Tensor:
-        """The transpose of `call`: float32 [..., D] to a number for each id, [..., V] (Press and Wolf 2017)."""
+    def logits(self, hidden: tf.Tensor, table: keras.Variable | tf.Tensor) -> tf.Tensor:
+        """The transpose of `call`: float32 [..., D] to a number for each row of the table, or of a part of it
+        (Press and Wolf 2017)."""
         if self.d_embedding != self.d_model:
             hidden = dense.product(hidden, self.kernel, self.compute_dtype, transpose_kernel=True)
-        return dense.product(hidden, self._trained_table(), self.compute_dtype, transpose_kernel=True)
+        return dense.product(hidden, table, self.compute_dtype, transpose_kernel=True)
 
-    def _trained_table(self) -> keras.Variable | tf.Tensor:
+    def trained_table(self) -> keras.Variable | tf.Tensor:
+        """[V, E], of which frozen rows take no gradient."""
         if not self.has_frozen_rows:
             return self.table
         table = tf.convert_to_tensor(self.table)
         return tf.where(tf.convert_to_tensor(self.frozen) > 0, tf.stop_gradient(table), table)
+
+
+class OutputColumns(NamedTuple):
+    """The part of an output projection that U ids have."""
+
+    kernel: tf.Tensor  # float32 [D, U]; of a tied embedding [U, E]
+    bias: tf.Tensor  # float32 [B, 1, U], -inf where a row may not use an id
 
 
 class OutputProjection(Layer):
@@ -101,8 +112,21 @@ class OutputProjection(Layer):
                 shape=(shape[-1], self.vocab_size), initializer="glorot_uniform", name="kernel"
             )
 
-    def call(self, hidden: tf.Tensor) -> tf.Tensor:
-        """float32 [..., D] to logits, float32 [..., V]."""
+    def columns(self, ids: tf.Tensor, penalty: tf.Tensor) -> OutputColumns:
+        """Those of ids, int32 [U]; `penalty`, float32 [B, 1, U], is added to logits."""
+        kernel = self._kernel()
+        axis = 1 if self.tied_embedding is None else 0
+        return OutputColumns(
+            tf.gather(tf.convert_to_tensor(kernel), ids, axis=axis),
+            penalty + tf.gather(tf.convert_to_tensor(self.bias), ids),
+        )
+
+    def call(self, hidden: tf.Tensor, columns: OutputColumns | None = None) -> tf.Tensor:
+        """float32 [..., D] to logits, float32 [..., V], or [..., U] of the columns alone."""
+        kernel, bias = (self._kernel(), self.bias) if columns is None else columns
         if self.tied_embedding is None:
-            return dense.product(hidden, self.kernel, self.compute_dtype) + self.bias
-        return self.tied_embedding.logits(hidden) + self.bias
+            return dense.product(hidden, kernel, self.compute_dtype) + bias
+        return self.tied_embedding.logits(hidden, kernel) + bias
+
+    def _kernel(self) -> keras.Variable | tf.Tensor:
+        return self.kernel if self.tied_embedding is None else self.tied_embedding.trained_table()

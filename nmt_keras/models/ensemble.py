@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from nmt_keras.layers.embeddings import OutputColumns
 from nmt_keras.models.seq2seq import Seq2Seq
 
 
@@ -43,9 +44,16 @@ class Ensemble:
         """See `Seq2Seq.init_state`."""
         return tuple(member.init_state(own) for member, own in zip(self.members, memory))
 
-    def step(self, ids: tf.Tensor, position: tf.Tensor, state: Any, memory: Any) -> tuple[tf.Tensor, tf.Tensor, Any]:
+    def columns(self, ids: tf.Tensor, penalty: tf.Tensor) -> tuple[OutputColumns, ...]:
+        """See `Seq2Seq.columns`."""
+        return tuple(member.columns(ids, penalty) for member in self.members)
+
+    def step(
+        self, ids: tf.Tensor, position: tf.Tensor, state: Any, memory: Any, columns: Sequence | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor, Any]:
         """See `Seq2Seq.step`: the logits are log probabilities, the attention weights the members' mean."""
-        steps = [member.step(ids, position, *own) for member, *own in zip(self.members, state, memory)]
+        parts = zip(self.members, state, memory, [None] * len(self.members) if columns is None else columns)
+        steps = [member.step(ids, position, *own) for member, *own in parts]
         logits, weights, states = zip(*steps)
         return _log_mean(logits), tf.reduce_mean(tf.stack(weights), 0), states
 

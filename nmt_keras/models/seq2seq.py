@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from nmt_keras.config import ModelConfig, model_problems
 from nmt_keras.errors import UserError
-from nmt_keras.layers.embeddings import OutputProjection, TokenEmbedding
+from nmt_keras.layers.embeddings import OutputColumns, OutputProjection, TokenEmbedding
 from nmt_keras.layers.masks import padding_mask
 from nmt_keras.models import registry
 from nmt_keras.models.decoders import RecurrentDecoder
@@ -119,18 +119,24 @@ class Seq2Seq(keras.Model):
         memory = self.prepare(source_ids, encoder_seed)
         return self.decoder(self.target_embedding(target_input_ids), memory, decoder_seed)
 
-    def project(self, hidden: tf.Tensor) -> tf.Tensor:
-        """Hidden states, float32 [..., D], to logits, float32 [..., V]."""
-        return self.output_projection(hidden)
+    def project(self, hidden: tf.Tensor, columns: OutputColumns | None = None) -> tf.Tensor:
+        """Hidden states, float32 [..., D], to logits, float32 [..., V], or [..., U] of some ids' `columns`."""
+        return self.output_projection(hidden, columns)
+
+    def columns(self, ids: tf.Tensor, penalty: tf.Tensor) -> OutputColumns:
+        """What `project` needs for the logits of ids, int32 [U], alone, with a penalty, float32 [B, 1, U]."""
+        return self.output_projection.columns(ids, penalty)
 
     def init_state(self, memory: Any) -> Any:
         """The decoder's state before BOS, every leaf [B, 1, ...]."""
         return self.decoder.init_state(memory)
 
-    def step(self, ids: tf.Tensor, position: tf.Tensor, state: Any, memory: Any) -> tuple[tf.Tensor, tf.Tensor, Any]:
+    def step(
+        self, ids: tf.Tensor, position: tf.Tensor, state: Any, memory: Any, columns: OutputColumns | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor, Any]:
         """One position of a search: ids [B, Q] to logits [B, Q, V], attention weights [B, Q, S] and the new state."""
         hidden, weights, state = self.decoder.step(self.target_embedding(ids), position, state, memory)
-        return self.project(hidden), weights, state
+        return self.project(hidden, columns), weights, state
 
 
 def build_seq2seq(config: ModelConfig, source_vocab_size: int, target_vocab_size: int) -> Seq2Seq:

@@ -1,0 +1,53 @@
+"""A vocabulary shortlist: search among the target ids that a sentence is likely to need (Jean et al. 2015, 3.3.2;
+L'Hostis et al. 2016, 3.2).
+
+Each row searches among its own ids, so that a translation depends on its own text alone. The output product is computed
+once for the ids that any row of the batch has, and of these each row sees its own.
+"""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from nmt_keras.constants import BOS_ID, EOS_ID, PAD_ID, UNK_ID
+
+
+class Shortlist(NamedTuple):
+    """The U target ids that the rows of a batch search among. A search knows them by their places in `ids`."""
+
+    ids: tf.Tensor  # int32 [U], ascending: the special ids, which are the lowest, have their own places
+    penalty: tf.Tensor  # float32 [B, 1, U], 0 where a row may use the id, else -inf
+
+    def places(self, ids: tf.Tensor) -> tf.Tensor:
+        """The places of ids that are in the list, int32 of the same shape."""
+        flat = tf.searchsorted(self.ids, tf.reshape(ids, [-1]))
+        return tf.reshape(flat, tf.shape(ids))
+
+
+def make_shortlist(
+    proposals: tf.Tensor,
+    common: tf.Tensor,
+    source_ids: tf.Tensor,
+    source_mask: tf.Tensor,
+    prefix_ids: tf.Tensor,
+    vocab_size: int,
+) -> Shortlist:
+    """The ids that the source's own propose, the common ones, those of the forced beginning and the special ones.
+
+    Args:
+        proposals: int32 [V_source, n], of each source id.
+        common: int32 [m].
+        source_ids: int32 [B, S].
+        source_mask: bool [B, S].
+        prefix_ids: int32 [B, P].
+        vocab_size: V.
+    """
+    batch = tf.shape(source_ids)[0]
+    always = tf.concat([[PAD_ID, UNK_ID, BOS_ID, EOS_ID], common], 0)
+    proposed = tf.where(source_mask[:, :, None], tf.gather(proposals, source_ids), PAD_ID)
+    wanted = tf.concat([tf.reshape(proposed, [batch, -1]), prefix_ids, tf.tile(always[None], [batch, 1])], 1)
+    places = tf.reshape(tf.range(batch)[:, None] * vocab_size + wanted, [-1, 1])
+    counts = tf.scatter_nd(places, tf.ones_like(places[:, 0]), [batch * vocab_size])
+    has = tf.reshape(counts > 0, [batch, vocab_size])
+    ids = tf.cast(tf.where(tf.reduce_any(has, 0))[:, 0], tf.int32)
+    return Shortlist(ids, tf.where(tf.gather(has, ids, axis=1), 0.0, float("-inf"))[:, None])

@@ -1,0 +1,46 @@
+"""IBM Model 1 on text whose translations are known."""
+
+import numpy as np
+import pytest
+
+from nmt_keras.data.lexicon import Lexicon, build_lexicon
+from nmt_keras.errors import UserError
+
+
+def _pairs(count=400):
+    """Source id s is translated by s + 10; the order is another, and the target begins with an id of its own."""
+    rng = np.random.default_rng(1)
+    for _ in range(count):
+        source = rng.choice(np.arange(4, 12), 3, replace=False).tolist()
+        yield source, [22, *(i + 10 for i in reversed(source))]
+
+
+def test_the_best_proposal_is_the_translation():
+    lexicon = build_lexicon(_pairs(), (12, 23), num_proposals=3, num_common=2)
+    np.testing.assert_array_equal(lexicon.proposals[4:, 0], np.arange(14, 22))
+    assert not lexicon.proposals[:4].any()  # never seen
+    assert lexicon.common[0] == 22 and len(lexicon.common) == 2
+    assert lexicon.coverage(_pairs(10), 1) == 1.0
+    assert lexicon._replace(common=lexicon.common[:0]).coverage(_pairs(10), 1) == 0.75
+
+
+def test_an_id_with_few_partners_repeats_its_best():
+    lexicon = build_lexicon([([4], [9])], (5, 10), num_proposals=3, num_common=5)
+    np.testing.assert_array_equal(lexicon.proposals[4], [9, 9, 9])
+    np.testing.assert_array_equal(lexicon.common, [9])
+
+
+def test_it_is_kept_as_it_is(tmp_path):
+    lexicon = build_lexicon(_pairs(20), (12, 23), 3, 2)
+    lexicon.write(tmp_path / "lexicon.npz")
+    for kept, own in zip(Lexicon.read(tmp_path / "lexicon.npz"), lexicon):
+        np.testing.assert_array_equal(kept, own)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 no archive"])
+def test_a_missing_or_broken_file_says_what_makes_one(tmp_path, content):
+    path = tmp_path / "lexicon.npz"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"pipelines.lexicon --run_dir="):
+        Lexicon.read(path)

@@ -1,0 +1,26 @@
+"""The two-stage top-k against the library's, on values with many ties."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nmt_keras.decoding.top_k import top_k
+
+
+@pytest.mark.parametrize("size", [7, 1023, 1024, 2000, 2003, 8000])
+@pytest.mark.parametrize("is_static", [True, False])
+@pytest.mark.parametrize("k", [1, 5, 7])
+def test_values_and_indices_are_those_of_one_stage(size, is_static, k):
+    rng = np.random.default_rng(size + k)
+    values = np.round(rng.normal(size=(2, 3, size)) * 2).astype(np.float32)  # a dozen values: ties everywhere
+    values[0, 1, ::2] = -np.inf
+    values[1, 2] = -np.inf
+    run = tf.function(lambda x: top_k(x, k), input_signature=[tf.TensorSpec([None, None, size if is_static else None])])
+    for found, expected in zip(run(values), tf.math.top_k(values, k)):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_more_than_there_are_blocks():
+    values = tf.random.stateless_normal([1, 2, 2000], [3, 4])
+    for found, expected in zip(top_k(values, 300), tf.math.top_k(values, 300)):
+        np.testing.assert_array_equal(found, expected)
