@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from pipelines import evaluate, export, train, translate
+from pipelines import evaluate, export, lexicon, train, translate
 
 ROOT = pathlib.Path(__file__).parents[2]
 RECIPE = "--config=" + str(pathlib.Path(__file__).parent / "copy_recipe.py")
@@ -164,6 +164,22 @@ def test_the_search_takes_options_of_the_command_line(run_dir, tmp_path, capsys)
     assert translate.main([*arguments, *options]) == 0
     first, second = capsys.readouterr().out.split("\n")[:2]
     assert first not in ("a a a a", "") and "c" not in second and max(len(first), len(second)) <= 4
+
+
+def test_a_shortlist_is_learned_and_searched(run_dir, copy_text, tmp_path, capsys):
+    (tmp_path / "in").write_text("a b c\n\nh g\n")
+    shutil.copytree(run_dir, tmp_path / "run")
+    arguments = [f"--run_dir={tmp_path}/run", f"--input={tmp_path}/in", "--decoding.shortlist=1"]
+    assert translate.main(arguments) == 2 and "python -m pipelines.lexicon --run_dir=" in capsys.readouterr().err
+    assert lexicon.main([f"--run_dir={tmp_path}/run", f"--data_dir={copy_text}", "--common=0", "--proposals=3"]) == 0
+    result = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
+    assert result["common"] == 0 and result["dev_coverage"]["3"] > 0.99  # every letter is its own translation
+    assert translate.main(arguments) == 0 and capsys.readouterr().out == "a b c\n\nh g\n"
+    assert export.main([*arguments[::2], f"--output={tmp_path}/out"]) == 0
+    exported = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
+    assert exported["different"] == 0
+    asked = [f"--saved_model={exported['saved_model']}", arguments[1]]
+    assert translate.main(asked) == 0 and capsys.readouterr().out == "a b c\n\nh g\n"
 
 
 def test_an_interrupted_translation_goes_on(run_dir, tmp_path, monkeypatch, capsys):
@@ -581,7 +597,7 @@ def test_mirrored_training_on_two_devices_gives_the_losses_of_one(copy_text, tmp
             assert two[name] == pytest.approx(one[name], rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "translate", "score", "encode", "export", "quickstart"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "translate", "score", "encode", "export", "lexicon", "quickstart"])
 def test_help_is_short_and_needs_no_tensorflow(name):
     program = (
         "import sys; from pipelines import {0}; status = {0}.main(['--help']); "
