@@ -137,6 +137,13 @@ def _encode_rows(corpus, rows, source_tokenizer, target_tokenizer, max_source_le
     )
 
 
+def _untuned() -> tf.data.Options:
+    """Nothing here is left to tune, and an iterator would wait up to ten seconds for the tuner when it ends."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return options
+
+
 class TrainingText:
     """The training side of a run: a plan, the text it points into and the tokenizers, as a tf.data pipeline.
 
@@ -188,7 +195,7 @@ class TrainingText:
         steps = tf.data.Dataset.range(first_step, np.iinfo(np.int64).max)
         make = self._sampled_batch if self._alpha else self._best_batch
         batches = steps.map(lambda step: make(step, restarts), num_parallel_calls=1)
-        batches = batches.prefetch(4)
+        batches = batches.prefetch(4).with_options(_untuned())
         if num_slices == 1:
             return batches
 

@@ -1,0 +1,148 @@
+"""How the cost of a token grows: training with batch, length, vocabulary and width, and search with the beam.
+
+python -m benchmarks.growth --output=benchmarks/growth.png --threads=1
+
+Sentences of random ids, all of one length, for the recurrent network (512 wide, Luong attention) and a Transformer of
+3 + 3 layers, in bfloat16. Around a middle point (64 sentences, 16 ids, vocabulary 8,000, 512 wide) one size at a time
+is changed. A training step is that of `nmt_keras.training`, the search is the beam search of forced length. A point is a
+process of its own. Prints a table and, as the last line, JSON.
+"""
+
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Sequence
+
+from absl import flags
+
+from benchmarks import measure
+from pipelines import _runtime
+
+_MIDDLE = {"sentences": 64, "length": 16, "vocab_size": 8000, "width": 512}
+_POINTS = {
+    "sentences": [8, 32, 64, 128, 256],
+    "length": [8, 16, 32, 64, 128],
+    "vocab_size": [2000, 8000, 16000, 32000],
+    "width": [256, 512, 768, 1024],
+}
+_BEAMS = [1, 2, 5, 10]
+_FAMILIES = ["rnn", "transformer"]
+_STEPS = 5
+_COLUMNS = ["family", "what", "size", "target_tokens_per_s", "us_per_token"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the benchmark; returns the exit status."""
+    return _runtime.run(_define, _job, __doc__, argv)
+
+
+def _define(values: flags.FlagValues, argv: list[str]) -> None:
+    del argv
+    flags.DEFINE_string("output", "growth.png", "The plot.", flag_values=values)
+    flags.DEFINE_integer("threads", 1, "And cores.", 1, flag_values=values)
+    flags.DEFINE_string("worker", "", "For the processes that this one starts.", flag_values=values)
+
+
+def _job(values: flags.FlagValues) -> int:
+    if values.worker:
+        print(json.dumps(_work(**json.loads(values.worker))))
+        return 0
+    rows = []
+    for family in _FAMILIES:
+        points = [(what, size, 0) for what, sizes in _POINTS.items() for size in sizes]
+        for what, size, beam_size in points + [("beam_size", beam, beam) for beam in _BEAMS]:
+            task = {"family": family, "beam_size": beam_size, **_MIDDLE, **({} if beam_size else {what: size})}
+            speed = measure.run_worker("benchmarks.growth", task, values.threads)["target_tokens_per_s"]
+            rows.append({"family": family, "what": what, "size": size, "target_tokens_per_s": speed})
+            rows[-1]["us_per_token"] = 1e6 / speed
+            _runtime.report(str(rows[-1]))
+    _plot(rows, pathlib.Path(values.output))
+    print(measure.table(rows, _COLUMNS))
+    print(json.dumps({"threads": values.threads, "rows": rows}))
+    return 0
+
+
+def _work(family: str, beam_size: int, sentences: int, length: int, vocab_size: int, width: int) -> dict:
+    """One point; runs in a process of its own."""
+    _runtime.load_tensorflow()
+    import dataclasses
+
+    import tensorflow as tf
+
+    from benchmarks.models import CONFIGS
+    from nmt_keras.config import TrainingConfig
+    from nmt_keras.constants import BOS_ID
+    from nmt_keras.data.batching import Batch
+    from nmt_keras.decoding.beam_search import beam_search
+    from nmt_keras.decoding.constraints import Constraints
+    from nmt_keras.layers import dense
+    from nmt_keras.models.seq2seq import build_seq2seq
+    from nmt_keras.training.train_step import TrainStep
+
+    config = TrainingConfig(precision="mixed_bfloat16")
+    _runtime.configure(config)
+    model = build_seq2seq(dataclasses.replace(CONFIGS[family], d_model=width, d_ff=4 * width), vocab_size, vocab_size)
+    ids = tf.random.stateless_uniform([sentences, length], [1, 2], 4, vocab_size, tf.int32)
+    if beam_size:
+        limits = Constraints(tf.fill([sentences], length), min_length=length)
+
+        @tf.function(autograph=False)
+        def search():
+            memory = model.prepare(ids)
+            cast = dense.cast_once([*model.variables, *tf.nest.flatten(memory)], model.compute_dtype)
+
+            def step(ids, position, state):
+                with cast:
+                    return model.step(ids, position, state, memory)
+
+            return beam_search(step, model.init_state(memory), limits, beam_size=beam_size).ids
+
+        def run() -> None:
+            search().numpy()
+
+    else:
+        step = TrainStep(model, config, tf.distribute.get_strategy())
+        inputs = tf.concat([tf.fill([sentences, 1], BOS_ID), ids[:, :-1]], 1)
+        batch = Batch(ids, inputs, ids, tf.ones([sentences]), tf.zeros([sentences], tf.int64))
+        flexible = [tf.TensorSpec([None] * leaf.shape.rank, leaf.dtype) for leaf in batch]
+        step.compile(Batch(*flexible))
+
+        def run() -> None:
+            step(batch)
+            int(step.steps.numpy())
+
+    run()
+    run()
+    started = time.perf_counter()
+    for _ in range(_STEPS):
+        run()
+    return {"target_tokens_per_s": _STEPS * sentences * length / (time.perf_counter() - started)}
+
+
+def _plot(rows: Sequence[dict], output: pathlib.Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    kinds = [*_POINTS, "beam_size"]
+    figure, axes = pyplot.subplots(1, len(kinds), figsize=(3.2 * len(kinds), 3), sharey=False)
+    for axis, what in zip(axes, kinds):
+        for family in _FAMILIES:
+            points = [
+                (row["size"], row["us_per_token"]) for row in rows if (row["family"], row["what"]) == (family, what)
+            ]
+            axis.plot(*zip(*points), marker="o", label=family)
+        axis.set_xscale("log", base=2)
+        axis.set_ylim(bottom=0)
+        axis.set_title("search" if what == "beam_size" else "training")
+        axis.set_xlabel(what)
+    axes[0].set_ylabel("microseconds a target token")
+    axes[0].legend()
+    figure.tight_layout()
+    figure.savefig(output, dpi=110)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""What benchmarks share: pinned processes, the bound that matrix products set, and tables."""
+
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+from nmt_keras.errors import UserError
+
+_ROOT = pathlib.Path(__file__).parents[1]
+_MAX_FEWER = 0.02
+
+
+class Finished(NamedTuple):
+    """A process that ended well."""
+
+    output: str  # stdout and stderr
+    peak_rss_mib: float
+
+
+def run_pinned(command: Sequence[str], threads: int, environment: Mapping[str, str] = MappingProxyType({})) -> Finished:
+    """Runs a program with so many threads for operations, on as many cores, the last of this process's.
+
+    Raises:
+        UserError: it failed; the end of what it printed is in the message.
+    """
+    cores = sorted(os.sched_getaffinity(0))[-threads:]
+    pinned = {"OMP_NUM_THREADS": str(threads), "TF_NUM_INTRAOP_THREADS": str(threads), "TF_NUM_INTEROP_THREADS": "1"}
+    quiet = {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "1"}
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as file:
+        process = subprocess.Popen(
+            ["taskset", "-c", ",".join(map(str, cores)), *command],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            cwd=_ROOT,
+            env={**os.environ, **pinned, **quiet, **environment},
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        file.seek(0)
+        output = file.read()
+    if process.returncode:
+        raise UserError(f"{' '.join(command[:4])} ended with status {process.returncode}: {output[-1500:]}")
+    return Finished(output, usage.ru_maxrss / 1024)
+
+
+def run_worker(module: str, task: Mapping, threads: int) -> dict:
+    """Runs `python -m module --worker=<task as JSON>` pinned; its last line is JSON. Adds `peak_rss_mib`."""
+    done = run_pinned([sys.executable, "-m", module, f"--worker={json.dumps(task)}"], threads)
+    return {**json.loads(done.output.strip().split("\n")[-1]), "peak_rss_mib": done.peak_rss_mib}
+
+
+def product_gflops(dtype: str, rows: int, width: int = 512, vocab_size: int = 8000) -> float:
+    """10^9 floating point operations a second of the output layer's product, [rows, width] by [width, vocab_size]."""
+    import tensorflow as tf
+
+    left = tf.cast(tf.random.stateless_normal([rows, width], [1, 2]), dtype)
+    right = tf.cast(tf.random.stateless_normal([width, vocab_size], [3, 4]), dtype)
+    product = tf.function(lambda: tf.matmul(left, right), autograph=False)
+    work, seconds = 2e-9 * rows * width * vocab_size, []
+    product()
+    for _ in range(9):
+        started = time.perf_counter()
+        for _ in range(3):
+            product()
+        seconds.append((time.perf_counter() - started) / 3)
+    return work / statistics.median(seconds)
+
+
+def medians(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of each figure of several runs."""
+    return {name: statistics.median(row[name] for row in rows) for name in rows[0]}
+
+
+def ratio(ours: float, theirs: float, weights: tuple[int, int]) -> float | None:
+    """Our figure over a peer's; None where our model has over 2% fewer weights than theirs, which is no comparison."""
+    return None if weights[0] < (1 - _MAX_FEWER) * weights[1] else ours / theirs
+
+
+def table(rows: Sequence[Mapping], columns: Sequence[str]) -> str:
+    """Rows as Markdown."""
+
+    def cell(value) -> str:
+        if value is None:
+            return ""
+        if isinstance(value, float):
+            return f"{value:,.2f}" if abs(value) < 100 else f"{value:,.0f}"
+        return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+    lines = ["| " + " | ".join(columns) + " |", "| --- " * len(columns) + "|"]
+    return "\n".join([*lines, *("| " + " | ".join(cell(row.get(c)) for c in columns) + " |" for row in rows)])

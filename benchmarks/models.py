@@ -1,0 +1,37 @@
+"""Our networks at the peers' shape, and what their products cost."""
+
+import re
+
+from nmt_keras.config import ModelConfig
+
+VOCAB_SIZE = 8000
+_TRANSFORMER = {
+    "encoder": "transformer",
+    "num_encoder_layers": 3,
+    "num_decoder_layers": 3,
+    "attention_dropout_rate": 0.1,
+    "input_dropout_rate": 0.1,
+    "output_dropout_rate": 0.1,
+}
+_RECURRENT = {"input_dropout_rate": 0.2, "output_dropout_rate": 0.2}
+# Without input feeding, and with a bridge of one product a state, a recurrent model has fewer weights than the peers'
+# of their width, 512; these widths make up for it.
+CONFIGS = {
+    "rnn": ModelConfig(d_model=544, **_RECURRENT),
+    "rnn_input_feeding": ModelConfig(d_model=528, input_feeding=True, **_RECURRENT),
+    "transformer": ModelConfig(decoder="transformer", **_TRANSFORMER),
+    "ssru": ModelConfig(decoder="ssru", **_TRANSFORMER),
+}
+_READS_THE_SOURCE = re.compile(r"/encoder/|/decoder/attention/|cross_attention/(key|value)/")
+_IS_LOOKED_UP = re.compile(r"_embedding/table$")
+
+
+def product_flops(model, source_tokens: float, target_tokens: float) -> float:
+    """Floating point operations of the weights' products in a forward pass: 2 for each number of a matrix and each
+    token that it is multiplied with. A training step has three times as many."""
+    total = 0.0
+    for weight in model.variables:
+        if len(weight.shape) == 2 and not _IS_LOOKED_UP.search(weight.path):
+            tokens = source_tokens if _READS_THE_SOURCE.search(weight.path) else target_tokens
+            total += 2.0 * weight.shape[0] * weight.shape[1] * tokens
+    return total

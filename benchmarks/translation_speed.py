@@ -1,0 +1,139 @@
+"""Translation speed at a forced length, ours and the peers', at one shape, in turns on the same cores.
+
+python -m benchmarks.translation_speed --data_dir=<folder of Multi30k> --work=/tmp/peers --threads=1 --beam_size=5
+
+The dev set of Multi30k is translated from lines of text, in batches of 64 of similar length, to 15 pieces each, by
+untrained networks of the peers' shape: what they would say makes no difference to the time. Ours in float32, bfloat16,
+and bfloat16 with a shortlist of 50 pieces a source piece, for which a lexicon is learned from the training text. The
+peers translate with what `benchmarks.training_speed` left in --work, which runs first; CTranslate2 with the Transformer
+that OpenNMT-tf trained. `of_bound` is the share of what the weights' products alone would allow (without a shortlist).
+Prints a table and, as the last line, JSON.
+"""
+
+import gzip
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Sequence
+
+from absl import flags
+
+from benchmarks import measure, peers
+from nmt_keras.errors import UserError
+from pipelines import _runtime
+
+_LENGTH = 15
+_SHORTLIST = 50
+_OURS = [
+    ("rnn", "float32", 0),
+    ("rnn", "mixed_bfloat16", 0),
+    ("rnn", "mixed_bfloat16", _SHORTLIST),
+    ("rnn_input_feeding", "mixed_bfloat16", 0),
+    ("transformer", "float32", 0),
+    ("transformer", "mixed_bfloat16", 0),
+    ("transformer", "mixed_bfloat16", _SHORTLIST),
+    ("ssru", "mixed_bfloat16", 0),
+    ("ssru", "mixed_bfloat16", _SHORTLIST),
+]
+_COLUMNS = ["name", "sentences_per_s", "of_bound"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the benchmark; returns the exit status."""
+    return _runtime.run(_define, _job, __doc__, argv)
+
+
+def _define(values: flags.FlagValues, argv: list[str]) -> None:
+    del argv
+    flags.DEFINE_string("data_dir", None, "Folder of Multi30k.", flag_values=values)
+    flags.DEFINE_string("work", "/tmp/peers", "Where the peers and their models are.", flag_values=values)
+    flags.DEFINE_integer("threads", 1, "And cores.", 1, flag_values=values)
+    flags.DEFINE_integer("beam_size", 5, "1 is greedy.", 1, flag_values=values)
+    flags.DEFINE_integer("rounds", 3, "How often, in turns.", 1, flag_values=values)
+    flags.DEFINE_string("worker", "", "For the processes that this one starts.", flag_values=values)
+
+
+def _job(values: flags.FlagValues) -> int:
+    if values.worker:
+        print(json.dumps(_work(**json.loads(values.worker))))
+        return 0
+    if not values.data_dir:
+        raise UserError("--data_dir must be given: the folder of Multi30k")
+    work, runs = pathlib.Path(values.work).resolve(), {}
+    search = (values.threads, values.beam_size, _LENGTH)
+
+    def note(name: str, row: dict) -> None:
+        runs.setdefault(name, []).append(row)
+        _runtime.report(f"{name}: {row['sentences_per_s']:,.1f} sentences/s")
+
+    for _ in range(values.rounds):
+        for model, precision, shortlist in _OURS:
+            task = {"model": model, "precision": precision, "shortlist": shortlist, "beam_size": values.beam_size}
+            task |= {"data_dir": values.data_dir, "work": str(work)}
+            name = f"ours, {model}, {precision}{', shortlist' if shortlist else ''}"
+            note(name, measure.run_worker("benchmarks.translation_speed", task, values.threads))
+        for peer, name in peers.NAMES.items():
+            for model in ("rnn", "transformer"):
+                note(f"{name}, {model}", {"sentences_per_s": peers.translate(peer, model, work, *search)})
+        for kind in ("float32", "int8"):
+            note(f"CTranslate2 4.8, transformer, {kind}", {"sentences_per_s": peers.ctranslate2(work, kind, *search)})
+    table = [{"name": name, **measure.medians(rows)} for name, rows in runs.items()]
+    for row in table:
+        if "bound" in row:
+            row["of_bound"] = row["sentences_per_s"] / row["bound"]
+        for name, of in runs.items():
+            if not name.startswith("ours"):
+                row[f"over {name}"] = row["sentences_per_s"] / measure.medians(of)["sentences_per_s"]
+    print(measure.table(table, [*_COLUMNS, *(f"over {name}" for name in runs if not name.startswith("ours"))]))
+    print(
+        json.dumps({"threads": values.threads, "beam_size": values.beam_size, "rounds": values.rounds, "rows": table})
+    )
+    return 0
+
+
+def _work(model: str, precision: str, shortlist: int, beam_size: int, data_dir: str, work: str) -> dict:
+    """Translates with ours; runs in a process of its own."""
+    _runtime.load_tensorflow()
+    from benchmarks.models import CONFIGS, VOCAB_SIZE, product_flops
+    from nmt_keras.config import DecodingConfig, TrainingConfig
+    from nmt_keras.data.tokenizer import load_tokenizer
+    from nmt_keras.inference.translator import Translator
+    from nmt_keras.models.seq2seq import build_seq2seq
+
+    _runtime.configure(TrainingConfig(precision=precision))
+    tokenizer = load_tokenizer(pathlib.Path(work) / "tokenizer")
+    network = build_seq2seq(CONFIGS[model], VOCAB_SIZE, VOCAB_SIZE)
+    config = DecodingConfig(
+        beam_size=beam_size, length_penalty=1.0, min_length=_LENGTH, max_length=_LENGTH, shortlist=shortlist
+    )
+    lexicon = _lexicon(data_dir, pathlib.Path(work), tokenizer) if shortlist else None
+    translator, lines = Translator(network, tokenizer, tokenizer, config, lexicon=lexicon), _read(data_dir, "val.en")
+    translator.translate(lines[:128])
+    started = time.perf_counter()
+    translator.translate(lines)
+    seconds = time.perf_counter() - started
+    dtype = "bfloat16" if precision == "mixed_bfloat16" else "float32"
+    source_tokens = sum(len(tokenizer.encode(line)) + 1 for line in lines)
+    flops = product_flops(network, source_tokens, len(lines) * _LENGTH * beam_size)
+    bound = len(lines) / (1e-9 * flops / measure.product_gflops(dtype, 64 * beam_size))
+    return {"sentences_per_s": len(lines) / seconds, **({} if shortlist else {"bound": bound})}
+
+
+def _read(data_dir: str, name: str) -> list[str]:
+    with gzip.open(f"{data_dir}/{name}.gz", "rt", encoding="utf-8", newline="\n") as file:
+        return file.read().split("\n")[:-1]
+
+
+def _lexicon(data_dir: str, work: pathlib.Path, tokenizer):
+    from nmt_keras.data.lexicon import Lexicon, build_lexicon
+
+    path = work / "lexicon.npz"
+    if not path.exists():
+        sides = ([tokenizer.encode(line) for line in _read(data_dir, f"train.{side}")] for side in ("en", "de"))
+        build_lexicon(zip(*sides), (tokenizer.vocab_size,) * 2, 100, 200).write(path)
+    return Lexicon.read(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
