@@ -4,8 +4,8 @@ python -m benchmarks.growth --output=benchmarks/growth.png --threads=1
 
 Sentences of random ids, all of one length, for the recurrent network (512 wide, Luong attention) and a Transformer of
 3 + 3 layers, in bfloat16. Around a middle point (64 sentences, 16 ids, vocabulary 8,000, 512 wide) one size at a time
-is changed. A training step is that of `nmt_keras.training`, the search is the beam search of forced length. A point is a
-process of its own. Prints a table and, as the last line, JSON.
+is changed. A training step is that of `nmt_keras.training`, the search is the beam search of forced length. A point is
+a process of its own. Prints a table and, as the last line, JSON.
 """
 
 import json
@@ -90,7 +90,7 @@ def _work(family: str, beam_size: int, sentences: int, length: int, vocab_size: 
         @tf.function(autograph=False)
         def search():
             memory = model.prepare(ids)
-            cast = dense.cast_once([*model.variables, *tf.nest.flatten(memory)], model.compute_dtype)
+            cast = dense.CastOnce([*model.variables, *tf.nest.flatten(memory)], model.compute_dtype)
 
             def step(ids, position, state):
                 with cast:

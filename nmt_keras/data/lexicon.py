@@ -42,7 +42,7 @@ class Lexicon(NamedTuple):
             UserError: there is none, or it is broken.
         """
         try:
-            with np.load(path) as arrays:
+            with path.open("rb") as file, np.load(file) as arrays:
                 return cls(**{name: arrays[name] for name in cls._fields})
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(

@@ -162,7 +162,7 @@ class Search:
         memory = self._model.prepare(source_ids)
         columns = None if shortlist is None else self._model.columns(*shortlist)
         unchanged = [*self._model.variables, *tf.nest.flatten((memory, () if columns is None else columns))]
-        cast = dense.cast_once(unchanged, self._model.compute_dtype)
+        cast = dense.CastOnce(unchanged, self._model.compute_dtype)
 
         def step(ids, position, state):
             with cast:

@@ -16,13 +16,13 @@ from nmt_keras.layers.base import Layer
 _constants: contextvars.ContextVar[Mapping[int, tf.Tensor]] = contextvars.ContextVar("_constants", default={})
 
 
-class cast_once:
+class CastOnce:
     """Operands of products, weights or tensors, cast where this is made; products within it take them so.
 
     For a loop that does not change them: cast inside, each of them would be cast at every step.
 
     Example:
-        cast = cast_once(model.variables, "bfloat16")
+        cast = CastOnce(model.variables, "bfloat16")
 
         def body(x):
             with cast:

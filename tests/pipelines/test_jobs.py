@@ -597,7 +597,9 @@ def test_mirrored_training_on_two_devices_gives_the_losses_of_one(copy_text, tmp
             assert two[name] == pytest.approx(one[name], rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "translate", "score", "encode", "export", "lexicon", "quickstart"])
+@pytest.mark.parametrize(
+    "name", ["train", "evaluate", "translate", "score", "encode", "export", "lexicon", "quickstart"]
+)
 def test_help_is_short_and_needs_no_tensorflow(name):
     program = (
         "import sys; from pipelines import {0}; status = {0}.main(['--help']); "
