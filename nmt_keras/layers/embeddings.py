@@ -71,8 +71,8 @@ class TokenEmbedding(Layer):
         return dense.product(embedded, self.kernel, self.compute_dtype)
 
     def logits(self, hidden: tf.Tensor, rows: tf.Tensor | None = None) -> tf.Tensor:
-        """The transpose of `call`: float32 [..., D] to a number for each id, [..., V] (Press and Wolf 2017), or for each
-        of some rows of the table, [U, E]."""
+        """The transpose of `call`: float32 [..., D] to a number for each id, [..., V] (Press and Wolf 2017), or for
+        each of some rows of the table, [U, E]."""
         if self.d_embedding != self.d_model:
             hidden = dense.product(hidden, self.kernel, self.compute_dtype, transpose_kernel=True)
         table = self.trained_table() if rows is None else rows
