@@ -97,12 +97,10 @@ def beam_search(
         )
 
         totals = tf.where(is_greedy & ends, NEVER, loop.totals)[:, :, None] + found.scores
-        totals, ids, chosen = (
-            _flat(leaf, width, fill) for leaf, fill in ((totals, NEVER), *zip(found[:3:2], (PAD_ID, 0.0)))
-        )
-        totals, places = tf.math.top_k(totals, width)
+        totals, places = tf.math.top_k(_flat(totals, width, NEVER), width)
+        ids = tf.gather(_flat(found.ids, width, PAD_ID), places, batch_dims=1)
+        chosen = tf.gather(_flat(found.log_probs, width, 0.0), places, batch_dims=1)
         parents = tf.minimum(places // tf.shape(found.ids)[2], tf.shape(loop.ids)[1] - 1)
-        ids, chosen = (tf.gather(leaf, places, batch_dims=1) for leaf in (ids, chosen))
         decoder_state, past, coverage = tf.nest.map_structure(
             lambda leaf: tf.gather(leaf, parents, batch_dims=1), (decoder_state, past, coverage)
         )

@@ -29,9 +29,9 @@ class Scored(NamedTuple):
 
 
 class Continuations(NamedTuple):
-    """The C best ids other than EOS that may follow each hypothesis, best first, and its end.
+    """The best ids other than EOS that may follow each hypothesis, best first, and its end.
 
-    A place that has none scores -inf.
+    A place whose id may not follow scores -inf.
     """
 
     ids: tf.Tensor  # int32 [B, Q, C]
@@ -82,7 +82,7 @@ class Constraints(NamedTuple):
             logits: float32 [B, Q, V].
             position: int32 [].
             past: of the hypotheses.
-            count: C, or fewer where so many do not fit into V.
+            count: how many are wanted; C is a few more, or V where that is less.
         """
         size = tf.shape(logits)[-1]
         if self._looks_back:
