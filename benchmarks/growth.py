@@ -40,13 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
     del argv
     flags.DEFINE_string("output", "growth.png", "The plot.", flag_values=values)
-    flags.DEFINE_integer("threads", 1, "And cores.", 1, flag_values=values)
-    flags.DEFINE_string("worker", "", "For the processes that this one starts.", flag_values=values)
+    measure.define_flags(values)
 
 
 def _job(values: flags.FlagValues) -> int:
-    if values.worker:
-        print(json.dumps(_work(**json.loads(values.worker))))
+    if measure.answers(values, _work):
         return 0
     rows = []
     for family in _FAMILIES:
@@ -71,12 +69,10 @@ def _work(family: str, beam_size: int, sentences: int, length: int, vocab_size: 
     import tensorflow as tf
 
     from benchmarks.models import CONFIGS
-    from nmt_keras.config import TrainingConfig
+    from nmt_keras.config import DecodingConfig, TrainingConfig
     from nmt_keras.constants import BOS_ID
     from nmt_keras.data.batching import Batch
-    from nmt_keras.decoding.beam_search import beam_search
-    from nmt_keras.decoding.constraints import Constraints
-    from nmt_keras.layers import dense
+    from nmt_keras.inference.search import Search
     from nmt_keras.models.seq2seq import build_seq2seq
     from nmt_keras.training.train_step import TrainStep
 
@@ -85,18 +81,10 @@ def _work(family: str, beam_size: int, sentences: int, length: int, vocab_size: 
     model = build_seq2seq(dataclasses.replace(CONFIGS[family], d_model=width, d_ff=4 * width), vocab_size, vocab_size)
     ids = tf.random.stateless_uniform([sentences, length], [1, 2], 4, vocab_size, tf.int32)
     if beam_size:
-        limits = Constraints(tf.fill([sentences], length), min_length=length)
-
-        @tf.function(autograph=False)
-        def search():
-            memory = model.prepare(ids)
-            cast = dense.CastOnce([*model.variables, *tf.nest.flatten(memory)], model.compute_dtype)
-
-            def step(ids, position, state):
-                with cast:
-                    return model.step(ids, position, state, memory)
-
-            return beam_search(step, model.init_state(memory), limits, beam_size=beam_size).ids
+        config = DecodingConfig(beam_size=beam_size, min_length=length, max_length=length)
+        searches = Search(model, None, config)
+        no_prefix, numbers = tf.zeros([sentences, 0], tf.int32), tf.zeros([sentences], tf.int32)
+        search = tf.function(lambda: searches(ids, no_prefix, numbers).ids, autograph=False)
 
         def run() -> None:
             search().numpy()

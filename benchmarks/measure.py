@@ -8,9 +8,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
+
+from absl import flags
 
 from nmt_keras.errors import UserError
 
@@ -29,7 +31,7 @@ def run_pinned(command: Sequence[str], threads: int, environment: Mapping[str, s
     """Runs a program with so many threads for operations, on as many cores, the last of this process's.
 
     Raises:
-        UserError: it failed; the end of what it printed is in the message.
+        UserError: it failed; what it printed is in the file that the message names.
     """
     cores = sorted(os.sched_getaffinity(0))[-threads:]
     pinned = {"OMP_NUM_THREADS": str(threads), "TF_NUM_INTRAOP_THREADS": str(threads), "TF_NUM_INTEROP_THREADS": "1"}
@@ -47,8 +49,28 @@ def run_pinned(command: Sequence[str], threads: int, environment: Mapping[str, s
         file.seek(0)
         output = file.read()
     if process.returncode:
-        raise UserError(f"{' '.join(command[:4])} ended with status {process.returncode}: {output[-1500:]}")
+        raise UserError(f"{command[0]} ended with status {process.returncode}; read {keep(output)}")
     return Finished(output, usage.ru_maxrss / 1024)
+
+
+def keep(output: str) -> str:
+    """The name of a file that holds what a program printed, for people to read."""
+    with tempfile.NamedTemporaryFile("w", suffix=".log", delete=False, encoding="utf-8") as file:
+        file.write(output)
+    return file.name
+
+
+def answers(values: flags.FlagValues, work: Callable[..., dict]) -> bool:
+    """Whether this is a process that `run_worker` started; it has then done its task and printed the result."""
+    if values.worker:
+        print(json.dumps(work(**json.loads(values.worker))))
+    return bool(values.worker)
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """What every benchmark that starts processes of its own has."""
+    flags.DEFINE_integer("threads", 1, "And cores.", 1, flag_values=values)
+    flags.DEFINE_string("worker", "", "For the processes that this one starts.", flag_values=values)
 
 
 def run_worker(module: str, task: Mapping, threads: int) -> dict:

@@ -22,16 +22,25 @@ CONFIGS = {
     "transformer": ModelConfig(decoder="transformer", **_TRANSFORMER),
     "ssru": ModelConfig(decoder="ssru", **_TRANSFORMER),
 }
-_READS_THE_SOURCE = re.compile(r"/encoder/|/decoder/attention/|cross_attention/(key|value)/")
+_ONCE_A_SENTENCE = re.compile(r"/bridge/")
+_READS_THE_SOURCE = re.compile(r"/encoder/|/decoder/attention/|/cross_attention/(key|value)/")
 _IS_LOOKED_UP = re.compile(r"_embedding/table$")
 
 
-def product_flops(model, source_tokens: float, target_tokens: float) -> float:
-    """Floating point operations of the weights' products in a forward pass: 2 for each number of a matrix and each
-    token that it is multiplied with. A training step has three times as many."""
+def product_flops(model, sentences: int, source_tokens: int, target_tokens: int) -> float:
+    """Floating point operations of the weights' products in a forward pass: 2 for each number of a matrix and each row
+    that it is multiplied with. A training step has three times as many.
+
+    Args:
+        model: with weights of a row a target token, a source token, or a sentence.
+        sentences: how many.
+        source_tokens: of all of them.
+        target_tokens: likewise; in a search, those of all hypotheses.
+    """
     total = 0.0
     for weight in model.variables:
         if len(weight.shape) == 2 and not _IS_LOOKED_UP.search(weight.path):
-            tokens = source_tokens if _READS_THE_SOURCE.search(weight.path) else target_tokens
-            total += 2.0 * weight.shape[0] * weight.shape[1] * tokens
+            rows = source_tokens if _READS_THE_SOURCE.search(weight.path) else target_tokens
+            rows = sentences if _ONCE_A_SENTENCE.search(weight.path) else rows
+            total += 2.0 * weight.shape[0] * weight.shape[1] * rows
     return total

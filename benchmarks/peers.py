@@ -14,6 +14,9 @@ import subprocess
 import sys
 from typing import NamedTuple
 
+from absl import flags
+
+from benchmarks import measure
 from benchmarks.measure import Finished, run_pinned
 from nmt_keras.errors import UserError
 
@@ -74,8 +77,23 @@ class Training(NamedTuple):
     peak_rss_mib: float
 
 
-def set_up(work: pathlib.Path, data_dir: str) -> None:
-    """Makes what is missing: environments, from the package index by name, and the text as each peer reads it."""
+def define_flags(values: flags.FlagValues) -> None:
+    """What benchmarks against the peers take."""
+    measure.define_flags(values)
+    flags.DEFINE_string("data_dir", None, "Folder of Multi30k.", flag_values=values)
+    flags.DEFINE_string("work", "/tmp/peers", "Where the peers and what they trained are.", flag_values=values)
+    flags.DEFINE_integer("rounds", 3, "How often each is measured, in turns.", 1, flag_values=values)
+
+
+def set_up(values: flags.FlagValues) -> pathlib.Path:
+    """Makes what is missing of --work: environments, from the package index by name, and the text for each peer.
+
+    Raises:
+        UserError: --data_dir was not given.
+    """
+    if not values.data_dir:
+        raise UserError("--data_dir must be given: the folder of Multi30k")
+    work = pathlib.Path(values.work).resolve()
     work.mkdir(parents=True, exist_ok=True)
     for name, groups in _PACKAGES.items():
         ready = work / name / "ready"
@@ -85,7 +103,8 @@ def set_up(work: pathlib.Path, data_dir: str) -> None:
                 subprocess.run([str(work / name / "bin" / "pip"), "install", "--quiet", *packages], check=True)
             ready.touch()
     if not (work / "opennmt.vocab").exists():
-        subprocess.run([_python(work, "joeynmt"), "-c", _TEXT, data_dir, str(work)], check=True)
+        subprocess.run([_python(work, "joeynmt"), "-c", _TEXT, values.data_dir, str(work)], check=True)
+    return work
 
 
 def train(peer: str, model: str, work: pathlib.Path, threads: int, batch: int, batch_type: str, steps: int) -> Training:
@@ -112,12 +131,14 @@ def train(peer: str, model: str, work: pathlib.Path, threads: int, batch: int, b
         speeds = re.findall(r"Tokens per Sec:\s+(\d+)", done.output)
         weights = int(re.findall(r"Total params: (\d+)", done.output)[0])
     if len(speeds) < 2:
-        raise UserError(f"{peer} printed no speed: {done.output[-2000:]}")
+        raise UserError(f"{peer} printed no speed; read {measure.keep(done.output)}")
     return Training(statistics.median(map(int, speeds[1:])), weights, done.peak_rss_mib)
 
 
 def translate(peer: str, model: str, work: pathlib.Path, threads: int, beam_size: int, length: int) -> float:
     """Sentences a second of the dev set, at a forced length in pieces, by the model of the last `train`."""
+    if not (work / f"{peer}_{model}").exists():
+        raise UserError(f"{peer} has no {model} in {work}: run benchmarks.training_speed --model={model} first")
     if peer == "opennmt":
         out = work / "opennmt.out"
         features = ["--features_file", str(work / "val.en"), "--predictions_file", str(out), "--log_prediction_time"]
@@ -127,7 +148,7 @@ def translate(peer: str, model: str, work: pathlib.Path, threads: int, beam_size
         done = _joeynmt(work, model, threads, "test", beam_size=beam_size, length=length)
         seconds = re.findall(r"Generation took ([\d.]+)\[sec\]", done.output)
     if not seconds:
-        raise UserError(f"{peer} printed no time: {done.output[-2000:]}")
+        raise UserError(f"{peer} printed no time; read {measure.keep(done.output)}")
     return _sentences(work) / float(seconds[-1])
 
 

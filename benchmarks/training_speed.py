@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from absl import flags
 
 from benchmarks import measure, peers
-from nmt_keras.errors import UserError
 from pipelines import _runtime
 
 _OURS = {
@@ -52,25 +51,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
     del argv
-    flags.DEFINE_string("data_dir", None, "Folder of Multi30k.", flag_values=values)
-    flags.DEFINE_string("work", "/tmp/peers", "Where the peers are, or are made.", flag_values=values)
+    peers.define_flags(values)
     flags.DEFINE_enum("model", "rnn", list(_OURS), "The shape.", flag_values=values)
-    flags.DEFINE_integer("threads", 1, "And cores.", 1, flag_values=values)
     flags.DEFINE_integer("batch", 64, "Of a step.", 1, flag_values=values)
     flags.DEFINE_enum("batch_type", "sentences", ["sentences", "tokens"], "What the batch counts.", flag_values=values)
     flags.DEFINE_integer("steps", 40, "That each trains.", 5, flag_values=values)
-    flags.DEFINE_integer("rounds", 3, "How often, in turns.", 1, flag_values=values)
-    flags.DEFINE_string("worker", "", "For the processes that this one starts.", flag_values=values)
 
 
 def _job(values: flags.FlagValues) -> int:
-    if values.worker:
-        print(json.dumps(_work(**json.loads(values.worker))))
+    if measure.answers(values, _work):
         return 0
-    if not values.data_dir:
-        raise UserError("--data_dir must be given: the folder of Multi30k")
-    work = pathlib.Path(values.work).resolve()
-    peers.set_up(work, values.data_dir)
+    work = peers.set_up(values)
     size = {"batch": values.batch, "batch_type": values.batch_type, "steps": values.steps}
     runs: dict[str, list[dict]] = {}
     for _ in range(values.rounds):
@@ -118,18 +109,20 @@ def _work(model: str, precision: str, data_dir: str, work: str, batch: int, batc
     step, feed = TrainStep(network, config, strategy), Feed(text, strategy)
     step.compile(feed.element_spec)
 
-    def run() -> tuple[float, float, float]:
-        source_tokens = target_tokens = 0
+    def run() -> tuple[float, int, int, int]:
+        sentences = source_tokens = target_tokens = 0
         started = time.perf_counter()
         for _, train_batch in zip(range(steps), feed.start(0, 0)):
             step(train_batch)
+            sentences += int(tf.shape(train_batch.lines)[0])
             source_tokens += int(tf.math.count_nonzero(train_batch.source_ids))
             target_tokens += int(tf.math.count_nonzero(train_batch.target_output_ids))
         int(step.steps.numpy())
-        return time.perf_counter() - started, source_tokens, target_tokens
+        return time.perf_counter() - started, sentences, source_tokens, target_tokens
 
     first, *_ = run()
-    seconds, source_tokens, target_tokens = run()
+    seconds, *counts = run()
+    target_tokens = counts[-1]
     dtype = "bfloat16" if precision == "mixed_bfloat16" else "float32"
     gflops = measure.product_gflops(dtype, target_tokens // steps)
     return {
@@ -137,7 +130,7 @@ def _work(model: str, precision: str, data_dir: str, work: str, batch: int, batc
         "weights": sum(int(tf.size(weight)) for weight in network.trainable_variables),
         "first_s": first,
         "gflops": gflops,
-        "bound": target_tokens / (3e-9 * product_flops(network, source_tokens, target_tokens) / gflops),
+        "bound": target_tokens / (3e-9 * product_flops(network, *counts) / gflops),
     }
 
 

@@ -20,7 +20,6 @@ from collections.abc import Sequence
 from absl import flags
 
 from benchmarks import measure, peers
-from nmt_keras.errors import UserError
 from pipelines import _runtime
 
 _LENGTH = 15
@@ -46,21 +45,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
     del argv
-    flags.DEFINE_string("data_dir", None, "Folder of Multi30k.", flag_values=values)
-    flags.DEFINE_string("work", "/tmp/peers", "Where the peers and their models are.", flag_values=values)
-    flags.DEFINE_integer("threads", 1, "And cores.", 1, flag_values=values)
+    peers.define_flags(values)
     flags.DEFINE_integer("beam_size", 5, "1 is greedy.", 1, flag_values=values)
-    flags.DEFINE_integer("rounds", 3, "How often, in turns.", 1, flag_values=values)
-    flags.DEFINE_string("worker", "", "For the processes that this one starts.", flag_values=values)
 
 
 def _job(values: flags.FlagValues) -> int:
-    if values.worker:
-        print(json.dumps(_work(**json.loads(values.worker))))
+    if measure.answers(values, _work):
         return 0
-    if not values.data_dir:
-        raise UserError("--data_dir must be given: the folder of Multi30k")
-    work, runs = pathlib.Path(values.work).resolve(), {}
+    work, runs = peers.set_up(values), {}
     search = (values.threads, values.beam_size, _LENGTH)
 
     def note(name: str, row: dict) -> None:
@@ -115,7 +107,8 @@ def _work(model: str, precision: str, shortlist: int, beam_size: int, data_dir: 
     seconds = time.perf_counter() - started
     dtype = "bfloat16" if precision == "mixed_bfloat16" else "float32"
     source_tokens = sum(len(tokenizer.encode(line)) + 1 for line in lines)
-    flops = product_flops(network, source_tokens, len(lines) * _LENGTH * beam_size)
+    positions = 1 + (_LENGTH - 1) * beam_size  # at the first there is one hypothesis
+    flops = product_flops(network, len(lines), source_tokens, len(lines) * positions)
     bound = len(lines) / (1e-9 * flops / measure.product_gflops(dtype, 64 * beam_size))
     return {"sentences_per_s": len(lines) / seconds, **({} if shortlist else {"bound": bound})}
 
