@@ -1,6 +1,6 @@
 """A run directory: what training leaves and every later job starts from.
 
-config.json  tokenizer/  data_card.json  checkpoints/  summaries/  metrics.jsonl  run_card.json
+config.json  tokenizer/  data_card.json  checkpoints/  summaries/  metrics.jsonl  run_card.json  lexicon.npz
 """
 
 import contextlib
@@ -106,8 +106,21 @@ class Run(NamedTuple):
 
     @property
     def lexicon(self) -> Lexicon | None:
-        """What the configuration's search takes its shortlist from; None where it has none."""
-        return Lexicon.read(lexicon_of(self.folder)) if self.config.decoding.shortlist else None
+        """What the configuration's search takes its shortlist from; None where it has none.
+
+        Raises:
+            UserError: the run has no lexicon, a broken one, one that proposes too little, or that of another run.
+        """
+        if not self.config.decoding.shortlist:
+            return None
+        lexicon = Lexicon.read(lexicon_of(self.folder))
+        sizes = (self.tokenizers.source.vocab_size, self.tokenizers.target.vocab_size)
+        lexicon.require(
+            self.config.decoding.shortlist,
+            sizes,
+            f"make it anew with python -m pipelines.lexicon --run_dir={self.folder}",
+        )
+        return lexicon
 
     def translator(self, num_hypotheses: int = 1, sampling: Sampling | None = None) -> Translator:
         """A translator with the configuration's search."""

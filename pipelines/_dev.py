@@ -53,6 +53,7 @@ class DevEvaluator:
         self._sources, self._references = next(
             (source.lines(range(count)), target.lines(range(count))) for source, target in files
         )
+        # the lexicon of a shortlist is learned when the run has ended
         decoding = dataclasses.replace(config.decoding, beam_size=training.dev_beam_size, shortlist=0)
         self._translator = Translator(model, *tokenizers, decoding)
         self._bleu = bleu_metric(data.target_language)

@@ -2,7 +2,8 @@
 
 Writes `lexicon.npz` into the run directory, from the training text. Jobs then search a shortlist of the vocabulary
 where they are asked to, as in --decoding.shortlist=50, which is faster and seldom changes a translation. The last line
-of stdout is JSON: the share of the dev set's target pieces that shortlists of 10, 50 and all proposals have.
+of stdout is JSON: the share of the dev set's target pieces that shortlists of 10, 50 and all proposals have, if so
+many are kept.
 """
 
 import json
@@ -57,12 +58,14 @@ def _job(values: flags.FlagValues) -> None:
 
     train = run_directory.open_corpus(data, data.train_source, data.train_target, _runtime.report)
     dev = run_directory.open_corpus(data, [data.dev_source], [data.dev_target], _runtime.report)
+    dev.require_text()
     rows = np.unique(np.linspace(0, len(train) - 1, min(values.lines, len(train)), dtype=np.int64))
     sizes = (tokenizers.source.vocab_size, tokenizers.target.vocab_size)
     lexicon = build_lexicon(pairs(train, rows), sizes, values.proposals, values.common)
     lexicon.write(run_directory.lexicon_of(run_dir))
     dev_pairs = list(pairs(dev, np.arange(len(dev))))
-    coverage = {count: round(lexicon.coverage(dev_pairs, count), 4) for count in (10, 50, values.proposals)}
+    counts = sorted({min(count, values.proposals) for count in (10, 50, values.proposals)})
+    coverage = {count: round(lexicon.coverage(dev_pairs, count), 4) for count in counts}
     _runtime.report(f"{run_directory.lexicon_of(run_dir)}: learned from {len(rows):,} pairs")
     print(json.dumps({"pairs": len(rows), "common": len(lexicon.common), "dev_coverage": coverage}))
 

@@ -34,6 +34,25 @@ class Lexicon(NamedTuple):
             total += len(target)
         return found / max(total, 1)
 
+    def require(self, num_proposals: int, vocab_sizes: tuple[int, int], remedy: str) -> None:
+        """Checks that a search can take a shortlist from it.
+
+        Raises:
+            UserError: it proposes fewer ids, or is of other vocabularies; the message ends with the remedy.
+        """
+        size, kept = self.proposals.shape
+        source_size, target_size = vocab_sizes
+        if num_proposals > kept:
+            raise UserError(
+                f"`decoding.shortlist` must be at most {kept}, the proposals that the lexicon keeps of each source id. "
+                f"Received: {num_proposals}; give no more, or {remedy} --proposals={num_proposals}"
+            )
+        if size != source_size or max(self.proposals.max(initial=0), self.common.max(initial=0)) >= target_size:
+            raise UserError(
+                f"The lexicon is of other vocabularies than the model's {source_size:,} source and {target_size:,} "
+                f"target ids; {remedy}"
+            )
+
     @classmethod
     def read(cls, path: pathlib.Path) -> "Lexicon":
         """Reads what `write` wrote.
@@ -64,6 +83,9 @@ def build_lexicon(
         vocab_sizes: of the source and of the target.
         num_proposals: n. An id with fewer partners repeats its best; one that was never seen proposes PAD.
         num_common: m, at most the target ids that occur.
+
+    Raises:
+        UserError: there are no pairs.
     """
     source_size, target_size = vocab_sizes
     frequency = np.zeros(target_size, np.int64)
@@ -76,6 +98,8 @@ def build_lexicon(
         places.append(np.tile(np.arange(first, first + len(target_ids)), len(source_ids)))
         targets.append(target_ids)
         first += len(target_ids)
+    if not sources:
+        raise UserError("A lexicon needs training text, and no pair has text on both sides; check data.train_source")
     source_of, place_of = np.concatenate(sources), np.concatenate(places)
     target_of = np.concatenate(targets)[place_of]
     keys, entry_of = np.unique(source_of.astype(np.int64) * target_size + target_of, return_inverse=True)

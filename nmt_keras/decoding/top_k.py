@@ -14,7 +14,7 @@ def top_k(values: tf.Tensor, k: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     which is vectorised, does for the long axis, and the search sees k blocks.
 
     Args:
-        values: float32 [B, Q, V], no NaN.
+        values: float32 [B, Q, V]; of a row with a NaN, what is found says nothing.
         k: at most V.
 
     Returns:

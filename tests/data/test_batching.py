@@ -139,6 +139,12 @@ def test_the_slices_of_two_replicas_are_the_global_batch(corpus):
     _assert_same([tuple(map(np.concatenate, zip(*pair))) for pair in zip(first, second)], whole)
 
 
+@pytest.mark.parametrize("num_slices", [1, 2])
+def test_no_tuner_keeps_the_end_of_an_iterator_waiting(corpus, num_slices):
+    dataset = _text(corpus, num_slices=num_slices).dataset(0, num_slices, range(num_slices))
+    assert dataset.options().autotune.enabled is False
+
+
 def test_static_shapes_are_few_and_change_no_content(corpus):
     count = _text(corpus).plan.num_batches
     plain, static = (_text(corpus, static_shapes=s) for s in (False, True))

@@ -30,6 +30,26 @@ def test_an_id_with_few_partners_repeats_its_best():
     np.testing.assert_array_equal(lexicon.common, [9])
 
 
+def test_without_pairs_there_is_none():
+    with pytest.raises(UserError, match="no pair has text on both sides"):
+        build_lexicon([], (5, 10), 3, 5)
+
+
+@pytest.mark.parametrize(
+    "count, sizes, message",
+    [
+        (4, (12, 23), "must be at most 3, .*Received: 4; give no more, or learn it --proposals=4"),
+        (3, (13, 23), "of other vocabularies than the model's 13 source and 23 target ids; learn it"),
+        (3, (12, 22), "of other vocabularies than the model's 12 source and 22 target ids; learn it"),
+    ],
+)
+def test_what_a_search_cannot_take_is_refused(count, sizes, message):
+    lexicon = build_lexicon(_pairs(), (12, 23), num_proposals=3, num_common=2)
+    lexicon.require(3, (12, 23), "learn it")
+    with pytest.raises(UserError, match=message):
+        lexicon.require(count, sizes, "learn it")
+
+
 def test_it_is_kept_as_it_is(tmp_path):
     lexicon = build_lexicon(_pairs(20), (12, 23), 3, 2)
     lexicon.write(tmp_path / "lexicon.npz")

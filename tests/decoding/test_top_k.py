@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from nmt_keras.constants import EOS_ID
+from nmt_keras.decoding.constraints import NEVER, Constraints
 from nmt_keras.decoding.top_k import top_k
 
 
@@ -24,3 +26,16 @@ def test_more_than_there_are_blocks():
     values = tf.random.stateless_normal([1, 2, 2000], [3, 4])
     for found, expected in zip(top_k(values, 300), tf.math.top_k(values, 300)):
         np.testing.assert_array_equal(found, expected)
+
+
+def test_a_hypothesis_whose_logits_are_not_numbers_has_no_continuation_and_spoils_no_other():
+    logits = np.array(tf.random.stateless_normal([2, 3, 2000], [5, 6]))
+    expected = Constraints(tf.constant([9, 9])).continuations(tf.constant(logits), tf.constant(1), (), 4)
+    logits[1, 1, 700] = np.nan
+    found = Constraints(tf.constant([9, 9])).continuations(tf.constant(logits), tf.constant(1), (), 4)
+    assert (found.scores[1, 1].numpy() == NEVER).all() and found.end_scores[1, 1] == NEVER
+    for own, other in zip(found, expected):
+        own, other = np.array(own), np.array(other)
+        own[1, 1] = other[1, 1]
+        np.testing.assert_array_equal(own, other)
+    assert EOS_ID not in found.ids.numpy()[np.isfinite(found.scores)]

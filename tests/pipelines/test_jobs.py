@@ -175,6 +175,8 @@ def test_a_shortlist_is_learned_and_searched(run_dir, copy_text, tmp_path, capsy
     result = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
     assert result["common"] == 0 and result["dev_coverage"]["3"] > 0.99  # every letter is its own translation
     assert translate.main(arguments) == 0 and capsys.readouterr().out == "a b c\n\nh g\n"
+    assert translate.main([*arguments[:2], "--decoding.shortlist=4"]) == 2
+    assert f"--run_dir={tmp_path}/run --proposals=4" in capsys.readouterr().err
     assert export.main([*arguments[::2], f"--output={tmp_path}/out"]) == 0
     exported = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
     assert exported["different"] == 0
@@ -471,6 +473,8 @@ BAD = [
     ),
     (translate, ["--saved_model={tmp}", "--input={tmp}/x"], "is no export of this toolkit"),
     (export, ["--run_dir={run}"], "--run_dir and --output must be given"),
+    (lexicon, [], "--run_dir must be given"),
+    (lexicon, ["--run_dir={run}", "--data_dir={tmp}/blank"], "have no pair with text on both sides"),
     (
         export,
         ["--run_dir={run}", "--output={tmp}/s", "--data_dir={tmp}/gone"],
