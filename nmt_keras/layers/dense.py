@@ -45,11 +45,13 @@ def _operand(value: Any, dtype: str) -> tf.Tensor:
     return tf.cast(value, dtype) if constant is None else constant
 
 
-def product(x: tf.Tensor, kernel: tf.Tensor, dtype: str, *, transpose_kernel: bool = False) -> tf.Tensor:
-    """x [..., I] times kernel [I, O] (or [O, I], transposed), computed in `dtype`; float32 [..., O]."""
+def product(
+    x: tf.Tensor, kernel: tf.Tensor, dtype: str, *, transpose_kernel: bool = False, result_dtype: str = "float32"
+) -> tf.Tensor:
+    """x [..., I] times kernel [I, O] (or [O, I], transposed), computed in `dtype`; [..., O] of `result_dtype`."""
     shape = tf.shape(x)
     flat = tf.reshape(tf.cast(x, dtype), [-1, x.shape[-1]])
-    result = tf.cast(tf.matmul(flat, _operand(kernel, dtype), transpose_b=transpose_kernel), tf.float32)
+    result = tf.cast(tf.matmul(flat, _operand(kernel, dtype), transpose_b=transpose_kernel), result_dtype)
     result = tf.reshape(result, tf.concat([shape[:-1], tf.shape(result)[1:]], 0))
     return tf.ensure_shape(result, [*x.shape[:-1], kernel.shape[0 if transpose_kernel else 1]])
 

@@ -70,13 +70,13 @@ class TokenEmbedding(Layer):
             return embedded
         return dense.product(embedded, self.kernel, self.compute_dtype)
 
-    def logits(self, hidden: tf.Tensor, rows: tf.Tensor | None = None) -> tf.Tensor:
-        """The transpose of `call`: float32 [..., D] to a number for each id, [..., V] (Press and Wolf 2017), or for
-        each of some rows of the table, [U, E]."""
+    def logits(self, hidden: tf.Tensor, rows: tf.Tensor | None = None, dtype: str = "float32") -> tf.Tensor:
+        """The transpose of `call`: float32 [..., D] to a number of `dtype` for each id, [..., V] (Press and Wolf 2017),
+        or for each of some rows of the table, [U, E]."""
         if self.d_embedding != self.d_model:
             hidden = dense.product(hidden, self.kernel, self.compute_dtype, transpose_kernel=True)
         table = self.trained_table() if rows is None else rows
-        return dense.product(hidden, table, self.compute_dtype, transpose_kernel=True)
+        return dense.product(hidden, table, self.compute_dtype, transpose_kernel=True, result_dtype=dtype)
 
     def trained_table(self) -> keras.Variable | tf.Tensor:
         """[V, E], of which frozen rows take no gradient."""
@@ -128,6 +128,13 @@ class OutputProjection(Layer):
         if self.tied_embedding is None:
             return dense.product(hidden, kernel, self.compute_dtype) + bias
         return self.tied_embedding.logits(hidden, kernel) + bias
+
+    def unbiased(self, hidden: tf.Tensor) -> tf.Tensor:
+        """`call` without its bias, [..., V] in the dtype of the product: the largest array of a network, uncast."""
+        dtype = self.compute_dtype
+        if self.tied_embedding is None:
+            return dense.product(hidden, self.kernel, dtype, result_dtype=dtype)
+        return self.tied_embedding.logits(hidden, self._kernel(), dtype)
 
     def _kernel(self) -> keras.Variable | tf.Tensor:
         return self.kernel if self.tied_embedding is None else self.tied_embedding.trained_table()

@@ -25,16 +25,19 @@ class LossSums(NamedTuple):
 
 
 def label_smoothed_cross_entropy(
-    logits: tf.Tensor, labels: tf.Tensor, smoothing: float, compiled: bool = False
+    logits: tf.Tensor, labels: tf.Tensor, smoothing: float, bias: tf.Tensor | None = None, compiled: bool = False
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Cross entropy against (1 - smoothing) one-hot + smoothing uniform (Szegedy et al. 2016, section 7).
 
-    The gradient is written out, softmax minus the smoothed label, so that one array [N, V] is made per pass.
+    The gradient is written out, softmax minus the smoothed label. One array [N, V] is read in the forward pass and one
+    made in the backward pass, both of the dtype of `logits`; what is between them is float32, and never an array where
+    it is compiled.
 
     Args:
-        logits: float32 [N, V].
+        logits: [N, V], of any float dtype.
         labels: int32 [N].
         smoothing: the mass spread over all V classes.
+        bias: float32 [V], added to the logits.
         compiled: make one kernel of each pass over a wide vocabulary, for training.
 
     Returns:
@@ -42,31 +45,34 @@ def label_smoothed_cross_entropy(
         float32 [N]; a gradient flows into the first alone.
     """
 
-    def forward(logits, labels):
+    def forward(logits, bias, labels):
+        logits = tf.cast(logits, tf.float32) + bias
         log_partition = tf.reduce_logsumexp(logits, -1)
         label_logits = tf.reduce_sum(tf.where(_at_labels(logits, labels), logits, 0.0), -1)
         smooth = log_partition - (1.0 - smoothing) * label_logits - smoothing * tf.reduce_mean(logits, -1)
         correct = tf.cast(label_logits >= tf.reduce_max(logits, -1), tf.float32)
         return smooth, log_partition - label_logits, correct, log_partition
 
-    def backward(logits, labels, log_partition, d_smooth):
-        probs = tf.exp(logits - log_partition[:, None])
+    def backward(logits, bias, labels, log_partition, d_smooth):
+        probs = tf.exp(tf.cast(logits, tf.float32) + bias - log_partition[:, None])
         target = tf.where(_at_labels(logits, labels), 1.0 - smoothing, 0.0)
-        return (probs - target - smoothing / logits.shape[-1]) * d_smooth[:, None]
+        return tf.cast((probs - target - smoothing / logits.shape[-1]) * d_smooth[:, None], logits.dtype)
 
     if compiled:
         forward, backward = (fused(function, logits.shape[-1]) for function in (forward, backward))
 
     @tf.custom_gradient
-    def run(logits):
-        *results, log_partition = forward(logits, labels)
+    def run(logits, bias):
+        *results, log_partition = forward(logits, bias, labels)
 
         def gradient(d_smooth, *_):
-            return backward(logits, labels, log_partition, d_smooth)
+            d_logits = backward(logits, bias, labels, log_partition, d_smooth)
+            summed = tf.matmul(tf.ones([1, tf.shape(d_logits)[0]], d_logits.dtype), d_logits)[0]
+            return d_logits, tf.cast(summed, tf.float32)
 
         return results, gradient
 
-    smooth, cross_entropy, correct = run(logits)
+    smooth, cross_entropy, correct = run(logits, tf.zeros(logits.shape[-1]) if bias is None else bias)
     return smooth, tf.stop_gradient(cross_entropy), tf.stop_gradient(correct)
 
 
@@ -80,8 +86,12 @@ def batch_loss(model: Seq2Seq | Ensemble, batch: Batch, dropout_seed: tf.Tensor 
     training."""
     hidden, _ = model(batch.source_ids, batch.target_input_ids, dropout_seed)
     hidden, labels, weights = _positions_with_a_label(hidden, batch)
-    logits = model.project(hidden)
-    values = label_smoothed_cross_entropy(logits, labels, smoothing, compiled=dropout_seed is not None)
+    if dropout_seed is None or isinstance(model, Ensemble):
+        values = label_smoothed_cross_entropy(model.project(hidden), labels, smoothing)
+    else:
+        output = model.output_projection
+        bias = tf.convert_to_tensor(output.bias)
+        values = label_smoothed_cross_entropy(output.unbiased(hidden), labels, smoothing, bias, compiled=True)
     loss, plain, right = (tf.reduce_sum(weights * value) for value in values)
     return LossSums(loss, plain, right, tf.reduce_sum(weights))
 

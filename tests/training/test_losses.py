@@ -42,7 +42,7 @@ def _formula(logits, labels, smoothing):
 def test_label_smoothed_cross_entropy_follows_its_formula(smoothing, compiled):
     logits, labels = _logits_and_labels()
     smooth, plain, correct = label_smoothed_cross_entropy(
-        tf.constant(logits, tf.float32), tf.constant(labels), smoothing, compiled
+        tf.constant(logits, tf.float32), tf.constant(labels), smoothing, compiled=compiled
     )
     expected_smooth, expected_plain = _formula(logits, labels, smoothing)
     np.testing.assert_allclose(smooth, expected_smooth, rtol=1e-5)
@@ -63,23 +63,35 @@ def test_large_logits_give_a_finite_loss_and_gradient():
 
 
 @pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-6), ("bfloat16", 8e-3)])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
-def test_the_gradient_is_that_of_the_plain_formula(smoothing, compiled):
-    logits, labels = (tf.constant(x, d) for x, d in zip(_logits_and_labels(), (tf.float32, tf.int32)))
-    scales = tf.constant([1.0, 0.0, 2.0, -1.5, 0.5])
+def test_the_gradient_is_that_of_the_plain_formula_in_float64(smoothing, dtype, tolerance, compiled):
+    """Of the logits, in whatever dtype they come, and of a bias that is added to them in float32."""
+    logits, labels = _logits_and_labels()
+    logits = tf.cast(logits, dtype)
+    bias = np.random.default_rng(2).normal(size=V)
+    scales = [1.0, 0.0, 2.0, -1.5, 0.5]
 
-    def plain(logits):
-        target = (1 - smoothing) * tf.one_hot(labels, V) + smoothing / V
-        return -tf.reduce_sum(target * tf.nn.log_softmax(logits), -1)
+    def plain(logits, bias):
+        target = (1 - smoothing) * tf.one_hot(labels, V, dtype=tf.float64) + smoothing / V
+        return -tf.reduce_sum(target * tf.nn.log_softmax(logits + bias), -1)
 
-    gradients = []
-    for loss in (plain, lambda x: label_smoothed_cross_entropy(x, labels, smoothing, compiled)[0]):
+    def fused(logits, bias):
+        return label_smoothed_cross_entropy(logits, tf.constant(labels), smoothing, bias, compiled)[0]
+
+    losses, gradients = [], []
+    for loss, given, precise in ((plain, tf.float64, tf.float64), (fused, dtype, tf.float32)):
+        operands = tf.cast(logits, given), tf.cast(bias, precise)
         with tf.GradientTape() as tape:
-            tape.watch(logits)
-            total = tf.reduce_sum(loss(logits) * scales)
-        gradients.append(tape.gradient(total, logits))
-    np.testing.assert_allclose(gradients[1], gradients[0], atol=1e-6)
-    assert np.abs(gradients[1][0]).max() > 0.1
+            tape.watch(operands)
+            losses.append(loss(*operands))
+            total = tf.reduce_sum(losses[-1] * tf.cast(scales, precise))
+        gradients.append(tape.gradient(total, operands))
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+    assert [g.dtype for g in gradients[1]] == [dtype, tf.float32]
+    for own, expected in zip(gradients[1], gradients[0]):
+        assert np.abs(expected).max() > 0.1
+        np.testing.assert_allclose(tf.cast(own, tf.float64), expected, atol=tolerance * 2)
 
 
 def test_no_gradient_flows_through_the_plain_cross_entropy():
@@ -137,6 +149,24 @@ def test_the_number_of_right_tokens_is_counted(model):
     wrong = batch_loss(model, batch._replace(target_output_ids=(best % 6 + 1) * real), None, 0.0)
     assert 0 <= float(wrong.correct) < float(right.correct) <= 10
     np.testing.assert_allclose(right.correct, _direct(model, batch._replace(target_output_ids=best * real), 0.0)[2])
+
+
+@pytest.mark.parametrize("tie_output, d_embedding", [(False, 0), (True, 0), (True, 4)])
+def test_where_nothing_is_dropped_the_loss_of_training_and_its_gradient_are_those_without(tie_output, d_embedding):
+    options = {"input_dropout_rate": 0.0, "output_dropout_rate": 0.0, "tie_output": tie_output}
+    model = build_seq2seq(ModelConfig(d_model=D, d_embedding=d_embedding, **options), SOURCE_V, V)
+    rng = np.random.default_rng(3)
+    for weight in model.trainable_variables:
+        weight.assign(rng.normal(size=weight.shape) * 0.5)
+    results = []
+    for seed in (None, tf.constant([1, 2])):
+        with tf.GradientTape() as tape:
+            sums = batch_loss(model, _batch((0.5, 1.0, 2.0)), seed, 0.1)
+        gradients = tape.gradient(sums.loss, [weight.value for weight in model.trainable_variables])
+        results.append((sums, [tf.convert_to_tensor(gradient) for gradient in gradients]))
+    np.testing.assert_allclose(results[1][0], results[0][0], rtol=1e-5)
+    for own, expected in zip(results[1][1], results[0][1], strict=True):
+        np.testing.assert_allclose(own, expected, atol=1e-5)
 
 
 def test_padding_does_not_change_the_loss(model):

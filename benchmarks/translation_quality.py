@@ -1,0 +1,80 @@
+"""What each fast way of searching costs in BLEU: bfloat16 and shortlists against float32, with the same weights.
+
+python -m benchmarks.translation_quality --run_dir=runs/m30k --source=val.en.gz --reference=val.de.gz --data_dir=...
+
+The run needs a lexicon (`python -m pipelines.lexicon`). Prints a table and, as the last line, JSON.
+"""
+
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from benchmarks import measure
+from nmt_keras.errors import UserError
+from pipelines import _runtime
+
+_WAYS = [("float32", 0), ("mixed_bfloat16", 0), ("mixed_bfloat16", 50)]
+_BEAMS = [1, 5]
+_COLUMNS = ["beam_size", "precision", "shortlist", "bleu", "over_float32", "different_lines"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the benchmark; returns the exit status."""
+    return _runtime.run(_define, _job, __doc__, argv)
+
+
+def _define(values: flags.FlagValues, argv: list[str]) -> None:
+    del argv
+    flags.DEFINE_string("run_dir", None, "A run with a lexicon.", flag_values=values)
+    flags.DEFINE_string("source", None, "Text to translate, a sentence a line; .gz is unpacked.", flag_values=values)
+    flags.DEFINE_string("reference", None, "Its reference translation, line by line.", flag_values=values)
+    flags.DEFINE_string("data_dir", "", "Prefix of both.", flag_values=values)
+    measure.define_flags(values)
+
+
+def _job(values: flags.FlagValues) -> int:
+    if measure.answers(values, _work):
+        return 0
+    if not (values.run_dir and values.source and values.reference):
+        raise UserError("--run_dir, --source and --reference must be given")
+    text = {name: values[name].value for name in ("run_dir", "source", "reference", "data_dir")}
+    rows = []
+    for beam_size in _BEAMS:
+        for precision, shortlist in _WAYS:
+            row = {"beam_size": beam_size, "precision": precision, "shortlist": shortlist}
+            row |= measure.run_worker("benchmarks.translation_quality", {**row, **text}, values.threads)
+            plain = rows[len(rows) // len(_WAYS) * len(_WAYS)] if len(rows) % len(_WAYS) else row
+            row["over_float32"] = row["bleu"] - plain["bleu"]
+            row["different_lines"] = sum(a != b for a, b in zip(row["translations"], plain["translations"]))
+            rows.append(row)
+            _runtime.report(str({name: row[name] for name in _COLUMNS}))
+    print(measure.table(rows, _COLUMNS))
+    print(json.dumps({**text, "rows": [{name: row[name] for name in _COLUMNS} for row in rows]}))
+    return 0
+
+
+def _work(
+    run_dir: str, source: str, reference: str, data_dir: str, beam_size: int, precision: str, shortlist: int
+) -> dict:
+    """Translates and scores; runs in a process of its own."""
+    _runtime.load_tensorflow()
+    import dataclasses
+
+    from nmt_keras import run_directory
+    from nmt_keras.inference.evaluation import score_text
+
+    config = run_directory.read_config(pathlib.Path(run_dir))
+    config.training.precision = precision
+    _runtime.inference_config(config, {"beam_size": beam_size, "shortlist": shortlist})
+    data = dataclasses.replace(config.data, data_dir=data_dir)
+    sources, references = run_directory.open_corpus(data, [source], [reference], _runtime.report).text()
+    run = run_directory.load_run(pathlib.Path(run_dir), "best", _runtime.report)._replace(config=config)
+    translations = [result.text for result in run.translator().translate(sources)]
+    return {"bleu": score_text(translations, references, data.target_language)["bleu"], "translations": translations}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
