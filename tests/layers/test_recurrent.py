@@ -75,38 +75,48 @@ def test_sequence_follows_the_equations_of_the_cell(cell):
 @pytest.mark.parametrize("mode", ["inference", "training", "compiled"])
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("cell", CELLS)
-def test_gradient_of_the_sequence_equals_the_gradient_of_its_steps(cell, reverse, mode, monkeypatch):
+def test_a_sequence_and_its_gradient_are_those_of_its_steps_in_float64(cell, reverse, mode, monkeypatch):
     monkeypatch.setattr(fusion, "_MIN_WIDTH", 1 if mode == "compiled" else 1_000_000)
     recurrent._kernels.cache_clear()
     layer = _layer(cell, reverse=reverse)
     x, mask, states = _inputs()
     states = states[: layer.cell.num_states]
-    weights = [w.value for w in layer.weights]
+    weights = [w.value for w in (layer.kernel, layer.recurrent_kernel, *layer.biases, *layer.parameters)]
     coefficients = tf.random.stateless_normal([B, T, UNITS], [3, 4])
+    seed = None if mode == "inference" else tf.constant([1, 2])  # it says that this is training
 
-    def plain(x, states):
+    def plain(x, states, weights):
+        kernel, recurrent_kernel, *vectors = weights
+        biases, parameters = vectors[: len(layer.biases)], vectors[len(layer.biases) :]
         outputs = [None] * T
         for t in reversed(range(T)) if reverse else range(T):
-            new = layer.step(x[:, t], states)
+            projections = [x[:, t] @ kernel, states[0] @ recurrent_kernel]
+            biased = [p + b for p, b in zip(projections, biases)] + projections[len(biases) :]
+            new = layer.cell.update(*biased, states, *parameters)
             keep = mask[:, t, None]
             states = tuple(tf.where(keep, n, o) for n, o in zip(new, states))
             outputs[t] = tf.where(keep, new[0], 0.0)
         return tf.stack(outputs, 1), states
 
+    def sequence(x, states, _):
+        return layer(x, sequence_mask=mask, initial_states=states, dropout_seed=seed)
+
     results = []
-    seed = None if mode == "inference" else tf.constant([1, 2])  # it says that this is training
-    for run in (plain, lambda x, s: layer(x, sequence_mask=mask, initial_states=s, dropout_seed=seed)):
+    for run, dtype in ((plain, tf.float64), (sequence, tf.float32)):
+        operands = x, states, weights
+        if dtype == tf.float64:
+            operands = tf.nest.map_structure(lambda operand: tf.cast(operand, tf.float64), operands)
         with tf.GradientTape() as tape:
-            tape.watch((x, states))
-            outputs, last = run(x, states)
-            total = tf.reduce_sum(outputs * coefficients) + sum(tf.reduce_sum(tf.sin(s)) for s in last)
-        results.append((outputs, last, tape.gradient(total, [x, *states, *weights])))
-    (outputs_a, last_a, gradients_a), (outputs_b, last_b, gradients_b) = results
-    np.testing.assert_allclose(outputs_a, outputs_b, atol=1e-6)
-    tf.nest.map_structure(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), last_a, tuple(last_b))
-    for a, b in zip(gradients_a, gradients_b):
-        assert np.abs(a).max() > 1e-3
-        np.testing.assert_allclose(a, b, atol=2e-5)
+            tape.watch(operands)
+            outputs, last = run(*operands)
+            total = tf.reduce_sum(outputs * tf.cast(coefficients, dtype))
+            total += sum(tf.reduce_sum(tf.sin(state)) for state in last)
+        gradients = tape.gradient(total, tf.nest.flatten(operands))
+        assert outputs.dtype == dtype and all(gradient.dtype == dtype for gradient in gradients)
+        results.append((outputs, *last, *gradients))
+    for expected, own in zip(*results, strict=True):
+        assert np.abs(expected).max() > 1e-3
+        np.testing.assert_allclose(own, expected, atol=2e-5)
 
 
 def test_gradient_with_state_dropout_matches_finite_differences():

@@ -580,13 +580,12 @@ def test_mirrored_training_on_two_devices_gives_the_losses_of_one(copy_text, tmp
             f"--config.training.distribution={distribution}",
             "--config.training.max_steps=6",
             "--config.training.log_every=2",
-            "--config.training.accumulation_steps=2",
             "--config.training.batch_tokens=240",
             "--config.model.input_dropout_rate=0.0",
             "--config.model.output_dropout_rate=0.0",
         ]
-        if distribution == "one_device":  # the plan of two replicas with two parts each
-            arguments[-4] = "--config.training.accumulation_steps=4"
+        if distribution == "one_device":  # the plan of two replicas
+            arguments.append("--config.training.accumulation_steps=2")
             assert train.main(arguments) == 0 and "1 replica(s)" in capsys.readouterr().err
         else:
             command = [sys.executable, "-c", program, *arguments]
