@@ -1,5 +1,6 @@
 """What benchmarks share: pinned processes, the bound that matrix products set, and tables."""
 
+import collections
 import json
 import os
 import pathlib
@@ -15,6 +16,7 @@ from typing import NamedTuple
 from absl import flags
 
 from nmt_keras.errors import UserError
+from pipelines import _runtime
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _MAX_FEWER = 0.02
@@ -96,9 +98,50 @@ def product_gflops(dtype: str, rows: int, width: int = 512, vocab_size: int = 80
     return work / statistics.median(seconds)
 
 
+def op_milliseconds(run: Callable[[], object]) -> dict[str, float]:
+    """What each kind of operation takes itself while `run` runs, the largest first, by TensorFlow's profiler.
+
+    `compiled` is what XLA made of element-wise work. The profiler makes everything slower: it tells shares.
+    """
+    import tensorflow as tf
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    own: collections.Counter[str] = collections.Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        with tf.profiler.experimental.Profile(folder):
+            run()
+        space = xplane_pb2.XSpace()
+        for path in pathlib.Path(folder).rglob("*.xplane.pb"):
+            space.MergeFromString(path.read_bytes())
+    for plane in space.planes:
+        for line in plane.lines:
+            names = ((event, plane.event_metadata[event.metadata_id].name) for event in line.events)
+            around: list[tuple[int, str]] = []  # ends and kinds of the events that this one is within
+            for event, name in sorted(names, key=lambda pair: (pair[0].offset_ps, -pair[0].duration_ps)):
+                while around and around[-1][0] <= event.offset_ps:
+                    around.pop()
+                is_op = ":" in name and "::" not in name
+                kind = "compiled" if "fusion" in name else name.rpartition(":")[2] if is_op else ""
+                own[kind] += event.duration_ps
+                if around:
+                    own[around[-1][1]] -= event.duration_ps
+                around.append((event.offset_ps + event.duration_ps, kind))
+    del own[""]
+    return {kind: picoseconds * 1e-9 for kind, picoseconds in own.most_common() if picoseconds > 0}
+
+
+def report_profile(row: Mapping) -> None:
+    """Prints what `op_milliseconds` found for a row, if it was asked: a line an operation that takes over 1%."""
+    total = sum(row.get("profile", {}).values())
+    for kind, milliseconds in row.get("profile", {}).items():
+        if milliseconds > 0.01 * total:
+            _runtime.report(f"  {milliseconds:8,.1f} ms  {milliseconds / total:6.1%}  {kind}")
+
+
 def medians(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Of each figure of several runs."""
-    return {name: statistics.median(row[name] for row in rows) for name in rows[0]}
+    numbers = [name for name, value in rows[0].items() if isinstance(value, (int, float))]
+    return {name: statistics.median(row[name] for row in rows) for name in numbers}
 
 
 def ratio(ours: float, theirs: float, weights: tuple[int, int]) -> float | None:

@@ -56,6 +56,7 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_integer("batch", 64, "Of a step.", 1, flag_values=values)
     flags.DEFINE_enum("batch_type", "sentences", ["sentences", "tokens"], "What the batch counts.", flag_values=values)
     flags.DEFINE_integer("steps", 40, "That each trains.", 5, flag_values=values)
+    flags.DEFINE_bool("profile", False, "Also print what ours spends ten more steps on.", flag_values=values)
 
 
 def _job(values: flags.FlagValues) -> int:
@@ -67,6 +68,7 @@ def _job(values: flags.FlagValues) -> int:
     for _ in range(values.rounds):
         for model, precision in _OURS[values.model]:
             task = {"model": model, "precision": precision, "data_dir": values.data_dir, "work": str(work), **size}
+            task["profile"] = values.profile
             row = measure.run_worker("benchmarks.training_speed", task, values.threads)
             _note(runs, f"ours, {model}, {precision}", row)
         for peer, name in peers.NAMES.items():
@@ -88,9 +90,12 @@ def _job(values: flags.FlagValues) -> int:
 def _note(runs: dict[str, list[dict]], name: str, row: dict) -> None:
     runs.setdefault(name, []).append(row)
     _runtime.report(f"{name}: {row['target_tokens_per_s']:,.0f} target tokens/s")
+    measure.report_profile(row)
 
 
-def _work(model: str, precision: str, data_dir: str, work: str, batch: int, batch_type: str, steps: int) -> dict:
+def _work(
+    model: str, precision: str, data_dir: str, work: str, batch: int, batch_type: str, steps: int, profile: bool
+) -> dict:
     """Trains ours; runs in a process of its own."""
     _runtime.load_tensorflow()
     import tensorflow as tf
@@ -109,10 +114,10 @@ def _work(model: str, precision: str, data_dir: str, work: str, batch: int, batc
     step, feed = TrainStep(network, config, strategy), Feed(text, strategy)
     step.compile(feed.element_spec)
 
-    def run() -> tuple[float, int, int, int]:
+    def run(count: int = steps) -> tuple[float, int, int, int]:
         sentences = source_tokens = target_tokens = 0
         started = time.perf_counter()
-        for _, train_batch in zip(range(steps), feed.start(0, 0)):
+        for _, train_batch in zip(range(count), feed.start(0, 0)):
             step(train_batch)
             sentences += int(tf.shape(train_batch.lines)[0])
             source_tokens += int(tf.math.count_nonzero(train_batch.source_ids))
@@ -131,6 +136,7 @@ def _work(model: str, precision: str, data_dir: str, work: str, batch: int, batc
         "first_s": first,
         "gflops": gflops,
         "bound": target_tokens / (3e-9 * product_flops(network, *counts) / gflops),
+        "profile": measure.op_milliseconds(lambda: run(10)) if profile else {},
     }
 
 

@@ -47,6 +47,7 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
     del argv
     peers.define_flags(values)
     flags.DEFINE_integer("beam_size", 5, "1 is greedy.", 1, flag_values=values)
+    flags.DEFINE_bool("profile", False, "Also print what ours spends 320 more sentences on.", flag_values=values)
 
 
 def _job(values: flags.FlagValues) -> int:
@@ -58,11 +59,12 @@ def _job(values: flags.FlagValues) -> int:
     def note(name: str, row: dict) -> None:
         runs.setdefault(name, []).append(row)
         _runtime.report(f"{name}: {row['sentences_per_s']:,.1f} sentences/s")
+        measure.report_profile(row)
 
     for _ in range(values.rounds):
         for model, precision, shortlist in _OURS:
             task = {"model": model, "precision": precision, "shortlist": shortlist, "beam_size": values.beam_size}
-            task |= {"data_dir": values.data_dir, "work": str(work)}
+            task |= {"data_dir": values.data_dir, "work": str(work), "profile": values.profile}
             name = f"ours, {model}, {precision}{', shortlist' if shortlist else ''}"
             note(name, measure.run_worker("benchmarks.translation_speed", task, values.threads))
         for peer, name in peers.NAMES.items():
@@ -84,7 +86,7 @@ def _job(values: flags.FlagValues) -> int:
     return 0
 
 
-def _work(model: str, precision: str, shortlist: int, beam_size: int, data_dir: str, work: str) -> dict:
+def _work(model: str, precision: str, shortlist: int, beam_size: int, data_dir: str, work: str, profile: bool) -> dict:
     """Translates with ours; runs in a process of its own."""
     _runtime.load_tensorflow()
     from benchmarks.models import CONFIGS, VOCAB_SIZE, product_flops
@@ -110,7 +112,8 @@ def _work(model: str, precision: str, shortlist: int, beam_size: int, data_dir: 
     positions = 1 + (_LENGTH - 1) * beam_size  # at the first there is one hypothesis
     flops = product_flops(network, len(lines), source_tokens, len(lines) * positions)
     bound = len(lines) / (1e-9 * flops / measure.product_gflops(dtype, 64 * beam_size))
-    return {"sentences_per_s": len(lines) / seconds, **({} if shortlist else {"bound": bound})}
+    ops = measure.op_milliseconds(lambda: translator.translate(lines[:320])) if profile else {}
+    return {"sentences_per_s": len(lines) / seconds, "profile": ops, **({} if shortlist else {"bound": bound})}
 
 
 def _read(data_dir: str, name: str) -> list[str]:
