@@ -95,7 +95,7 @@ class Constraints(NamedTuple):
             ids, is_copy = self._forced_among(ids, position)
             end = tf.fill(tf.shape(ids[:, :, :1]), EOS_ID)
             chosen, end_scores = (
-                tf.where(self._may_follow(own, position, ~tf.math.is_nan(scores)), scores, NEVER)
+                tf.where(self._may_follow(own, position) & ~tf.math.is_nan(scores), scores, NEVER)
                 for own, scores in (
                     (ids, tf.gather(log_probs, ids, batch_dims=2)),
                     (end, log_probs[:, :, EOS_ID, None]),
@@ -123,20 +123,20 @@ class Constraints(NamedTuple):
             penalised = tf.where(logits > 0, logits / self.repetition_penalty, logits * self.repetition_penalty)
             seen = _marked(past.ids, past.ids != PAD_ID, tf.shape(logits)[-1])
             scores = tf.nn.log_softmax(tf.where(seen, penalised, logits))
-        vocab_size, allowed = tf.shape(logits)[-1], ~tf.math.is_nan(scores)
+        vocab_size, allowed = tf.shape(logits)[-1], tf.constant(True)
         if self.no_repeat_ngram:
             allowed &= ~self._repeats(position, past.ids, vocab_size)
         if self.banned_phrases is not None:
             allowed &= tf.gather(self.banned_phrases, past.phrase_states) >= 0
         possible = self._may_follow(tf.range(vocab_size)[None, None], position, allowed)
-        return Scored(tf.where(possible, scores, NEVER), log_probs)
+        return Scored(tf.where(possible & ~tf.math.is_nan(scores), scores, NEVER), log_probs)
 
     @property
     def _looks_back(self) -> bool:
         """Whether what stands before makes a difference to what may follow."""
         return bool(self.no_repeat_ngram or self.repetition_penalty != 1.0 or self.banned_phrases is not None)
 
-    def _may_follow(self, ids, position, allowed):
+    def _may_follow(self, ids, position, allowed=True):
         """Whether `ids`, which broadcast, may stand at `position`; `allowed` is what the other rules say."""
         too_short = position + 1 < tf.reshape(self.min_length, [-1, 1, 1])
         possible = allowed & (ids != PAD_ID) & (ids != BOS_ID) & ~(too_short & (ids == EOS_ID))

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from nmt_keras.constants import EOS_ID
-from nmt_keras.decoding.constraints import NEVER, Constraints
+from nmt_keras.decoding.constraints import NEVER, Constraints, Past
 from nmt_keras.decoding.top_k import top_k
 
 
@@ -28,14 +28,19 @@ def test_more_than_there_are_blocks():
         np.testing.assert_array_equal(found, expected)
 
 
-def test_a_hypothesis_whose_logits_are_not_numbers_has_no_continuation_and_spoils_no_other():
+@pytest.mark.parametrize("rules", [{}, {"no_repeat_ngram": 2}, {"prefix": tf.constant([[7], [0]])}])
+@pytest.mark.parametrize("position", [0, 1, 8])
+def test_a_hypothesis_whose_logits_are_not_numbers_has_no_continuation_and_spoils_no_other(rules, position):
+    """Not at the last position either, where EOS must follow, nor within a forced beginning."""
     logits = np.array(tf.random.stateless_normal([2, 3, 2000], [5, 6]))
-    expected = Constraints(tf.constant([9, 9])).continuations(tf.constant(logits), tf.constant(1), (), 4)
-    logits[1, 1, 700] = np.nan
-    found = Constraints(tf.constant([9, 9])).continuations(tf.constant(logits), tf.constant(1), (), 4)
-    assert (found.scores[1, 1].numpy() == NEVER).all() and found.end_scores[1, 1] == NEVER
+    constraints = Constraints(tf.constant([9, 9]), **rules)
+    past = Past(tf.zeros([2, 3, 9], tf.int32), ()) if "no_repeat_ngram" in rules else Past((), ())
+    expected = constraints.continuations(tf.constant(logits), tf.constant(position), past, 4)
+    logits[:, 1, 700] = np.nan
+    found = constraints.continuations(tf.constant(logits), tf.constant(position), past, 4)
+    assert (found.scores[:, 1].numpy() == NEVER).all() and (found.end_scores[:, 1].numpy() == NEVER).all()
     for own, other in zip(found, expected):
         own, other = np.array(own), np.array(other)
-        own[1, 1] = other[1, 1]
+        own[:, 1] = other[:, 1]
         np.testing.assert_array_equal(own, other)
     assert EOS_ID not in found.ids.numpy()[np.isfinite(found.scores)]
