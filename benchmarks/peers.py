@@ -47,6 +47,7 @@ pieces = [processor.id_to_piece(i) for i in range(4, 8000)]
 write("joeynmt.vocab", pieces)
 write("opennmt.vocab", ["<blank>", "<s>", "</s>", *pieces])
 """
+_WARM_LINES = 128
 _COUNT = r"""
 import math, sys
 import tensorflow as tf
@@ -82,7 +83,13 @@ def define_flags(values: flags.FlagValues) -> None:
     measure.define_flags(values)
     flags.DEFINE_string("data_dir", None, "Folder of Multi30k.", flag_values=values)
     flags.DEFINE_string("work", "/tmp/peers", "Where the peers and what they trained are.", flag_values=values)
+    flags.DEFINE_string("only", "", "A regular expression: rows with such names, instead of all.", flag_values=values)
     flags.DEFINE_integer("rounds", 3, "How often each is measured, in turns.", 1, flag_values=values)
+
+
+def is_wanted(values: flags.FlagValues, name: str) -> bool:
+    """Whether --only asks for a row."""
+    return bool(re.search(values.only, name))
 
 
 def set_up(values: flags.FlagValues) -> pathlib.Path:
@@ -121,6 +128,8 @@ def train(peer: str, model: str, work: pathlib.Path, threads: int, batch: int, b
     """
     log_every = max(steps // 5, 1)
     shutil.rmtree(work / f"{peer}_{model}", ignore_errors=True)
+    if (peer, model) == ("opennmt", "transformer"):
+        shutil.rmtree(work / "ctranslate2_model", ignore_errors=True)
     if peer == "opennmt":
         done = _opennmt(work, model, threads, ["train"], batch, batch_type, steps, log_every)
         speeds = re.findall(r"Step = \d+ .*?\(\d+ source, (\d+) target\)", done.output)
@@ -135,24 +144,37 @@ def train(peer: str, model: str, work: pathlib.Path, threads: int, batch: int, b
     return Training(statistics.median(map(int, speeds[1:])), weights, done.peak_rss_mib)
 
 
-def translate(peer: str, model: str, work: pathlib.Path, threads: int, beam_size: int, length: int) -> float:
-    """Sentences a second of the dev set, at a forced length in pieces, by the model of the last `train`."""
+def translate(peer: str, model: str, work: pathlib.Path, threads: int, beam_size: int, length: int) -> dict:
+    """`sentences_per_s` of the dev set, at a forced length in pieces, by the model of the last `train`.
+
+    Warm: JoeyNMT translates it twice, and the second time counts; of OpenNMT-tf, which translates once, what the first
+    128 lines alone take, its start included, counts neither in time nor in sentences.
+    """
     if not (work / f"{peer}_{model}").exists():
         raise UserError(f"{peer} has no {model} in {work}: run benchmarks.training_speed --model={model} first")
-    if peer == "opennmt":
-        out = work / "opennmt.out"
-        features = ["--features_file", str(work / "val.en"), "--predictions_file", str(out), "--log_prediction_time"]
-        done = _opennmt(work, model, threads, ["infer", *features], beam_size=beam_size, length=length)
-        seconds = re.findall(r"Total prediction time \(s\): ([\d.]+)", done.output)
-    else:
+    lines = (work / "val.en").read_bytes().split(b"\n")[:-1]
+    if peer == "joeynmt":
         done = _joeynmt(work, model, threads, "test", beam_size=beam_size, length=length)
-        seconds = re.findall(r"Generation took ([\d.]+)\[sec\]", done.output)
-    if not seconds:
-        raise UserError(f"{peer} printed no time; read {measure.keep(done.output)}")
-    return _sentences(work) / float(seconds[-1])
+        return {"sentences_per_s": len(lines) / _seconds(done, r"Generation took ([\d.]+)\[sec\]")}
+    (work / "warm.en").write_bytes(b"".join(line + b"\n" for line in lines[:_WARM_LINES]))
+
+    def seconds(text: str) -> float:
+        files = ["--features_file", str(work / text), "--predictions_file", str(work / "opennmt.out")]
+        command = ["infer", *files, "--log_prediction_time"]
+        done = _opennmt(work, model, threads, command, beam_size=beam_size, length=length)
+        return _seconds(done, r"Total prediction time \(s\): ([\d.]+)")
+
+    return {"sentences_per_s": (len(lines) - _WARM_LINES) / (seconds("val.en") - seconds("warm.en"))}
 
 
-def ctranslate2(work: pathlib.Path, kind: str, threads: int, beam_size: int, length: int) -> float:
+def _seconds(done: Finished, pattern: str) -> float:
+    found = re.findall(pattern, done.output)
+    if not found:
+        raise UserError(f"the peer printed no time; read {measure.keep(done.output)}")
+    return float(found[-1])
+
+
+def ctranslate2(work: pathlib.Path, kind: str, threads: int, beam_size: int, length: int) -> dict:
     """The same of CTranslate2, in `kind` (float32 or int8), with the Transformer that OpenNMT-tf trained last."""
     folder = work / "ctranslate2_model"
     if not folder.exists():
@@ -160,15 +182,11 @@ def ctranslate2(work: pathlib.Path, kind: str, threads: int, beam_size: int, len
         _opennmt(work, "transformer", threads, export)
     arguments = [str(folder), str(work / "val.en"), kind, str(threads), str(beam_size), str(length)]
     done = run_pinned([_python(work, "ctranslate2"), "-c", _CTRANSLATE2, *arguments], threads)
-    return float(done.output.strip().split("\n")[-1])
+    return {"sentences_per_s": float(done.output.strip().split("\n")[-1])}
 
 
 def _python(work: pathlib.Path, name: str) -> str:
     return str(work / name / "bin" / "python")
-
-
-def _sentences(work: pathlib.Path) -> int:
-    return (work / "val.en").read_bytes().count(b"\n")
 
 
 def _opennmt(

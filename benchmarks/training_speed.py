@@ -7,7 +7,8 @@ Multi30k en-de, 8,000 joint pieces. --model=rnn: embeddings of 512, BiLSTM 2 x 2
 layers, 512 wide. A model that has over 2% fewer weights than a peer's gets no ratio to it.
 
 A round trains each once. Ours runs its steps twice, reading and batching text each time, and the second time counts:
-shapes are compiled by then (`first_s` is the first). `of_bound` is the share of what the weights' products alone would
+shapes are compiled by then (`first_s` is the
+first, compiling included). `of_bound` is the share of what the weights' products alone would
 allow. Prints a table and, as the last line, JSON.
 """
 
@@ -67,16 +68,18 @@ def _job(values: flags.FlagValues) -> int:
     runs: dict[str, list[dict]] = {}
     for _ in range(values.rounds):
         for model, precision in _OURS[values.model]:
+            if not peers.is_wanted(values, f"ours, {model}, {precision}"):
+                continue
             task = {"model": model, "precision": precision, "data_dir": values.data_dir, "work": str(work), **size}
             task["profile"] = values.profile
             row = measure.run_worker("benchmarks.training_speed", task, values.threads)
             _note(runs, f"ours, {model}, {precision}", row)
-        for peer, name in peers.NAMES.items():
+        for peer, name in filter(lambda item: peers.is_wanted(values, item[1]), peers.NAMES.items()):
             _note(runs, name, peers.train(peer, values.model, work, values.threads, **size)._asdict())
     table = [{"name": name, **measure.medians(rows)} for name, rows in runs.items()]
     by_name = {row["name"]: row for row in table}
     for row in table:
-        for peer, name in peers.NAMES.items():
+        for peer, name in filter(lambda item: item[1] in by_name, peers.NAMES.items()):
             sizes = (row["weights"], by_name[name]["weights"])
             speeds = (row["target_tokens_per_s"], by_name[name]["target_tokens_per_s"])
             row[f"over_{peer}"] = measure.ratio(*speeds, sizes)

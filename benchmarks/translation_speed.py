@@ -10,12 +10,14 @@ that OpenNMT-tf trained. `of_bound` is the share of what the weights' products a
 Prints a table and, as the last line, JSON.
 """
 
+import functools
 import gzip
+import itertools
 import json
 import pathlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from absl import flags
 
@@ -56,22 +58,23 @@ def _job(values: flags.FlagValues) -> int:
     work, runs = peers.set_up(values), {}
     search = (values.threads, values.beam_size, _LENGTH)
 
-    def note(name: str, row: dict) -> None:
-        runs.setdefault(name, []).append(row)
-        _runtime.report(f"{name}: {row['sentences_per_s']:,.1f} sentences/s")
-        measure.report_profile(row)
+    def measured(name: str, run: Callable[[], dict]) -> None:
+        if peers.is_wanted(values, name):
+            runs.setdefault(name, []).append(run())
+            _runtime.report(f"{name}: {runs[name][-1]['sentences_per_s']:,.1f} sentences/s")
+            measure.report_profile(runs[name][-1])
 
     for _ in range(values.rounds):
         for model, precision, shortlist in _OURS:
             task = {"model": model, "precision": precision, "shortlist": shortlist, "beam_size": values.beam_size}
             task |= {"data_dir": values.data_dir, "work": str(work), "profile": values.profile}
             name = f"ours, {model}, {precision}{', shortlist' if shortlist else ''}"
-            note(name, measure.run_worker("benchmarks.translation_speed", task, values.threads))
-        for peer, name in peers.NAMES.items():
-            for model in ("rnn", "transformer"):
-                note(f"{name}, {model}", {"sentences_per_s": peers.translate(peer, model, work, *search)})
+            measured(name, functools.partial(measure.run_worker, "benchmarks.translation_speed", task, values.threads))
+        for (peer, name), model in itertools.product(peers.NAMES.items(), ("rnn", "transformer")):
+            measured(f"{name}, {model}", functools.partial(peers.translate, peer, model, work, *search))
         for kind in ("float32", "int8"):
-            note(f"CTranslate2 4.8, transformer, {kind}", {"sentences_per_s": peers.ctranslate2(work, kind, *search)})
+            name = f"CTranslate2 4.8, transformer, {kind}"
+            measured(name, functools.partial(peers.ctranslate2, work, kind, *search))
     table = [{"name": name, **measure.medians(rows)} for name, rows in runs.items()]
     for row in table:
         if "bound" in row:

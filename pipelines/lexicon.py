@@ -1,7 +1,7 @@
 """Learns which target pieces a source piece is translated by: python -m pipelines.lexicon --run_dir=runs/mine
 
 Writes `lexicon.npz` into the run directory, from the training text. Jobs then search a shortlist of the vocabulary
-where they are asked to, as in --decoding.shortlist=50, which is faster and seldom changes a translation. The last line
+where they are asked to, as in --decoding.shortlist=50, which is faster and changes few translations. The last line
 of stdout is JSON: the share of the dev set's target pieces that shortlists of 10, 50 and all proposals have, if so
 many are kept.
 """

@@ -5,8 +5,9 @@ its result is cast back, and gates, softmax and losses stay in float32. On a CPU
 fast way round: bfloat16 products are two to five times faster than float32, element-wise bfloat16 is slower.
 """
 
+import contextlib
 import contextvars
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -14,6 +15,7 @@ import tensorflow as tf
 from nmt_keras.layers.base import Layer
 
 _constants: contextvars.ContextVar[Mapping[int, tf.Tensor]] = contextvars.ContextVar("_constants", default={})
+_position: contextvars.ContextVar["_Position | None"] = contextvars.ContextVar("_position", default=None)
 
 
 class CastOnce:
@@ -45,13 +47,126 @@ def _operand(value: Any, dtype: str) -> tf.Tensor:
     return tf.cast(value, dtype) if constant is None else constant
 
 
+class LateGradients:
+    """Kernels of products in a loop over positions, whose gradients wait for its end.
+
+    The gradient of a kernel is then one product over all positions, not a sum of T small ones, and the kernel is cast
+    once. Holds for the first product with a kernel at a position; others stay as they are.
+
+    Example:
+        late = LateGradients(layer.trainable_variables, "bfloat16", length, rows)
+
+        def body(t, x, arrays):
+            with late.at(t, arrays) as position:
+                return t + 1, layer(x), position.arrays
+
+        _, x, arrays = tf.while_loop(lambda t, *_: t < length, body, (0, x, late.arrays()))
+        late.end(arrays)
+
+    Args:
+        weights: matrices [I, O] among them are the kernels.
+        dtype: of the products.
+        length: T.
+        rows: of the products, all leading axes of x in one.
+    """
+
+    def __init__(self, weights: Iterable[Any], dtype: str, length: tf.Tensor, rows: int | tf.Tensor):
+        self._dtype = dtype
+        self._length = length
+        self._rows = rows
+        self._kernels = [weight for weight in weights if len(weight.shape) == 2]
+        self._inputs: dict[int, tf.Tensor] = {}
+        self._used: set[int] = set()
+        self.numbers = {id(kernel): number for number, kernel in enumerate(self._kernels)}
+        self.constants = [tf.cast(tf.stop_gradient(tf.convert_to_tensor(k)), dtype) for k in self._kernels]
+        self.slots = [self._slots(number) for number in range(len(self._kernels))]
+
+    def _slots(self, number: int) -> tf.TensorArray:
+        """Of each position a tensor [rows, O], whose gradient is that of the product there."""
+
+        @tf.custom_gradient
+        def slots(kernel):
+            def gradient(d_outputs):
+                return weight_gradient(self._inputs[number], d_outputs)
+
+            return tf.zeros([self._length, self._rows, kernel.shape[1]], self._dtype), gradient
+
+        kernel = self._kernels[number]
+        return self._array(kernel.shape[1]).unstack(slots(tf.convert_to_tensor(kernel)))
+
+    def arrays(self) -> tuple[tf.TensorArray, ...]:
+        """What the loop carries from position to position: inputs of the products."""
+        return tuple(self._array(kernel.shape[0]) for kernel in self._kernels)
+
+    def _array(self, width: int) -> tf.TensorArray:
+        rows = self._rows if isinstance(self._rows, int) else None
+        return tf.TensorArray(self._dtype, self._length, element_shape=[rows, width], clear_after_read=False)
+
+    @contextlib.contextmanager
+    def at(self, position: tf.Tensor, arrays: Sequence[tf.TensorArray]) -> Iterator["_Position"]:
+        """Within it, products are those of a position, int32 []."""
+        here = _Position(self, position, arrays)
+        token = _position.set(here)
+        try:
+            yield here
+        finally:
+            _position.reset(token)
+            self._used |= here.used
+
+    def end(self, arrays: Sequence[tf.TensorArray]) -> None:
+        """Takes what the loop has carried to its end."""
+        self._inputs = {number: arrays[number].stack() for number in self._used}
+
+
+class _Position:
+    """A position of a loop with late gradients; `arrays` are those to hand on."""
+
+    def __init__(self, late: LateGradients, position: tf.Tensor, arrays: Sequence[tf.TensorArray]):
+        self._late = late
+        self._position = position
+        self.arrays = tuple(arrays)
+        self.used: set[int] = set()
+
+    def product(self, x: tf.Tensor, kernel: Any) -> tf.Tensor | None:
+        """x [rows, I] times the kernel [I, O]; None if its gradient does not wait."""
+        number = self._late.numbers.get(id(kernel))
+        if number is None or number in self.used:
+            return None
+        self.used.add(number)
+        written = self.arrays[number].write(self._position, tf.stop_gradient(x))
+        self.arrays = (*self.arrays[:number], written, *self.arrays[number + 1 :])
+        constant = self._late.constants[number]
+
+        @tf.custom_gradient
+        def run(x, slot):
+            del slot  # takes the gradient
+
+            def gradient(d_output):
+                return tf.matmul(d_output, constant, transpose_b=True), d_output
+
+            return tf.matmul(x, constant), gradient
+
+        return run(x, self._late.slots[number].read(self._position))
+
+
+def weight_gradient(inputs: tf.Tensor, d_outputs: tf.Tensor) -> tf.Tensor:
+    """Of the kernel of a product of all positions: [T, B, I] and [T, B, O] to float32 [I, O]."""
+    flat = (tf.reshape(operand, [-1, operand.shape[-1]]) for operand in (inputs, d_outputs))
+    return tf.cast(tf.matmul(*flat, transpose_a=True), tf.float32)
+
+
 def product(
     x: tf.Tensor, kernel: tf.Tensor, dtype: str, *, transpose_kernel: bool = False, result_dtype: str = "float32"
 ) -> tf.Tensor:
     """x [..., I] times kernel [I, O] (or [O, I], transposed), computed in `dtype`; [..., O] of `result_dtype`."""
     shape = tf.shape(x)
     flat = tf.reshape(tf.cast(x, dtype), [-1, x.shape[-1]])
-    result = tf.cast(tf.matmul(flat, _operand(kernel, dtype), transpose_b=transpose_kernel), result_dtype)
+    position, result = _position.get(), None
+    if position is not None and not transpose_kernel:
+        result = position.product(flat, kernel)
+    if result is None:
+        result = tf.matmul(flat, _operand(kernel, dtype), transpose_b=transpose_kernel)
+    result = tf.cast(result, result_dtype)
     result = tf.reshape(result, tf.concat([shape[:-1], tf.shape(result)[1:]], 0))
     return tf.ensure_shape(result, [*x.shape[:-1], kernel.shape[0 if transpose_kernel else 1]])
 

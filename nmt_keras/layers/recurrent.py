@@ -63,12 +63,6 @@ def _array(size: tf.Tensor, like: tf.Tensor) -> tf.TensorArray:
     return tf.TensorArray(like.dtype, size, element_shape=like.shape[-2:], clear_after_read=False)
 
 
-def _weight_gradient(inputs: tf.Tensor, d_outputs: tf.Tensor) -> tf.Tensor:
-    """Of the kernel of a product of all positions: [T, B, I] and [T, B, O] to float32 [I, O]."""
-    flat = (tf.reshape(operand, [-1, operand.shape[-1]]) for operand in (inputs, d_outputs))
-    return tf.cast(tf.matmul(*flat, transpose_a=True), tf.float32)
-
-
 class RecurrentLayer(Layer):
     """One recurrent layer in one direction.
 
@@ -219,8 +213,8 @@ class _Recurrence:
             read = tf.cast(self._drop(history[0][:-1]), self._dtype)
             return (
                 tf.cast(tf.matmul(d_projected, kernel, transpose_b=True), tf.float32),
-                _weight_gradient(inputs, d_projected),
-                _weight_gradient(read, d_recurrent),
+                dense.weight_gradient(inputs, d_projected),
+                dense.weight_gradient(read, d_recurrent),
                 tuple(tf.reduce_sum(tf.cast(d, tf.float32), [0, 1]) for d, _ in zip(d_projections, biases)),
                 d_parameters,
                 d_initial,

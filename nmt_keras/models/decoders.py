@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from nmt_keras.config import ModelConfig
+from nmt_keras.layers import dense
 from nmt_keras.layers.attention import Attention, AttentionMemory, BahdanauAttention
 from nmt_keras.layers.base import Layer
 from nmt_keras.layers.cells import CELLS, States
@@ -132,20 +133,28 @@ class RecurrentDecoder(Layer):
 
     def _unroll(self, x, memory, dropout_seed):
         """Teacher forcing, one position after the other."""
-        length = tf.shape(x)[1]
-        state_masks = self._state_masks(tf.shape(x)[0], fold_in(dropout_seed, 1))
+        batch, length = tf.shape(x)[0], tf.shape(x)[1]
+        state_masks = self._state_masks(batch, fold_in(dropout_seed, 1))
+        kernels = () if dropout_seed is None else self.trainable_variables  # no custom gradient gets into an export
+        late = dense.LateGradients(kernels, self.compute_dtype, length, x.shape[0] or batch)
+        inputs = tf.TensorArray(tf.float32, length).unstack(tf.transpose(x, [1, 0, 2]))
 
-        def body(t, state, hiddens, weights):
+        def body(t, state, hiddens, weights, arrays):
             seed = fold_in(fold_in(dropout_seed, 2), t)
-            hidden, weight, state = self._advance(
-                tf.gather(x, [t], axis=1), tf.reshape(t, [1]), state, memory, state_masks, seed
-            )
-            return t + 1, state, hiddens.write(t, hidden[:, 0]), weights.write(t, weight[:, 0])
+            with late.at(t, arrays) as position:
+                hidden, weight, state = self._advance(
+                    inputs.read(t)[:, None], tf.reshape(t, [1]), state, memory, state_masks, seed
+                )
+            return t + 1, state, hiddens.write(t, hidden[:, 0]), weights.write(t, weight[:, 0]), position.arrays
 
-        arrays = [tf.TensorArray(tf.float32, length) for _ in range(2)]
-        _, _, hiddens, weights = tf.while_loop(
-            lambda t, *_: t < length, body, (0, self.init_state(memory), *arrays), maximum_iterations=length
+        outputs = [tf.TensorArray(tf.float32, length) for _ in range(2)]
+        _, _, hiddens, weights, arrays = tf.while_loop(
+            lambda t, *_: t < length,
+            body,
+            (0, self.init_state(memory), *outputs, late.arrays()),
+            maximum_iterations=length,
         )
+        late.end(arrays)
         hidden, weights = (tf.transpose(array.stack(), [1, 0, 2]) for array in (hiddens, weights))
         return tf.ensure_shape(hidden, x.shape), weights
 

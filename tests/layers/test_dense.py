@@ -1,4 +1,4 @@
-"""Operands that are cast once, before a loop."""
+"""Products in a loop: operands that are cast once before it, gradients that wait for its end."""
 
 import numpy as np
 import pytest
@@ -48,3 +48,70 @@ def test_outside_of_it_an_operand_is_what_it_is(operand):
     np.testing.assert_array_equal(inside, dense.product(tf.constant(KERNEL), operand, "bfloat16"))
     exact = dense.product(tf.constant(KERNEL), operand, "float32")
     np.testing.assert_allclose(exact, KERNEL @ KERNEL, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("bfloat16", 0.03)])
+@pytest.mark.parametrize("as_graph", [False, True])
+def test_late_gradients_are_those_of_the_loop_in_float64(as_graph, dtype, tolerance):
+    """A recurrence that takes one kernel twice, one once, and one not at all."""
+    rng = np.random.default_rng(1)
+    length, rows, width = 5, 3, 4
+    inputs, first = rng.normal(size=(length, rows, 2)), rng.normal(size=(rows, width))
+    kernels = [tf.Variable(rng.normal(size=shape) * 0.5, dtype=tf.float32) for shape in [(2, width), (width, width)]]
+    kernels.append(tf.Variable(tf.ones([width, width])))
+
+    def plain(x, h, kernels):
+        for t in range(length):
+            h = tf.tanh(x[t] @ kernels[0] + tf.tanh(h @ kernels[1]) @ kernels[1])
+        return tf.reduce_sum(tf.sin(h))
+
+    def late(x, h, _):
+        gradients = dense.LateGradients(kernels, dtype, tf.constant(length), rows)
+
+        def body(t, h, arrays):
+            with gradients.at(t, arrays) as position:
+                inner = tf.tanh(dense.product(h, kernels[1], dtype))
+                h = tf.tanh(dense.product(x[t], kernels[0], dtype) + dense.product(inner, kernels[1], dtype))
+            return t + 1, h, position.arrays
+
+        _, h, arrays = tf.while_loop(lambda t, *_: t < length, body, (0, h, gradients.arrays()))
+        gradients.end(arrays)
+        return tf.reduce_sum(tf.sin(h))
+
+    def gradients_of(loss, operands):
+        with tf.GradientTape() as tape:
+            tape.watch(operands)
+            total = loss(*operands)
+        return total, tape.gradient(total, tf.nest.flatten(operands), unconnected_gradients="zero")
+
+    exact = (tf.constant(inputs), tf.constant(first), [tf.cast(kernel, tf.float64) for kernel in kernels])
+    expected = gradients_of(plain, exact)
+    operands = (tf.constant(inputs, tf.float32), tf.constant(first, tf.float32), kernels)
+    compute = tf.function(gradients_of, autograph=False) if as_graph else gradients_of
+    total, found = compute(late, operands)
+    np.testing.assert_allclose(total, expected[0], atol=tolerance)
+    for own, other in zip(found, expected[1], strict=True):
+        np.testing.assert_allclose(own, other, atol=tolerance)
+    assert all(np.abs(gradient).max() > 1e-3 for gradient in expected[1][:-1])
+
+
+def test_a_late_gradient_is_one_product():
+    kernel = tf.Variable(KERNEL)
+
+    def step(x):
+        def body(t, h, arrays):
+            with late.at(t, arrays) as position:
+                return t + 1, tf.tanh(x[t] + dense.product(h, kernel, "float32")), position.arrays
+
+        with tf.GradientTape() as tape:
+            late = dense.LateGradients([kernel], "float32", tf.shape(x)[0], 3)
+            _, h, arrays = tf.while_loop(lambda t, *_: t < tf.shape(x)[0], body, (0, x[0], late.arrays()))
+            late.end(arrays)
+            total = tf.reduce_sum(h)
+        return tape.gradient(total, kernel)
+
+    function = tf.function(step, autograph=False, input_signature=[tf.TensorSpec([None, 3, 8])])
+    graph = function.get_concrete_function().graph.as_graph_def()
+    inside = [node for f in graph.library.function for node in f.node_def if node.op == "MatMul"]
+    assert inside and not any(node.attr["transpose_a"].b for node in inside)
+    assert [node.attr["transpose_a"].b for node in graph.node if node.op == "MatMul"] == [True]

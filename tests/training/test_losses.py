@@ -94,6 +94,19 @@ def test_the_gradient_is_that_of_the_plain_formula_in_float64(smoothing, dtype, 
         np.testing.assert_allclose(tf.cast(own, tf.float64), expected, atol=tolerance * 2)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_gradient_of_the_bias_is_summed_in_float32(compiled):
+    """With the loss scale that float16 starts with, the sum of a frequent label is beyond float16."""
+    logits, scale = tf.zeros([64, V], tf.float16), 2.0**15
+    bias = tf.zeros([V])
+    with tf.GradientTape() as tape:
+        tape.watch(bias)
+        losses = label_smoothed_cross_entropy(logits, tf.fill([64], 3), 0.0, bias, compiled)[0]
+        total = tf.reduce_sum(losses) * scale
+    expected = 64 * scale * (np.full(V, 1 / V) - np.eye(V)[3])
+    np.testing.assert_allclose(tape.gradient(total, bias), expected, rtol=1e-5)
+
+
 def test_no_gradient_flows_through_the_plain_cross_entropy():
     logits, labels = (tf.constant(x, d) for x, d in zip(_logits_and_labels(), (tf.float32, tf.int32)))
     with tf.GradientTape() as tape:
