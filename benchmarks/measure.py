@@ -51,6 +51,9 @@ def run_pinned(command: Sequence[str], threads: int, environment: Mapping[str, s
         file.seek(0)
         output = file.read()
     if process.returncode:
+        last = output.strip().rpartition("\n")[2]
+        if last.startswith("error: "):  # of a job of ours, for its user
+            raise UserError(last.removeprefix("error: "))
         raise UserError(f"{command[0]} ended with status {process.returncode}; read {keep(output)}")
     return Finished(output, usage.ru_maxrss / 1024)
 

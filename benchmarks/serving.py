@@ -49,10 +49,14 @@ def _job(values: flags.FlagValues) -> None:
     from nmt_keras.inference.proof import FreshProcess
 
     folder = pathlib.Path(values.saved_model)
+    if not (folder / "parity.json").exists():
+        raise UserError(f"{folder} is no export of this toolkit; give saved_models/<name>/<version>")
     card = json.loads((folder / "parity.json").read_text(encoding="utf-8"))
+    if pathlib.Path(values.run_dir).resolve() not in [pathlib.Path(run).resolve() for run in card["run_dirs"]]:
+        raise UserError(f"--run_dir must be what was exported, {card['run_dirs'][0]}. Received: {values.run_dir}")
     config = run_directory.read_config(pathlib.Path(values.run_dir))
     config.training.precision = PRECISIONS[card["precision"]]
-    _runtime.inference_config(config)
+    _runtime.inference_config(config, {"shortlist": card["shortlist"]})
     run = run_directory.load_run(pathlib.Path(values.run_dir), values.checkpoint, _runtime.report)
     translator = run._replace(config=config).translator()
     lines = pathlib.Path(values.input).read_text(encoding="utf-8").split("\n")[: values.lines]

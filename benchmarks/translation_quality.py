@@ -40,6 +40,11 @@ def _job(values: flags.FlagValues) -> int:
         return 0
     if not (values.run_dir and values.source and values.reference):
         raise UserError("--run_dir, --source and --reference must be given")
+    _runtime.load_tensorflow()
+    from nmt_keras.data.lexicon import Lexicon
+    from nmt_keras.run_directory import lexicon_of
+
+    Lexicon.read(lexicon_of(pathlib.Path(values.run_dir)))  # missed before the work
     text = {name: values[name].value for name in ("run_dir", "source", "reference", "data_dir")}
     rows = []
     for beam_size in _BEAMS:

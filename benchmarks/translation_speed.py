@@ -130,7 +130,7 @@ def _lexicon(data_dir: str, work: pathlib.Path, tokenizer):
     path = work / "lexicon.npz"
     if not path.exists():
         sides = ([tokenizer.encode(line) for line in _read(data_dir, f"train.{side}")] for side in ("en", "de"))
-        build_lexicon(zip(*sides), (tokenizer.vocab_size,) * 2, 100, 200).write(path)
+        build_lexicon(zip(*sides), (tokenizer, tokenizer), 100, 200).write(path)
     return Lexicon.read(path)
 
 

@@ -114,10 +114,9 @@ class Run(NamedTuple):
         if not self.config.decoding.shortlist:
             return None
         lexicon = Lexicon.read(lexicon_of(self.folder))
-        sizes = (self.tokenizers.source.vocab_size, self.tokenizers.target.vocab_size)
         lexicon.require(
             self.config.decoding.shortlist,
-            sizes,
+            self.tokenizers,
             f"make it anew with python -m pipelines.lexicon --run_dir={self.folder}",
         )
         return lexicon

@@ -58,7 +58,7 @@ def check_model_flags(values: flags.FlagValues, knobs: Sequence[str] = ()) -> No
 
 
 def open_client(values: flags.FlagValues) -> "Client":
-    """A client of the model that the flags name.
+    """A client of the model that the flags name; a run's does not search a shortlist.
 
     Raises:
         UserError: it cannot be used.
@@ -80,12 +80,12 @@ def open_client(values: flags.FlagValues) -> "Client":
 
     run_dirs = _runtime.run_dirs(values)
     config = run_directory.read_config(run_dirs[0])
-    _runtime.inference_config(config, _runtime.decoding_overrides(values))
+    _runtime.inference_config(config, {**_runtime.decoding_overrides(values), "shortlist": 0})
 
     from nmt_keras.inference.export import TranslationModule, signatures_of
 
     run = run_directory.load_runs(run_dirs, values.checkpoint, _runtime.report)
-    module = TranslationModule(run.model, *run.tokenizers, config.decoding, lexicon=run._replace(config=config).lexicon)
+    module = TranslationModule(run.model, *run.tokenizers, config.decoding)
     transport = local.LocalTransport(signatures_of(module), module)
     return Client(",".join(values.run_dir), transport=transport, concurrency=1)
 

@@ -145,7 +145,7 @@ def export(
         result: dict[str, Any] = {**proof._asdict(), "precision": precision}
         del result["translations"]
         result |= {"run_dirs": list(map(str, run_dirs)), "checkpoint": checkpoint, "step": trained.step}
-        result |= {"tensorflow": tf.__version__}
+        result |= {"tensorflow": tf.__version__, "shortlist": config.decoding.shortlist}
         if proof.different:
             _runtime.report(f"the proof failed: {proof.different} of {proof.compared} differ; nothing was kept")
             return {"saved_model": None, **result}
@@ -242,6 +242,7 @@ def model_card(
     request = shlex.quote(json.dumps({"inputs": {"text": [example]}}, ensure_ascii=False))
     beside = f", in float32 {result['dev_bleu_float32']:.2f}" if "dev_bleu_float32" in result else ""
     ensemble = f"an ensemble of {len(run_dirs)} models, " if len(run_dirs) > 1 else ""
+    shortlist = f", a shortlist of {decoding.shortlist} pieces a source piece" if decoding.shortlist else ""
     beams = max(decoding.max_beam_size, decoding.beam_size)
     kind = "any number of sentences, translated one by one and joined" if decoding.split_sentences else "one sentence"
     return f"""# {name}
@@ -258,7 +259,8 @@ after {trained.step:,} steps (checkpoint {result["checkpoint"]}).
   {decoding.max_source_length} pieces and its translation {decoding.max_length}. What is over a limit is left out,
   and `truncated` says so. A call has at most {decoding.max_request_sentences:,} texts, {beams} beams and as many
   hypotheses.
-- Search: {decoding.beam_size} beams, length penalty {decoding.length_penalty:g} ({decoding.length_penalty_kind}).
+- Search: {decoding.beam_size} beams, length penalty {decoding.length_penalty:g}
+  ({decoding.length_penalty_kind}){shortlist}.
 - `parity.json`: how the export was compared with the model it was made of. `config.json` of the run has all settings.
 
     # in the folder that {name}/ is in

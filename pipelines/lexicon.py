@@ -1,9 +1,9 @@
 """Learns which target pieces a source piece is translated by: python -m pipelines.lexicon --run_dir=runs/mine
 
 Writes `lexicon.npz` into the run directory, from the training text. Jobs then search a shortlist of the vocabulary
-where they are asked to, as in --decoding.shortlist=50, which is faster and changes few translations. The last line
-of stdout is JSON: the share of the dev set's target pieces that shortlists of 10, 50 and all proposals have, if so
-many are kept.
+where they are asked to, as in --decoding.shortlist=50, which is faster; it changes some translations, and cost no BLEU
+where we measured it (`benchmarks/NOTES.md`). The last line of stdout is JSON: the share of the dev set's target pieces
+that shortlists of 10, 50 and all proposals have, if so many are kept.
 """
 
 import json
@@ -47,6 +47,11 @@ def _job(values: flags.FlagValues) -> None:
     data = run_directory.read_config(run_dir).data
     data.data_dir = data.data_dir if values.data_dir is None else values.data_dir
     tokenizers = run_directory.load_tokenizers(run_dir)
+    if values.proposals > tokenizers.target.vocab_size:
+        raise UserError(
+            f"--proposals must be at most {tokenizers.target.vocab_size}, the size of the target vocabulary. Received: "
+            f"{values.proposals}"
+        )
 
     def pairs(corpus: ParallelCorpus, rows: np.ndarray) -> Iterator[tuple[list[int], list[int]]]:
         for start in range(0, len(rows), _CHUNK):
@@ -60,8 +65,7 @@ def _job(values: flags.FlagValues) -> None:
     dev = run_directory.open_corpus(data, [data.dev_source], [data.dev_target], _runtime.report)
     dev.require_text()
     rows = np.unique(np.linspace(0, len(train) - 1, min(values.lines, len(train)), dtype=np.int64))
-    sizes = (tokenizers.source.vocab_size, tokenizers.target.vocab_size)
-    lexicon = build_lexicon(pairs(train, rows), sizes, values.proposals, values.common)
+    lexicon = build_lexicon(pairs(train, rows), tokenizers, values.proposals, values.common)
     lexicon.write(run_directory.lexicon_of(run_dir))
     dev_pairs = list(pairs(dev, np.arange(len(dev))))
     counts = sorted({min(count, values.proposals) for count in (10, 50, values.proposals)})

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nmt_keras import files
-from nmt_keras.data.tokenizer import NUM_SPECIALS
+from nmt_keras.data.tokenizer import NUM_SPECIALS, Tokenizer
 from nmt_keras.errors import UserError
 
 _ITERATIONS = 5
@@ -19,6 +19,7 @@ class Lexicon(NamedTuple):
 
     proposals: np.ndarray  # int32 [V_source, n]: each source id's most probable target ids, the best first
     common: np.ndarray  # int32 [m]: the most frequent target ids, which any sentence may need
+    tokenizers: np.ndarray  # the hashes of the two whose ids they are, of source and target
 
     def write(self, path: pathlib.Path) -> None:
         """Writes it, whole or not at all."""
@@ -34,23 +35,20 @@ class Lexicon(NamedTuple):
             total += len(target)
         return found / max(total, 1)
 
-    def require(self, num_proposals: int, vocab_sizes: tuple[int, int], remedy: str) -> None:
+    def require(self, num_proposals: int, tokenizers: Sequence[Tokenizer], remedy: str) -> None:
         """Checks that a search can take a shortlist from it.
 
         Raises:
-            UserError: it proposes fewer ids, or is of other vocabularies; the message ends with the remedy.
+            UserError: it is of other tokenizers, or proposes fewer ids; the message ends with the remedy.
         """
-        size, kept = self.proposals.shape
-        source_size, target_size = vocab_sizes
+        if self.tokenizers.tolist() != [tokenizer.sha256 for tokenizer in tokenizers]:
+            raise UserError(f"The lexicon is of other vocabularies than the model's; {remedy}")
+        kept, most = self.proposals.shape[1], tokenizers[1].vocab_size
         if num_proposals > kept:
+            anew = f", or {remedy} --proposals={num_proposals}" if num_proposals <= most else ""
             raise UserError(
                 f"`decoding.shortlist` must be at most {kept}, the proposals that the lexicon keeps of each source id. "
-                f"Received: {num_proposals}; give no more, or {remedy} --proposals={num_proposals}"
-            )
-        if size != source_size or max(self.proposals.max(initial=0), self.common.max(initial=0)) >= target_size:
-            raise UserError(
-                f"The lexicon is of other vocabularies than the model's {source_size:,} source and {target_size:,} "
-                f"target ids; {remedy}"
+                f"Received: {num_proposals}; give no more{anew}"
             )
 
     @classmethod
@@ -60,19 +58,19 @@ class Lexicon(NamedTuple):
         Raises:
             UserError: there is none, or it is broken.
         """
+        remedy = f"make it with python -m pipelines.lexicon --run_dir={path.parent}"
+        if not path.exists():
+            raise UserError(f"There is no lexicon {path}, which `decoding.shortlist` needs; {remedy}")
         try:
             with path.open("rb") as file, np.load(file) as arrays:
                 return cls(**{name: arrays[name] for name in cls._fields})
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(
-                f"{path} is no readable lexicon, which `decoding.shortlist` needs: make it with python -m "
-                f"pipelines.lexicon --run_dir={path.parent}"
-            ) from error
+            raise UserError(f"{path} is no readable lexicon, which `decoding.shortlist` needs; {remedy}") from error
 
 
 def build_lexicon(
     pairs: Iterable[tuple[Sequence[int], Sequence[int]]],
-    vocab_sizes: tuple[int, int],
+    tokenizers: Sequence[Tokenizer],
     num_proposals: int,
     num_common: int,
 ) -> Lexicon:
@@ -80,29 +78,30 @@ def build_lexicon(
 
     Args:
         pairs: source and target ids of each sentence pair, without BOS and EOS.
-        vocab_sizes: of the source and of the target.
+        tokenizers: of the source and of the target.
         num_proposals: n. An id with fewer partners repeats its best; one that was never seen proposes PAD.
         num_common: m, at most the target ids that occur.
 
     Raises:
         UserError: there are no pairs.
     """
-    source_size, target_size = vocab_sizes
+    source_size, target_size = (tokenizer.vocab_size for tokenizer in tokenizers)
     frequency = np.zeros(target_size, np.int64)
     sources, places, first = [], [], 0  # of each link, its source id, and its target id's place in `targets`
     targets = []
     for source, target in pairs:
         source_ids, (target_ids, counts) = np.unique(source), np.unique(target, return_counts=True)
         frequency[target_ids] += counts
-        sources.append(np.repeat(source_ids, len(target_ids)))
-        places.append(np.tile(np.arange(first, first + len(target_ids)), len(source_ids)))
+        sources.append(np.repeat(source_ids.astype(np.int32), len(target_ids)))
+        places.append(np.tile(np.arange(first, first + len(target_ids), dtype=np.int32), len(source_ids)))
         targets.append(target_ids)
         first += len(target_ids)
     if not sources:
         raise UserError("A lexicon needs training text, and no pair has text on both sides; check data.train_source")
     source_of, place_of = np.concatenate(sources), np.concatenate(places)
     target_of = np.concatenate(targets)[place_of]
-    keys, entry_of = np.unique(source_of.astype(np.int64) * target_size + target_of, return_inverse=True)
+    keys, entry_of = np.unique(source_of * np.int64(target_size) + target_of, return_inverse=True)
+    entry_of = entry_of.astype(np.int32)
     probability = np.ones(len(keys))
     for _ in range(_ITERATIONS):
         shares = probability[entry_of]
@@ -118,4 +117,4 @@ def build_lexicon(
             proposals[number] = np.pad(best, (0, num_proposals - len(best)), constant_values=best[0])
     frequency[:NUM_SPECIALS] = 0
     common = np.argsort(-frequency, kind="stable")[: min(num_common, np.count_nonzero(frequency))]
-    return Lexicon(proposals, common.astype(np.int32))
+    return Lexicon(proposals, common.astype(np.int32), np.array([tokenizer.sha256 for tokenizer in tokenizers]))

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from nmt_keras.data.lexicon import Lexicon, build_lexicon
+from nmt_keras.data.tokenizer import train_tokenizer
 from nmt_keras.errors import UserError
+
+SOURCE, TARGET = (train_tokenizer("char", [letters], 100) for letters in ("abcdefgh", "abcdefghijklmnopqrs"))
 
 
 def _pairs(count=400):
@@ -16,7 +19,7 @@ def _pairs(count=400):
 
 
 def test_the_best_proposal_is_the_translation():
-    lexicon = build_lexicon(_pairs(), (12, 23), num_proposals=3, num_common=2)
+    lexicon = build_lexicon(_pairs(), (SOURCE, TARGET), num_proposals=3, num_common=2)
     np.testing.assert_array_equal(lexicon.proposals[4:, 0], np.arange(14, 22))
     assert not lexicon.proposals[:4].any()  # never seen
     assert lexicon.common[0] == 22 and len(lexicon.common) == 2
@@ -25,33 +28,34 @@ def test_the_best_proposal_is_the_translation():
 
 
 def test_an_id_with_few_partners_repeats_its_best():
-    lexicon = build_lexicon([([4], [9])], (5, 10), num_proposals=3, num_common=5)
+    lexicon = build_lexicon([([4], [9])], (SOURCE, TARGET), num_proposals=3, num_common=5)
     np.testing.assert_array_equal(lexicon.proposals[4], [9, 9, 9])
     np.testing.assert_array_equal(lexicon.common, [9])
 
 
 def test_without_pairs_there_is_none():
     with pytest.raises(UserError, match="no pair has text on both sides"):
-        build_lexicon([], (5, 10), 3, 5)
+        build_lexicon([], (SOURCE, TARGET), 3, 5)
 
 
 @pytest.mark.parametrize(
-    "count, sizes, message",
+    "count, tokenizers, message",
     [
-        (4, (12, 23), "must be at most 3, .*Received: 4; give no more, or learn it --proposals=4"),
-        (3, (13, 23), "of other vocabularies than the model's 13 source and 23 target ids; learn it"),
-        (3, (12, 22), "of other vocabularies than the model's 12 source and 22 target ids; learn it"),
+        (4, (SOURCE, TARGET), "must be at most 3, .*Received: 4; give no more, or learn it --proposals=4$"),
+        (24, (SOURCE, TARGET), "must be at most 3, .*Received: 24; give no more$"),
+        (3, (SOURCE, SOURCE), "of other vocabularies than the model's; learn it"),
+        (3, (train_tokenizer("char", ["abcdefgx"], 100), TARGET), "of other vocabularies than the model's; learn it"),
     ],
 )
-def test_what_a_search_cannot_take_is_refused(count, sizes, message):
-    lexicon = build_lexicon(_pairs(), (12, 23), num_proposals=3, num_common=2)
-    lexicon.require(3, (12, 23), "learn it")
+def test_what_a_search_cannot_take_is_refused(count, tokenizers, message):
+    lexicon = build_lexicon(_pairs(), (SOURCE, TARGET), num_proposals=3, num_common=2)
+    lexicon.require(3, (SOURCE, TARGET), "learn it")
     with pytest.raises(UserError, match=message):
-        lexicon.require(count, sizes, "learn it")
+        lexicon.require(count, tokenizers, "learn it")
 
 
 def test_it_is_kept_as_it_is(tmp_path):
-    lexicon = build_lexicon(_pairs(20), (12, 23), 3, 2)
+    lexicon = build_lexicon(_pairs(20), (SOURCE, TARGET), 3, 2)
     lexicon.write(tmp_path / "lexicon.npz")
     for kept, own in zip(Lexicon.read(tmp_path / "lexicon.npz"), lexicon):
         np.testing.assert_array_equal(kept, own)

@@ -22,6 +22,7 @@ TOKENIZER = train_tokenizer("char", ["abcdefgh xyz"], 20)
 LEXICON = Lexicon(
     np.random.default_rng(3).integers(4, TOKENIZER.vocab_size, (TOKENIZER.vocab_size, NUM_PROPOSALS + 1), np.int32),
     np.array([5, 9], np.int32),
+    np.array([TOKENIZER.sha256] * 2),
 )
 
 
