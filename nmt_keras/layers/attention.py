@@ -83,7 +83,8 @@ class Attention(Layer):
             context, weights, state = self(
                 tf.gather(queries, [t], axis=1), memory, state, tf.reshape(t, [1]), fold_in(dropout_seed, t)
             )
-            return t + 1, state, contexts.write(t, context[:, 0]), all_weights.write(t, weights[:, 0])
+            context, weights = (tf.squeeze(result, 1) for result in (context, weights))
+            return t + 1, state, contexts.write(t, context), all_weights.write(t, weights)
 
         arrays = [tf.TensorArray(tf.float32, tf.shape(queries)[1]) for _ in range(2)]
         _, _, contexts, weights = tf.while_loop(
@@ -157,7 +158,8 @@ class BahdanauAttention(Attention):
         return AttentionMemory(dense.product(states, self.key_kernel, self.compute_dtype), states, mask)
 
     def scores(self, query: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
-        return self.energies(dense.product(query, self.query_kernel, self.compute_dtype)[:, :, None] + keys[:, None])
+        projected = dense.product(query, self.query_kernel, self.compute_dtype)
+        return self.energies(tf.expand_dims(projected, 2) + tf.expand_dims(keys, 1))
 
     def energies(self, compared: tf.Tensor) -> tf.Tensor:
         """v^T tanh(x): x [B, Q, S, D] to [B, Q, S]."""

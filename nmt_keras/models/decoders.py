@@ -143,9 +143,10 @@ class RecurrentDecoder(Layer):
             seed = fold_in(fold_in(dropout_seed, 2), t)
             with late.at(t, arrays) as position:
                 hidden, weight, state = self._advance(
-                    inputs.read(t)[:, None], tf.reshape(t, [1]), state, memory, state_masks, seed
+                    tf.expand_dims(inputs.read(t), 1), tf.reshape(t, [1]), state, memory, state_masks, seed
                 )
-            return t + 1, state, hiddens.write(t, hidden[:, 0]), weights.write(t, weight[:, 0]), position.arrays
+            hidden, weight = (tf.squeeze(result, 1) for result in (hidden, weight))
+            return t + 1, state, hiddens.write(t, hidden), weights.write(t, weight), position.arrays
 
         outputs = [tf.TensorArray(tf.float32, length) for _ in range(2)]
         _, _, hiddens, weights, arrays = tf.while_loop(
