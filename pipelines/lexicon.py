@@ -29,7 +29,7 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_string("run_dir", None, "The run directory of the training.", flag_values=values)
     flags.DEFINE_string("data_dir", None, "Where its text is now. Default: the recipe's.", flag_values=values)
     flags.DEFINE_integer("lines", 100_000, "Sentence pairs it is learned from, evenly spaced.", 1, flag_values=values)
-    flags.DEFINE_integer("proposals", 100, "Target pieces kept of each source piece.", 1, flag_values=values)
+    flags.DEFINE_integer("proposals", 100, "Target pieces kept of a source piece, or all.", 1, flag_values=values)
     flags.DEFINE_integer("common", 200, "Frequent target pieces that any sentence has.", 0, flag_values=values)
 
 
@@ -47,11 +47,7 @@ def _job(values: flags.FlagValues) -> None:
     data = run_directory.read_config(run_dir).data
     data.data_dir = data.data_dir if values.data_dir is None else values.data_dir
     tokenizers = run_directory.load_tokenizers(run_dir)
-    if values.proposals > tokenizers.target.vocab_size:
-        raise UserError(
-            f"--proposals must be at most {tokenizers.target.vocab_size}, the size of the target vocabulary. Received: "
-            f"{values.proposals}"
-        )
+    proposals = min(values.proposals, tokenizers.target.vocab_size)
 
     def pairs(corpus: ParallelCorpus, rows: np.ndarray) -> Iterator[tuple[list[int], list[int]]]:
         for start in range(0, len(rows), _CHUNK):
@@ -65,10 +61,10 @@ def _job(values: flags.FlagValues) -> None:
     dev = run_directory.open_corpus(data, [data.dev_source], [data.dev_target], _runtime.report)
     dev.require_text()
     rows = np.unique(np.linspace(0, len(train) - 1, min(values.lines, len(train)), dtype=np.int64))
-    lexicon = build_lexicon(pairs(train, rows), tokenizers, values.proposals, values.common)
+    lexicon = build_lexicon(pairs(train, rows), tokenizers, proposals, values.common)
     lexicon.write(run_directory.lexicon_of(run_dir))
     dev_pairs = list(pairs(dev, np.arange(len(dev))))
-    counts = sorted({min(count, values.proposals) for count in (10, 50, values.proposals)})
+    counts = sorted({min(count, proposals) for count in (10, 50, proposals)})
     coverage = {count: round(lexicon.coverage(dev_pairs, count), 4) for count in counts}
     _runtime.report(f"{run_directory.lexicon_of(run_dir)}: learned from {len(rows):,} pairs")
     print(json.dumps({"pairs": len(rows), "common": len(lexicon.common), "dev_coverage": coverage}))
