@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
     del argv
     flags.DEFINE_string("run_dir", None, "A run with a lexicon.", flag_values=values)
+    flags.DEFINE_string("checkpoint", "best", "As jobs take it.", flag_values=values)
     flags.DEFINE_string("source", None, "Text to translate, a sentence a line; .gz is unpacked.", flag_values=values)
     flags.DEFINE_string("reference", None, "Its reference translation, line by line.", flag_values=values)
     flags.DEFINE_string("data_dir", "", "Prefix of both.", flag_values=values)
@@ -45,7 +46,7 @@ def _job(values: flags.FlagValues) -> int:
     from nmt_keras.run_directory import lexicon_of
 
     Lexicon.read(lexicon_of(pathlib.Path(values.run_dir)))  # missed before the work
-    text = {name: values[name].value for name in ("run_dir", "source", "reference", "data_dir")}
+    text = {name: values[name].value for name in ("run_dir", "checkpoint", "source", "reference", "data_dir")}
     rows = []
     for beam_size in _BEAMS:
         for precision, shortlist in _WAYS:
@@ -62,7 +63,14 @@ def _job(values: flags.FlagValues) -> int:
 
 
 def _work(
-    run_dir: str, source: str, reference: str, data_dir: str, beam_size: int, precision: str, shortlist: int
+    run_dir: str,
+    checkpoint: str,
+    source: str,
+    reference: str,
+    data_dir: str,
+    beam_size: int,
+    precision: str,
+    shortlist: int,
 ) -> dict:
     """Translates and scores; runs in a process of its own."""
     _runtime.load_tensorflow()
@@ -76,7 +84,7 @@ def _work(
     _runtime.inference_config(config, {"beam_size": beam_size, "shortlist": shortlist})
     data = dataclasses.replace(config.data, data_dir=data_dir)
     sources, references = run_directory.open_corpus(data, [source], [reference], _runtime.report).text()
-    run = run_directory.load_run(pathlib.Path(run_dir), "best", _runtime.report)._replace(config=config)
+    run = run_directory.load_run(pathlib.Path(run_dir), checkpoint, _runtime.report)._replace(config=config)
     translations = [result.text for result in run.translator().translate(sources)]
     return {"bleu": score_text(translations, references, data.target_language)["bleu"], "translations": translations}
 
