@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from pipelines import evaluate, export, lexicon, train, translate
+from pipelines import evaluate, export, lexicon, score, train, translate
 
 ROOT = pathlib.Path(__file__).parents[2]
 RECIPE = "--config=" + str(pathlib.Path(__file__).parent / "copy_recipe.py")
@@ -171,6 +171,8 @@ def test_a_shortlist_is_learned_and_searched(run_dir, copy_text, tmp_path, capsy
     shutil.copytree(run_dir, tmp_path / "run")
     arguments = [f"--run_dir={tmp_path}/run", f"--input={tmp_path}/in", "--decoding.shortlist=1"]
     assert translate.main(arguments) == 2 and "python -m pipelines.lexicon --run_dir=" in capsys.readouterr().err
+    scored = [f"--source={tmp_path}/in", f"--target={tmp_path}/in", f"--output={tmp_path}/scores"]
+    assert score.main([arguments[0], arguments[2], *scored]) == 0  # does not search
     assert lexicon.main([f"--run_dir={tmp_path}/run", f"--data_dir={copy_text}", "--common=0", "--proposals=3"]) == 0
     result = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
     assert result["common"] == 0 and result["dev_coverage"]["3"] > 0.99  # every letter is its own translation
