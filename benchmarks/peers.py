@@ -102,10 +102,14 @@ def set_up(values: flags.FlagValues) -> pathlib.Path:
     """Makes what is missing of --work: environments, from the package index by name, and the text for each peer.
 
     Raises:
-        UserError: --data_dir was not given, or has no Multi30k.
+        UserError: --data_dir was not given, or has no Multi30k, or --only is no regular expression.
     """
     if not values.data_dir:
         raise UserError("--data_dir must be given: the folder of Multi30k")
+    try:
+        re.compile(values.only)
+    except re.error as error:
+        raise UserError(f"--only must be a regular expression. Received: {values.only!r}: {error}") from error
     missing = [n for n in _TEXTS if not (pathlib.Path(values.data_dir) / f"{n}.gz").is_file()]
     if missing:
         raise UserError(f"--data_dir must be the folder of Multi30k; {values.data_dir} has no {missing[0]}.gz")

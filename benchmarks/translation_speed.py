@@ -7,6 +7,7 @@ untrained networks of the peers' shape: what they would say makes no difference 
 and bfloat16 with a shortlist of 50 pieces a source piece, for which a lexicon is learned from the training text. The
 peers translate with what `benchmarks.training_speed` left in --work, which runs first; CTranslate2 with the Transformer
 that OpenNMT-tf trained. `of_bound` is the share of what the weights' products alone would allow (without a shortlist).
+The columns "over" compare any row with any peer, of whatever network and number of weights.
 Prints a table and, as the last line, JSON.
 """
 

@@ -70,12 +70,11 @@ class TokenEmbedding(Layer):
             return embedded
         return dense.product(embedded, self.kernel, self.compute_dtype)
 
-    def logits(self, hidden: tf.Tensor, rows: tf.Tensor | None = None, dtype: str = "float32") -> tf.Tensor:
-        """The transpose of `call`: float32 [..., D] to a number of `dtype` for each id, [..., V] (Press and Wolf 2017),
-        or for each of some rows of the table, [U, E]."""
+    def logits(self, hidden: tf.Tensor, table: keras.Variable | tf.Tensor, dtype: str) -> tf.Tensor:
+        """The transpose of `call` (Press and Wolf 2017): float32 [..., D] to numbers of `dtype`, [..., V], with the
+        `trained_table`, [V, E], or [..., U] with some of its rows, [U, E]."""
         if self.d_embedding != self.d_model:
             hidden = dense.product(hidden, self.kernel, self.compute_dtype, transpose_kernel=True)
-        table = self.trained_table() if rows is None else rows
         return dense.product(hidden, table, self.compute_dtype, transpose_kernel=True, result_dtype=dtype)
 
     def trained_table(self) -> keras.Variable | tf.Tensor:
@@ -125,16 +124,16 @@ class OutputProjection(Layer):
     def call(self, hidden: tf.Tensor, columns: OutputColumns | None = None) -> tf.Tensor:
         """float32 [..., D] to logits, float32 [..., V], or [..., U] of the columns alone."""
         kernel, bias = (self._kernel(), self.bias) if columns is None else columns
-        if self.tied_embedding is None:
-            return dense.product(hidden, kernel, self.compute_dtype) + bias
-        return self.tied_embedding.logits(hidden, kernel) + bias
+        return self._product(hidden, kernel, "float32") + bias
 
     def unbiased(self, hidden: tf.Tensor) -> tf.Tensor:
         """`call` without its bias, [..., V] in the dtype of the product: the largest array of a network, uncast."""
-        dtype = self.compute_dtype
+        return self._product(hidden, self._kernel(), self.compute_dtype)
+
+    def _product(self, hidden: tf.Tensor, kernel: keras.Variable | tf.Tensor, dtype: str) -> tf.Tensor:
         if self.tied_embedding is None:
-            return dense.product(hidden, self.kernel, dtype, result_dtype=dtype)
-        return self.tied_embedding.logits(hidden, self._kernel(), dtype)
+            return dense.product(hidden, kernel, self.compute_dtype, result_dtype=dtype)
+        return self.tied_embedding.logits(hidden, kernel, dtype)
 
     def _kernel(self) -> keras.Variable | tf.Tensor:
         return self.kernel if self.tied_embedding is None else self.tied_embedding.trained_table()

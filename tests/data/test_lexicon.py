@@ -61,10 +61,13 @@ def test_it_is_kept_as_it_is(tmp_path):
         np.testing.assert_array_equal(kept, own)
 
 
-@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 no archive"])
-def test_a_missing_or_broken_file_says_what_makes_one(tmp_path, content):
+@pytest.mark.parametrize(
+    "content, message",
+    [(None, "There is no lexicon .*"), (b"", "no readable"), (b"PK\x03\x04 no archive", "no readable")],
+)
+def test_a_missing_or_broken_file_says_what_makes_one(tmp_path, content, message):
     path = tmp_path / "lexicon.npz"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(UserError, match=r"pipelines.lexicon --run_dir="):
+    with pytest.raises(UserError, match=message + ".*pipelines.lexicon --run_dir="):
         Lexicon.read(path)

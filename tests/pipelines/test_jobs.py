@@ -181,7 +181,9 @@ def test_a_shortlist_is_learned_and_searched(run_dir, copy_text, tmp_path, capsy
     assert f"--run_dir={tmp_path}/run --proposals=4" in capsys.readouterr().err
     assert export.main([*arguments[::2], f"--output={tmp_path}/out"]) == 0
     exported = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
-    assert exported["different"] == 0
+    assert exported["different"] == 0 and exported["shortlist"] == 1
+    card = (pathlib.Path(exported["saved_model"]) / "model_card.md").read_text(encoding="utf-8")
+    assert "a shortlist of 1 pieces a source piece" in card
     asked = [f"--saved_model={exported['saved_model']}", arguments[1]]
     assert translate.main(asked) == 0 and capsys.readouterr().out == "a b c\n\nh g\n"
 
@@ -582,12 +584,13 @@ def test_mirrored_training_on_two_devices_gives_the_losses_of_one(copy_text, tmp
             f"--config.training.distribution={distribution}",
             "--config.training.max_steps=6",
             "--config.training.log_every=2",
+            "--config.training.accumulation_steps=2",
             "--config.training.batch_tokens=240",
             "--config.model.input_dropout_rate=0.0",
             "--config.model.output_dropout_rate=0.0",
         ]
-        if distribution == "one_device":  # the plan of two replicas
-            arguments.append("--config.training.accumulation_steps=2")
+        if distribution == "one_device":  # the plan of two replicas with two parts each
+            arguments[-4] = "--config.training.accumulation_steps=4"
             assert train.main(arguments) == 0 and "1 replica(s)" in capsys.readouterr().err
         else:
             command = [sys.executable, "-c", program, *arguments]

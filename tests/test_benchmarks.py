@@ -1,0 +1,58 @@
+"""What the benchmarks say to a mistake, before they install or measure anything."""
+
+import sys
+
+import pytest
+
+from benchmarks import measure, serving, training_quality, training_speed, translation_quality, translation_speed
+from nmt_keras.errors import UserError
+
+
+@pytest.mark.parametrize(
+    "benchmark, arguments, message",
+    [
+        (training_speed, [], "--data_dir must be given: the folder of Multi30k"),
+        (
+            translation_speed,
+            ["--data_dir={tmp}"],
+            "--data_dir must be the folder of Multi30k; {tmp} has no train.en.gz",
+        ),
+        (training_speed, ["--data_dir={tmp}", "--only=("], "--only must be a regular expression. Received: '('"),
+        (training_quality, [], "--data_dir must be given: the folder of Multi30k"),
+        (translation_quality, ["--run_dir={tmp}"], "--run_dir, --source and --reference must be given"),
+        (
+            translation_quality,
+            ["--run_dir={tmp}", "--source=a", "--reference=b"],
+            "There is no lexicon {tmp}/lexicon.npz, which `decoding.shortlist` needs; make it with",
+        ),
+        (serving, ["--run_dir={tmp}", "--input=a", "--saved_model={tmp}"], "{tmp} is no export of this toolkit; give"),
+    ],
+)
+def test_a_mistake_is_one_line(benchmark, arguments, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("os.sched_setaffinity", lambda *_: None)  # of this process
+    work = [f"--work={tmp_path}/work"] if benchmark in (training_speed, translation_speed) else []
+    assert benchmark.main([a.format(tmp=tmp_path) for a in arguments] + work) == 2
+    [line] = [line for line in capsys.readouterr().err.split("\n") if line.startswith("error: ")]
+    assert message.format(tmp=tmp_path) in line
+    assert not (tmp_path / "work").exists()
+
+
+def test_an_export_is_measured_against_the_run_it_was_made_of(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("os.sched_setaffinity", lambda *_: None)
+    (tmp_path / "parity.json").write_text('{"run_dirs": ["runs/other"], "precision": "float32", "shortlist": 0}')
+    arguments = [f"--run_dir={tmp_path}", "--input=a", f"--saved_model={tmp_path}"]
+    assert serving.main(arguments) == 2
+    assert f"--run_dir must be what was exported, runs/other. Received: {tmp_path}" in capsys.readouterr().err
+
+
+def test_what_a_process_says_to_its_user_is_said_again():
+    program = "import sys; print('at work'); sys.exit('error: no lexicon; make it')"
+    with pytest.raises(UserError, match="^no lexicon; make it$"):
+        measure.run_pinned([sys.executable, "-c", program], threads=1)
+    with pytest.raises(UserError, match="ended with status 1; read .*log$"):
+        measure.run_pinned([sys.executable, "-c", "raise ValueError"], threads=1)
+
+
+@pytest.mark.parametrize("ours, expected", [(100, 2.0), (98, 2.0), (97, None), (150, 2.0)])
+def test_a_model_of_fewer_weights_gets_no_ratio(ours, expected):
+    assert measure.ratio(20.0, 10.0, (ours, 100)) == expected
