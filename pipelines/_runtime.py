@@ -333,7 +333,7 @@ def _check_cluster(tf_config: str | None) -> None:
 
 def load_tensorflow() -> None:
     """Imports TensorFlow without its remarks on this machine's CPU and missing GPU, which no log level silences."""
-    if "tensorflow_text" in sys.modules:
+    if "tensorflow" in sys.modules:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     kept = os.dup(2)
@@ -341,7 +341,6 @@ def load_tensorflow() -> None:
         os.dup2(nowhere.fileno(), 2)
     try:
         import tensorflow
-        import tensorflow_text  # noqa: F401
     finally:
         os.dup2(kept, 2)
         os.close(kept)

@@ -48,3 +48,9 @@ def test_a_module_imports_only_what_is_below_it(path):
 def test_a_recipe_imports_no_tensorflow(path):
     program = f"import runpy, sys; runpy.run_path({str(path)!r}); sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
+
+
+def test_training_imports_no_tensorflow_text():
+    """Which takes 120 MiB; the graphs that translate text need it."""
+    program = "import sys, nmt_keras.training.trainer; sys.exit('tensorflow_text' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0

@@ -5,7 +5,7 @@ happens here, once, in `make_batch`.
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -126,15 +126,22 @@ def evaluation_batches(
 
 
 def _encode_rows(corpus, rows, source_tokenizer, target_tokenizer, max_source_length, max_target_length) -> Batch:
-    source, target = corpus.fetch(np.array(rows))
-    return make_batch(
-        source_tokenizer.encode_tf(tf.constant(source)),
-        target_tokenizer.encode_tf(tf.constant(target)),
-        tf.ones([len(rows)]),
-        tf.constant(rows, tf.int64),
-        max_source_length,
-        max_target_length,
+    source, target = (
+        _ragged(*_flat([tokenizer.encode(text) for text in texts]))
+        for tokenizer, texts in zip((source_tokenizer, target_tokenizer), corpus.fetch(np.array(rows)))
     )
+    weights, lines = tf.ones([len(rows)]), tf.constant(rows, tf.int64)
+    return make_batch(source, target, weights, lines, max_source_length, max_target_length)
+
+
+def _flat(sentences: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of all sentences, int32 [N], and how many each has, int64 [B]."""
+    lengths = np.array([len(ids) for ids in sentences], np.int64)
+    return np.fromiter(itertools.chain(*sentences), np.int32, lengths.sum()), lengths
+
+
+def _ragged(ids: tf.Tensor, lengths: tf.Tensor) -> tf.RaggedTensor:
+    return tf.RaggedTensor.from_row_lengths(ids, lengths, validate=False)
 
 
 def _untuned() -> tf.data.Options:
@@ -193,8 +200,7 @@ class TrainingText:
             A dataset of `Batch`, one element a slice.
         """
         steps = tf.data.Dataset.range(first_step, np.iinfo(np.int64).max)
-        make = self._sampled_batch if self._alpha else self._best_batch
-        batches = steps.map(lambda step: make(step, restarts), num_parallel_calls=1)
+        batches = steps.map(lambda step: self._batch(step, restarts), num_parallel_calls=1)
         batches = batches.prefetch(4).with_options(_untuned())
         if num_slices == 1:
             return batches
@@ -205,57 +211,37 @@ class TrainingText:
 
         return batches.flat_map(cut)
 
-    def _fetch(self, step, restarts: int):
-        rows = self.plan.batch(*divmod(int(step), self.plan.num_batches), restarts)
-        lines = rows.lines
-        real = lines != FILLER_LINE
-        source, target = self.corpus.fetch(lines[real])
-        weights = np.zeros(len(lines), np.float32)
-        weights[real] = self.corpus.weights_of(lines[real])
-        fillers = [""] * int((~real).sum())
-        return rows.bucket, lines, weights, source + fillers, target + fillers
-
-    def _best_batch(self, step: tf.Tensor, restarts: int) -> Batch:
+    def _batch(self, step: tf.Tensor, restarts: int) -> Batch:
         def fetch(step):
-            bucket, lines, weights, source, target = self._fetch(step, restarts)
-            encoded = (np.array([line.encode("utf-8") for line in side], object) for side in (source, target))
-            return (*encoded, weights, lines, *self._shape(bucket))
+            rows = self.plan.batch(*divmod(int(step), self.plan.num_batches), restarts)
+            lines = rows.lines
+            real = lines != FILLER_LINE
+            weights = np.zeros(len(lines), np.float32)
+            weights[real] = self.corpus.weights_of(lines[real])
+            fillers = [""] * int((~real).sum())
+            sides: list[np.ndarray] = []
+            for side, texts in enumerate(self.corpus.fetch(lines[real])):
+                seed = mix(self.plan.seed_after(restarts), 4, int(step), side)
+                sides += _flat(self._encode(self._tokenizers[side], [*texts, *fillers], seed, rows.bucket[side]))
+            return (*sides, weights, lines, *self._shape(rows.bucket))
 
-        source, target, weights, lines, shape_s, shape_t, rows = tf.numpy_function(
-            fetch, [step], [tf.string, tf.string, tf.float32] + [tf.int64] * 4, stateful=False
-        )
-        source, target = (
-            tokenizer.encode_tf(tf.ensure_shape(text, [None]))
-            for tokenizer, text in zip(self._tokenizers, (source, target))
-        )
-        return self._finish(source, target, weights, lines, shape_s, shape_t, rows)
-
-    def _sampled_batch(self, step: tf.Tensor, restarts: int) -> Batch:
-        def fetch(step):
-            bucket, lines, weights, *texts = self._fetch(step, restarts)
-            sides = []
-            for side, (tokenizer, text) in enumerate(zip(self._tokenizers, texts)):
-                ids = self._sample(
-                    tokenizer, text, mix(self.plan.seed_after(restarts), 4, int(step), side), bucket[side]
-                )
-                sides += [np.fromiter(itertools.chain(*ids), np.int32), np.array([len(i) for i in ids], np.int64)]
-            return (*sides, weights, lines, *self._shape(bucket))
-
-        source, source_rows, target, target_rows, weights, lines, shape_s, shape_t, rows = tf.numpy_function(
+        source, source_lengths, target, target_lengths, *rest = tf.numpy_function(
             fetch, [step], [tf.int32, tf.int64, tf.int32, tf.int64, tf.float32] + [tf.int64] * 4, stateful=False
         )
-        source, target = (
-            tf.RaggedTensor.from_row_lengths(tf.ensure_shape(ids, [None]), tf.ensure_shape(n, [None]))
-            for ids, n in ((source, source_rows), (target, target_rows))
+        source, source_lengths, target, target_lengths = (
+            tf.ensure_shape(array, [None]) for array in (source, source_lengths, target, target_lengths)
         )
-        return self._finish(source, target, weights, lines, shape_s, shape_t, rows)
+        return self._finish(_ragged(source, source_lengths), _ragged(target, target_lengths), *rest)
 
-    def _sample(self, tokenizer: Tokenizer, texts: list[str], seed: int, limit: int) -> list[list[int]]:
+    def _encode(self, tokenizer: Tokenizer, texts: list[str], seed: int, limit: int) -> list[list[int]]:
+        """Ids of each text; with `sampling_alpha` sampled, but the best ones where a sample leaves EOS no room."""
+        if not self._alpha:
+            return [tokenizer.encode(text) for text in texts]
         if not isinstance(tokenizer, SentencePieceTokenizer):
             raise TypeError("only SentencePiece tokenizers sample segmentations")
         sampled = tokenizer.sample(texts, self._alpha, seed)
         for row, ids in enumerate(sampled):
-            if len(ids) >= limit:  # no room for EOS
+            if len(ids) >= limit:
                 sampled[row] = tokenizer.encode(texts[row])
                 self.num_overlong_samples += 1
         return sampled

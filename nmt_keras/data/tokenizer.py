@@ -11,16 +11,18 @@ import pathlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import sentencepiece
 import tensorflow as tf
-import tensorflow_text as tf_text
 
 from nmt_keras.config import DataConfig
 from nmt_keras.constants import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from nmt_keras.errors import UserError
+
+if TYPE_CHECKING:
+    import tensorflow_text as tf_text
 
 _SPECIALS = {PAD_ID: "<pad>", UNK_ID: "<unk>", BOS_ID: "<s>", EOS_ID: "</s>"}
 NUM_SPECIALS = len(_SPECIALS)
@@ -108,8 +110,9 @@ class SentencePieceTokenizer:
         self._from_model[ordinary] = np.arange(NUM_SPECIALS, NUM_SPECIALS + len(ordinary))
         for theirs, ours in specials.items():
             self._from_model[theirs] = ours
+        self._ids: list[int] = self._from_model.tolist()  # an array takes longer to look up a sentence
         self.vocab_size = len(self._to_model)
-        self._graph_tokenizer: tf_text.SentencepieceTokenizer | None = None
+        self._graph_tokenizer: "tf_text.SentencepieceTokenizer | None" = None
 
     @classmethod
     def train(
@@ -159,7 +162,7 @@ class SentencePieceTokenizer:
 
     def encode(self, text: str) -> list[int]:
         whole = text.encode("utf-8", errors="replace").decode("utf-8")  # a lone surrogate is no text
-        return self._from_model[self._processor.encode(whole)].tolist()
+        return [self._ids[i] for i in self._processor.encode(whole)]
 
     def sample(self, texts: Sequence[str], alpha: float, seed: int) -> list[list[int]]:
         """One random segmentation of each text (Kudo 2018, n-best size unlimited); equal seeds, equal samples.
@@ -173,7 +176,7 @@ class SentencePieceTokenizer:
             return [self._processor.sample_encode_as_ids(text, -1, alpha) for text in texts]
 
         with ThreadPoolExecutor(1) as thread:
-            return [self._from_model[ids].tolist() for ids in thread.submit(draw).result()]
+            return [[self._ids[i] for i in ids] for ids in thread.submit(draw).result()]
 
     def decode(self, ids: Sequence[int]) -> str:
         kept = [i for i in ids if i == UNK_ID or i >= NUM_SPECIALS]
@@ -215,10 +218,12 @@ class SentencePieceTokenizer:
     def sha256(self) -> str:
         return hashlib.sha256(self._model).hexdigest()
 
-    def _graph(self) -> tf_text.SentencepieceTokenizer:
+    def _graph(self) -> "tf_text.SentencepieceTokenizer":
         # Made on first use and outside any graph, so that a job that seeds TensorFlow first (see pipelines/_runtime.py)
-        # may still build tokenizers before it.
+        # may still build tokenizers before it. tensorflow_text is 120 MiB, which training has no use for.
         if self._graph_tokenizer is None:
+            import tensorflow_text as tf_text
+
             with tf.init_scope():
                 # The name becomes that of the resource when a SavedModel is loaded: without one of its own, the second
                 # tokenizer of an export would silently be the first.

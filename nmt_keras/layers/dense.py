@@ -155,10 +155,8 @@ def weight_gradient(inputs: tf.Tensor, d_outputs: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.matmul(*flat, transpose_a=True), tf.float32)
 
 
-def product(
-    x: tf.Tensor, kernel: tf.Tensor, dtype: str, *, transpose_kernel: bool = False, result_dtype: str = "float32"
-) -> tf.Tensor:
-    """x [..., I] times kernel [I, O] (or [O, I], transposed), computed in `dtype`; [..., O] of `result_dtype`."""
+def product(x: tf.Tensor, kernel: tf.Tensor, dtype: str, *, transpose_kernel: bool = False) -> tf.Tensor:
+    """x [..., I] times kernel [I, O] (or [O, I], transposed), computed in `dtype`; float32 [..., O]."""
     shape = tf.shape(x)
     flat = tf.reshape(tf.cast(x, dtype), [-1, x.shape[-1]])
     position, result = _position.get(), None
@@ -166,7 +164,7 @@ def product(
         result = position.product(flat, kernel)
     if result is None:
         result = tf.matmul(flat, _operand(kernel, dtype), transpose_b=transpose_kernel)
-    result = tf.cast(result, result_dtype)
+    result = tf.cast(result, tf.float32)
     result = tf.reshape(result, tf.concat([shape[:-1], tf.shape(result)[1:]], 0))
     return tf.ensure_shape(result, [*x.shape[:-1], kernel.shape[0 if transpose_kernel else 1]])
 

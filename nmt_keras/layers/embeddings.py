@@ -70,12 +70,11 @@ class TokenEmbedding(Layer):
             return embedded
         return dense.product(embedded, self.kernel, self.compute_dtype)
 
-    def logits(self, hidden: tf.Tensor, table: keras.Variable | tf.Tensor, dtype: str) -> tf.Tensor:
-        """The transpose of `call` (Press and Wolf 2017): float32 [..., D] to numbers of `dtype`, [..., V], with the
-        `trained_table`, [V, E], or [..., U] with some of its rows, [U, E]."""
-        if self.d_embedding != self.d_model:
-            hidden = dense.product(hidden, self.kernel, self.compute_dtype, transpose_kernel=True)
-        return dense.product(hidden, table, self.compute_dtype, transpose_kernel=True, result_dtype=dtype)
+    def to_table_width(self, hidden: tf.Tensor) -> tf.Tensor:
+        """float32 [..., D] to [..., E], which the transposed table makes logits of (Press and Wolf 2017)."""
+        if self.d_embedding == self.d_model:
+            return hidden
+        return dense.product(hidden, self.kernel, self.compute_dtype, transpose_kernel=True)
 
     def trained_table(self) -> keras.Variable | tf.Tensor:
         """[V, E], of which frozen rows take no gradient."""
@@ -123,17 +122,23 @@ class OutputProjection(Layer):
 
     def call(self, hidden: tf.Tensor, columns: OutputColumns | None = None) -> tf.Tensor:
         """float32 [..., D] to logits, float32 [..., V], or [..., U] of the columns alone."""
-        kernel, bias = (self._kernel(), self.bias) if columns is None else columns
-        return self._product(hidden, kernel, "float32") + bias
+        inputs, kernel = self.factors(hidden)
+        bias = self.bias
+        if columns is not None:
+            kernel, bias = columns
+        return dense.product(inputs, kernel, self.compute_dtype, transpose_kernel=self.is_tied) + bias
 
-    def unbiased(self, hidden: tf.Tensor) -> tf.Tensor:
-        """`call` without its bias, [..., V] in the dtype of the product: the largest array of a network, uncast."""
-        return self._product(hidden, self._kernel(), self.compute_dtype)
+    @property
+    def is_tied(self) -> bool:
+        """Whether the kernel is a table of embeddings."""
+        return self.tied_embedding is not None
 
-    def _product(self, hidden: tf.Tensor, kernel: keras.Variable | tf.Tensor, dtype: str) -> tf.Tensor:
-        if self.tied_embedding is None:
-            return dense.product(hidden, kernel, self.compute_dtype, result_dtype=dtype)
-        return self.tied_embedding.logits(hidden, kernel, dtype)
+    def factors(self, hidden: tf.Tensor) -> tuple[tf.Tensor, keras.Variable | tf.Tensor]:
+        """What the product before the bias is of: inputs, float32 [..., I], of hidden states [..., D], and the kernel,
+        [I, V], or [V, I] where it is tied."""
+        if self.tied_embedding is not None:
+            hidden = self.tied_embedding.to_table_width(hidden)
+        return hidden, self._kernel()
 
     def _kernel(self) -> keras.Variable | tf.Tensor:
         return self.kernel if self.tied_embedding is None else self.tied_embedding.trained_table()

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -13,6 +13,7 @@ from nmt_keras.models.ensemble import Ensemble
 from nmt_keras.models.seq2seq import Seq2Seq
 
 _ROW_MULTIPLE = 128
+_CHUNK_ROWS = 2048
 
 
 class LossSums(NamedTuple):
@@ -25,54 +26,24 @@ class LossSums(NamedTuple):
 
 
 def label_smoothed_cross_entropy(
-    logits: tf.Tensor, labels: tf.Tensor, smoothing: float, bias: tf.Tensor | None = None, compiled: bool = False
+    logits: tf.Tensor, labels: tf.Tensor, smoothing: float
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Cross entropy against (1 - smoothing) one-hot + smoothing uniform (Szegedy et al. 2016, section 7).
 
-    The gradient is written out, softmax minus the smoothed label. One array [N, V] is read in the forward pass and one
-    made in the backward pass, both of the dtype of `logits`; what is between them is float32, and never an array where
-    it is compiled.
-
     Args:
-        logits: [N, V], of any float dtype.
+        logits: float [N, V].
         labels: int32 [N].
         smoothing: the mass spread over all V classes.
-        bias: float32 [V], added to the logits.
-        compiled: make one kernel of each pass over a wide vocabulary, for training.
 
     Returns:
-        The smoothed and the plain cross entropy, float32 [N] each, and whether the most probable class is the label,
-        float32 [N]; a gradient flows into the first alone.
+        The smoothed and the plain cross entropy, [N] each, and whether the most probable class is the label, [N], all
+        of the type of `logits`; a gradient flows into the first alone.
     """
-
-    def forward(logits, bias, labels):
-        logits = tf.cast(logits, tf.float32) + bias
-        log_partition = tf.reduce_logsumexp(logits, -1)
-        label_logits = tf.reduce_sum(tf.where(_at_labels(logits, labels), logits, 0.0), -1)
-        smooth = log_partition - (1.0 - smoothing) * label_logits - smoothing * tf.reduce_mean(logits, -1)
-        correct = tf.cast(label_logits >= tf.reduce_max(logits, -1), tf.float32)
-        return smooth, log_partition - label_logits, correct, log_partition
-
-    def backward(logits, bias, labels, log_partition, d_smooth):
-        probs = tf.exp(tf.cast(logits, tf.float32) + bias - log_partition[:, None])
-        target = tf.where(_at_labels(logits, labels), 1.0 - smoothing, 0.0)
-        d_logits = (probs - target - smoothing / logits.shape[-1]) * d_smooth[:, None]
-        return tf.cast(d_logits, logits.dtype), tf.reduce_sum(d_logits, 0)
-
-    if compiled:
-        forward, backward = (fused(function, logits.shape[-1]) for function in (forward, backward))
-
-    @tf.custom_gradient
-    def run(logits, bias):
-        *results, log_partition = forward(logits, bias, labels)
-
-        def gradient(d_smooth, *_):
-            return backward(logits, bias, labels, log_partition, d_smooth)
-
-        return results, gradient
-
-    smooth, cross_entropy, correct = run(logits, tf.zeros(logits.shape[-1]) if bias is None else bias)
-    return smooth, tf.stop_gradient(cross_entropy), tf.stop_gradient(correct)
+    log_partition = tf.reduce_logsumexp(logits, -1)
+    label_logits = tf.reduce_sum(tf.where(_at_labels(logits, labels), logits, tf.zeros_like(logits)), -1)
+    smooth = log_partition - (1.0 - smoothing) * label_logits - smoothing * tf.reduce_mean(logits, -1)
+    correct = tf.cast(label_logits >= tf.reduce_max(logits, -1), logits.dtype)
+    return smooth, tf.stop_gradient(log_partition - label_logits), tf.stop_gradient(correct)
 
 
 def _at_labels(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
@@ -80,18 +51,135 @@ def _at_labels(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     return tf.range(logits.shape[-1])[None] == labels[:, None]
 
 
-def batch_loss(model: Seq2Seq | Ensemble, batch: Batch, dropout_seed: tf.Tensor | None, smoothing: float) -> LossSums:
-    """Runs the model with teacher forcing and sums its loss; compiled where `dropout_seed` is given, that is, in
-    training."""
+def projected_cross_entropy(
+    inputs: tf.Tensor,
+    kernel: tf.Tensor,
+    bias: tf.Tensor,
+    labels: tf.Tensor,
+    weights: tf.Tensor,
+    smoothing: float,
+    gradient_scale: tf.Tensor | float = 1.0,
+    *,
+    transpose_kernel: bool = False,
+    dtype: str = "float32",
+    chunk_rows: int = _CHUNK_ROWS,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Sums of `weights` times `label_smoothed_cross_entropy` of the logits `inputs` times `kernel` plus `bias`.
+
+    The logits, a training step's largest array, are never there as a whole. They are made of some rows at a time, and
+    their gradient, softmax minus the smoothed label, follows in the same kernel, and that of the factors before the
+    next rows: the backward pass has only to multiply (as in the Liger Kernel of Hsu et al. 2024).
+
+    Args:
+        inputs: float32 [N, I].
+        kernel: float32 [I, V], or [V, I], transposed.
+        bias: float32 [V].
+        labels: int32 [N].
+        weights: float32 [N].
+        smoothing: the mass spread over all V classes.
+        gradient_scale: what the gradient of the first result is multiplied by, so that float16 can hold it.
+        transpose_kernel: which of the two `kernel` is.
+        dtype: of the products; what is between them is float32.
+        chunk_rows: at most so many rows at a time.
+
+    Returns:
+        Sums of the smoothed and the plain cross entropy and of right predictions, float32 []. A gradient flows from the
+        first alone.
+    """
+
+    def values_and_gradient(logits, bias, labels, weights, scale):
+        precise = tf.cast(logits, bias.dtype) + bias
+        values = label_smoothed_cross_entropy(precise, labels, smoothing)
+        probs = tf.nn.softmax(precise)
+        target = tf.where(_at_labels(precise, labels), tf.ones_like(precise) * (1.0 - smoothing), 0.0)
+        d_logits = (probs - target - smoothing / logits.shape[-1]) * (weights * scale)[:, None]
+        sums = tuple(tf.reduce_sum(weights * value) for value in values)
+        return sums, tf.cast(d_logits, logits.dtype), tf.reduce_sum(d_logits, 0)
+
+    compiled = fused(values_and_gradient, bias.shape[0])
+
+    @tf.custom_gradient
+    def run(inputs, kernel, bias):
+        rows, columns = tf.cast(inputs, dtype), tf.cast(kernel, dtype)
+
+        def chunk(first, last):
+            part = rows[first:last]
+            logits = tf.matmul(part, columns, transpose_b=transpose_kernel)
+            sums, d_logits, d_bias = compiled(logits, bias, labels[first:last], weights[first:last], gradient_scale)
+            d_part = tf.cast(tf.matmul(d_logits, columns, transpose_b=not transpose_kernel), inputs.dtype)
+            pair = (d_logits, part) if transpose_kernel else (part, d_logits)
+            d_kernel = tf.cast(tf.matmul(*pair, transpose_a=True), kernel.dtype)
+            return (sums, d_kernel, d_bias), d_part
+
+        (sums, d_kernel, d_bias), d_inputs = _by_chunks(chunk, labels, chunk_rows)
+
+        def gradient(d_loss, *_):
+            return d_inputs * d_loss, d_kernel * d_loss, d_bias * d_loss
+
+        return sums, gradient
+
+    return run(inputs, kernel, bias)
+
+
+def _by_chunks(chunk: Callable, rows: tf.Tensor, most: int) -> tuple[Any, tf.Tensor]:
+    """The sum of the first results, and the concatenation of the second ones, of `chunk(first, last)` of rows, at most
+    `most` at a time, about equally many, and a multiple of 128."""
+    static = rows.shape[0] is not None
+    number = rows.shape[0] if static else tf.shape(rows)[0]
+    chunks = -(-number // most)
+    size = -(-number // (max(chunks, 1) if static else tf.maximum(chunks, 1)))
+    size += -size % _ROW_MULTIPLE
+
+    def body(first, total, joined):
+        term, part = chunk(first, first + size)
+        return first + size, tf.nest.map_structure(tf.add, total, term), tf.concat([joined, part], 0)
+
+    state = (size, *chunk(0, size))
+    if static:  # a compiler wants no loop of changing shapes
+        for _ in range(1, chunks):
+            state = body(*state)
+        return state[1:]
+    _, total, joined = tf.while_loop(
+        lambda first, *_: first < number,
+        body,
+        state,
+        shape_invariants=tf.nest.map_structure(
+            lambda x: tf.TensorShape([None, *x.shape[1:]]) if x is state[2] else x.shape, state
+        ),
+    )
+    return total, joined
+
+
+def batch_loss(
+    model: Seq2Seq | Ensemble,
+    batch: Batch,
+    dropout_seed: tf.Tensor | None,
+    smoothing: float,
+    gradient_scale: tf.Tensor | float = 1.0,
+) -> LossSums:
+    """Runs the model with teacher forcing and sums its loss.
+
+    Where `dropout_seed` is given, that is, in training, the gradient of the loss is multiplied by `gradient_scale`.
+    """
     hidden, _ = model(batch.source_ids, batch.target_input_ids, dropout_seed)
     hidden, labels, weights = _positions_with_a_label(hidden, batch)
     if dropout_seed is None or isinstance(model, Ensemble):
         values = label_smoothed_cross_entropy(model.project(hidden), labels, smoothing)
+        loss, plain, right = (tf.reduce_sum(weights * value) for value in values)
     else:
         output = model.output_projection
-        bias = tf.convert_to_tensor(output.bias)
-        values = label_smoothed_cross_entropy(output.unbiased(hidden), labels, smoothing, bias, compiled=True)
-    loss, plain, right = (tf.reduce_sum(weights * value) for value in values)
+        inputs, kernel = output.factors(hidden)
+        loss, plain, right = projected_cross_entropy(
+            inputs,
+            tf.convert_to_tensor(kernel),
+            tf.convert_to_tensor(output.bias),
+            labels,
+            weights,
+            smoothing,
+            gradient_scale,
+            transpose_kernel=output.is_tied,
+            dtype=output.compute_dtype,
+        )
     return LossSums(loss, plain, right, tf.reduce_sum(weights))
 
 

@@ -201,10 +201,15 @@ class TrainStep:
         for number in range(parts):
             part = Batch(*(part_of(leaf, number, parts) for leaf in batch))
             with tf.GradientTape() as tape:
-                part_sums = batch_loss(self.model, part, fold_in(seed, number), self.config.label_smoothing)
-                objective = part_sums.loss * tf.convert_to_tensor(self.loss_scale)
+                part_sums = batch_loss(
+                    self.model,
+                    part,
+                    fold_in(seed, number),
+                    self.config.label_smoothing,
+                    tf.convert_to_tensor(self.loss_scale),
+                )
             part_gradients = tape.gradient(
-                objective, [weight.value for weight in weights], unconnected_gradients="zero"
+                part_sums.loss, [weight.value for weight in weights], unconnected_gradients="zero"
             )
             part_gradients = [tf.convert_to_tensor(gradient) for gradient in part_gradients]
             gradients = [g + p for g, p in zip(gradients, part_gradients)] if number else part_gradients

@@ -189,6 +189,13 @@ def test_sampled_segmentations_are_a_function_of_the_step(corpus, sentencepiece)
         assert outputs.size <= 200
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.1])
+def test_training_text_needs_no_tokenizer_of_the_graph(corpus, sentencepiece, alpha, monkeypatch):
+    monkeypatch.setattr(SentencePieceTokenizer, "_graph", lambda _: pytest.fail("made one"))
+    [(source, *_, lines)] = _take(_text(corpus, sentencepiece, limit=80, sampling_alpha=alpha).dataset(0), 1)
+    assert [sentencepiece.decode(row) for row in source.tolist()] == corpus.fetch(lines)[0]
+
+
 def test_a_line_is_sampled_anew_in_each_epoch(corpus, sentencepiece):
     text = _text(corpus, sentencepiece, batch_tokens=200, length_factor=1.8, limit=80, sampling_alpha=0.1)
     count = text.plan.num_batches

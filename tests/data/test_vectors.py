@@ -86,6 +86,6 @@ def test_rows_of_the_file_are_scaled_and_frozen_if_wanted(frozen):
     with tf.GradientTape() as tape:
         hidden = embedding(tf.constant([[0, 1, 2, 3]]))
         assert hidden.shape == (1, 4, 6)
-        loss = tf.reduce_sum(embedding.logits(hidden, embedding.trained_table(), "float32") ** 2)
+        loss = tf.reduce_sum((embedding.to_table_width(hidden) @ tf.transpose(embedding.trained_table())) ** 2)
     gradient = np.array(tf.convert_to_tensor(tape.gradient(loss, embedding.table.value)))
     assert gradient[~found].any() and bool(gradient[found].any()) != frozen

@@ -1,5 +1,7 @@
 """The loss against its formula in NumPy, and what must not change it."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -8,7 +10,13 @@ from nmt_keras.config import ModelConfig
 from nmt_keras.data.batching import Batch
 from nmt_keras.layers import fusion
 from nmt_keras.models.seq2seq import build_seq2seq
-from nmt_keras.training.losses import batch_loss, compile_dev_loss, label_smoothed_cross_entropy, perplexity
+from nmt_keras.training.losses import (
+    batch_loss,
+    compile_dev_loss,
+    label_smoothed_cross_entropy,
+    perplexity,
+    projected_cross_entropy,
+)
 
 N, V, D, SOURCE_V = 5, 7, 8, 11
 
@@ -37,13 +45,10 @@ def _formula(logits, labels, smoothing):
     return -(smooth * log_probs).sum(-1), -log_probs[np.arange(len(labels)), labels]
 
 
-@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5, 0.9])
-def test_label_smoothed_cross_entropy_follows_its_formula(smoothing, compiled):
+def test_label_smoothed_cross_entropy_follows_its_formula(smoothing):
     logits, labels = _logits_and_labels()
-    smooth, plain, correct = label_smoothed_cross_entropy(
-        tf.constant(logits, tf.float32), tf.constant(labels), smoothing, compiled=compiled
-    )
+    smooth, plain, correct = label_smoothed_cross_entropy(tf.constant(logits), tf.constant(labels), smoothing)
     expected_smooth, expected_plain = _formula(logits, labels, smoothing)
     np.testing.assert_allclose(smooth, expected_smooth, rtol=1e-5)
     np.testing.assert_allclose(plain, expected_plain, rtol=1e-5, atol=1e-6)
@@ -62,49 +67,91 @@ def test_large_logits_give_a_finite_loss_and_gradient():
     assert np.isfinite(tape.gradient(total, logits)).all()
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-6), ("bfloat16", 8e-3)])
-@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
-def test_the_gradient_is_that_of_the_plain_formula_in_float64(smoothing, dtype, tolerance, compiled):
-    """Of the logits, in whatever dtype they come, and of a bias that is added to them in float32."""
-    logits, labels = _logits_and_labels()
-    logits = tf.cast(logits, dtype)
-    bias = np.random.default_rng(2).normal(size=V)
-    scales = [1.0, 0.0, 2.0, -1.5, 0.5]
+def _plain_sums(inputs, kernel, bias, labels, weights, smoothing, transpose_kernel):
+    """What `projected_cross_entropy` is, by TensorFlow's own functions and gradients."""
+    logits = tf.matmul(inputs, kernel, transpose_b=transpose_kernel) + bias
+    log_probs = tf.nn.log_softmax(logits)
+    at_labels = tf.gather(log_probs, labels, batch_dims=1)
+    smooth = -(1 - smoothing) * at_labels - smoothing * tf.reduce_mean(log_probs, -1)
+    right = tf.cast(tf.argmax(logits, -1, tf.int32) == labels, logits.dtype)
+    return [tf.reduce_sum(weights * value) for value in (smooth, -at_labels, right)]
 
-    def plain(logits, bias):
-        target = (1 - smoothing) * tf.one_hot(labels, V, dtype=tf.float64) + smoothing / V
-        return -tf.reduce_sum(target * tf.nn.log_softmax(logits + bias), -1)
 
-    def fused(logits, bias):
-        return label_smoothed_cross_entropy(logits, tf.constant(labels), smoothing, bias, compiled)[0]
+_ROWS = 300  # in chunks of 128 at most: 128, 128 and 44
 
-    losses, gradients = [], []
-    for loss, given, precise in ((plain, tf.float64, tf.float64), (fused, dtype, tf.float32)):
-        operands = tf.cast(logits, given), tf.cast(bias, precise)
+
+def _factors(transpose_kernel, rows=_ROWS):
+    rng = np.random.default_rng(4)
+    inputs, kernel, bias = rng.normal(size=(rows, D)), rng.normal(size=(D, V)), rng.normal(size=V)
+    labels, weights = rng.integers(0, V, rows), rng.choice([0.0, 0.5, 1.0, 2.0], rows)
+    kernel = kernel.T if transpose_kernel else kernel
+    return *(tf.constant(x) for x in (inputs, kernel, bias)), tf.constant(labels, tf.int32), tf.constant(weights)
+
+
+@pytest.mark.parametrize("chunk_rows", [128, 2048])
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("transpose_kernel", [False, True])
+def test_projected_cross_entropy_is_the_plain_one_in_float64(transpose_kernel, smoothing, static, chunk_rows):
+    """The plain form takes the gradient of all rows at once, in which each has its weight."""
+    *factors, labels, weights = _factors(transpose_kernel)
+    plain = functools.partial(_plain_sums, smoothing=smoothing, transpose_kernel=transpose_kernel)
+    fused = functools.partial(
+        projected_cross_entropy,
+        smoothing=smoothing,
+        gradient_scale=tf.constant(3.0, tf.float64),
+        transpose_kernel=transpose_kernel,
+        dtype="float64",
+        chunk_rows=chunk_rows,
+    )
+
+    def run(function, *arguments):
         with tf.GradientTape() as tape:
-            tape.watch(operands)
-            losses.append(loss(*operands))
-            total = tf.reduce_sum(losses[-1] * tf.cast(scales, precise))
-        gradients.append(tape.gradient(total, operands))
-    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
-    assert [g.dtype for g in gradients[1]] == [dtype, tf.float32]
-    for own, expected in zip(gradients[1], gradients[0]):
-        assert np.abs(expected).max() > 0.1
-        np.testing.assert_allclose(tf.cast(own, tf.float64), expected, atol=tolerance * 2)
+            tape.watch(arguments[:3])
+            sums = function(*arguments)
+            total = sums[0] * 2.0
+        return sums, tape.gradient(total, arguments[:3])
+
+    expected, expected_gradients = run(plain, *factors, labels, weights)
+    arguments = (*factors, labels, weights)
+    unknown = _ROWS if static else None
+    signature = [tf.TensorSpec([unknown if n == _ROWS else n for n in a.shape], a.dtype) for a in arguments]
+    compiled = tf.function(functools.partial(run, fused), input_signature=signature, autograph=False)
+    sums, gradients = compiled(*arguments)
+    np.testing.assert_allclose(sums, expected, rtol=1e-12)
+    for own, other in zip(gradients, expected_gradients, strict=True):
+        assert np.abs(other).max() > 1.0
+        np.testing.assert_allclose(own, 3.0 * other, rtol=1e-9, atol=1e-10)
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_the_gradient_of_the_bias_is_summed_in_float32(compiled):
-    """With the loss scale that float16 starts with, the sum of a frequent label is beyond float16."""
-    logits, scale = tf.zeros([64, V], tf.float16), 2.0**15
-    bias = tf.zeros([V])
+@pytest.mark.parametrize("dtype, tolerance", [("bfloat16", 2e-2), ("float16", 2e-3)])
+def test_products_of_lower_precision_give_nearly_the_same_gradient(dtype, tolerance):
+    *factors, labels, weights = _factors(False)
+    factors = [tf.cast(factor, tf.float32) for factor in factors]
+    results = []
+    for kind in ("float32", dtype):
+        with tf.GradientTape() as tape:
+            tape.watch(factors)
+            sums = projected_cross_entropy(*factors, labels, tf.cast(weights, tf.float32), 0.1, dtype=kind)
+        results.append((sums, tape.gradient(sums[0], factors)))
+    (expected, expected_gradients), (sums, gradients) = results
+    np.testing.assert_allclose(sums[:2], expected[:2], rtol=tolerance)
+    for own, other in zip(gradients, expected_gradients, strict=True):
+        assert own.dtype == tf.float32
+        np.testing.assert_allclose(own, other, atol=tolerance * np.abs(other).max())
+
+
+def test_sums_over_positions_are_float32_where_products_are_float16():
+    """With the loss scale that float16 starts with, the gradient of a frequent label's bias is beyond float16."""
+    rows, scale = 64, 2.0**15
+    inputs, kernel, bias = tf.zeros([rows, D]), tf.zeros([D, V]), tf.zeros([V])
     with tf.GradientTape() as tape:
         tape.watch(bias)
-        losses = label_smoothed_cross_entropy(logits, tf.fill([64], 3), 0.0, bias, compiled)[0]
-        total = tf.reduce_sum(losses) * scale
-    expected = 64 * scale * (np.full(V, 1 / V) - np.eye(V)[3])
-    np.testing.assert_allclose(tape.gradient(total, bias), expected, rtol=1e-5)
+        loss, *_ = projected_cross_entropy(
+            inputs, kernel, bias, tf.fill([rows], 3), tf.ones([rows]), 0.0, scale, dtype="float16"
+        )
+    expected = rows * scale * (np.full(V, 1 / V) - np.eye(V)[3])
+    np.testing.assert_allclose(tape.gradient(loss, bias), expected, rtol=1e-5)
 
 
 def test_no_gradient_flows_through_the_plain_cross_entropy():
@@ -196,7 +243,7 @@ def test_filler_rows_do_not_change_the_loss_or_its_gradient(model):
             for ids, first in zip(batch[:3], (3, 2, 3))
         ),
         tf.pad(batch.weights, [[0, 4]]),
-        tf.pad(batch.lines, [[0, 4]], constant_values=-1)
+        tf.pad(batch.lines, [[0, 4]], constant_values=-1),
     )
     np.testing.assert_array_equal(filled.target_output_ids[3:], [[3, 0, 0, 0, 0]] * 4)
     results = []
