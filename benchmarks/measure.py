@@ -36,7 +36,7 @@ def run_pinned(command: Sequence[str], threads: int, environment: Mapping[str, s
         UserError: it failed; what it printed is in the file that the message names.
     """
     cores = sorted(os.sched_getaffinity(0))[-threads:]
-    pinned = {"OMP_NUM_THREADS": str(threads), "TF_NUM_INTRAOP_THREADS": str(threads), "TF_NUM_INTEROP_THREADS": "1"}
+    pinned = dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), str(threads))
     quiet = {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "1"}
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as file:
         process = subprocess.Popen(

@@ -7,7 +7,7 @@ fast way round: bfloat16 products are two to five times faster than float32, ele
 
 import contextlib
 import contextvars
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -155,8 +155,30 @@ def weight_gradient(inputs: tf.Tensor, d_outputs: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.matmul(*flat, transpose_a=True), tf.float32)
 
 
-def product(x: tf.Tensor, kernel: tf.Tensor, dtype: str, *, transpose_kernel: bool = False) -> tf.Tensor:
-    """x [..., I] times kernel [I, O] (or [O, I], transposed), computed in `dtype`; float32 [..., O]."""
+def product(
+    x: tf.Tensor,
+    kernel: tf.Tensor,
+    dtype: str,
+    *,
+    bias: Any = None,
+    activation: Callable[[tf.Tensor], tf.Tensor] | None = None,
+    transpose_kernel: bool = False,
+    is_operand: bool = False,
+) -> tf.Tensor:
+    """x [..., I] times kernel [I, O] (or [O, I], transposed), computed in `dtype`; float32 [..., O].
+
+    Where a bias is of the product's type, as in float32 and among `CastOnce`'s operands, TensorFlow makes one operation
+    of the product, the bias and a ReLU.
+
+    Args:
+        x: float32, or of `dtype`.
+        kernel: float32, or of `dtype`.
+        dtype: of the product.
+        bias: float32 [O], added to it.
+        activation: a function of the result.
+        transpose_kernel: which of the two `kernel` is.
+        is_operand: the result is read by other products alone, and may stay in `dtype`.
+    """
     shape = tf.shape(x)
     flat = tf.reshape(tf.cast(x, dtype), [-1, x.shape[-1]])
     position, result = _position.get(), None
@@ -164,9 +186,19 @@ def product(x: tf.Tensor, kernel: tf.Tensor, dtype: str, *, transpose_kernel: bo
         result = position.product(flat, kernel)
     if result is None:
         result = tf.matmul(flat, _operand(kernel, dtype), transpose_b=transpose_kernel)
-    result = tf.cast(result, tf.float32)
+    of_its_type = bias if dtype == "float32" else _constants.get().get(id(bias))
+    if of_its_type is not None:
+        result, bias = tf.nn.bias_add(result, of_its_type), None
+    is_rectified = bias is None and activation is tf.nn.relu
+    if is_rectified:
+        result = tf.nn.relu(result)
+    if not is_operand or bias is not None or not (is_rectified or activation is None):
+        result = tf.cast(result, tf.float32)
+    if bias is not None:
+        result += bias
     result = tf.reshape(result, tf.concat([shape[:-1], tf.shape(result)[1:]], 0))
-    return tf.ensure_shape(result, [*x.shape[:-1], kernel.shape[0 if transpose_kernel else 1]])
+    result = tf.ensure_shape(result, [*x.shape[:-1], kernel.shape[0 if transpose_kernel else 1]])
+    return result if activation is None or is_rectified else activation(result)
 
 
 def batched_product(x: tf.Tensor, y: tf.Tensor, dtype: str, *, transpose_y: bool = False) -> tf.Tensor:
@@ -194,9 +226,8 @@ class Dense(Layer):
         if self.use_bias:
             self.bias = self.add_weight(shape=(self.units,), initializer="zeros", name="bias")
 
-    def call(self, x: tf.Tensor) -> tf.Tensor:
-        """x [..., I] to [..., units]."""
-        result = product(x, self.kernel, self.compute_dtype)
-        if self.use_bias:
-            result += self.bias
-        return result if self.activation is None else self.activation(result)
+    def call(self, x: tf.Tensor, is_operand: bool = False) -> tf.Tensor:
+        """x [..., I] to [..., units]; `is_operand` as in `product`."""
+        bias = self.bias if self.use_bias else None
+        options = {"bias": bias, "activation": self.activation, "is_operand": is_operand}
+        return product(x, self.kernel, self.compute_dtype, **options)

@@ -123,10 +123,9 @@ class OutputProjection(Layer):
     def call(self, hidden: tf.Tensor, columns: OutputColumns | None = None) -> tf.Tensor:
         """float32 [..., D] to logits, float32 [..., V], or [..., U] of the columns alone."""
         inputs, kernel = self.factors(hidden)
-        bias = self.bias
-        if columns is not None:
-            kernel, bias = columns
-        return dense.product(inputs, kernel, self.compute_dtype, transpose_kernel=self.is_tied) + bias
+        if columns is None:
+            return dense.product(inputs, kernel, self.compute_dtype, bias=self.bias, transpose_kernel=self.is_tied)
+        return dense.product(inputs, columns.kernel, self.compute_dtype, transpose_kernel=self.is_tied) + columns.bias
 
     @property
     def is_tied(self) -> bool:

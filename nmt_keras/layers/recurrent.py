@@ -153,11 +153,9 @@ class RecurrentLayer(Layer):
         `state_mask` is that of `state_mask()`, broadcast to the states.
         """
         h = states[0] if state_mask is None else states[0] * state_mask
-        projections = (
-            dense.product(x, self.kernel, self.compute_dtype),
-            dense.product(h, self.recurrent_kernel, self.compute_dtype),
-        )
-        return self.cell.update(*_biased(projections, self.biases), states, *self.parameters)
+        operands = zip((x, h), (self.kernel, self.recurrent_kernel), (*self.biases, None, None))
+        projections = [dense.product(y, kernel, self.compute_dtype, bias=bias) for y, kernel, bias in operands]
+        return self.cell.update(*projections, states, *self.parameters)
 
     def _recurrence(
         self,

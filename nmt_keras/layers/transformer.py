@@ -9,7 +9,6 @@ A mixer lets a target position see those before it, in two modes that agree:
 
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from nmt_keras.layers.base import Layer
@@ -22,9 +21,21 @@ ACTIVATIONS = {"relu": tf.nn.relu, "gelu": tf.nn.gelu, "swiglu": tf.nn.silu}
 NORM_EPSILON = 1e-6
 
 
-def layer_norm(name: str) -> keras.layers.LayerNormalization:
-    """Layer normalisation (Ba et al. 2016), in float32 under any policy."""
-    return keras.layers.LayerNormalization(epsilon=NORM_EPSILON, dtype="float32", name=name)
+class LayerNorm(Layer):
+    """Layer normalisation of the last axis (Ba et al. 2016, eq. 3), in float32 under any policy.
+
+    Keras's own makes arrays of two factors before it multiplies, and takes half as long again.
+    """
+
+    def build(self, shape) -> None:
+        self.gamma = self.add_weight(shape=(shape[-1],), initializer="ones", name="gamma")
+        self.beta = self.add_weight(shape=(shape[-1],), initializer="zeros", name="beta")
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """float32 [..., D] to [..., D]."""
+        x -= tf.reduce_mean(x, -1, keepdims=True)
+        x *= tf.math.rsqrt(tf.reduce_mean(tf.square(x), -1, keepdims=True) + NORM_EPSILON)
+        return x * self.gamma + self.beta
 
 
 class FeedForward(Layer):
@@ -42,9 +53,8 @@ class FeedForward(Layer):
         super().__init__(name=name)
         self.d_model = d_model
         self.d_ff = d_ff
-        self.activation = ACTIVATIONS[activation]
         self.dropout_rate = dropout_rate
-        self.inner = Dense(d_ff, name="inner")
+        self.inner = Dense(d_ff, activation=ACTIVATIONS[activation], name="inner")
         self.gate = Dense(d_ff, use_bias=False, name="gate") if activation == "swiglu" else None
         self.outer = Dense(d_model, name="outer")
 
@@ -56,7 +66,9 @@ class FeedForward(Layer):
 
     def call(self, x: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
         """[B, T, D] to [B, T, D]."""
-        inner = self.activation(self.inner(x))
+        if self.gate is None and dropout_seed is None:
+            return self.outer(self.inner(x, is_operand=True))
+        inner = self.inner(x)
         if self.gate is not None:
             inner *= self.gate(x)
         return self.outer(dropout(inner, self.dropout_rate, dropout_seed))
@@ -78,7 +90,7 @@ class Residual(Layer):
         self.d_model = d_model
         self.pre_norm = pre_norm
         self.dropout_rate = dropout_rate
-        self.norm = layer_norm("norm")
+        self.norm = LayerNorm(name="norm")
 
     def build(self, *_) -> None:
         self.norm.build((None, None, self.d_model))

@@ -13,10 +13,10 @@ from nmt_keras.layers.transformer import (
     SSRU,
     CausalSelfAttention,
     FeedForward,
+    LayerNorm,
     Residual,
     TransformerDecoderLayer,
     TransformerEncoderLayer,
-    layer_norm,
 )
 from nmt_keras.models.encoders import EncoderOutput, mean_state
 
@@ -56,7 +56,7 @@ class TransformerEncoder(Layer):
             )
             for n in range(config.num_encoder_layers)
         ]
-        self.norm = layer_norm("norm") if config.pre_norm else None
+        self.norm = LayerNorm(name="norm") if config.pre_norm else None
 
     def build(self, *_) -> None:
         self.positions.build()
@@ -109,7 +109,7 @@ class TransformerDecoder(Layer):
             )
             for n in range(config.num_decoder_layers)
         ]
-        self.norm = layer_norm("norm") if config.pre_norm else None
+        self.norm = LayerNorm(name="norm") if config.pre_norm else None
 
     def _positions(self, config: ModelConfig) -> str:
         return config.positions

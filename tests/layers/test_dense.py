@@ -115,3 +115,39 @@ def test_a_late_gradient_is_one_product():
     inside = [node for f in graph.library.function for node in f.node_def if node.op == "MatMul"]
     assert inside and not any(node.attr["transpose_a"].b for node in inside)
     assert [node.attr["transpose_a"].b for node in graph.node if node.op == "MatMul"] == [True]
+
+
+@pytest.mark.parametrize("kind, tolerance", [("float32", 1e-6), ("bfloat16", 0.02)])
+@pytest.mark.parametrize("activation", [None, tf.nn.relu, tf.tanh])
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("is_operand", [False, True])
+def test_bias_and_activation_are_those_of_the_plain_form_in_float64(with_bias, activation, is_operand, kind, tolerance):
+    """Also among operands that are cast once, where they are part of the product."""
+    rng = np.random.default_rng(2)
+    x, kernel, bias = (rng.normal(size=shape) for shape in ((3, 2, 8), (8, 5), (5,)))
+    expected = (activation or tf.identity)(x @ kernel + (bias if with_bias else 0.0)).numpy()
+    kernel, bias = (tf.Variable(value, dtype=tf.float32) for value in (kernel, bias))
+    options = {"bias": bias if with_bias else None, "activation": activation, "is_operand": is_operand}
+    for operands in ([], [kernel, bias]):
+        with dense.CastOnce(operands, kind):
+            result = dense.product(tf.constant(x, tf.float32), kernel, kind, **options)
+        is_whole = activation is not tf.tanh and (bool(operands) or not with_bias)
+        assert result.shape == (3, 2, 5) and result.dtype == (kind if is_operand and is_whole else "float32")
+        np.testing.assert_allclose(tf.cast(result, tf.float64), expected, rtol=tolerance, atol=4 * tolerance)
+
+
+def test_a_loop_has_nothing_between_a_product_its_bias_and_its_relu():
+    """Which TensorFlow then makes one operation of."""
+    layer = dense.Dense(8, activation=tf.nn.relu)
+    layer.build((None, 8))
+    x = tf.TensorSpec([None, 8])
+
+    @tf.function(autograph=False, input_signature=[x])
+    def run(x):
+        cast = dense.CastOnce(layer.variables, "bfloat16")
+        with cast:
+            return dense.product(x, layer.kernel, "bfloat16", bias=layer.bias, activation=layer.activation)
+
+    nodes = {node.name: node for node in run.get_concrete_function().graph.as_graph_def().node}
+    [relu] = [node for node in nodes.values() if node.op == "Relu"]
+    assert nodes[relu.input[0]].op == "BiasAdd" and nodes[nodes[relu.input[0]].input[0]].op == "MatMul"

@@ -10,7 +10,7 @@ from nmt_keras.layers.convolution import GatedConvolution, NormedDense
 from nmt_keras.layers.linear_recurrence import linear_recurrence
 from nmt_keras.layers.multihead_attention import MultiHeadAttention
 from nmt_keras.layers.positions import PositionEmbedding, RelativePositions, rotate, sinusoids
-from nmt_keras.layers.transformer import SSRU, CausalSelfAttention, FeedForward, Residual
+from nmt_keras.layers.transformer import NORM_EPSILON, SSRU, CausalSelfAttention, FeedForward, LayerNorm, Residual
 
 B, T, H, C, D, F = 2, 5, 2, 4, 8, 12
 
@@ -202,3 +202,22 @@ def test_a_normed_product_starts_with_the_size_of_its_directions():
     layer.build((None, 256))
     out = layer(tf.random.stateless_normal([500, 256], [1, 2]))
     assert float(tf.math.reduce_variance(out)) == pytest.approx(1.0, abs=0.1)
+
+
+def test_layer_normalisation_and_its_gradient_are_those_of_the_formula_in_float64():
+    rng = np.random.default_rng(5)
+    x, d_y, gamma, beta = (rng.normal(size=shape) for shape in ((2, 3, 8), (2, 3, 8), (8,), (8,)))
+    norm = LayerNorm()
+    norm.build((None, None, 8))
+    norm.gamma.assign(gamma)
+    norm.beta.assign(beta)
+    given, precise = tf.constant(x, tf.float32), tf.constant(x)
+    with tf.GradientTape() as tape, tf.GradientTape() as precise_tape:
+        tape.watch(given)
+        precise_tape.watch(precise)
+        own = norm(given)
+        mean, variance = tf.nn.moments(precise, [-1], keepdims=True)
+        expected = (precise - mean) / tf.sqrt(variance + NORM_EPSILON) * gamma + beta
+    np.testing.assert_allclose(own, expected, atol=1e-5)
+    gradient = precise_tape.gradient(expected, precise, output_gradients=tf.constant(d_y))
+    np.testing.assert_allclose(tape.gradient(own, given, tf.constant(d_y, tf.float32)), gradient, atol=1e-5)
