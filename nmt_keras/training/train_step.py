@@ -194,31 +194,35 @@ class TrainStep:
             tf.convert_to_tensor(self.steps),
             context.replica_id_in_sync_group,
         )
-        weights = self.model.trainable_variables
-        gradients: list[tf.Tensor] = []
-        sums = LossSums(*[tf.constant(0.0)] * len(LossSums._fields))
         parts = self.config.accumulation_steps
-        for number in range(parts):
+
+        def add(number, *before):
             part = Batch(*(part_of(leaf, number, parts) for leaf in batch))
-            with tf.GradientTape() as tape:
-                part_sums = batch_loss(
-                    self.model,
-                    part,
-                    fold_in(seed, number),
-                    self.config.label_smoothing,
-                    tf.convert_to_tensor(self.loss_scale),
-                )
-            part_gradients = tape.gradient(
-                part_sums.loss, [weight.value for weight in weights], unconnected_gradients="zero"
+            return number + 1, *tf.nest.map_structure(tf.add, before, self._sums(part, fold_in(seed, number)))
+
+        if parts == 1:
+            gradients, sums = self._sums(batch, fold_in(seed, 0))
+        else:  # a loop: the activations of one part are there at a time
+            weights = [tf.convert_to_tensor(weight.value) for weight in self.model.trainable_variables]
+            none = ([tf.zeros_like(weight) for weight in weights], LossSums(*[tf.zeros([])] * len(LossSums._fields)))
+            _, gradients, sums = tf.while_loop(
+                lambda number, *_: number < parts, add, (0, *none), parallel_iterations=1, maximum_iterations=parts
             )
-            part_gradients = [tf.convert_to_tensor(gradient) for gradient in part_gradients]
-            gradients = [g + p for g, p in zip(gradients, part_gradients)] if number else part_gradients
-            sums = LossSums(*(total + new for total, new in zip(sums, part_sums)))
         real = tf.not_equal(batch.target_output_ids, PAD_ID) & tf.not_equal(batch.lines, FILLER_LINE)[:, None]
         counts = [tf.reduce_sum(tf.cast(real, tf.float32)), tf.cast(tf.size(batch.target_output_ids), tf.float32)]
         gradients, sums, counts = context.all_reduce("sum", (gradients, sums, counts))
         scale = 1.0 / (tf.maximum(sums.tokens, 1e-6) * tf.convert_to_tensor(self.loss_scale))
         return gradients, scale, tf.linalg.global_norm(gradients) * scale, sums, counts
+
+    def _sums(self, part: Batch, seed: tf.Tensor) -> tuple[list[tf.Tensor], LossSums]:
+        """Gradients of the summed loss, times the loss scale, and the sums of some rows."""
+        weights = [weight.value for weight in self.model.trainable_variables]
+        with tf.GradientTape() as tape:
+            sums = batch_loss(
+                self.model, part, seed, self.config.label_smoothing, tf.convert_to_tensor(self.loss_scale)
+            )
+        gradients = tape.gradient(sums.loss, weights, unconnected_gradients="zero")
+        return [tf.convert_to_tensor(gradient) for gradient in gradients], sums
 
     def _replica_apply(self, gradients, scale, norm) -> None:
         """Scales, clips and applies. Gradients are equal on all replicas, and the optimizer sums them once more.
@@ -266,10 +270,8 @@ def dropout_seed(seed: int, restarts, step, replica) -> tf.Tensor:
     return fold_in(tf.stack([salted, tf.cast(step, tf.int32)]), replica)
 
 
-def part_of(leaf: tf.Tensor, number: int, parts: int) -> tf.Tensor:
+def part_of(leaf: tf.Tensor, number: int | tf.Tensor, parts: int) -> tf.Tensor:
     """Rows of part `number` of `parts` equal ones."""
-    if parts == 1:
-        return leaf
     rows = tf.shape(leaf)[0] // parts
     return leaf[number * rows : (number + 1) * rows]
 
