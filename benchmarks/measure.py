@@ -66,10 +66,21 @@ def keep(output: str) -> str:
 
 
 def answers(values: flags.FlagValues, work: Callable[..., dict]) -> bool:
-    """Whether this is a process that `run_worker` started; it has then done its task and printed the result."""
-    if values.worker:
-        print(json.dumps(work(**json.loads(values.worker))))
-    return bool(values.worker)
+    """Whether this is a process that `run_worker` started; it has then done its task and printed the result.
+
+    Raises:
+        UserError: --worker is no task.
+    """
+    if not values.worker:
+        return False
+    try:
+        task = json.loads(values.worker)
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"--worker is for processes that this one starts: leave it out. Received: {values.worker}"
+        ) from error
+    print(json.dumps(work(**task)))
+    return True
 
 
 def define_flags(values: flags.FlagValues) -> None:

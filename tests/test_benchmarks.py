@@ -18,6 +18,7 @@ from nmt_keras.errors import UserError
             "--data_dir must be the folder of Multi30k; {tmp} has no train.en.gz",
         ),
         (training_speed, ["--data_dir={tmp}", "--only=("], "--only must be a regular expression. Received: '('"),
+        (training_speed, ["--worker=x"], "--worker is for processes that this one starts: leave it out. Received: x"),
         (training_quality, [], "--data_dir must be given: the folder of Multi30k"),
         (translation_quality, ["--run_dir={tmp}"], "--run_dir, --source and --reference must be given"),
         (
