@@ -333,6 +333,7 @@ def _check_cluster(tf_config: str | None) -> None:
 
 def load_tensorflow() -> None:
     """Imports TensorFlow without its remarks on this machine's CPU and missing GPU, which no log level silences."""
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     if "tensorflow" in sys.modules:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -340,11 +341,10 @@ def load_tensorflow() -> None:
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     try:
-        import tensorflow
+        import tensorflow  # noqa: F401
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-    tensorflow.get_logger().setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager

@@ -52,5 +52,6 @@ def test_a_recipe_imports_no_tensorflow(path):
 
 def test_training_imports_no_tensorflow_text():
     """Which takes 120 MiB; the graphs that translate text need it."""
-    program = "import sys, nmt_keras.training.trainer; sys.exit('tensorflow_text' in sys.modules)"
+    modules = "pipelines.train, nmt_keras.training.trainer, nmt_keras.training.feed, nmt_keras.data.batching"
+    program = f"import sys, {modules}; sys.exit('tensorflow_text' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0

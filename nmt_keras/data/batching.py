@@ -137,10 +137,10 @@ def _encode_rows(corpus, rows, source_tokenizer, target_tokenizer, max_source_le
 def _flat(sentences: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
     """Ids of all sentences, int32 [N], and how many each has, int64 [B]."""
     lengths = np.array([len(ids) for ids in sentences], np.int64)
-    return np.fromiter(itertools.chain(*sentences), np.int32, lengths.sum()), lengths
+    return np.fromiter(itertools.chain.from_iterable(sentences), np.int32, lengths.sum()), lengths
 
 
-def _ragged(ids: tf.Tensor, lengths: tf.Tensor) -> tf.RaggedTensor:
+def _ragged(ids: tf.Tensor | np.ndarray, lengths: tf.Tensor | np.ndarray) -> tf.RaggedTensor:
     return tf.RaggedTensor.from_row_lengths(ids, lengths, validate=False)
 
 

@@ -161,8 +161,7 @@ class SentencePieceTokenizer:
         return cls(model.getvalue())
 
     def encode(self, text: str) -> list[int]:
-        whole = text.encode("utf-8", errors="replace").decode("utf-8")  # a lone surrogate is no text
-        return [self._ids[i] for i in self._processor.encode(whole)]
+        return [self._ids[i] for i in self._processor.encode(_without_surrogates(text))]
 
     def sample(self, texts: Sequence[str], alpha: float, seed: int) -> list[list[int]]:
         """One random segmentation of each text (Kudo 2018, n-best size unlimited); equal seeds, equal samples.
@@ -173,7 +172,7 @@ class SentencePieceTokenizer:
 
         def draw():
             sentencepiece.set_random_generator_seed(seed % (1 << 32))
-            return [self._processor.sample_encode_as_ids(text, -1, alpha) for text in texts]
+            return [self._processor.sample_encode_as_ids(_without_surrogates(text), -1, alpha) for text in texts]
 
         with ThreadPoolExecutor(1) as thread:
             return [[self._ids[i] for i in ids] for ids in thread.submit(draw).result()]
@@ -222,9 +221,9 @@ class SentencePieceTokenizer:
         # Made on first use and outside any graph, so that a job that seeds TensorFlow first (see pipelines/_runtime.py)
         # may still build tokenizers before it. tensorflow_text is 120 MiB, which training has no use for.
         if self._graph_tokenizer is None:
-            import tensorflow_text as tf_text
-
             with tf.init_scope():
+                import tensorflow_text as tf_text
+
                 # The name becomes that of the resource when a SavedModel is loaded: without one of its own, the second
                 # tokenizer of an export would silently be the first.
                 self._graph_tokenizer = tf_text.SentencepieceTokenizer(
@@ -473,6 +472,11 @@ def _spans(lengths: tf.RaggedTensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
     row_starts = tf.concat([starts, [0]], 0)
     first = tf.gather(tf.gather(row_starts, lengths.row_starts()), lengths.value_rowids())
     return lengths.with_values(starts - first), lengths.with_values(ends - first)
+
+
+def _without_surrogates(text: str) -> str:
+    """The text as SentencePiece takes it: a surrogate alone, which is none, becomes a question mark."""
+    return text.encode("utf-8", errors="replace").decode("utf-8")
 
 
 def _without_specials(ids: tf.RaggedTensor) -> tf.RaggedTensor:

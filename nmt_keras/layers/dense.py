@@ -192,7 +192,8 @@ def product(
     is_rectified = bias is None and activation is tf.nn.relu
     if is_rectified:
         result = tf.nn.relu(result)
-    if not is_operand or bias is not None or not (is_rectified or activation is None):
+    is_whole = bias is None and (is_rectified or activation is None)
+    if not (is_operand and is_whole):
         result = tf.cast(result, tf.float32)
     if bias is not None:
         result += bias

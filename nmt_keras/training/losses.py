@@ -80,7 +80,7 @@ def projected_cross_entropy(
         gradient_scale: what the gradient of the first result is multiplied by, so that float16 can hold it.
         transpose_kernel: which of the two `kernel` is.
         dtype: of the products; what is between them is float32.
-        chunk_rows: at most so many rows at a time.
+        chunk_rows: rows at a time, rounded up to a multiple of 128.
 
     Returns:
         Sums of the smoothed and the plain cross entropy and of right predictions, float32 []. A gradient flows from the
@@ -100,18 +100,16 @@ def projected_cross_entropy(
 
     @tf.custom_gradient
     def run(inputs, kernel, bias):
-        rows, columns = tf.cast(inputs, dtype), tf.cast(kernel, dtype)
+        columns = tf.cast(kernel, dtype)
 
-        def chunk(first, last):
-            part = rows[first:last]
-            logits = tf.matmul(part, columns, transpose_b=transpose_kernel)
-            sums, d_logits, d_bias = compiled(logits, bias, labels[first:last], weights[first:last], gradient_scale)
-            d_part = tf.cast(tf.matmul(d_logits, columns, transpose_b=not transpose_kernel), inputs.dtype)
-            pair = (d_logits, part) if transpose_kernel else (part, d_logits)
-            d_kernel = tf.cast(tf.matmul(*pair, transpose_a=True), kernel.dtype)
-            return (sums, d_kernel, d_bias), d_part
+        def of_chunk(rows, labels, weights):
+            logits = tf.matmul(rows, columns, transpose_b=transpose_kernel)
+            sums, d_logits, d_bias = compiled(logits, bias, labels, weights, gradient_scale)
+            d_rows = tf.cast(tf.matmul(d_logits, columns, transpose_b=not transpose_kernel), inputs.dtype)
+            pair = (d_logits, rows) if transpose_kernel else (rows, d_logits)
+            return (sums, tf.cast(tf.matmul(*pair, transpose_a=True), kernel.dtype), d_bias), d_rows
 
-        (sums, d_kernel, d_bias), d_inputs = _by_chunks(chunk, labels, chunk_rows)
+        (sums, d_kernel, d_bias), d_inputs = _by_chunks(of_chunk, (tf.cast(inputs, dtype), labels, weights), chunk_rows)
 
         def gradient(d_loss, *_):
             return d_inputs * d_loss, d_kernel * d_loss, d_bias * d_loss
@@ -121,33 +119,39 @@ def projected_cross_entropy(
     return run(inputs, kernel, bias)
 
 
-def _by_chunks(chunk: Callable, rows: tf.Tensor, most: int) -> tuple[Any, tf.Tensor]:
-    """The sum of the first results, and the concatenation of the second ones, of `chunk(first, last)` of rows, at most
-    `most` at a time, about equally many, and a multiple of 128."""
-    static = rows.shape[0] is not None
-    number = rows.shape[0] if static else tf.shape(rows)[0]
-    chunks = -(-number // most)
-    size = -(-number // (max(chunks, 1) if static else tf.maximum(chunks, 1)))
-    size += -size % _ROW_MULTIPLE
+def _by_chunks(of_chunk: Callable, rows: tuple[tf.Tensor, ...], most: int) -> tuple[Any, tf.Tensor]:
+    """Of a function of some rows of tensors [N, ...], the first result summed over all rows, and the second joined.
 
-    def body(first, total, joined):
-        term, part = chunk(first, first + size)
-        return first + size, tf.nest.map_structure(tf.add, total, term), tf.concat([joined, part], 0)
+    It sees about equally many rows at a time, zeros among the last of them, and one time ends before the next begins.
+    There are as few times as `most`, rounded up to a multiple of 128, allows.
+    """
+    number = rows[0].shape[0] or tf.shape(rows[0])[0]
+    at_once = _rounded(most)
+    chunks = -(-number // at_once)
+    chunks = max(chunks, 1) if isinstance(chunks, int) else tf.maximum(chunks, 1)
+    size = _rounded(-(-number // chunks))
+    fill = chunks * size - number
+    cut = [
+        tf.reshape(tf.pad(x, [[0, fill], *[[0, 0]] * (x.shape.rank - 1)]), [chunks, size, *x.shape[1:]]) for x in rows
+    ]
+    first, joined = of_chunk(*(x[0] for x in cut))
+    parts = tf.TensorArray(joined.dtype, chunks, element_shape=joined.shape).write(0, joined)
+    with tf.control_dependencies(tf.nest.flatten(first)):
+        place = tf.constant(1)
 
-    state = (size, *chunk(0, size))
-    if static:  # a compiler wants no loop of changing shapes
-        for _ in range(1, chunks):
-            state = body(*state)
-        return state[1:]
-    _, total, joined = tf.while_loop(
-        lambda first, *_: first < number,
-        body,
-        state,
-        shape_invariants=tf.nest.map_structure(
-            lambda x: tf.TensorShape([None, *x.shape[1:]]) if x is state[2] else x.shape, state
-        ),
+    def body(place, total, parts):
+        term, part = of_chunk(*(x[place] for x in cut))
+        return place + 1, tf.nest.map_structure(tf.add, total, term), parts.write(place, part)
+
+    _, total, parts = tf.while_loop(
+        lambda place, *_: place < chunks, body, (place, first, parts), parallel_iterations=1
     )
-    return total, joined
+    return total, tf.reshape(parts.stack(), [chunks * size, *joined.shape[1:]])[:number]
+
+
+def _rounded(number: int | tf.Tensor) -> int | tf.Tensor:
+    """The next multiple of 128, so that what is compiled sees few shapes."""
+    return number + -number % _ROW_MULTIPLE
 
 
 def batch_loss(
@@ -159,7 +163,8 @@ def batch_loss(
 ) -> LossSums:
     """Runs the model with teacher forcing and sums its loss.
 
-    Where `dropout_seed` is given, that is, in training, the gradient of the loss is multiplied by `gradient_scale`.
+    Where `dropout_seed` is given, that is, in training, the gradient of the loss is multiplied by `gradient_scale`, and
+    the loss of a `Seq2Seq` never holds all its logits.
     """
     hidden, _ = model(batch.source_ids, batch.target_input_ids, dropout_seed)
     hidden, labels, weights = _positions_with_a_label(hidden, batch)
@@ -195,7 +200,7 @@ def _positions_with_a_label(hidden: tf.Tensor, batch: Batch) -> tuple[tf.Tensor,
         weights = tf.where(padding_mask(ids), batch.weights[:, None], 0.0)
         return tf.reshape(hidden, [-1, hidden.shape[-1]]), tf.reshape(ids, [-1]), tf.reshape(weights, [-1])
     real = tf.where(padding_mask(ids))  # [N, 2]
-    fill = -tf.shape(real)[0] % _ROW_MULTIPLE
+    fill = _rounded(tf.shape(real)[0]) - tf.shape(real)[0]
     return (
         tf.pad(tf.gather_nd(hidden, real), [[0, fill], [0, 0]]),
         tf.pad(tf.gather_nd(ids, real), [[0, fill]]),

@@ -85,9 +85,13 @@ def _replay_part(model: Seq2Seq, part: Batch, seed, label_smoothing: float, laye
 
 
 def _bad_loss(model: Seq2Seq, part: Batch, seed, label_smoothing: float) -> Verdict:
-    """Of logits that are finite and too large for a cross entropy; the lines are those that lose most."""
+    """Of logits that are not finite, or too large for a cross entropy: the lines are then those that lose most."""
     hidden, _ = model(part.source_ids, part.target_input_ids, seed)
     logits = model.project(hidden)
+    values = logits.numpy()
+    if not np.isfinite(values).all():
+        name = f"{model.name}/{model.output_projection.name}"
+        return Verdict("forward", name, _describe(values), _lines(values, part), np.nan)
     ids = part.target_output_ids
     flat = tf.reshape(logits, [-1, logits.shape[-1]])
     losses = label_smoothed_cross_entropy(flat, tf.reshape(ids, [-1]), label_smoothing)[0]

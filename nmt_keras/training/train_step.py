@@ -203,8 +203,10 @@ class TrainStep:
         if parts == 1:
             gradients, sums = self._sums(batch, fold_in(seed, 0))
         else:  # a loop: the activations of one part are there at a time
-            weights = [tf.convert_to_tensor(weight.value) for weight in self.model.trainable_variables]
-            none = ([tf.zeros_like(weight) for weight in weights], LossSums(*[tf.zeros([])] * len(LossSums._fields)))
+            none = (
+                [tf.zeros(weight.shape) for weight in self.model.trainable_variables],
+                LossSums(*[tf.zeros([])] * len(LossSums._fields)),
+            )
             _, gradients, sums = tf.while_loop(
                 lambda number, *_: number < parts, add, (0, *none), parallel_iterations=1, maximum_iterations=parts
             )
@@ -272,8 +274,8 @@ def dropout_seed(seed: int, restarts, step, replica) -> tf.Tensor:
 
 def part_of(leaf: tf.Tensor, number: int | tf.Tensor, parts: int) -> tf.Tensor:
     """Rows of part `number` of `parts` equal ones."""
-    rows = tf.shape(leaf)[0] // parts
-    return leaf[number * rows : (number + 1) * rows]
+    shape = [tf.shape(leaf)[axis] if size is None else size for axis, size in enumerate(leaf.shape)]
+    return tf.reshape(leaf, [parts, shape[0] // parts, *shape[1:]])[number]
 
 
 def _average(weight: keras.Variable) -> tf.Variable:

@@ -136,8 +136,8 @@ def test_bias_and_activation_are_those_of_the_plain_form_in_float64(with_bias, a
         np.testing.assert_allclose(tf.cast(result, tf.float64), expected, rtol=tolerance, atol=4 * tolerance)
 
 
-def test_a_loop_has_nothing_between_a_product_its_bias_and_its_relu():
-    """Which TensorFlow then makes one operation of."""
+def test_nothing_is_between_a_product_its_bias_and_its_relu():
+    """Where operands are cast once; Grappler looks for the three in a row, to make one operation of them."""
     layer = dense.Dense(8, activation=tf.nn.relu)
     layer.build((None, 8))
     x = tf.TensorSpec([None, 8])

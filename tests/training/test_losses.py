@@ -124,6 +124,52 @@ def test_projected_cross_entropy_is_the_plain_one_in_float64(transpose_kernel, s
         np.testing.assert_allclose(own, 3.0 * other, rtol=1e-9, atol=1e-10)
 
 
+def test_no_row_is_a_loss_of_nothing():
+    inputs, kernel, bias, labels, weights = _factors(False, rows=0)
+    factors = [tf.cast(factor, tf.float32) for factor in (inputs, kernel, bias)]
+    with tf.GradientTape() as tape:
+        tape.watch(factors)
+        sums = projected_cross_entropy(*factors, labels, tf.cast(weights, tf.float32), 0.1)
+    assert [float(value) for value in sums] == [0.0, 0.0, 0.0]
+    for gradient, factor in zip(tape.gradient(sums[0], factors), factors, strict=True):
+        assert gradient.shape == factor.shape and not gradient.numpy().any()
+
+
+def test_a_step_compiled_as_a_whole_takes_any_number_of_rows():
+    """As for a TPU: no array changes its shape from chunk to chunk."""
+    specs = [tf.TensorSpec(shape, tf.float32) for shape in ([None, D], [D, V], [V])]
+    loss = functools.partial(projected_cross_entropy, smoothing=0.1, chunk_rows=128)
+
+    def run(inputs, kernel, bias, labels, weights):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            sums = loss(inputs, kernel, bias, labels, weights)
+        return sums, tape.gradient(sums[0], inputs)
+
+    signature = [*specs, tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.float32)]
+    compiled = tf.function(run, input_signature=signature, autograph=False, jit_compile=True)
+    for rows in (100, _ROWS):
+        *factors, labels, weights = _factors(False, rows)
+        arguments = [*(tf.cast(factor, tf.float32) for factor in factors), labels, tf.cast(weights, tf.float32)]
+        for own, expected in zip(tf.nest.flatten(compiled(*arguments)), tf.nest.flatten(run(*arguments)), strict=True):
+            np.testing.assert_allclose(own, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_chunks_are_taken_one_after_the_other():
+    """Else the logits of several are there together where operations run side by side."""
+    *factors, labels, weights = _factors(False)
+
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, D], tf.float64)])
+    def run(inputs):
+        return projected_cross_entropy(inputs, *factors[1:], labels, weights, 0.1, dtype="float64", chunk_rows=128)
+
+    nodes = run.get_concrete_function().graph.as_graph_def().node
+    [loop] = [node for node in nodes if node.op in ("While", "StatelessWhile")]
+    assert loop.attr["parallel_iterations"].i == 1
+    places = [node for node in nodes if node.op == "Const" and any(name.startswith("^") for name in node.input)]
+    assert any(node.name in {name.split(":")[0] for name in loop.input} for node in places)
+
+
 @pytest.mark.parametrize("dtype, tolerance", [("bfloat16", 2e-2), ("float16", 2e-3)])
 def test_products_of_lower_precision_give_nearly_the_same_gradient(dtype, tolerance):
     *factors, labels, weights = _factors(False)
@@ -211,11 +257,25 @@ def test_the_number_of_right_tokens_is_counted(model):
     np.testing.assert_allclose(right.correct, _direct(model, batch._replace(target_output_ids=best * real), 0.0)[2])
 
 
-@pytest.mark.parametrize("tie_output, d_embedding", [(False, 0), (True, 0), (True, 4)])
-def test_where_nothing_is_dropped_the_loss_of_training_and_its_gradient_are_those_without(tie_output, d_embedding):
-    options = {"input_dropout_rate": 0.0, "output_dropout_rate": 0.0, "tie_output": tie_output}
-    model = build_seq2seq(ModelConfig(d_model=D, d_embedding=d_embedding, **options), SOURCE_V, V)
+@pytest.mark.parametrize("tie_output, d_embedding, frozen", [(0, 0, 0), (1, 0, 0), (1, 4, 0), (1, 4, 1)])
+def test_where_nothing_is_dropped_the_loss_of_training_and_its_gradient_are_those_without(
+    tie_output, d_embedding, frozen
+):
+    options = {"input_dropout_rate": 0.0, "output_dropout_rate": 0.0, "tie_output": bool(tie_output)}
+    model = build_seq2seq(
+        ModelConfig(
+            d_model=D,
+            d_embedding=d_embedding,
+            freeze_vectors=bool(frozen),
+            target_vectors="a file" if frozen else "",
+            **options,
+        ),
+        SOURCE_V,
+        V,
+    )
     rng = np.random.default_rng(3)
+    if frozen:
+        model.target_embedding.frozen.assign(tf.cast(tf.range(V)[:, None] % 2, tf.float32))
     for weight in model.trainable_variables:
         weight.assign(rng.normal(size=weight.shape) * 0.5)
     results = []

@@ -86,6 +86,16 @@ def test_the_first_layer_whose_result_overflows_is_named_with_its_lines(fields):
     assert verdict.layer.startswith(("seq2seq/source_embedding", "seq2seq/encoder"))
 
 
+def test_logits_that_overflow_are_those_of_the_output_projection():
+    """No layer of a training step returns them whole."""
+    model = _model()
+    large = {"output_projection__kernel": lambda values: np.sign(values) * 3e38}
+    large["combine__kernel"] = lambda values: values * 1e3  # hidden states of 1 and -1
+    verdict = replay(model, _bad(model, **large), 0.1)
+    assert (verdict.where, verdict.layer) == ("forward", "seq2seq/output_projection")
+    assert "infinite" in verdict.detail and verdict.lines and set(verdict.lines) <= {30, 10}
+
+
 def test_a_gradient_that_goes_bad_alone_is_followed_back():
     """The square root of 0 in a fixed place: finite forward, infinite backward."""
     model = _model()

@@ -24,6 +24,7 @@ from nmt_keras.models.seq2seq import build_seq2seq
 from nmt_keras.training.checkpoints import Checkpoints
 from nmt_keras.training.feed import Feed
 from nmt_keras.training.summaries import Summaries
+from nmt_keras.training.train_step import part_of
 from nmt_keras.training.trainer import Evaluation, Every, Trainer
 from pipelines import train
 
@@ -122,6 +123,23 @@ def test_the_parts_of_a_step_are_taken_by_one_loop(copy_text):
         graph = step._compiled.get_concrete_function(next(batches), tf.constant(True)).graph.as_graph_def()
         sizes.append(len(graph.node) + sum(len(function.node_def) for function in graph.library.function))
     assert sizes[0] == sizes[1]
+
+
+@pytest.mark.parametrize("rows", [8, None])
+def test_a_part_of_rows_whose_number_is_static_has_such_a_number(rows):
+    shapes = []
+
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([rows, 3])])
+    def run(leaf):
+        def body(number, total):
+            part = part_of(leaf, number, 2)
+            shapes.append(part.shape.as_list())
+            return number + 1, total + tf.cast(number, tf.float32) * tf.reduce_sum(part)
+
+        return tf.while_loop(lambda number, _: number < 2, body, (0, 0.0))[1]
+
+    leaf = tf.reshape(tf.range(24.0), [8, 3])
+    assert float(run(leaf)) == float(tf.reduce_sum(leaf[4:])) and shapes == [[rows and 4, 3]]
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
