@@ -1,5 +1,6 @@
 """What tests share. Two logical CPU devices stand in for two accelerators; TensorFlow's remarks are silenced."""
 
+import gc
 import os
 import random
 
@@ -13,6 +14,7 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 
+gc.set_threshold(100_000, 20, 100)  # graphs are many objects that live: looking through them took 6% of the time
 
 _LONGEST = (
     "test_contracts.py",
