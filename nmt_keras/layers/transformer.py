@@ -66,9 +66,7 @@ class FeedForward(Layer):
 
     def call(self, x: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
         """[B, T, D] to [B, T, D]."""
-        if self.gate is None and dropout_seed is None:
-            return self.outer(self.inner(x, is_operand=True))
-        inner = self.inner(x)
+        inner = self.inner(x, is_operand=self.gate is None and dropout_seed is None)
         if self.gate is not None:
             inner *= self.gate(x)
         return self.outer(dropout(inner, self.dropout_rate, dropout_seed))

@@ -293,6 +293,13 @@ def test_another_process_draws_the_same_samples(tokenizers, kind, tmp_path):
     assert json.loads(result.stdout) == tokenizers[kind].sample(SEEN, 0.1, 7)
 
 
+def test_a_surrogate_alone_is_sampled_as_it_is_encoded(tokenizers):
+    tokenizer = tokenizers["unigram"]
+    broken, mended = (f"{SEEN[0]} {end}" for end in ("\ud800", "?"))
+    assert tokenizer.encode(broken) == tokenizer.encode(mended)
+    assert tokenizer.sample([broken], 0.1, 9) == tokenizer.sample([mended], 0.1, 9)
+
+
 def test_a_sample_does_not_depend_on_what_was_encoded_before(tokenizers):
     tokenizer = tokenizers["unigram"]
     first = tokenizer.sample(SEEN, 0.1, 9)
