@@ -385,7 +385,9 @@ def prepare_tokenizers(run_dir: pathlib.Path, data: DataConfig, corpus: Parallel
     if folder.exists():
         kept = load_tokenizers(run_dir)
         for path, tokenizer in zip((data.source_tokenizer_model, data.target_tokenizer_model), kept):
-            if path and os.path.exists(path) and SentencePieceTokenizer(_read_model(path)).sha256 != tokenizer.sha256:
+            if not path or not os.path.exists(path):
+                continue
+            if SentencePieceTokenizer(_read_model(path), tokenizer.folds).sha256 != tokenizer.sha256:
                 raise UserError(
                     f"{run_dir} was trained with another tokenizer than {path} is now; restore the file, or "
                     "give another --run_dir"

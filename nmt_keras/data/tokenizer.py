@@ -1,7 +1,8 @@
 """Text to ids and back, the same for Python strings and for `tf.string` tensors.
 
 Every tokenizer has the special ids of `nmt_keras.constants` at 0..3 and adds none of them itself: BOS and EOS belong to
-batching. `encode`/`decode` work on Python strings, `encode_tf`/`decode_tf` in a graph; tests hold them equal. A
+batching. `encode`/`decode` work on Python strings, `encode_tf`/`decode_tf` in a graph; tests hold them equal. White
+space is folded before text is cut into pieces (`white_space.fold`), unless a tokenizer was saved before that was so. A
 tokenizer is saved as one folder with `tokenizer.json` and, for SentencePiece, `sentencepiece.model`.
 """
 
@@ -19,6 +20,7 @@ import tensorflow as tf
 
 from nmt_keras.config import DataConfig
 from nmt_keras.constants import BOS_ID, EOS_ID, PAD_ID, UNK_ID
+from nmt_keras.data.white_space import fold, fold_tf
 from nmt_keras.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ class Tokenizer(Protocol):
     """What every tokenizer does. `N` strings, ragged ids without BOS and EOS."""
 
     vocab_size: int
+    folds: bool  # whether white space is folded first
     replaces_each_byte: bool  # whether each byte that makes no character, or each run of them, is decoded to U+FFFD
 
     def encode(self, text: str) -> list[int]:
@@ -49,7 +52,8 @@ class Tokenizer(Protocol):
     def encode_with_offsets_tf(self, text: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
         """The ids of strings [N], and the byte of its string where each piece starts and ends, int32 [N, None] each.
 
-        A character that is spread over several pieces may be all of the last one's.
+        The bytes are those of the string as `fold_tf` leaves it, where `folds`. A character that is spread over several
+        pieces may be all of the last one's.
         """
 
     def decode_tf(self, ids: tf.RaggedTensor) -> tf.Tensor:
@@ -78,14 +82,19 @@ class SentencePieceTokenizer:
     The model may be anyone's: its special pieces are mapped to the project's special ids, wherever it has them, and its
     other pieces follow in the order of their ids.
 
+    Args:
+        model: as SentencePiece serializes it.
+        folds: whether white space is folded first.
+
     Raises:
         UserError: `model` is no SentencePiece model.
     """
 
     replaces_each_byte = True
 
-    def __init__(self, model: bytes):
+    def __init__(self, model: bytes, folds: bool = True):
         self._model = model
+        self.folds = folds
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
             if not model:
@@ -135,7 +144,7 @@ class SentencePieceTokenizer:
         model = io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=iter(sentences),
+                sentence_iterator=map(fold, sentences),
                 model_writer=model,
                 vocab_size=vocab_size,
                 model_type=model_type,
@@ -161,7 +170,12 @@ class SentencePieceTokenizer:
         return cls(model.getvalue())
 
     def encode(self, text: str) -> list[int]:
-        return [self._ids[i] for i in self._processor.encode(_without_surrogates(text))]
+        return [self._ids[i] for i in self._processor.encode(self._prepared(text))]
+
+    def _prepared(self, text: str) -> str:
+        """The text as SentencePiece takes it: a surrogate alone, which is no character, becomes a question mark."""
+        text = text.encode("utf-8", errors="replace").decode("utf-8")
+        return fold(text) if self.folds else text
 
     def sample(self, texts: Sequence[str], alpha: float, seed: int) -> list[list[int]]:
         """One random segmentation of each text (Kudo 2018, n-best size unlimited); equal seeds, equal samples.
@@ -172,7 +186,7 @@ class SentencePieceTokenizer:
 
         def draw():
             sentencepiece.set_random_generator_seed(seed % (1 << 32))
-            return [self._processor.sample_encode_as_ids(_without_surrogates(text), -1, alpha) for text in texts]
+            return [self._processor.sample_encode_as_ids(self._prepared(text), -1, alpha) for text in texts]
 
         with ThreadPoolExecutor(1) as thread:
             return [[self._ids[i] for i in ids] for ids in thread.submit(draw).result()]
@@ -182,10 +196,11 @@ class SentencePieceTokenizer:
         return self._processor.decode(self._to_model[kept].tolist())
 
     def encode_tf(self, text: tf.Tensor) -> tf.RaggedTensor:
+        text = fold_tf(text) if self.folds else text
         return tf.ragged.map_flat_values(lambda ids: tf.gather(self._from_model, ids), self._graph().tokenize(text))
 
     def encode_with_offsets_tf(self, text: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
-        ids, starts, ends = self._graph().tokenize_with_offsets(text)
+        ids, starts, ends = self._graph().tokenize_with_offsets(fold_tf(text) if self.folds else text)
         starts, ends = (tf.cast(offsets, tf.int32) for offsets in (starts, ends))
         return tf.ragged.map_flat_values(lambda i: tf.gather(self._from_model, i), ids), starts, ends
 
@@ -210,12 +225,12 @@ class SentencePieceTokenizer:
         return self._graph()
 
     def save(self, folder: pathlib.Path) -> None:
-        _save(folder, {"kind": "sentencepiece"})
+        _save(folder, {"kind": "sentencepiece"}, self.folds)
         (folder / "sentencepiece.model").write_bytes(self._model)
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256(self._model).hexdigest()
+        return _sha256(self._model, self.folds)
 
     def _graph(self) -> "tf_text.SentencepieceTokenizer":
         # Made on first use and outside any graph, so that a job that seeds TensorFlow first (see pipelines/_runtime.py)
@@ -238,14 +253,18 @@ class ByteTokenizer:
     vocab_size = NUM_SPECIALS + 256
     replaces_each_byte = False
 
+    def __init__(self, folds: bool = True):
+        self.folds = folds
+
     def encode(self, text: str) -> list[int]:
+        text = fold(text) if self.folds else text
         return [byte + NUM_SPECIALS for byte in text.encode("utf-8", errors="replace")]
 
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(i - NUM_SPECIALS for i in ids if i >= NUM_SPECIALS).decode("utf-8", errors="replace")
 
     def encode_tf(self, text: tf.Tensor) -> tf.RaggedTensor:
-        raw = tf.strings.bytes_split(text)
+        raw = tf.strings.bytes_split(fold_tf(text) if self.folds else text)
         return tf.ragged.map_flat_values(
             lambda s: tf.cast(tf.reshape(tf.io.decode_raw(s, tf.uint8), [-1]), tf.int32) + NUM_SPECIALS, raw
         )
@@ -271,11 +290,11 @@ class ByteTokenizer:
         return None
 
     def save(self, folder: pathlib.Path) -> None:
-        _save(folder, {"kind": "byte"})
+        _save(folder, {"kind": "byte"}, self.folds)
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256(b"byte").hexdigest()
+        return _sha256(b"byte", self.folds)
 
 
 class _ListTokenizer:
@@ -284,7 +303,8 @@ class _ListTokenizer:
     kind: str
     replaces_each_byte = False
 
-    def __init__(self, symbols: Sequence[str]):
+    def __init__(self, symbols: Sequence[str], folds: bool = True):
+        self.folds = folds
         self._symbols = list(symbols)
         self._ids = {symbol: i for i, symbol in enumerate(symbols, NUM_SPECIALS)}
         self.vocab_size = NUM_SPECIALS + len(self._symbols)
@@ -293,7 +313,7 @@ class _ListTokenizer:
     @classmethod
     def train(cls, sentences: Iterable[str], vocab_size: int) -> "_ListTokenizer":
         """The `vocab_size` - 4 most frequent symbols; ties go to the smaller one."""
-        counts = Counter(symbol for sentence in sentences for symbol in cls.split(sentence))
+        counts = Counter(symbol for sentence in sentences for symbol in cls.split(fold(sentence)))
         ranked = sorted(counts, key=lambda symbol: (-counts[symbol], symbol))
         return cls(ranked[: max(vocab_size - NUM_SPECIALS, 0)])
 
@@ -308,7 +328,7 @@ class _ListTokenizer:
     separator: str
 
     def encode(self, text: str) -> list[int]:
-        return [self._ids.get(symbol, UNK_ID) for symbol in self.split(text)]
+        return [self._ids.get(symbol, UNK_ID) for symbol in self.split(fold(text) if self.folds else text)]
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.separator.join(
@@ -318,9 +338,12 @@ class _ListTokenizer:
         )
 
     def encode_tf(self, text: tf.Tensor) -> tf.RaggedTensor:
-        return tf.ragged.map_flat_values(self.resource().lookup, self.split_tf(text))
+        return tf.ragged.map_flat_values(
+            self.resource().lookup, self.split_tf(fold_tf(text) if self.folds else text)
+        )
 
     def encode_with_offsets_tf(self, text: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
+        text = fold_tf(text) if self.folds else text
         symbols = self.split_tf(text)
         ids = tf.ragged.map_flat_values(self.resource().lookup, symbols)
         return ids, *self.spans_tf(text, symbols)
@@ -356,11 +379,11 @@ class _ListTokenizer:
         return self._table
 
     def save(self, folder: pathlib.Path) -> None:
-        _save(folder, {"kind": self.kind, "symbols": self._symbols})
+        _save(folder, {"kind": self.kind, "symbols": self._symbols}, self.folds)
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256(json.dumps([self.kind, self._symbols]).encode()).hexdigest()
+        return _sha256(json.dumps([self.kind, self._symbols]).encode(), self.folds)
 
 
 class CharacterTokenizer(_ListTokenizer):
@@ -449,12 +472,12 @@ def load_tokenizer(folder: pathlib.Path) -> Tokenizer:
     """
     try:
         card = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-        kind = card["kind"]
+        kind, folds = card["kind"], card.get("folds_white_space", False)
         if kind == "byte":
-            return ByteTokenizer()
+            return ByteTokenizer(folds)
         if kind in _LIST_TOKENIZERS:
-            return _LIST_TOKENIZERS[kind](card["symbols"])
-        return SentencePieceTokenizer((folder / "sentencepiece.model").read_bytes())
+            return _LIST_TOKENIZERS[kind](card["symbols"], folds)
+        return SentencePieceTokenizer((folder / "sentencepiece.model").read_bytes(), folds)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder} holds no complete tokenizer ({error}); restore the run directory") from error
 
@@ -474,15 +497,15 @@ def _spans(lengths: tf.RaggedTensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
     return lengths.with_values(starts - first), lengths.with_values(ends - first)
 
 
-def _without_surrogates(text: str) -> str:
-    """The text as SentencePiece takes it: a surrogate alone, which is none, becomes a question mark."""
-    return text.encode("utf-8", errors="replace").decode("utf-8")
-
-
 def _without_specials(ids: tf.RaggedTensor) -> tf.RaggedTensor:
     return tf.ragged.boolean_mask(ids, (ids == UNK_ID) | (ids >= NUM_SPECIALS))
 
 
-def _save(folder: pathlib.Path, card: dict) -> None:
+def _sha256(content: bytes, folds: bool) -> str:
+    return hashlib.sha256(content + (b" folds" if folds else b"")).hexdigest()
+
+
+def _save(folder: pathlib.Path, card: dict, folds: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    card = {**card, "folds_white_space": True} if folds else card  # those from before cards said so did not
     (folder / "tokenizer.json").write_text(json.dumps(card, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")

@@ -1,6 +1,7 @@
 """Text longer than a sentence, as graph operations: split, translated and joined in order.
 
-Rules, not a model: a sentence ends at its punctuation, before a letter that may begin one, and at a line feed.
+Rules, not a model: a sentence ends at its punctuation, before what may begin one, unless the full stop is that of an
+abbreviation, and at a line break. Line breaks stay where they are.
 """
 
 from collections.abc import Callable
@@ -11,22 +12,60 @@ import tensorflow as tf
 from nmt_keras.config import DecodingConfig
 from nmt_keras.data.batching import source_tensor
 from nmt_keras.data.tokenizer import Tokenizer
+from nmt_keras.data.white_space import fold_tf
 from nmt_keras.inference.text import Source, cut, is_blank
 
-_MARK = "\x1e"  # ASCII's record separator
+_MARK = "\x1e"  # ASCII's record separator, between sentences; no text holds one after `_SEPARATORS` was replaced
+_BREAK_MARK = "\x1f"  # and its unit separator, before a line break
+_SEPARATORS = r"[\x1c-\x1f]"
+_LINE_BREAK = r"[\n\v\f\r\x{85}\x{2028}\x{2029}]"
+_BREAKS = rf"[\s\p{{Z}}\x{{85}}]*{_LINE_BREAK}[\s\p{{Z}}\x{{85}}]*"
+
+_CLOSERS = r"[\"'”“’‘»«›‹)\]\x{201E}]*"
+_OPENERS = r"(?:« |[\"'“”„‚‘»«›‹(\[¿¡])*"
+_EMOJI = r"(?:[\p{So}\p{Sk}\x{FE0F}\x{200D}\x{E0020}-\x{E007F}]+ ?)*"
+_BEGINNING = rf"({_OPENERS}(?:[-–—] )?{_EMOJI}{_OPENERS}(?:['’][a-z] )?[\p{{Lu}}\p{{Lt}}\p{{Lo}}\p{{N}}])"
+_KANA_OR_HAN = r"[\p{Han}\p{Hiragana}\p{Katakana}]"
+# Where a sentence ends, in text whose only white space is single spaces. Each is tried twice: a match ends with the first
+# letter of the next sentence, which a sentence of one letter needs again.
 _ENDS = (
-    (r"\s*[\n\x1e]\s*", r"\x1e"),
-    (r"([。！？｡]+[”’」』）》〉】]*)", r"\1\x1e"),
-    (r"([؟۔।॥]+)\s+", r"\1\x1e"),
-    (r"([.!?…]+[\"'”’»)\]]*)\s+([\"'“‘«(\[¿¡]*[\p{Lu}\p{Lt}\p{Lo}\p{N}])", r"\1\x1e\2"),
+    r"([。！？｡]+[”’」』）》〉】\"']*) ?()",
+    rf"({_KANA_OR_HAN}[!?]+{_CLOSERS})({_KANA_OR_HAN})",
+    rf"([؟۔।॥։።᙮។။෴]+{_CLOSERS}) ()",
+    rf"(\p{{Greek}}[;\x{{37E}}]{_CLOSERS}) ({_OPENERS}\p{{Greek}})",
+    rf"([.!?…]+{_CLOSERS}(?: »)?) {_BEGINNING}",
+)
+# What has a full stop and ends no sentence, in any of the languages: as it is written here, and with a capital too.
+_ABBREVIATIONS = (
+    "Mr Mrs Ms Messrs Rev Hon Gen Col Capt Cpt Sgt Lt Gov Sen Rep Pres St Mt Jr Sr Hr Fr Frl MM EE Mme Mlle Mgr Sra Srta "
+    "Srs Dra Dña Ud Uds Vd Vds Lic Excmo Exma Gral Sig Sigg Dott Avv Geom Egr Gent Profa Exmo Doç Yrd Sn Дж डॉ प्रो د م أ "
+    "dr drs prof vs cf ca approx e\\.g i\\.e dipl ing bzw evtl ggf inkl vgl sog geb z\\.b d\\.h u\\.a av p\\.ex dhr mevr mw "
+    "bijv o\\.a hab inż ks ul św tzn tzw np mudr judr rndr tzv např sv проф акад ул тыс гр г-н г-жа ср напр bl\\.a t\\.ex "
+    "dvs örn"
+).split()
+# The same where a number follows.
+_BEFORE_NUMBERS = (
+    "al no nos nr fig figs vol p pp pg sec ch eq tab art abb abs bd str jan feb mar apr aug sept sep oct okt nov dec dez kl "
+    "núm pág págs num pag blz č čl obr rys rozdz poz стр рис гл п табл n° nº cap kap см"
+).split()
+
+
+def _any_of(words: list[str]) -> str:
+    return "|".join(f"[{word[0].upper()}{word[0]}]{word[1:]}" for word in words)
+
+
+_MONTHS = (
+    "Januar Februar März April Mai Juni Juli August September Oktober November Dezember Jan Feb Apr Aug Sept Okt Nov Dez"
 )
 _NO_ENDS = (
-    (
-        r"\b(Mr|Mrs|Ms|Dr|Prof|Rev|Hon|Gen|Col|Capt|Sgt|Lt|Gov|Sen|Rep|Pres|St|Mt|Jr|Sr|vs|cf|ca|approx|e\.g|i\.e"
-        r"|Hr|Fr|Mme|Mlle|bzw|z\.\s?B|d\.\s?h|\p{Lu}|\d{1,2})\.\x1e",
-        r"\1. ",
-    ),
-    (r"\b(No|Nos|Nr|Fig|Figs|Vol|pp?)\.\x1e(\p{N})", r"\1. \2"),
+    # A letter alone is an initial or part of an abbreviation: z. B., т. е.
+    (rf"(^|[^\p{{L}}\p{{N}}])({_any_of(_ABBREVIATIONS)}|\p{{Lu}}|\p{{Ll}})\.\x1e", r"\1\2. "),
+    (rf"(^|[^\p{{L}}\p{{N}}])(\p{{L}}*str|{_any_of(_BEFORE_NUMBERS)})\.\x1e(\p{{N}})", r"\1\2. \3"),
+    # A number is that of an item, or an ordinal, as German writes it.
+    (r"(^|\x1e)(\d{1,3})\.\x1e", r"\1\2. "),
+    (rf"(\d{{1,2}})\.\x1e({'|'.join(_MONTHS.split())})", r"\1. \2"),
+    (r"\b([Aa]m|[Dd](?:er|ie|as|en|em|es)|[Vv]om|[Zz]um|[Zz]ur|[Bb]eim|[Ii]m|[Aa]b|[Ss]eit) (\d{1,2})\.\x1e", r"\1 \2. "),
+    (r"([」』])\x1e(と|って)", r"\1\2"),
 )
 _NO_SPACE_AFTER = r"([\p{Han}\p{Hiragana}\p{Katakana}。！？，、；：｡」』）》〉】][”’…]*)\x1e+"
 
@@ -36,21 +75,46 @@ class _Parts(NamedTuple):
 
     text: tf.Tensor  # string [P + 1]
     ids: tf.RaggedTensor  # int32 [P + 1, None], without EOS
-    counts: tf.Tensor  # int64 [B], parts of each text
+    counts: tf.Tensor  # int64 [sentences], parts of each
 
 
 def split_sentences(text: tf.Tensor) -> tf.RaggedTensor:
-    """The sentences of strings [B], string [B, None]; none of a blank text."""
-    for pattern, rewrite in _ENDS + _NO_ENDS:
-        text = tf.strings.regex_replace(text, pattern, rewrite.replace(r"\x1e", _MARK))
-    sentences = tf.strings.split(text, _MARK)
-    sentences = tf.ragged.map_flat_values(tf.strings.strip, sentences)
-    return tf.ragged.boolean_mask(sentences, tf.ragged.map_flat_values(lambda text: ~is_blank(text), sentences))
+    """The sentences of strings [B], and between them the line breaks as they came, string [B, None].
+
+    A sentence has single spaces as its only white space. A blank text has neither.
+    """
+    text = tf.where(is_blank(text), "", tf.strings.regex_replace(text, _SEPARATORS, " "))
+    text = tf.strings.regex_replace(text, _BREAKS, rf"{_MARK}{_BREAK_MARK}\0{_MARK}")
+    lines = tf.strings.split(text, _MARK)
+    lines = tf.ragged.map_flat_values(lambda line: tf.where(_is_break(line), line, _marked(fold_tf(line))), lines)
+    return tf.ragged.boolean_mask(*_sentences(lines))
+
+
+def _sentences(lines: tf.RaggedTensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
+    parts = tf.strings.split(tf.strings.reduce_join(lines, -1, separator=_MARK), _MARK)
+    parts = tf.ragged.map_flat_values(lambda part: tf.where(_is_break(part), part, tf.strings.strip(part)), parts)
+    return parts, tf.ragged.map_flat_values(lambda part: _is_break(part) | ~is_blank(part), parts)
+
+
+def _marked(text: tf.Tensor) -> tf.Tensor:
+    """Folded strings with a mark in the place of each space between two sentences."""
+    for pattern in _ENDS * 2:
+        text = tf.strings.regex_replace(text, pattern, rf"\1{_MARK}\2")
+    text = tf.strings.regex_replace(text, f"{_MARK}+", _MARK)
+    for pattern, rewrite in _NO_ENDS * 2:
+        text = tf.strings.regex_replace(text, pattern, rewrite)
+    return text
+
+
+def _is_break(text: tf.Tensor) -> tf.Tensor:
+    return tf.strings.substr(text, 0, 1) == _BREAK_MARK
 
 
 def join_sentences(sentences: tf.RaggedTensor) -> tf.Tensor:
-    """Sentences [B, None] as texts [B], with a space between two unless the script has none there."""
+    """Sentences and line breaks [B, None] as texts [B], with a space between two sentences unless the script has none
+    there."""
     text = tf.strings.reduce_join(sentences, -1, separator=_MARK)
+    text = tf.strings.regex_replace(text, f"{_MARK}*{_BREAK_MARK}({_BREAKS}){_MARK}*", r"\1")
     text = tf.strings.regex_replace(text, f"^{_MARK}+|{_MARK}+$", "")
     return tf.strings.regex_replace(tf.strings.regex_replace(text, _NO_SPACE_AFTER, r"\1"), f"{_MARK}+", " ")
 
@@ -76,7 +140,10 @@ def translate_paragraphs(
         `max_source_characters` cut the text, bool [B].
     """
     text, truncated = cut(text, config)
-    parts = _split(tokenizer, split_sentences(text), config.max_source_length - 1)
+    units = split_sentences(text)
+    is_sentence = ~_is_break(units.values)
+    sentences = tf.ragged.boolean_mask(units, units.with_values(is_sentence))
+    parts = _split(tokenizer, sentences, config.max_source_length - 1)
     order = tf.argsort(parts.ids.row_lengths(), direction="DESCENDING", stable=True)
     count, size = tf.shape(order)[0], config.batch_sentences
     groups = -(-count // size)
@@ -98,7 +165,12 @@ def translate_paragraphs(
     translations, log_probs, scores = (
         tf.RaggedTensor.from_row_lengths(tf.gather(array.concat(), places), parts.counts) for array in arrays
     )
-    return join_sentences(translations), tf.reduce_sum(log_probs, -1), tf.reduce_sum(scores, -1), truncated
+    translations = join_sentences(translations)
+    units = units.with_values(
+        tf.tensor_scatter_nd_update(units.values, tf.where(is_sentence), translations)
+    )
+    log_probs, scores = (tf.reduce_sum(sentences.with_values(tf.reduce_sum(x, -1)), -1) for x in (log_probs, scores))
+    return join_sentences(units), log_probs, scores, truncated
 
 
 def _split(tokenizer: Tokenizer, sentences: tf.RaggedTensor, limit: int) -> _Parts:
@@ -109,6 +181,5 @@ def _split(tokenizer: Tokenizer, sentences: tf.RaggedTensor, limit: int) -> _Par
     text_starts = tf.gather(span_starts.values, splits[:-1])
     text_sizes = tf.gather(span_ends.values, splits[1:] - 1) - text_starts
     text = tf.strings.substr(tf.gather(sentences.values, starts.value_rowids()), text_starts, text_sizes)
-    counts = tf.reduce_sum(sentences.with_values(starts.row_lengths()), -1)
     splits = tf.concat([splits, splits[-1:]], 0)
-    return _Parts(tf.concat([text, [""]], 0), tf.RaggedTensor.from_row_splits(ids.values, splits), counts)
+    return _Parts(tf.concat([text, [""]], 0), tf.RaggedTensor.from_row_splits(ids.values, splits), starts.row_lengths())

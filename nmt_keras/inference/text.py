@@ -8,6 +8,7 @@ from nmt_keras.config import DecodingConfig
 from nmt_keras.constants import EOS_ID, UNK_ID
 from nmt_keras.data.batching import source_tensor
 from nmt_keras.data.tokenizer import Tokenizer, WordTokenizer
+from nmt_keras.data.white_space import fold_tf, spans_before_folding
 from nmt_keras.decoding.hypotheses import Hypotheses
 from nmt_keras.layers.masks import padding_mask
 
@@ -44,7 +45,7 @@ def cut(text: tf.Tensor, config: DecodingConfig) -> tuple[tf.Tensor, tf.Tensor]:
 def tokenize(tokenizer: Tokenizer, text: tf.Tensor, config: DecodingConfig) -> Source:
     """Strings [B] as the model takes them."""
     text, truncated = cut(text, config)
-    ids = tokenizer.encode_tf(text)
+    ids = tokenizer.encode_tf(fold_tf(text))  # also of tokenizers that do not fold: what they were trained on has not
     limit = config.max_source_length
     return Source(text, source_tensor(ids, limit), truncated | (ids.row_lengths() >= limit))
 
@@ -66,15 +67,15 @@ def at_least_two_rows(source: Source, others: Any = ()) -> tuple[Source, Any]:
 
 def source_spans(tokenizer: Tokenizer, source: Source) -> tuple[tf.Tensor, tf.Tensor]:
     """The bytes of the text where each source piece starts and ends, int32 [B, S] each; 0 for EOS and beyond."""
-    _, *spans = tokenizer.encode_with_offsets_tf(source.text)
+    _, *spans = tokenizer.encode_with_offsets_tf(fold_tf(source.text))
     size = tf.shape(source.ids)[1]
-    starts, ends = (offsets[:, : size - 1].to_tensor(0) for offsets in spans)
+    found = spans_before_folding(source.text, *(offsets[:, : size - 1].to_tensor(0) for offsets in spans))
     is_piece = tf.sequence_mask(source.lengths - 1, size)
 
     def padded(offsets):
         return tf.where(is_piece, tf.pad(offsets, [[0, 0], [0, size - tf.shape(offsets)[1]]]), 0)
 
-    return padded(starts), padded(ends)
+    return padded(found[0]), padded(found[1])
 
 
 def detokenize(
@@ -192,7 +193,7 @@ def _words(
     et al. 2015, Addressing the Rare Word Problem; Jean et al. 2015)."""
     surfaces, places = tf.gather(_surfaces(target_tokenizer), hypotheses.ids), alignment(hypotheses)
     assert isinstance(source_tokenizer, WordTokenizer)
-    words = tf.strings.join([" ", source_tokenizer.split_tf(source.text).to_tensor("")])
+    words = tf.strings.join([" ", source_tokenizer.split_tf(fold_tf(source.text)).to_tensor("")])
     words = tf.pad(words, [[0, 0], [0, 1]], constant_values="")  # EOS reads as nothing
     last = tf.shape(words)[1] - 1
     read = tf.gather(words, tf.clip_by_value(places, 0, last), batch_dims=1)

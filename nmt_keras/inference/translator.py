@@ -10,6 +10,7 @@ import tensorflow as tf
 from nmt_keras.config import DecodingConfig
 from nmt_keras.data.lexicon import Lexicon
 from nmt_keras.data.tokenizer import Tokenizer
+from nmt_keras.data.white_space import fold
 from nmt_keras.decoding.hypotheses import Hypotheses
 from nmt_keras.errors import UserError
 from nmt_keras.inference.paragraphs import translate_paragraphs
@@ -203,7 +204,7 @@ class Translator:
             raise UserError("`decoding.split_sentences` leaves no one beginning to force: give sentences, or no prefix")
         encoded = tf.constant([to_bytes(text) for text in texts], tf.string)
         numbers = range(len(texts)) if numbers is None else numbers
-        prefix_ids = padded_ids([self.target_tokenizer.encode(prefix) for prefix in prefixes or [""] * len(texts)])
+        prefix_ids = padded_ids([self.target_tokenizer.encode(fold(prefix)) for prefix in prefixes or [""] * len(texts)])
         return list(_unpack(self._function(encoded, prefix_ids, tf.constant(list(numbers), tf.int32))))
 
     def translate_stream(self, lines: Iterable[str], chunk: int = 2048, first_number: int = 0) -> Iterator[Translation]:

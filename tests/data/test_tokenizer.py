@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from nmt_keras.constants import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from nmt_keras.data.tokenizer import SentencePieceTokenizer, load_tokenizer, train_tokenizer, unknown_rate
+from nmt_keras.data.white_space import fold
 from nmt_keras.errors import UserError
 
 KINDS = ("unigram", "bpe", "char", "byte", "word")
@@ -23,7 +24,7 @@ TEXTS = [
     "老人走路去市场。",
     "孩子们在树下读书，很高兴！",
     "他问：“市场（老）在哪里？”",
-    "全角　空格 ＡＢＣ１２３",
+    "全角，空格。 ＡＢＣ１２３",
     "يمشي الرجل إلى السوق",
     "les élèves ont été là",
     "price: $3,50 & 100%",
@@ -166,26 +167,51 @@ def test_what_is_no_tokenizer_folder_is_refused(tmp_path):
             load_tokenizer(tmp_path)
 
 
+def test_white_space_is_folded_before_a_text_is_cut(tokenizer):
+    odd, plain = "\tThe\u00a0old \u200b\u2003 man\n walks\u00ad.", "The old man walks."
+    assert tokenizer.encode(odd) == tokenizer.encode(plain)
+    assert _encode_tf(tokenizer, [odd]).to_list() == [tokenizer.encode(plain)]
+    for found, wanted in zip(*(tokenizer.encode_with_offsets_tf(tf.constant([text])) for text in (odd, plain))):
+        assert found.to_list() == wanted.to_list()
+    if hasattr(tokenizer, "sample"):
+        assert tokenizer.sample([odd], 0.5, 1) == tokenizer.sample([plain], 0.5, 1)
+
+
+def test_a_tokenizer_that_was_saved_before_white_space_was_folded_stays_as_it_is(tokenizer, tmp_path):
+    tokenizer.save(tmp_path)
+    again = load_tokenizer(tmp_path)
+    assert again.folds and again.sha256 == tokenizer.sha256
+    card = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    assert card.pop("folds_white_space") is True
+    (tmp_path / "tokenizer.json").write_text(json.dumps(card), encoding="utf-8")
+    old = load_tokenizer(tmp_path)
+    assert not old.folds and old.sha256 != tokenizer.sha256
+    assert old.encode("The\u00a0\told") != tokenizer.encode("The\u00a0\told") == tokenizer.encode("The old")
+    (tmp_path / "again").mkdir()
+    old.save(tmp_path / "again")
+    assert load_tokenizer(tmp_path / "again").sha256 == old.sha256
+
+
 def test_byte_tokenizer_adds_four_to_each_byte(tokenizers):
-    assert tokenizers["byte"].encode("Aé\0") == [69, 0xC3 + 4, 0xA9 + 4, 4]
+    assert tokenizers["byte"].encode("Aé") == [69, 0xC3 + 4, 0xA9 + 4]
     assert tokenizers["byte"].vocab_size == 260
     assert _decode_tf(tokenizers["byte"], [[69, 4, 70]]) == ["A\0B"]
 
 
 def test_list_tokenizers_rank_by_frequency_and_break_ties_by_the_smaller_symbol():
-    tokenizer = train_tokenizer("word", ["b a c c", "d c\u3000 a", "b e"], 4 + 3)
+    tokenizer = train_tokenizer("word", ["b a c c", "d c. a", "b e"], 4 + 3)
     assert tokenizer.vocab_size == 7
     assert [tokenizer.piece(i) for i in (4, 5, 6)] == ["a", "b", "c"]
-    assert tokenizer.encode("c a b c\u3000 e") == [6, 4, 5, UNK_ID, UNK_ID]
+    assert tokenizer.encode("c a b c. e") == [6, 4, 5, UNK_ID, UNK_ID]
     assert tokenizer.decode([5, UNK_ID]) == "b \u2047"
     assert train_tokenizer("char", ["bba", "ac"], 4 + 2).encode("abc") == [4, 5, UNK_ID]
 
 
-def test_words_are_split_at_ascii_white_space_only():
+def test_words_are_split_at_any_white_space():
     tokenizer = train_tokenizer("word", ["a\u3000b c\u00a0d"], 9)
     for text in ("a\u3000b  c\u00a0d ", "\t a\u3000b\n", "a\x0bb\x0cc\x1cd\x85e"):
         assert _encode_tf(tokenizer, [text]).to_list() == [tokenizer.encode(text)]
-    assert tokenizer.decode(tokenizer.encode("  a\u3000b \t c\u00a0d ")) == "a\u3000b c\u00a0d"
+    assert tokenizer.decode(tokenizer.encode("  a\u3000b \t c\u00a0d ")) == "a b c d"
 
 
 def test_byte_fallback_leaves_nothing_unknown(tokenizers):
@@ -193,8 +219,8 @@ def test_byte_fallback_leaves_nothing_unknown(tokenizers):
         for text in UNSEEN:
             ids = tokenizers[kind].encode(text)
             assert UNK_ID not in ids
-            assert tokenizers[kind].decode(ids) == text
-            assert _decode_tf(tokenizers[kind], [ids]) == [text]
+            assert tokenizers[kind].decode(ids) == fold(text)
+            assert _decode_tf(tokenizers[kind], [ids]) == [fold(text)]
     assert len(tokenizers["unigram"].encode("🐉")) >= 4
     without = train_tokenizer("unigram", TEXTS * 20, 110, byte_fallback=False)
     assert UNK_ID in without.encode("🐉")

@@ -1,5 +1,7 @@
 """Texts longer than a sentence: where they are split, how they are joined, and that all of them is translated."""
 
+import pathlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,28 +14,43 @@ from nmt_keras.inference.paragraphs import join_sentences, split_sentences
 from nmt_keras.inference.search import Sampling
 from nmt_keras.inference.translator import Translator
 
-PARAGRAPHS = {
-    "It rains. We stay.": ["It rains.", "We stay."],
-    "Mr. Smith met J. R. Jones. They spoke!": ["Mr. Smith met J. R. Jones.", "They spoke!"],
-    'He said "Go." "Where?" asked Ann... Then silence.': ['He said "Go."', '"Where?" asked Ann...', "Then silence."],
-    "It costs 3.50 dollars at example.com today.": ["It costs 3.50 dollars at example.com today."],
-    "See No. 5 and Fig. 2a. No. I will not.": ["See No. 5 and Fig. 2a.", "No.", "I will not."],
-    "Am 3. Mai kam Sen. Smith. Gut.": ["Am 3. Mai kam Sen. Smith.", "Gut."],
-    "1. First item": ["1. First item"],
-    "one line\n\nanother line \n": ["one line", "another line"],
-    "你好。你去哪里？我去“市场。”好！": ["你好。", "你去哪里？", "我去“市场。”", "好！"],
-    "Wie geht's? Änderung folgt. ¿Qué?": ["Wie geht's?", "Änderung folgt.", "¿Qué?"],
-    "كيف حالك؟ أنا بخير.": ["كيف حالك؟", "أنا بخير."],
-    "no end": ["no end"],
-    " \u3000 ": [],
-    "": [],
-}
+CASES = [
+    line.split("\t")
+    for line in (pathlib.Path(__file__).parent / "sentences.tsv").read_text(encoding="utf-8").split("\n")[:-1]
+]
 
 
-@pytest.mark.parametrize("paragraph", PARAGRAPHS)
-def test_a_paragraph_is_split_into_its_sentences(paragraph):
-    [found] = split_sentences(tf.constant([paragraph])).to_list()
-    assert [sentence.decode() for sentence in found] == PARAGRAPHS[paragraph]
+def _split(text):
+    return [[unit.decode() for unit in units] for units in split_sentences(tf.constant([text])).to_list()][0]
+
+
+@pytest.mark.parametrize("language, sentences", CASES, ids=[f"{language} {text}" for language, text in CASES])
+def test_a_paragraph_is_split_into_its_sentences(language, sentences):
+    between = "" if language in ("zh", "ja") else " "
+    wanted = sentences.split(" | ")
+    assert _split(between.join(wanted)) == wanted
+    if between:
+        for space in ("\u00a0", "\t", "  ", "\u2003 "):
+            assert _split(space.join(wanted)) == wanted
+
+
+def test_line_breaks_are_kept_between_sentences():
+    assert _split("one line\n\nanother. Line \r\n last\u2028") == [
+        "one line",
+        "\x1f\n\n",
+        "another.",
+        "Line",
+        "\x1f \r\n ",
+        "last",
+        "\x1f\u2028",
+    ]
+    for blank in (" \u3000 ", "", "\n", "\x1e\x1f"):
+        assert _split(blank) == []
+    assert _split("a\x1eb\x1f\nc") == ["a b", "\x1f \n", "c"]
+    assert join_sentences(tf.ragged.constant([["a.", "b.", "\x1f\n\n", "", "c"], ["\x1f \r\n", "d", ""]])).numpy().tolist() == [
+        b"a. b.\n\nc",
+        b" \r\nd",
+    ]
 
 
 def test_sentences_are_joined_as_their_script_does():
