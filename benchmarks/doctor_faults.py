@@ -130,11 +130,11 @@ def _job(values: flags.FlagValues) -> int:
     source, target = (_read(path) for path in (values.source, values.target))
     with tempfile.TemporaryDirectory() as folder:
         place = pathlib.Path(folder)
-        noted = {line for finding in _examine(place, source, target, languages, []) for line in finding.first_lines}
+        noted = {line for finding in _examine(place, source, target, languages, []) for line in finding.lines}
         while noted:
             kept = [line for line in range(len(source)) if line + 1 not in noted]
             source, target = [source[line] for line in kept], [target[line] for line in kept]
-            noted = {line for finding in _examine(place, source, target, languages, []) for line in finding.first_lines}
+            noted = {line for finding in _examine(place, source, target, languages, []) for line in finding.lines}
         print(f"{len(source)} clean lines: nothing found", file=sys.stderr)
         rows = [_plant(place, name, source, target, languages, values.trials, rng) for name in FAULTS]
         rows.append(_plant_test_line(place, source, target, languages, values.trials, rng))
@@ -158,10 +158,11 @@ def _plant(place, name, source, target, languages, trials, rng) -> dict:
         findings = _examine(place, text.source, text.target, languages, [])
         mine = [finding for finding in findings if finding.kind == kind]
         others += sum(
-            finding.kind not in (kind, "line count", "length ratio", "copy", "script") for finding in findings
+            finding.kind not in (kind, "line count", "length ratio", "copy", "script", "white space")
+            for finding in findings
         )
         if mine:
-            lines = [number for finding in mine for number in finding.first_lines]
+            lines = [number for found in mine for number in (found.lines[:1] if kind == "shift" else found.lines)]
             distance = min(abs(number - 1 - line) for number in lines) if tolerance < 10**9 else 0
             exact += distance == 0
             distances.append(distance)

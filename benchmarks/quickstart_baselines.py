@@ -197,7 +197,7 @@ def _job(values: flags.FlagValues) -> int:
         ("nearest_neighbour", nearest_neighbour(corpus.train, sources)),
         ("word_for_word", word_for_word(lexicon(), sources)),
     ):
-        result[name] = score_text(hypotheses, references, "zh")["bleu"]
+        result[name] = score_text(hypotheses, [references], "zh")["bleu"]
     folder = run_dir.with_name(run_dir.name + "_corpus")
     write_corpus(folder)
     for attention, run in ((_ATTENTION, run_dir), ("none", run_dir.with_name(run_dir.name + "_none"))):

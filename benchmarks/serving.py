@@ -47,6 +47,7 @@ def _job(values: flags.FlagValues) -> None:
     from nmt_keras import run_directory
     from nmt_keras.inference.compression import PRECISIONS
     from nmt_keras.inference.proof import FreshProcess
+    from nmt_keras.training.checkpoints import weights_sha256
 
     folder = pathlib.Path(values.saved_model)
     if not (folder / "parity.json").exists():
@@ -58,6 +59,11 @@ def _job(values: flags.FlagValues) -> None:
     config.training.precision = PRECISIONS[card["precision"]]
     _runtime.inference_config(config, {"shortlist": card["shortlist"]})
     run = run_directory.load_run(pathlib.Path(values.run_dir), values.checkpoint, _runtime.report)
+    if weights_sha256(run.model) not in card.get("weights_sha256", []):
+        raise UserError(
+            f"{folder} was not made of checkpoint {values.checkpoint} of {values.run_dir}: its weights are others; "
+            "give the run and the --checkpoint that were exported, or export again"
+        )
     translator = run._replace(config=config).translator()
     lines = pathlib.Path(values.input).read_text(encoding="utf-8").split("\n")[: values.lines]
     batches = [lines[i : i + 64] for i in range(0, len(lines), 64)]

@@ -86,7 +86,7 @@ def _work(
     sources, references = run_directory.open_corpus(data, [source], [reference], _runtime.report).text()
     run = run_directory.load_run(pathlib.Path(run_dir), checkpoint, _runtime.report)._replace(config=config)
     translations = [result.text for result in run.translator().translate(sources)]
-    return {"bleu": score_text(translations, references, data.target_language)["bleu"], "translations": translations}
+    return {"bleu": score_text(translations, [references], data.target_language)["bleu"], "translations": translations}
 
 
 if __name__ == "__main__":

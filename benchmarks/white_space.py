@@ -1,9 +1,10 @@
-"""What white space, invisible characters and characters that no model has seen cost: BLEU of a dev set with each of them.
+"""What white space, invisible characters and characters that no model has seen cost: BLEU of a dev set with each of
+them.
 
 python -m benchmarks.white_space --run_dirs=runs/a,runs/b --source=val.en --reference=val.de --lines=300
 
-References stay as they are, but for the last rows, where a symbol in front of the source is in front of the reference too.
-Prints a Markdown table, and how many translations were empty where that is not none.
+References stay as they are, but for the last rows, where a symbol in front of the source is in front of the reference
+too. Prints a Markdown table, and how many translations were empty where that is not none.
 """
 
 import gzip
@@ -67,7 +68,9 @@ def main() -> None:
     values = flags.FLAGS
     values(sys.argv)
     sources, references = (_lines(path, values.lines) for path in (values.source, values.reference))
-    columns = {run_dir: _measure(pathlib.Path(run_dir), values.checkpoint, sources, references) for run_dir in values.run_dirs}
+    columns = {
+        run_dir: _measure(pathlib.Path(run_dir), values.checkpoint, sources, references) for run_dir in values.run_dirs
+    }
     print("| | " + " | ".join(columns) + " |\n" + "| --- " * (len(columns) + 1) + "|")
     for kind in next(iter(columns.values())):
         print(f"| {kind} | " + " | ".join(column[kind] for column in columns.values()) + " |")

@@ -27,7 +27,8 @@ class DataConfig:
     train_weights: tuple[float, ...] = ()  # visits of each line per epoch, one number a corpus; () is 1 for all
     train_example_weights: tuple[str, ...] = ()  # a file a corpus ("" for none): each line's weight in the loss
     dev_source: str = ""
-    dev_target: str = ""
+    dev_target: str = ""  # several references of one source with commas; the dev loss is that of the first
+    bleu_tokenizer: str = ""  # sacreBLEU's, such as flores200 or char; "" is that of the target language
     tokenizer: str = "unigram"
     source_tokenizer_model: str = ""  # a SentencePiece model of the user's; "" trains one
     target_tokenizer_model: str = ""
@@ -35,7 +36,7 @@ class DataConfig:
     source_vocab_size: int = 8000  # of the joint vocabulary where there is one
     target_vocab_size: int = 8000
     tokenizer_lines: int = 1_000_000  # at most, of each side, evenly spaced, that tokenizers are trained on
-    character_coverage: float = 1.0
+    character_coverage: float = 0.9995  # of the text's characters; the rest are bytes, which are trained so
     byte_fallback: bool = True
     normalization: str = "identity"
     sampling_alpha: float = 0.0  # subword regularisation (Kudo 2018); 0 is off
@@ -120,7 +121,7 @@ class DecodingConfig:
     least max(min_length, min_length_ratio * S) where these are fewer; EOS counts."""
 
     beam_size: int = 5
-    length_penalty: float = 0.6  # alpha of the formula; 0 ranks by log probability
+    length_penalty: float = 1.2  # alpha of the formula; 0 ranks by log probability; see benchmarks/NOTES.md
     length_penalty_kind: str = "gnmt"  # ((5 + length) / 6)^alpha, or average: length^alpha
     coverage_penalty: float = 0.0  # beta of Wu et al. 2016, eq. 14: what no target position reads costs
     max_length: int = 200
@@ -155,9 +156,16 @@ class ExperimentConfig:
         Raises:
             UserError: names all problems, each with the field, its value and the rule.
         """
+        self.normalise()
         problems = _type_problems(self) or _problems(self)
         if problems:
             raise UserError("; ".join(problems))
+
+    def normalise(self) -> None:
+        """Takes a text alone, where several files may be named, as one file."""
+        for name in ("train_source", "train_target", "train_example_weights"):
+            if isinstance(getattr(self.data, name), str):
+                setattr(self.data, name, (getattr(self.data, name),))
 
     def resolve_positions(self) -> None:
         """Gives `model.max_positions` its number where it is 0."""
@@ -229,7 +237,7 @@ CHOICES = {
     "training.optimizer": ("adam", "adamw", "sgd"),
     "training.schedule": ("constant", "inverse_sqrt", "cosine", "luong_halving"),
     "training.precision": ("float32", "mixed_bfloat16", "mixed_float16", "auto"),
-    "training.distribution": ("one_device", "mirrored", "multi_worker", "tpu"),
+    "training.distribution": ("one_device", "mirrored", "multi_worker"),
     "training.best_metric": ("dev_bleu", "dev_loss"),
     "data.on_findings": ("refuse", "report", "ignore"),
     "decoding.length_penalty_kind": ("gnmt", "average"),
@@ -469,6 +477,12 @@ def _problems(config: ExperimentConfig) -> list[str]:
             '`data.train_example_weights` must be empty or name a file, or "", for each of `data.train_source`. '
             f"Received: {list(data.train_example_weights)}"
         )
+    if training.distribution == "tpu":
+        problems[:] = [problem for problem in problems if "training.distribution" not in problem]
+        problems.append(
+            "`training.distribution` tpu needs batches of one static shape, which the input pipeline has not yet: use "
+            "one_device, mirrored or multi_worker"
+        )
     if not (data.dev_source and data.dev_target):
         problems.append("`data.dev_source` and `data.dev_target` must be set: the best checkpoint is chosen on them")
     problems += model_problems(model)
@@ -481,7 +495,7 @@ def _problems(config: ExperimentConfig) -> list[str]:
         )
     if model.share_embeddings and not data.joint_vocabulary:
         problems.append("`model.share_embeddings` needs `data.joint_vocabulary`. Received: joint_vocabulary=False")
-    if data.sampling_alpha and data.tokenizer not in ("unigram", "bpe"):
+    if data.sampling_alpha and not data.source_tokenizer_model and data.tokenizer not in ("unigram", "bpe"):
         problems.append(
             "`data.sampling_alpha` needs a SentencePiece tokenizer (unigram or bpe). "
             f"Received: tokenizer={data.tokenizer!r}"
@@ -526,7 +540,7 @@ def _problems(config: ExperimentConfig) -> list[str]:
             "`training.weight_decay` needs `training.optimizer` adamw. "
             f"Received: {training.weight_decay!r} and {training.optimizer!r}"
         )
-    if not training.batch_tokens and not training.batch_sentences and training.distribution in ("multi_worker", "tpu"):
+    if not training.batch_tokens and not training.batch_sentences and training.distribution == "multi_worker":
         problems.append(
             "`training.batch_tokens` 0, which finds what fits, needs `training.distribution` one_device or mirrored. "
             f"Received: {training.distribution!r}"

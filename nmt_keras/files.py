@@ -4,12 +4,14 @@ import contextlib
 import json
 import os
 import pathlib
+import stat
 import tempfile
 import typing
+import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from nmt_keras.errors import Interrupted, UserError
+from nmt_keras.errors import UserError
 
 
 def make_folder(path: str | os.PathLike) -> None:
@@ -22,6 +24,42 @@ def make_folder(path: str | os.PathLike) -> None:
         os.makedirs(path, exist_ok=True)
     except OSError as error:
         raise UserError(f"Cannot write {path}: {error.strerror}; free the disk or give another path") from error
+
+
+def require_writable(path: str | os.PathLike) -> None:
+    """Checks that `path` could be written, and leaves everything as it is.
+
+    Raises:
+        UserError: it cannot be: its folder is no folder that may be written or made, or it is a directory.
+    """
+    path = pathlib.Path(path)
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    reason = None
+    if path.is_dir():
+        reason = "it is a directory"
+    elif path.exists() and not path.is_file():
+        return  # a pipe or a device
+    elif not folder.is_dir():
+        reason = f"{folder} is no folder"
+    else:
+        try:
+            handle, name = tempfile.mkstemp(dir=folder, prefix=".tmp-")
+            os.close(handle)
+            os.unlink(name)
+        except OSError as error:
+            reason = error.strerror
+    if reason:
+        raise UserError(f"Cannot write {path}: {reason}; free the disk or give another path")
+
+
+def require_other_file(path: str | os.PathLike, read: str | os.PathLike) -> None:
+    """Sees that what is written is not what is read.
+
+    Raises:
+        UserError: both are one file.
+    """
+    if os.path.exists(path) and os.path.exists(read) and os.path.samefile(path, read):
+        raise UserError(f"{path} is the text that is read, and would be lost: give another folder")
 
 
 @contextlib.contextmanager
@@ -53,7 +91,7 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
             raise
         with open(name, "rb") as file:
             os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())
+        os.chmod(name, _mode_of_new_files(path.parent))
         os.replace(name, path)
     except _OfAnotherFile as other:
         raise typing.cast(OSError, other.__cause__)
@@ -68,9 +106,8 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 def growing(path: str | os.PathLike, resume: bool, about: Mapping[str, Any]) -> Iterator[tuple[typing.TextIO, int]]:
     """Gives a file that grows as `<path>.partial`, and how many lines it has; it becomes `path` if the block succeeds.
 
-    An interruption leaves the partial file, if anything is in it, and `resume` goes on after its last whole line. A
-    mistake of the user's (a `UserError` that is not `Interrupted`) leaves what was there before. A pipe or a device is
-    written as it is.
+    Whatever ends the block early leaves the partial file, if anything is in it, and `resume` goes on after its last
+    whole line. A pipe or a device is written as it is.
 
     Args:
         path: of the whole file.
@@ -105,9 +142,8 @@ def growing(path: str | os.PathLike, resume: bool, about: Mapping[str, Any]) -> 
                     raise
                 file.flush()
                 os.fsync(file.fileno())
-        except BaseException as error:
-            is_mistake = isinstance(error, UserError) and not isinstance(error, Interrupted)
-            if not lines and (is_mistake or not partial.exists() or not partial.stat().st_size):
+        except BaseException:
+            if not lines and (not partial.exists() or not partial.stat().st_size):
                 partial.unlink(missing_ok=True)
                 card.unlink(missing_ok=True)
             raise
@@ -169,7 +205,16 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
+def _mode_of_new_files(folder: pathlib.Path) -> int:
+    """The permissions that a file has when anyone makes it in `folder`.
+
+    One is made there and looked at: reading the umask means setting it, and files of other threads would be made
+    without one for a moment.
+    """
+    path = folder / f".tmp-mode-{uuid.uuid4().hex[:12]}"
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        return stat.S_IMODE(os.fstat(handle).st_mode)
+    finally:
+        os.close(handle)
+        path.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ config.json  tokenizer/  data_card.json  checkpoints/  summaries/  metrics.jsonl
 """
 
 import contextlib
+import copy
 import dataclasses
 import fcntl
 import itertools
@@ -18,16 +19,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from sacrebleu.metrics import BLEU
 
 from nmt_keras import files
-from nmt_keras.config import DataConfig, ExperimentConfig
+from nmt_keras.config import DataConfig, DecodingConfig, ExperimentConfig
 from nmt_keras.data import corpus as corpora
 from nmt_keras.data import doctor
 from nmt_keras.data.corpus import ParallelCorpus, TextFile
+from nmt_keras.data.languages import language_of
 from nmt_keras.data.lexicon import Lexicon
 from nmt_keras.data.tokenizer import NUM_SPECIALS, SentencePieceTokenizer, Tokenizer, load_tokenizer, train_tokenizer
 from nmt_keras.data.vectors import load_vectors
 from nmt_keras.errors import UserError
+from nmt_keras.inference.evaluation import bleu_metric
 from nmt_keras.inference.search import Sampling
 from nmt_keras.inference.translator import Translator
 from nmt_keras.models.ensemble import Ensemble
@@ -48,6 +52,8 @@ FREE_FIELDS = (
     "data.on_findings",
     "decoding",
 )
+# Defaults that have changed since: a run keeps its own value where the recipe leaves the default.
+_MOVED_DEFAULTS = ("data.character_coverage",)
 SCHEDULED_TO_THE_END = ("cosine", "luong_halving")
 # What may differ where that is allowed: the variables of a checkpoint stay what they are, and the run is another one.
 CHANGEABLE_FIELDS = (
@@ -57,6 +63,7 @@ CHANGEABLE_FIELDS = (
     "data.train_example_weights",
     "data.dev_source",
     "data.dev_target",
+    "data.bleu_tokenizer",
     "data.sampling_alpha",
     "data.max_source_length",
     "data.max_target_length",
@@ -82,8 +89,18 @@ CHANGEABLE_FIELDS = (
     "training.seed",
     "training.dev_sentences",
     "training.dev_beam_size",
+    "training.best_metric",
 )
 _SAMPLED_LINES = 10_000
+# Options of the search that dev BLEU is not measured with, or that change no translation.
+_NOT_OF_DEV_SEARCH = (
+    "beam_size",
+    "shortlist",
+    "max_beam_size",
+    "max_request_sentences",
+    "batch_sentences",
+    "split_sentences",
+)
 
 Report = Callable[[str], None]
 
@@ -258,15 +275,8 @@ def _keep_config(
                 shutil.rmtree(folder, ignore_errors=True)
             (run_dir / "data_card.json").unlink(missing_ok=True)
         else:
-            config.training.batch_tokens = config.training.batch_tokens or before.training.batch_tokens
-            differences, changeable, changes = _differences(before, config)
-            refused = differences + ([] if allow_change else changeable)
-            if refused:
-                remedy = "" if differences else "give --allow_config_change to go on so, "
-                raise UserError(
-                    f"{run_dir} belongs to another configuration: {'; '.join(refused)}; {remedy}give the same values, "
-                    "or another --run_dir"
-                )
+            _keep_what_was_decided(before, config)
+            changeable, changes = _require_allowed(run_dir, before, config, allow_change)
             check()
             if (
                 config.training.max_steps != before.training.max_steps
@@ -278,6 +288,44 @@ def _keep_config(
             if changes + changeable:
                 report(f"from now on: {'; '.join(changes + changeable)}")
     files.write_text(path, config.to_json())
+
+
+def require_same_experiment(run_dir: pathlib.Path, config: ExperimentConfig, allow_change: bool) -> None:
+    """Sees that a run directory, if it is one that was trained in, may go on with a configuration; for before the work
+    that comes before `open_run_dir`.
+
+    Raises:
+        UserError: it belongs to another configuration, or cannot be written.
+    """
+    files.require_writable(run_dir / "config.json")
+    if (run_dir / "config.json").exists() and any(Checkpoints(checkpoints_of(run_dir)).steps()):
+        before, config = read_config(run_dir), copy.deepcopy(config)
+        _keep_what_was_decided(before, config)
+        _require_allowed(run_dir, before, config, allow_change)
+
+
+def _keep_what_was_decided(before: ExperimentConfig, config: ExperimentConfig) -> None:
+    """Gives a configuration the budget that was found before, and the defaults that there were then."""
+    config.training.batch_tokens = config.training.batch_tokens or before.training.batch_tokens
+    for field in _MOVED_DEFAULTS:
+        section, name = field.split(".")
+        if getattr(getattr(config, section), name) == getattr(getattr(ExperimentConfig(), section), name):
+            setattr(getattr(config, section), name, getattr(getattr(before, section), name))
+
+
+def _require_allowed(
+    run_dir: pathlib.Path, before: ExperimentConfig, config: ExperimentConfig, allow_change: bool
+) -> tuple[list[str], list[str]]:
+    """What changes with permission, and what without."""
+    differences, changeable, changes = _differences(before, config)
+    refused = differences + ([] if allow_change else changeable)
+    if refused:
+        remedy = "" if differences else "give --allow_config_change to go on so, "
+        raise UserError(
+            f"{run_dir} belongs to another configuration: {'; '.join(refused)}; {remedy}give the same values, "
+            "or another --run_dir"
+        )
+    return changeable, changes
 
 
 def _differences(old: ExperimentConfig, new: ExperimentConfig) -> tuple[list[str], list[str], list[str]]:
@@ -311,10 +359,61 @@ def open_corpus(
     for text in itertools.chain(*sides):
         for finding in text.findings:
             report(f"{text.path}: {finding}")
+    return ParallelCorpus(*sides, open_weights(data) if weights else ())
+
+
+def open_weights(data: DataConfig) -> list[TextFile | None]:
+    """The files of `data.train_example_weights`, None where a corpus has none.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
     cache_dir = data.cache_dir or corpora.default_cache_dir()
-    return ParallelCorpus(
-        *sides, [TextFile(os.path.join(data.data_dir, name), cache_dir) if name else None for name in weights]
-    )
+    return [
+        TextFile(os.path.join(data.data_dir, name), cache_dir) if name else None for name in data.train_example_weights
+    ]
+
+
+def dev_references(data: DataConfig) -> list[str]:
+    """The files of `data.dev_target`: several with commas, unless one has that name."""
+    whole = os.path.join(data.data_dir, data.dev_target)
+    return [data.dev_target] if os.path.exists(whole) else data.dev_target.split(",")
+
+
+def open_references(data: DataConfig, source: str, references: Sequence[str], report: Report) -> ParallelCorpus:
+    """Opens text to measure on: a source with its first reference, and the others in `references`.
+
+    Raises:
+        UserError: a file cannot be read, two are not aligned, or no pair has text on both sides.
+    """
+    corpus = open_corpus(data, [source], references[:1], report)
+    corpus.require_text()
+    for reference in references[1:]:
+        corpus.references += open_corpus(data, [source], [reference], report).targets
+    return corpus
+
+
+def open_bleu(data: DataConfig, report: Report) -> BLEU:
+    """sacreBLEU's BLEU for the target language; what a user should know of it is reported.
+
+    Raises:
+        UserError: it needs a package or a model that is not there.
+    """
+    metric = bleu_metric(data.target_language, data.bleu_tokenizer)
+    remark = language_of(data.target_language).remark()
+    if remark and not data.bleu_tokenizer:
+        report(remark)
+    return metric
+
+
+def require_lexicon(run_dir: pathlib.Path, decoding: DecodingConfig) -> None:
+    """Sees that a search among a shortlist has the lexicon that it needs, before anything is loaded.
+
+    Raises:
+        UserError: it has none, or a broken one.
+    """
+    if decoding.shortlist:
+        Lexicon.read(lexicon_of(run_dir))
 
 
 def open_texts(data: DataConfig, source: str, target: str) -> tuple[TextFile, TextFile]:
@@ -359,20 +458,56 @@ def check_data_card(run_dir: pathlib.Path, train: ParallelCorpus, dev: ParallelC
                 )
 
 
-def write_data_card(run_dir: pathlib.Path, train: ParallelCorpus, dev: ParallelCorpus) -> None:
-    """Writes `data_card.json`: each file with its lines, SHA-256 and oddities."""
-    card = {
+def measure_of(config: ExperimentConfig, dev: ParallelCorpus) -> dict[str, Any]:
+    """What evaluations measure, as JSON values by name: dev text, how much of it, by which search and metric."""
+    tokenizer = config.data.bleu_tokenizer or language_of(config.data.target_language).bleu_tokenizer
+    return _measure(config, [text.sha256 for text in _texts(dev)], len(dev), tokenizer)
+
+
+def _measure(config: ExperimentConfig, hashes: Sequence[str], lines: int, tokenizer: str) -> dict[str, Any]:
+    training, decoding = config.training, dataclasses.asdict(config.decoding)
+    ignored = _NOT_OF_DEV_SEARCH + (("length_penalty", "length_penalty_kind") if training.dev_beam_size == 1 else ())
+    about = {
+        "dev text": list(hashes),
+        "training.dev_sentences": min(training.dev_sentences or lines, lines),
+        "training.dev_beam_size": training.dev_beam_size,
+        "training.best_metric": training.best_metric,
+        "bleu_tokenizer": tokenizer,
+        **{f"decoding.{name}": value for name, value in decoding.items() if name not in ignored},
+    }
+    return json.loads(json.dumps(about))
+
+
+def measure_before(run_dir: pathlib.Path) -> dict[str, Any]:
+    """`measure_of` a run whose checkpoints do not tell it, by its configuration and data card; empty where they do
+    not."""
+    try:
+        config = read_config(run_dir)
+        language = config.data.target_language.partition("-")[0].partition("_")[0].lower()
+        tokenizer = {"zh": "zh", "ja": "ja-mecab", "ko": "ko-mecab"}.get(language, "13a")  # as it was chosen then
+        card = json.loads((run_dir / "data_card.json").read_text(encoding="utf-8"))
+        return _measure(config, [text["sha256"] for text in card["dev"]], card["dev"][0]["lines"], tokenizer)
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+
+
+def write_data_card(
+    run_dir: pathlib.Path, train: ParallelCorpus, dev: ParallelCorpus, findings: Sequence[doctor.Finding] = ()
+) -> None:
+    """Writes `data_card.json`: each file with its lines, SHA-256 and oddities, and what the doctor found."""
+    card: dict[str, Any] = {
         name: [
             {"path": text.path, "lines": len(text), "sha256": text.sha256, "findings": list(map(str, text.findings))}
             for text in _texts(corpus)
         ]
         for name, corpus in (("train", train), ("dev", dev))
     }
+    card["findings"] = [finding.card() for finding in findings]
     files.write_json(run_dir / "data_card.json", card)
 
 
 def _texts(corpus: ParallelCorpus) -> list[TextFile]:
-    return [*corpus.sources, *corpus.targets, *corpus.weight_texts]
+    return [*corpus.sources, *corpus.targets, *corpus.references, *corpus.weight_texts]
 
 
 def prepare_tokenizers(run_dir: pathlib.Path, data: DataConfig, corpus: ParallelCorpus, report: Report) -> Tokenizers:
@@ -385,9 +520,9 @@ def prepare_tokenizers(run_dir: pathlib.Path, data: DataConfig, corpus: Parallel
     if folder.exists():
         kept = load_tokenizers(run_dir)
         for path, tokenizer in zip((data.source_tokenizer_model, data.target_tokenizer_model), kept):
-            if not path or not os.path.exists(path):
+            if not path or not os.path.exists(_place_of_model(data, path)):
                 continue
-            if SentencePieceTokenizer(_read_model(path), tokenizer.folds).sha256 != tokenizer.sha256:
+            if SentencePieceTokenizer(_read_model(data, path), tokenizer.folds).sha256 != tokenizer.sha256:
                 raise UserError(
                     f"{run_dir} was trained with another tokenizer than {path} is now; restore the file, or "
                     "give another --run_dir"
@@ -395,7 +530,7 @@ def prepare_tokenizers(run_dir: pathlib.Path, data: DataConfig, corpus: Parallel
     else:
         if data.source_tokenizer_model:
             paths = [data.source_tokenizer_model, data.target_tokenizer_model]
-            source, target = (SentencePieceTokenizer(_read_model(path)) for path in paths)
+            source, target = own_tokenizers(data)
             if data.joint_vocabulary and source.sha256 != target.sha256:
                 raise UserError(
                     "`data.joint_vocabulary` needs one SentencePiece model for both sides. Received: "
@@ -414,6 +549,23 @@ def prepare_tokenizers(run_dir: pathlib.Path, data: DataConfig, corpus: Parallel
             tokenizer.save(temporary / name)
         temporary.rename(folder)
     return load_tokenizers(run_dir)
+
+
+def require_sampling(tokenizers: Tokenizers, data: DataConfig) -> None:
+    """Sees that tokenizers can sample segmentations where `data.sampling_alpha` asks for that.
+
+    Raises:
+        UserError: one cannot.
+    """
+    for side, tokenizer, path in zip(
+        ("source", "target"), tokenizers, (data.source_tokenizer_model, data.target_tokenizer_model)
+    ):
+        if data.sampling_alpha and not tokenizer.samples:
+            raise UserError(
+                f"data.sampling_alpha={data.sampling_alpha:g} needs a SentencePiece model of type unigram or bpe, "
+                f"which the {side} tokenizer{f' {path}' * bool(path)} is not: set data.sampling_alpha=0, or give "
+                "another"
+            )
 
 
 def load_tokenizers(run_dir: pathlib.Path) -> Tokenizers:
@@ -444,9 +596,26 @@ def load_pretrained_vectors(model: Seq2Seq, tokenizers: Tokenizers, config: Expe
             path = os.path.join(config.data.data_dir, path)
             pieces = [tokenizer.piece(number) for number in range(tokenizer.vocab_size)]
             pieces[:NUM_SPECIALS] = [""] * NUM_SPECIALS  # the file's, if it has them, are of another corpus
-            vectors, found, coverage = load_vectors(path, pieces, embedding.d_embedding)
+            place = corpora.kept(path, config.data.cache_dir)
+            vectors, found, coverage = load_vectors(place, pieces, embedding.d_embedding)
             embedding.load(vectors, found)
             report(f"{side} vectors: {path} covers {coverage}")
+
+
+def own_tokenizers(data: DataConfig) -> Tokenizers:
+    """The user's SentencePiece models.
+
+    Raises:
+        UserError: one cannot be read, or is none.
+    """
+    paths = (data.source_tokenizer_model, data.target_tokenizer_model)
+    return Tokenizers(*(SentencePieceTokenizer(_read_model(data, path)) for path in paths))
+
+
+def _place_of_model(data: DataConfig, path: str) -> str:
+    """Under `data_dir`, or where it is by itself."""
+    place = os.path.join(data.data_dir, path)
+    return place if os.path.exists(place) else path
 
 
 def sample_tokenizers(data: DataConfig, corpus: ParallelCorpus) -> Tokenizers:
@@ -455,8 +624,7 @@ def sample_tokenizers(data: DataConfig, corpus: ParallelCorpus) -> Tokenizers:
     Vocabularies that the text cannot fill become smaller.
     """
     if data.source_tokenizer_model:
-        paths = (data.source_tokenizer_model, data.target_tokenizer_model)
-        return Tokenizers(*(SentencePieceTokenizer(_read_model(path)) for path in paths))
+        return own_tokenizers(data)
     data = dataclasses.replace(data, tokenizer_lines=min(data.tokenizer_lines, _SAMPLED_LINES))
     while True:
         try:
@@ -486,8 +654,8 @@ def sampled_length_factor(tokenizers: Tokenizers, corpus: ParallelCorpus, alpha:
     texts = corpus.fetch(np.arange(min(len(corpus), _SAMPLED_LINES)))
     sampled = best = 0
     for tokenizer, lines in zip(tokenizers, texts):
-        if isinstance(tokenizer, SentencePieceTokenizer):
-            sampled += sum(map(len, tokenizer.sample(lines, alpha, seed=1)))
+        if tokenizer.samples:
+            sampled += sum(len(ids) for ids in tokenizer.sample(lines, alpha, seed=1))
             best += sum(len(tokenizer.encode(line)) for line in lines)
     return sampled / max(best, 1)
 
@@ -501,8 +669,10 @@ def _train_tokenizers(data: DataConfig, corpus: ParallelCorpus, report: Report) 
         size = data.target_vocab_size if name == "target" else data.source_vocab_size
         made[name] = train_tokenizer(
             data.tokenizer,
-            _lines(list(itertools.chain(*texts)), data.tokenizer_lines * len(texts)),
+            _Lines(list(itertools.chain(*texts)), data.tokenizer_lines * len(texts)),
             size,
+            may_shrink=size == DataConfig.source_vocab_size,
+            report=report,
             character_coverage=data.character_coverage,
             byte_fallback=data.byte_fallback,
             normalization=data.normalization,
@@ -511,15 +681,21 @@ def _train_tokenizers(data: DataConfig, corpus: ParallelCorpus, report: Report) 
     return made
 
 
-def _lines(texts: Sequence[TextFile], limit: int) -> Iterator[str]:
+class _Lines:
     """Every k-th line of each text, so that about `limit` come at most."""
-    stride = math.ceil(sum(len(text) for text in texts) / limit)
-    for text in texts:
-        for start in range(0, len(text), 10_000 * stride):
-            yield from text.lines(range(start, min(start + 10_000 * stride, len(text)), stride))
+
+    def __init__(self, texts: Sequence[TextFile], limit: int):
+        self._texts = texts
+        self._stride = math.ceil(sum(len(text) for text in texts) / limit)
+
+    def __iter__(self) -> Iterator[str]:
+        for text in self._texts:
+            for start in range(0, len(text), 10_000 * self._stride):
+                yield from text.lines(range(start, min(start + 10_000 * self._stride, len(text)), self._stride))
 
 
-def _read_model(path: str) -> bytes:
+def _read_model(data: DataConfig, path: str) -> bytes:
+    path = corpora.kept(_place_of_model(data, path), data.cache_dir)
     try:
         return pathlib.Path(path).read_bytes()
     except OSError as error:

@@ -5,6 +5,7 @@ import dataclasses
 from nmt_keras.config import ExperimentConfig
 from nmt_keras.data.batching import evaluation_batches
 from nmt_keras.data.corpus import ParallelCorpus
+from nmt_keras.data.white_space import is_blank
 from nmt_keras.inference.evaluation import bleu_metric
 from nmt_keras.inference.translator import Translation, Translator
 from nmt_keras.models.seq2seq import Seq2Seq
@@ -37,6 +38,7 @@ class DevEvaluator:
         dev: ParallelCorpus,
         summaries: Summaries,
         report: Report,
+        is_font_noted: bool = False,
     ):
         data, training = config.data, config.training
         self._tokenizers = tokenizers
@@ -49,28 +51,34 @@ class DevEvaluator:
             )
         )
         count = min(training.dev_sentences or len(dev), len(dev))
-        files = zip(dev.sources, dev.targets)
-        self._sources, self._references = next(
-            (source.lines(range(count)), target.lines(range(count))) for source, target in files
-        )
+        self._sources, self._references = dev.sources[0].lines(range(count)), dev.reference_streams(count)
         # the lexicon of a shortlist is learned when the run has ended
         decoding = dataclasses.replace(config.decoding, beam_size=training.dev_beam_size, shortlist=0)
         self._translator = Translator(model, *tokenizers, decoding)
-        self._bleu = bleu_metric(data.target_language)
-        self._font_noted = False
+        self._bleu = bleu_metric(data.target_language, data.bleu_tokenizer)
+        self._font_noted = is_font_noted
 
     def __call__(self, step: int) -> Evaluation:
         loss = self._loss(self._batches)
         translations = self._translator.translate(self._sources)
         hypotheses = [translation.text for translation in translations]
-        bleu = self._bleu.corpus_score(hypotheses, [self._references])
-        self._summaries.translations(step, self._sources[:_NUM_SAMPLES], self._references, hypotheses)
+        bleu = self._bleu.corpus_score(hypotheses, self._references)
+        self._summaries.translations(step, self._sources[:_NUM_SAMPLES], self._references[0], hypotheses)
         picture, note = draw_attention(next((t for t in translations if t.best.ids), translations[0]), self._tokenizers)
         self._summaries.attention(step, picture)
         if note and not self._font_noted:
             self._report(f"attention pictures: {note}")
             self._font_noted = True
         scalars = {"dev_loss": loss, "dev_perplexity": perplexity(loss), "dev_bleu": bleu.score}
+        truncated = sum(translation.truncated for translation in translations)
+        if truncated:
+            scalars["dev_truncated"] = float(truncated)
+            self._report(
+                f"dev BLEU: {truncated:,} line(s) are longer than the model's limit and were translated in part"
+            )
+        lost = sum(not text.strip() and not is_blank(source) for source, text in zip(self._sources, hypotheses))
+        if lost:
+            self._report(f"dev BLEU: {lost:,} line(s) have text, and an empty translation")
         return Evaluation(
             scalars,
             f"dev loss {loss:.3f}  perplexity {perplexity(loss):.2f}  BLEU {bleu.score:.2f} "

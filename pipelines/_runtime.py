@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import json
 import logging
 import os
@@ -33,6 +34,8 @@ STATUS_FINDINGS = 1
 STATUS_USER_ERROR = 2
 STATUS_STOPPED = 75  # by a signal, with the state saved
 STATUS_INTERRUPTED = 130
+_LIMITS = ("max_source_length", "max_source_characters", "max_request_sentences")
+_RECIPE_OF_RUN = pathlib.Path(__file__).with_name("_recipe_of_run.py")
 _BFLOAT16_EXTENSIONS = ("amx_bf16", "avx512_bf16")  # as /proc/cpuinfo names them
 
 
@@ -59,6 +62,7 @@ def run(
     values = flags.FlagValues()
     _interrupt_on_sigterm()
     try:
+        arguments = _recipes_of_runs(arguments)
         define(values, ["", *arguments])
         if {"--help", "-h", "-help"} & set(arguments):
             print(f"{(doc or '').strip()}\n\n" + "\n".join(_help(values)))
@@ -74,7 +78,7 @@ def run(
         sys.stdout = open(os.devnull, "w")
         return 0
     except OSError as error:
-        return _fail(f"{error.filename or 'A file'}: {error.strerror}; free the disk or give another path")
+        return _fail(_of_system(error))
     except Stopped as stopped:
         print(f"{stopped} before the first step of this job; the same command goes on", file=sys.stderr)
         return STATUS_STOPPED
@@ -90,14 +94,21 @@ def run(
         )
 
 
+def _of_system(error: OSError) -> str:
+    """What is known of an error of the operating system that nobody has explained, and no more."""
+    place = "" if error.filename is None else f"{error.filename}: "
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return f"{place}{error.strerror or error}" + ("; free the disk or give another path" if full else "")
+
+
 def _interrupt_on_sigterm() -> None:
     """SIGTERM is what Ctrl-C is: what was done so far is kept. Training has its own way (`stopping`)."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def define_inference_flags(values: flags.FlagValues, argv: list[str]) -> None:
-    """The flags of jobs that use a trained model."""
+def define_inference_flags(values: flags.FlagValues, argv: list[str], searches: bool = True) -> None:
+    """The flags of jobs that use a trained model; what `searches` not has the limits of texts alone of the search."""
     flags.DEFINE_list(
         "run_dir",
         None,
@@ -110,12 +121,19 @@ def define_inference_flags(values: flags.FlagValues, argv: list[str]) -> None:
         "best, latest, averaged (the mean of the latest ones), ema (training.ema_decay) or a step.",
         flag_values=values,
     )
-    flags.DEFINE_integer("beam_size", None, "Beams; 1 is greedy. Default: the recipe's.", flag_values=values)
-    flags.DEFINE_float(
-        "length_penalty", None, "Alpha of the length penalty. Default: the recipe's.", flag_values=values
-    )
     names = [field.name for field in dataclasses.fields(DecodingConfig)]
     text = f"Options of the search instead of the recipe's, as in --decoding.no_repeat_ngram=3: {', '.join(names)}."
+    if searches:
+        flags.DEFINE_integer("beam_size", None, "Beams; 1 is greedy. Default: the recipe's.", flag_values=values)
+        flags.DEFINE_float(
+            "length_penalty", None, "Alpha of the length penalty. Default: the recipe's.", flag_values=values
+        )
+    else:
+        text = f"Limits instead of the recipe's, as in --decoding.max_source_length=512: {', '.join(_LIMITS)}."
+        for argument in argv:
+            name = argument.lstrip("-").partition("=")[0]
+            if name.startswith("decoding.") and name.removeprefix("decoding.") not in _LIMITS:
+                raise UserError(f"--{name} is of searches: this job takes {', '.join(_LIMITS)} alone")
     try:
         config_flags.DEFINE_config_dataclass("decoding", DecodingConfig(), text, values, argv)
     except KeyError as error:  # an unknown field
@@ -137,6 +155,7 @@ def recipe(values: flags.FlagValues) -> "ExperimentConfig":
         raise UserError(
             f"--config={name} is no readable recipe: give a Python file whose get_config() returns an ExperimentConfig"
         )
+    values.config.normalise()
     return values.config
 
 
@@ -149,7 +168,7 @@ def decoding_overrides(values: flags.FlagValues) -> dict[str, typing.Any]:
     """The options of the search that the command line gives."""
     given = dict(config_flags.get_override_values(values["decoding"]))
     for name in ("beam_size", "length_penalty"):
-        if values[name].present:
+        if name in values and values[name].present:
             if name in given:
                 raise UserError(f"--{name} and --decoding.{name} are one option: give one of them")
             given[name] = values[name].value
@@ -165,7 +184,63 @@ def _help(values: flags.FlagValues) -> list[str]:
     ]
 
 
+def _recipes_of_runs(arguments: list[str]) -> list[str]:
+    """Arguments in which a run's config.json, or a run, as --config is the recipe that reads it.
+
+    Raises:
+        UserError: --config is another file that is no Python.
+    """
+    found = []
+    for number, argument in enumerate(arguments):
+        name, equals, path = argument.partition("=")
+        if name.lstrip("-") != "config" or not argument.startswith("-") or not equals:
+            before = arguments[number - 1] if number else ""
+            name, path = (before, argument) if before in ("-config", "--config") else ("", "")
+        if name:
+            place = pathlib.Path(path)
+            place = place / "config.json" if place.is_dir() else place
+            if place.suffix == ".json" and place.is_file():
+                argument = argument[: len(argument) - len(path)] + f"{_RECIPE_OF_RUN}:{place}"
+            elif place.is_file() and place.suffix != ".py":
+                raise UserError(
+                    f"--config={path} is no recipe: give a Python file whose get_config() returns an "
+                    f"ExperimentConfig, or "
+                    "the config.json of a run"
+                )
+        found.append(argument)
+    return found
+
+
+def _say_what_is_given_twice(values: flags.FlagValues, arguments: Sequence[str]) -> None:
+    """Refuses a flag that is given twice with two values; of options of --config and --decoding the last one is taken,
+    as scripts that append to a command expect, and that is said.
+
+    Raises:
+        UserError: a flag is given twice.
+    """
+    given: dict[str, list[str]] = {}
+    for argument, following in zip(arguments, [*arguments[1:], ""]):
+        name, equals, value = argument.lstrip("-").partition("=")
+        if not equals and name in values and not isinstance(values[name], flags.BooleanFlag):
+            equals, value = "=", following
+        if argument.startswith("-") and equals:
+            given.setdefault(name, []).append(value)
+    for name, texts in given.items():
+        if len(set(texts)) < 2 or name in ("flagfile", "undefok"):
+            continue
+        if name.startswith(("config.", "decoding.")):
+            report(f"--{name} is given {len(texts)} times: the last one is taken, {texts[-1]}")
+        elif name in values and not isinstance(values[name], flags.MultiFlag):
+            several = (
+                " as a list, with commas"
+                if isinstance(values[name].default, list) or isinstance(values[name].parser, flags.BaseListParser)
+                else " once"
+            )
+            raise UserError(f"--{name} is given {len(texts)} times ({', '.join(texts)}): give it{several}")
+
+
 def _parse(values: flags.FlagValues, arguments: list[str]) -> None:
+    _say_what_is_given_twice(values, arguments)
     try:
         rest = values(["", *arguments])
     except flags.Error as error:
@@ -301,16 +376,6 @@ def build_strategy(name: str) -> "tf.distribute.Strategy":
     if name == "multi_worker":
         _check_cluster(os.environ.get("TF_CONFIG"))
         return tf.distribute.MultiWorkerMirroredStrategy()
-    if name == "tpu":
-        try:
-            resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=os.environ.get("TPU_NAME", ""))
-            tf.config.experimental_connect_to_cluster(resolver)
-            tf.tpu.experimental.initialize_tpu_system(resolver)
-            return tf.distribute.TPUStrategy(resolver)
-        except (ValueError, tf.errors.OpError) as error:
-            raise UserError(
-                "training.distribution=tpu found no TPU on this machine or at TPU_NAME; use one_device or " "mirrored"
-            ) from error
     return tf.distribute.get_strategy()
 
 

@@ -51,7 +51,11 @@ def check_model_flags(values: flags.FlagValues, knobs: Sequence[str] = ()) -> No
     if not values.run_dir:
         options = _runtime.decoding_overrides(values)
         given = ["checkpoint"] * values["checkpoint"].present
-        given += [name for name in ("beam_size", "length_penalty") if values[name].present and name not in knobs]
+        given += [
+            name
+            for name in ("beam_size", "length_penalty")
+            if name in values and values[name].present and name not in knobs
+        ]
         given += [f"decoding.{name}" for name in options if name not in (*knobs, "beam_size", "length_penalty")]
         if given:
             raise UserError(f"--{given[0]} goes with --run_dir: an export keeps what it was made with")
@@ -85,8 +89,15 @@ def open_client(values: flags.FlagValues) -> "Client":
     from nmt_keras.inference.export import TranslationModule, signatures_of
 
     run = run_directory.load_runs(run_dirs, values.checkpoint, _runtime.report)
-    module = TranslationModule(run.model, *run.tokenizers, config.decoding)
-    transport = local.LocalTransport(signatures_of(module), module)
+
+    def make():
+        for tokenizer in run.tokenizers:
+            tokenizer.renew()
+        module = TranslationModule(run.model, *run.tokenizers, config.decoding)
+        return signatures_of(module), module
+
+    functions, module = make()
+    transport = local.LocalTransport(functions, module, make)
     return Client(",".join(values.run_dir), transport=transport, concurrency=1)
 
 

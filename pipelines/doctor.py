@@ -2,8 +2,10 @@
 
 Prints what it finds, by line: shifted lines, empty or untranslated ones, duplicates, lengths that do not fit, a wrong
 script, broken encoding, test sentences in the training text; then the lengths in ids, and what they suggest for the
-recipe. The status is 1 where a finding is serious. The last line of stdout is all of it as JSON. --config examines the
-text of a recipe.
+recipe. The status is 1 where a finding is serious. The last line of stdout is all of it as JSON, with the first lines
+of each finding; --output has all. --config examines the text of a recipe. --fix=DIR writes a copy without duplicates,
+lines with an empty side, of the wrong script or shifted, and those of dev and test, and DIR/dropped.tsv with what was
+dropped.
 """
 
 import hashlib
@@ -44,7 +46,8 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_string(
         "run_dir", None, "A run whose tokenizers count the ids; else some are trained on a sample.", flag_values=values
     )
-    flags.DEFINE_string("output", None, "A file for the JSON.", flag_values=values)
+    flags.DEFINE_string("output", None, "A file for the JSON, with all lines of each finding.", flag_values=values)
+    flags.DEFINE_string("fix", None, "A folder for a clean copy of the training text.", flag_values=values)
 
 
 def _job(values: flags.FlagValues) -> int:
@@ -52,10 +55,13 @@ def _job(values: flags.FlagValues) -> int:
 
     data = _data_of(values)
     data.data_dir = values.data_dir or data.data_dir
-    result = _examine(data, values)
+    for path in (values.output, values.fix and pathlib.Path(values.fix) / "dropped.tsv"):
+        if path:
+            files.require_writable(path)
+    findings, result = _examine(data, values)
     if values.output:
-        files.write_json(values.output, result)
-    print(json.dumps(result, ensure_ascii=False))
+        files.write_json(values.output, {**result, "findings": [{**f.card(), "lines": f.lines} for f in findings]})
+    print(json.dumps({**result, "findings": [finding.card() for finding in findings]}, ensure_ascii=False))
     return _runtime.STATUS_FINDINGS if result["serious"] else 0
 
 
@@ -77,7 +83,8 @@ def _data_of(values: flags.FlagValues) -> DataConfig:
     )
 
 
-def _examine(data: DataConfig, values: flags.FlagValues) -> dict:
+def _examine(data: DataConfig, values: flags.FlagValues) -> tuple[list, dict]:
+    """The findings, and what else is printed."""
     _runtime.load_tensorflow()
     from nmt_keras import run_directory
     from nmt_keras.data.corpus import ParallelCorpus
@@ -87,17 +94,18 @@ def _examine(data: DataConfig, values: flags.FlagValues) -> dict:
 
     held_out = []
     for name, source, target in (
-        ("dev", data.dev_source, data.dev_target),
+        ("dev", data.dev_source, run_directory.dev_references(data)[0]),
         ("test", values.test_source, values.test_target),
     ):
         if source:
             held_out.append(HeldOut(name, *run_directory.open_texts(data, source, target)))
     pairs = [run_directory.open_texts(data, *names) for names in zip(data.train_source, data.train_target)]
-    findings = list(examine(data, pairs, held_out))
+    of_pairs = [list(examine(data, [pair], held_out)) for pair in pairs]
+    findings = [finding for found in of_pairs for finding in found]
     for finding in findings:
         _runtime.report(f"{finding.severity}: {finding.text}")
     for language in (data.source_language, data.target_language):
-        if not ScriptCheck(language).scripts:
+        if language and not ScriptCheck(language).scripts:
             _runtime.report(f"the script of language {language!r} is not known: that of its lines is not examined")
     report: dict = {}
     if all(len(source) == len(target) for source, target in pairs):
@@ -123,7 +131,23 @@ def _examine(data: DataConfig, values: flags.FlagValues) -> dict:
         _runtime.report("nothing found")
     lines = {text.path: len(text) for pair in pairs for text in pair}
     serious = sum(finding.severity == "serious" for finding in findings)
-    return {"serious": serious, "lines": lines, "findings": [finding._asdict() for finding in findings], **report}
+    if values.fix:
+        report["fixed"] = [
+            _fix(pathlib.Path(values.fix), *pair, found, f"{number}-" if len(pairs) > 1 else "", weights)
+            for number, (pair, found, weights) in enumerate(
+                zip(pairs, of_pairs, run_directory.open_weights(data) or [None] * len(pairs)), 1
+            )
+        ]
+    return findings, {"serious": serious, "lines": lines, **report}
+
+
+def _fix(folder: pathlib.Path, source, target, findings, prefix: str, weights) -> dict[str, int]:
+    from nmt_keras.data.cleaning import write_clean_copy
+
+    counts = write_clean_copy(source, target, findings, folder, prefix, weights)
+    dropped = ", ".join(f"{count:,} for {kind}" for kind, count in counts.items() if kind != "kept")
+    _runtime.report(f"fixed: {counts['kept']:,} pairs are in {folder}; dropped: {dropped or 'none'}")
+    return counts
 
 
 def examine(data: DataConfig, pairs: Sequence, held_out: Sequence = ()) -> Iterator:
@@ -154,8 +178,8 @@ def examine(data: DataConfig, pairs: Sequence, held_out: Sequence = ()) -> Itera
         yield from found
 
 
-def refuse_serious_findings(data: DataConfig, corpus, dev) -> None:
-    """Examines what a training is about to read, and reports what it finds.
+def refuse_serious_findings(data: DataConfig, corpus, dev) -> list:
+    """Examines what a training is about to read, and reports what it finds, which is returned.
 
     Raises:
         Failure: something is serious, and `data.on_findings` is refuse.
@@ -163,10 +187,11 @@ def refuse_serious_findings(data: DataConfig, corpus, dev) -> None:
     from nmt_keras.data.doctor import HeldOut
 
     if data.on_findings == "ignore":
-        return
+        return []
     held_out = [HeldOut("dev", dev.sources[0], dev.targets[0])]
     serious = []
-    for finding in examine(data, list(zip(corpus.sources, corpus.targets)), held_out):
+    findings = list(examine(data, list(zip(corpus.sources, corpus.targets)), held_out))
+    for finding in findings:
         if finding.kind != "encoding" or finding.severity == "serious":  # the rest was said when it was opened
             _runtime.report(f"doctor, {finding.severity}: {finding.text}")
         if finding.severity == "serious":
@@ -176,6 +201,7 @@ def refuse_serious_findings(data: DataConfig, corpus, dev) -> None:
             f"The training text has serious faults, listed above: {', '.join(dict.fromkeys(serious))}; mend it, or go "
             "on with --config.data.on_findings=report"
         )
+    return findings
 
 
 def _report_lengths(report: dict, own: bool) -> None:

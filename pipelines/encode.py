@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
-    _runtime.define_inference_flags(values, argv)
+    _runtime.define_inference_flags(values, argv, searches=False)
     _text.define_model_flags(values)
     flags.DEFINE_string("input", None, "Text, a sentence a line; .gz is unpacked. Default: stdin.", flag_values=values)
     flags.DEFINE_string("output", None, "The .npy file.", flag_values=values)
@@ -32,6 +32,7 @@ def _job(values: flags.FlagValues) -> None:
     _text.check_model_flags(values)
     if not values.output:
         raise UserError("--output must be given, as in --output=vectors.npy")
+    files.require_writable(values.output)
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(_text.opened(values.input)) if values.input else sys.stdin.buffer
         temporary = stack.enter_context(files.replacing(values.output))  # found to be writable before the work

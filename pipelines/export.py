@@ -110,26 +110,42 @@ def export(
     from nmt_keras import files, run_directory
     from nmt_keras.inference.compression import PRECISIONS
 
+    files.require_writable(output / ".tmp-export")
     config = run_directory.read_config(run_dirs[0])
     config.data.data_dir = config.data.data_dir if data_dir is None else data_dir
-    config.training.precision = "float32"
+    bleu = run_directory.open_bleu(config.data, _runtime.report)
+    run_precision, config.training.precision = config.training.precision, "float32"
     _runtime.inference_config(config, decoding)
+    run_directory.require_lexicon(run_dirs[0], config.decoding)
 
     import tensorflow as tf
 
     from nmt_keras.inference import export as exporting
     from nmt_keras.inference.compression import StoredWeight, compress
-    from nmt_keras.inference.evaluation import bleu_metric
+    from nmt_keras.training.checkpoints import weights_sha256
 
-    dev = run_directory.open_corpus(config.data, [config.data.dev_source], [config.data.dev_target], _runtime.report)
-    bleu = bleu_metric(config.data.target_language)
+    dev = run_directory.open_references(
+        config.data, config.data.dev_source, run_directory.dev_references(config.data), _runtime.report
+    )
     trained = run_directory.load_runs(run_dirs, checkpoint, _runtime.report)._replace(config=config)
-    sources, references = (side[:_DEV_LINES] for side in dev.text())
+    count = min(_DEV_LINES, len(dev))
+    sources, references = dev.sources[0].lines(range(count)), dev.reference_streams(count)
+
+    def bleu_of(run) -> float:
+        hypotheses = [translation.text for translation in run.translator().translate(sources)]
+        return round(bleu.corpus_score(hypotheses, references).score, 2)
+
+    fingerprints = [weights_sha256(model) for model in getattr(trained.model, "members", [trained.model])]
     stored: list[StoredWeight] = []
-    float32_bleu = {}
+    float32_bleu: dict[str, Any] = {}
+    if run_precision != PRECISIONS[precision]:  # jobs on the run directory compute in it
+        config.training.precision = run_precision
+        _runtime.configure(config.training)
+        float32_bleu["dev_bleu_run"] = bleu_of(run_directory.load_runs(run_dirs, checkpoint)._replace(config=config))
+        config.training.precision = "float32"
+        _runtime.configure(config.training)
     if precision != "float32":
-        hypotheses = [translation.text for translation in trained.translator().translate(sources)]
-        float32_bleu = {"dev_bleu_float32": round(bleu.corpus_score(hypotheses, [references]).score, 2)}
+        float32_bleu["dev_bleu_float32"] = bleu_of(trained)
         config.training.precision = PRECISIONS[precision]
         _runtime.configure(config.training)
         trained = run_directory.load_runs(run_dirs, checkpoint)._replace(config=config)
@@ -145,7 +161,8 @@ def export(
         result: dict[str, Any] = {**proof._asdict(), "precision": precision}
         del result["translations"]
         result |= {"run_dirs": list(map(str, run_dirs)), "checkpoint": checkpoint, "step": trained.step}
-        result |= {"tensorflow": tf.__version__, "shortlist": config.decoding.shortlist}
+        result |= {"weights_sha256": fingerprints, "run_precision": run_precision, "tensorflow": tf.__version__}
+        result |= {"shortlist": config.decoding.shortlist}
         if proof.different:
             _runtime.report(f"the proof failed: {proof.different} of {proof.compared} differ; nothing was kept")
             return {"saved_model": None, **result}
@@ -153,7 +170,7 @@ def export(
         result |= {
             "megabytes": round(sum(path.stat().st_size for path in folder.rglob("*")) / 1e6, 1),
             "dev_lines": len(sources),
-            "dev_bleu": round(bleu.corpus_score(proof.translations, [references]).score, 2),
+            "dev_bleu": round(bleu.corpus_score(proof.translations, references).score, 2),
             **float32_bleu,
             "dev_bleu_signature": str(bleu.get_signature()),
         }
@@ -163,9 +180,28 @@ def export(
         )
         files.write_text(folder / "batching_parameters.txt", _batching_parameters(config.decoding.batch_sentences))
         exporting.write_warmup_requests(module, folder, output.name, sources[0], _WARMUP_BATCHES)
+        for line in _bleus(result):
+            _runtime.report(line)
         return {"saved_model": str(exporting.publish(folder, output)), **result}
     finally:
         exporting.discard(folder)
+
+
+def _bleus(result: Mapping[str, Any]) -> list[str]:
+    """Lines on the BLEU of an export, and of the run where that computes otherwise and translates some lines
+    otherwise."""
+    lines = [
+        f"BLEU of the export ({result['precision']}) on {result['dev_lines']:,} dev lines: {result['dev_bleu']:.2f}"
+    ]
+    if "dev_bleu_float32" in result:
+        lines[0] += f", in float32 {result['dev_bleu_float32']:.2f}"
+    if "dev_bleu_run" in result:
+        lines[0] += f", of the run as it was trained ({result['run_precision']}) {result['dev_bleu_run']:.2f}"
+        lines.append(
+            f"the export is compared with the run's weights in {result['precision']}: --run_dir computes in "
+            f"{result['run_precision']}, and translates some lines otherwise"
+        )
+    return lines
 
 
 def _prove(folder: pathlib.Path, module, translator, sources: list[str]) -> _Proof:
@@ -290,7 +326,8 @@ def _best(config: Any, run_dir: pathlib.Path) -> str:
         return "not measured"
     measured = ""
     if best["metric"] == "dev_bleu":
-        measured = f" ({bleu_signature(config.data.target_language)}), {config.training.dev_beam_size} beam(s),"
+        signature = bleu_signature(config.data.target_language, config.data.bleu_tokenizer)
+        measured = f" ({signature}), {config.training.dev_beam_size} beam(s),"
     return f"{best['metric']} {best['value']:.2f}{measured} at step {best['step']:,}"
 
 

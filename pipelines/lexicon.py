@@ -58,7 +58,7 @@ def _job(values: flags.FlagValues) -> None:
                     yield source_ids, target_ids
 
     train = run_directory.open_corpus(data, data.train_source, data.train_target, _runtime.report)
-    dev = run_directory.open_corpus(data, [data.dev_source], [data.dev_target], _runtime.report)
+    dev = run_directory.open_corpus(data, [data.dev_source], run_directory.dev_references(data)[:1], _runtime.report)
     dev.require_text()
     rows = np.unique(np.linspace(0, len(train) - 1, min(values.lines, len(train)), dtype=np.int64))
     lexicon = build_lexicon(pairs(train, rows), tokenizers, proposals, values.common)

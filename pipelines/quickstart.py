@@ -52,7 +52,7 @@ def _job(values: flags.FlagValues) -> int:
         return _runtime.STATUS_STOPPED
     report("3. Evaluation on sentences whose combinations of words are in no training sentence")
     test = [str(corpus / f"test.{language}") for language in ("en", "zh")]
-    scores = evaluate([run_dir], "best", *test)
+    scores = evaluate([run_dir], "best", test[0], test[1:])
     for name in ("bleu", "chrf"):
         report(f"   {name} {scores[name]:.2f}  ({scores[name + '_signature']})")
     report("4. Attention")

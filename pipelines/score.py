@@ -7,13 +7,15 @@ import contextlib
 import itertools
 import json
 import math
+import os
 import sys
 from collections.abc import Iterator, Sequence
 
 from absl import flags
 from tqdm import tqdm
 
-from nmt_keras.errors import UserError
+from nmt_keras import files
+from nmt_keras.errors import Interrupted, UserError
 from pipelines import _runtime, _text
 
 
@@ -23,11 +25,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
-    _runtime.define_inference_flags(values, argv)
+    _runtime.define_inference_flags(values, argv, searches=False)
     _text.define_model_flags(values)
     flags.DEFINE_string("source", None, "Text, a sentence a line; .gz is unpacked.", flag_values=values)
     flags.DEFINE_string("target", None, "Its translation, line by line.", flag_values=values)
     flags.DEFINE_string("output", None, "Where the scores go. Default: stdout.", flag_values=values)
+    flags.DEFINE_bool("resume", False, "Go on with the --output of an interrupted job.", flag_values=values)
     flags.DEFINE_bool("pieces", False, "Also pieces, and the log probability of each.", flag_values=values)
 
 
@@ -35,13 +38,23 @@ def _job(values: flags.FlagValues) -> None:
     _text.check_model_flags(values)
     if not (values.source and values.target):
         raise UserError("--source and --target must be given, as in --source=test.en --target=test.de")
-    total = count = truncated = pieces = 0
+    if values.resume and not values.output:
+        raise UserError("--resume goes on with a file: give the --output of the interrupted job")
+    if values.output not in (None, "-"):
+        files.require_writable(values.output)
+    names = ("run_dir", "checkpoint", "saved_model", "server", "source", "target", "pieces")
+    about = {**{name: values[name].value for name in names}, **_runtime.decoding_overrides(values)}
     with contextlib.ExitStack() as stack:
         sides = [_text.lines(stack.enter_context(_text.opened(p)), p) for p in (values.source, values.target)]
         client = stack.enter_context(_text.open_client(values))
-        write, _ = stack.enter_context(_text.writer(values.output, False, {}))
-        progress = stack.enter_context(tqdm(unit="pair", disable=not (sys.stderr.isatty() and values.output)))
-        for count, row in enumerate(client.scores(_pairs(sides, values)), 1):
+        write, done = stack.enter_context(_text.writer(values.output, values.resume, about))
+        total, pieces, truncated = _sums(f"{os.path.realpath(values.output)}.partial") if done else (0.0, 0, 0)
+        pairs = itertools.islice(_pairs(sides, values), done, None)
+        progress = stack.enter_context(
+            tqdm(unit="pair", initial=done, disable=not (sys.stderr.isatty() and values.output))
+        )
+        count = done
+        for count, row in enumerate(client.scores(pairs), done + 1):
             total += row["log_prob"]
             pieces += row["num_pieces"]
             truncated += row["truncated"]
@@ -55,11 +68,18 @@ def _job(values: flags.FlagValues) -> None:
     _runtime.report(f"{count:,} pairs, log probability {total:.2f}, perplexity {math.exp(-total / max(pieces, 1)):.3f}")
 
 
+def _sums(path: str) -> tuple[float, int, int]:
+    """Of the rows of an interrupted job: log probability, pieces, pairs in part."""
+    with open(path, encoding="utf-8", newline="\n") as file:
+        rows = [json.loads(line) for line in file]
+    return tuple(sum(row[name] for row in rows) for name in ("log_prob", "num_pieces", "truncated"))  # type: ignore
+
+
 def _pairs(sides: Sequence[Iterator[str]], values: flags.FlagValues) -> Iterator[tuple[str, str]]:
     for number, (source, target) in enumerate(itertools.zip_longest(*sides)):
         if source is None or target is None:
             shorter = values.source if source is None else values.target
-            raise UserError(
+            raise Interrupted(
                 f"{values.source} and {values.target} must be aligned line by line: {shorter} has {number:,} lines, "
                 "the other more"
             )

@@ -16,7 +16,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from nmt_keras.config import ExperimentConfig
+from nmt_keras.config import ExperimentConfig, TrainingConfig
 from nmt_keras.errors import UserError
 from pipelines import _runtime
 from pipelines.doctor import refuse_serious_findings
@@ -79,29 +79,46 @@ def train(config: ExperimentConfig, run_dir: pathlib.Path, allow_change: bool = 
         from nmt_keras import run_directory
 
         report, data = _runtime.report, config.data
+        if _runtime.is_chief(strategy):
+            run_directory.require_same_experiment(run_dir, config, allow_change)
+        run_directory.open_bleu(data, report)
+        if data.sampling_alpha and data.source_tokenizer_model and not (run_dir / "tokenizer").exists():
+            run_directory.require_sampling(run_directory.own_tokenizers(data), data)
         corpus = run_directory.open_corpus(
             data, data.train_source, data.train_target, report, data.train_example_weights
         )
-        dev = run_directory.open_corpus(data, [data.dev_source], [data.dev_target], report)
-        dev.require_text()
+        dev = run_directory.open_references(data, data.dev_source, run_directory.dev_references(data), report)
+        is_font_noted = _report_font(dev)
+        measured = run_directory.measure_before(run_dir), run_directory.measure_of(config, dev)
+        _runtime.barrier(strategy)  # all have read what the chief will write over
         with contextlib.ExitStack() as stack:
             if _runtime.is_chief(strategy):
-                refuse_serious_findings(data, corpus, dev)
+                findings = refuse_serious_findings(data, corpus, dev)
 
                 def check() -> None:
                     if not allow_change:
                         run_directory.check_data_card(run_dir, corpus, dev)
 
                 stack.enter_context(run_directory.open_run_dir(run_dir, config, report, allow_change, check))
-                run_directory.write_data_card(run_dir, corpus, dev)
+                run_directory.write_data_card(run_dir, corpus, dev, findings)
                 run_directory.prepare_tokenizers(run_dir, data, corpus, report)
             _runtime.barrier(strategy)  # what the chief makes, the others find
-            is_done = _train(config, run_dir, corpus, dev, strategy, stop, allow_change)
+            is_done = _train(config, run_dir, corpus, dev, strategy, stop, allow_change, measured, is_font_noted)
             _runtime.barrier(strategy)  # whoever leaves first would end the job of the others
     return is_done
 
 
-def _train(config: ExperimentConfig, run_dir: pathlib.Path, corpus, dev, strategy, stop, allow_change: bool) -> bool:
+def _train(
+    config: ExperimentConfig,
+    run_dir: pathlib.Path,
+    corpus,
+    dev,
+    strategy,
+    stop,
+    allow_change: bool,
+    measured,
+    is_font_noted,
+) -> bool:
     """Trains on open text in a run directory that has its tokenizers."""
     from nmt_keras import files, run_directory
     from nmt_keras.models.seq2seq import build_seq2seq
@@ -116,6 +133,7 @@ def _train(config: ExperimentConfig, run_dir: pathlib.Path, corpus, dev, strateg
     started, report, training = time.time(), _runtime.report, config.training
     chief = _runtime.is_chief(strategy)
     tokenizers = run_directory.load_tokenizers(run_dir)
+    run_directory.require_sampling(tokenizers, config.data)
     _report_unknown(tokenizers, dev)
     bad_batches = BadBatches(run_dir / "bad_batches", _runtime.task_of(strategy), report)
     with strategy.scope():
@@ -124,10 +142,7 @@ def _train(config: ExperimentConfig, run_dir: pathlib.Path, corpus, dev, strateg
     replicas = strategy.num_replicas_in_sync
     report(f"model: {model.count_params():,} weights; {replicas} replica(s); {training.precision}")
     if not training.batch_tokens and not training.batch_sentences:
-        feed = Feed(_training_text(config, corpus, tokenizers, replicas), strategy)
-        trainer.train_step.compile(feed.element_spec)
-        training.batch_tokens = max(memory.find_budget(trainer.train_step, feed), config.data.max_target_length)
-        report(f"training.batch_tokens: {training.batch_tokens} is the largest that fits, or that is worth its time")
+        training.batch_tokens = _budget(config, corpus, tokenizers, replicas, trainer, strategy)
         files.write_text(run_dir / "config.json", config.to_json())
     feed = Feed(_training_text(config, corpus, tokenizers, replicas), strategy)
     plan = feed.text.plan
@@ -135,16 +150,25 @@ def _train(config: ExperimentConfig, run_dir: pathlib.Path, corpus, dev, strateg
     checkpoints = Checkpoints(run_directory.checkpoints_of(run_dir), training.keep_checkpoints, chief, report)
     checkpoints.clean_up()
     _runtime.barrier(strategy)
-    if trainer.restore(checkpoints, plan.fingerprint, allow_change):
+    before, trainer.measured = measured
+    if trainer.restore(checkpoints, plan.fingerprint, allow_change, trainer.measured, before):
         report(f"resuming at step {trainer.step:,}")
+        if trainer.new_measures:
+            report(
+                f"what is measured has changed ({', '.join(trainer.new_measures)}): the best checkpoint "
+                "and the patience begin anew"
+            )
     else:
         run_directory.load_pretrained_vectors(model, tokenizers, config, report)
     if trainer.step < training.max_steps:
         trainer.train_step.compile(feed.element_spec)
-        bucket, need = memory.estimate(trainer.train_step, feed)
-        report(memory.describe(bucket, need, memory.limit_of_process(), plan.num_batches, training.max_steps))
+        if memory.is_told():
+            bucket, need = memory.estimate(trainer.train_step, feed)
+            report(memory.describe(bucket, need, memory.limit_of_process(), plan.num_batches, training.max_steps))
+        else:
+            report("memory and time are not planned: this system does not tell (Linux does, in /proc)")
     summaries = Summaries(run_dir, trainer.step, trainer.owes_evaluation, chief)
-    evaluate = DevEvaluator(model, tokenizers, config, dev, summaries, report)
+    evaluate = DevEvaluator(model, tokenizers, config, dev, summaries, report, is_font_noted)
     stop.interrupts = False  # from here on it is the trainer that stops, and saves
     reason = trainer.train(feed, checkpoints, summaries, evaluate, report, stop)
     best = "not measured" if trainer.best is None else f"{trainer.best:.4f}"
@@ -155,6 +179,33 @@ def _train(config: ExperimentConfig, run_dir: pathlib.Path, corpus, dev, strateg
     if chief:
         _write_run_card(run_dir, trainer, feed.text, reason, time.time() - started)
     return not trainer.is_stopped
+
+
+def _budget(config: ExperimentConfig, corpus, tokenizers, replicas: int, trainer, strategy) -> int:
+    """The largest `batch_tokens` that fits, or is worth its time; the default's where memory is not told."""
+    from nmt_keras.training import memory
+    from nmt_keras.training.feed import Feed
+
+    if not memory.is_told():
+        slices = replicas * config.training.accumulation_steps
+        budget = max(TrainingConfig.batch_tokens, slices * config.data.max_target_length)
+        _runtime.report(f"training.batch_tokens: {budget}; what fits is not known, this system does not tell")
+        return budget
+    feed = Feed(_training_text(config, corpus, tokenizers, replicas), strategy)
+    trainer.train_step.compile(feed.element_spec)
+    budget = max(memory.find_budget(trainer.train_step, feed), config.data.max_target_length)
+    _runtime.report(f"training.batch_tokens: {budget} is the largest that fits, or that is worth its time")
+    return budget
+
+
+def _report_font(dev) -> bool:
+    """Says what attention pictures will lack; whether there was anything to say."""
+    from nmt_keras.training.summaries import font_note
+
+    note = font_note("".join([*dev.sources[0].lines([0]), *dev.targets[0].lines([0])]))
+    if note:
+        _runtime.report(f"attention pictures: {note}")
+    return bool(note)
 
 
 def _report_unknown(tokenizers, dev) -> None:

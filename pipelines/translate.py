@@ -17,13 +17,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from absl import flags
 from tqdm import tqdm
 
+from nmt_keras import files
+from nmt_keras.data.white_space import is_blank
 from nmt_keras.errors import Interrupted, UserError
 from pipelines import _runtime, _text
 
 _KNOBS = ("beam_size", "length_penalty", "max_length")  # options of the search that an export takes too
 _NOTHING = {"translation": "", "pieces": [], "log_prob": 0.0, "score": 0.0, "token_log_probs": [], "alignment": []}
-# Lines, and how many came before, to lines of output, each with whether its source was cut.
-Translate = Callable[[Iterable[str], int], Iterator[tuple[str, bool]]]
+# Lines, and how many came before, to lines of output, each with whether its source was cut, and whether there is text
+# but no translation.
+Translate = Callable[[Iterable[str], int], Iterator[tuple[str, bool, bool]]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,6 +76,8 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
 
 def _job(values: flags.FlagValues) -> int | None:
     _check(values)
+    if values.output not in (None, "-"):
+        files.require_writable(values.output)
     count = 0
     try:
         with contextlib.ExitStack() as stack:
@@ -88,18 +93,19 @@ def _job(values: flags.FlagValues) -> int | None:
             skipped = sum(1 for _ in itertools.islice(lines, count))
             if skipped < count:
                 raise UserError(f"--resume: the interrupted --output has {count:,} lines, --input only {skipped:,}")
-            for text, truncated in translate(lines, count):
+            for text, truncated, is_lost in translate(lines, count):
                 if truncated and values.on_long == "refuse":
-                    raise UserError(
-                        f"Line {count + 1} is longer than the model's limit; shorten it, raise "
-                        "--decoding.max_source_length (pieces) or --decoding.max_source_characters, or give "
-                        "--on_long=truncate"
+                    raise Interrupted(
+                        f"Line {count + 1} is longer than the model's limit; shorten it, or give --on_long=truncate"
+                        + ("" if count else ", or raise --decoding.max_source_length or .max_source_characters")
                     )
                 if truncated:
                     _runtime.report(
                         f"warning: line {count + 1} is longer than the model's limit and was translated in part; "
                         "--decoding.max_source_length (pieces) and --decoding.max_source_characters are the limits"
                     )
+                if is_lost:
+                    _runtime.report(f"warning: line {count + 1} has text, and its translation is empty")
                 write(text + "\n")
                 count += 1
                 progress.update()
@@ -151,6 +157,7 @@ def _with_run_dir(values: flags.FlagValues) -> Iterator[tuple[Translate, dict[st
     if values.split_sentences:
         overrides["split_sentences"] = True
     _runtime.inference_config(config, overrides)
+    run_directory.require_lexicon(run_dirs[0], config.decoding)
     if config.decoding.split_sentences and _as_json(values):
         raise UserError(
             "--split_sentences gives one text for a line, and nothing of its sentences: leave out --n_best, --samples, "
@@ -170,8 +177,9 @@ def _with_run_dir(values: flags.FlagValues) -> Iterator[tuple[Translate, dict[st
     source, target = run.tokenizers
 
     def translate(lines, done):
+        lines, again = itertools.tee(lines)
         results = translator.translate_stream(lines, first_number=done)
-        for number, result in enumerate(results, done + 1):
+        for number, (line, result) in enumerate(zip(again, results), done + 1):
             text = result.text
             if _as_json(values):
                 hypotheses = [
@@ -187,7 +195,7 @@ def _with_run_dir(values: flags.FlagValues) -> Iterator[tuple[Translate, dict[st
                 ]
                 pieces = [source.piece(i) for i in result.source_ids]
                 text = _to_json(number, result.truncated, pieces, hypotheses, values)
-            yield text, result.truncated
+            yield text, result.truncated, _is_lost(line, result.text)
 
     names = ("input", "run_dir", "n_best", "samples", "scores", "alignments", "seed", "temperature", "top_k", "top_p")
     about = {**{name: values[name].value for name in names}, "step": run.step, "checkpoint": values.checkpoint}
@@ -205,7 +213,9 @@ def _with_client(values: flags.FlagValues) -> Iterator[tuple[Translate, dict[str
 
     def translate(lines, done):
         has_warned = False
-        for number, result in enumerate(client.stream(lines, first_number=done, **knobs), done + 1):
+        lines, again = itertools.tee(lines)
+        results = client.stream(lines, first_number=done, **knobs)
+        for number, (line, result) in enumerate(zip(again, results), done + 1):
             text, truncated = result.text, result.about["truncated"]
             count, wanted = len(result.hypotheses), knobs.get("num_hypotheses", 1)
             if 0 < count < wanted and not has_warned:
@@ -217,11 +227,15 @@ def _with_client(values: flags.FlagValues) -> Iterator[tuple[Translate, dict[str
             if _as_json(values):
                 hypotheses = [{**row, "alignment": row["alignment"][:-1]} for row in result.hypotheses]
                 text = _to_json(number, truncated, result.about["source_pieces"], hypotheses or [_NOTHING], values)
-            yield text, truncated
+            yield text, truncated, _is_lost(line, result.text)
 
     with _text.open_client(values) as client:
         names = ("input", "saved_model", "server", "n_best", "samples", "scores", "alignments")
         yield translate, {**{name: values[name].value for name in names}, **knobs}
+
+
+def _is_lost(line: str, translation: str) -> bool:
+    return not translation.strip() and not is_blank(line)
 
 
 def _as_json(values: flags.FlagValues) -> bool:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 
 import pytest
 
@@ -78,3 +79,40 @@ def test_an_error_of_another_file_is_not_laid_to_a_growing_one(tmp_path):
         with files.growing(tmp_path / "out", False, {}):
             open(tmp_path / "elsewhere")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_mistake_after_some_lines_leaves_them_as_an_interruption_does(tmp_path):
+    for written, left in (("", []), ("one\n", ["out.partial", "out.partial.json"])):
+        with pytest.raises(UserError, match="line 2"):
+            with files.growing(tmp_path / "out", False, {}) as (file, _):
+                file.write(written)
+                raise UserError("line 2")
+        assert sorted(path.name for path in tmp_path.iterdir()) == left
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_new_files_have_the_permissions_of_the_process_which_is_never_without_its_umask(tmp_path, monkeypatch, umask):
+    before = os.umask(umask)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "umask", lambda mask: pytest.fail("other threads would write without it"))
+            files.write_text(tmp_path / "a", "text")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o666 & ~umask
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_what_can_be_written_is_known_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("x")
+    files.require_writable(tmp_path / "new" / "folder" / "a")
+    files.require_writable(tmp_path / "file")
+    files.require_writable("/dev/null")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    for path, reason in (
+        (tmp_path, "it is a directory"),
+        (tmp_path / "file" / "a", "is no folder"),
+        ("/proc/x", "No such"),
+    ):
+        with pytest.raises(UserError, match=f"^Cannot write {path}: .*{reason}.*; free the disk or give another path$"):
+            files.require_writable(path)

@@ -110,29 +110,62 @@ def test_another_configuration_is_refused_with_the_difference_and_nothing_is_wri
     assert read_config(run_dir) == _config()
 
 
-@pytest.mark.parametrize(
-    "section, name, value",
-    [
-        ("training", "max_steps", 7),
-        ("training", "log_every", 7),
-        ("training", "evaluate_every", 7),
-        ("training", "checkpoint_every", 7),
-        ("training", "keep_checkpoints", 7),
-        ("training", "patience", 7),
-        ("training", "dev_sentences", 7),
-        ("training", "dev_beam_size", 7),
-        ("data", "data_dir", "/else"),
-        ("data", "cache_dir", "/else"),
-        ("decoding", "beam_size", 7),
-        ("decoding", "length_penalty", 0.7),
-    ],
-)
-def test_what_does_not_change_the_model_may_differ_and_is_written(run_dir, section, name, value):
+FREE = {
+    "training.max_steps": 7,
+    "training.log_every": 7,
+    "training.evaluate_every": 7,
+    "training.checkpoint_every": 7,
+    "training.keep_checkpoints": 7,
+    "training.patience": 7,
+    "training.max_bad_steps": 7,
+    "data.data_dir": "/else",
+    "data.cache_dir": "/else",
+    "data.on_findings": "report",
+    "decoding.beam_size": 7,
+    "decoding.length_penalty": 0.7,
+}
+
+
+def _trained(run_dir):
+    """A run directory in which something was trained."""
     open_run_dir(run_dir, _config())
-    other = _config()
+    (run_dir / "checkpoints" / "step-00000001").mkdir(parents=True)
+
+
+def test_every_free_field_has_a_value_to_try():
+    assert {name if name in run_directory.FREE_FIELDS else name.split(".")[0] for name in FREE} == set(
+        run_directory.FREE_FIELDS
+    )
+
+
+@pytest.mark.parametrize("field", FREE)
+def test_what_does_not_change_the_model_may_differ_after_training_and_is_written(run_dir, field):
+    _trained(run_dir)
+    other, (section, name) = _config(), field.split(".")
+    assert getattr(getattr(other, section), name) != FREE[field]
+    setattr(getattr(other, section), name, FREE[field])
+    run_directory.require_same_experiment(run_dir, other, False)
+    said = []
+    with run_directory.open_run_dir(run_dir, other, said.append):
+        pass
+    assert getattr(getattr(read_config(run_dir), section), name) == FREE[field]
+    assert len(said) == 1 and f"{field} was" in said[0]
+
+
+@pytest.mark.parametrize(
+    "field, value", [("training.dev_sentences", 7), ("training.dev_beam_size", 7), ("model.d_model", 4)]
+)
+def test_what_changes_what_is_chosen_or_learned_is_refused_after_training(run_dir, field, value):
+    _trained(run_dir)
+    other, (section, name) = _config(), field.split(".")
     setattr(getattr(other, section), name, value)
-    open_run_dir(run_dir, other)
-    assert getattr(getattr(read_config(run_dir), section), name) == value
+    for refuse in (
+        lambda: open_run_dir(run_dir, other),
+        lambda: run_directory.require_same_experiment(run_dir, other, False),
+    ):
+        with pytest.raises(UserError, match=f"{field} was .*, now {value}"):
+            refuse()
+    assert read_config(run_dir) == _config()
 
 
 @pytest.mark.parametrize(
@@ -249,11 +282,12 @@ def test_the_data_card_names_files_lines_hashes_and_oddities(run_dir, tmp_path):
     train, dev = _corpus(tmp_path), _corpus(tmp_path, ["x\0"], ["y"], "b")
     write_data_card(run_dir, train, dev)
     card = json.loads((run_dir / "data_card.json").read_text(encoding="utf-8"))
+    assert card.pop("findings") == []
     assert {name: [(file["path"], file["lines"]) for file in files] for name, files in card.items()} == {
         "train": [(str(tmp_path / "a.en"), 20), (str(tmp_path / "a.zh"), 20)],
         "dev": [(str(tmp_path / "b.en"), 1), (str(tmp_path / "b.zh"), 1)],
     }
-    assert card["dev"][0]["findings"] == ["NUL characters in 1 line(s) (1): kept"]
+    assert card["dev"][0]["findings"] == ["NUL characters in 1 line(s) (1): removed"]
     assert card["train"][0]["sha256"] == train.sources[0].sha256
 
 

@@ -16,6 +16,7 @@ from nmt_keras.data.scripts import words
 MAX_SHIFT = 10  # lines
 _BLOCK = 32  # lines
 _SWITCH = 20.0  # nats that a change of d costs
+_DOUBT = 3.0  # nats by which a line may be less likely to be that of a change, and still be it
 _CAP = 4.5  # nats that a pair costs at most: three standard deviations
 _WINDOW = 96  # lines around a change that its line is looked for in
 _SAMPLE = 8_000  # pairs that teach which words go together
@@ -34,12 +35,15 @@ Fetch = Callable[[np.ndarray, np.ndarray], tuple[list[str], list[str]]]  # by so
 class Segment(NamedTuple):
     """Lines `start` to `stop` (0-based, the last not counted) of a source, which belong to the target's by `shift`.
 
-    A shift of None: they belong to no lines near them.
+    A shift of None: they belong to no lines near them. Up to `before` lines ahead of them, and `after` behind them, may
+    belong as they do: lengths and words tell them from these by little.
     """
 
     start: int
     stop: int
     shift: int | None
+    before: int = 0
+    after: int = 0
 
 
 def segments(source_lengths: np.ndarray, target_lengths: np.ndarray, fetch: Fetch) -> list[Segment]:
@@ -68,16 +72,19 @@ def segments(source_lengths: np.ndarray, target_lengths: np.ndarray, fetch: Fetc
     lexicon = _Lexicon(path, len(source), len(target), fetch)
     path = _confirmed(path, costs, lexicon)
     changes = np.flatnonzero(path[1:] != path[:-1]) + 1
-    edges, bounds = [0, *(changes * _BLOCK), len(source)], [0]
+    edges, bounds, doubts = [0, *(changes * _BLOCK), len(source)], [0], [(0, 0)]
     for number, change in enumerate(changes, 1):
         first, last = (edges[number] + edges[number + step] for step in (-1, 1))
         low = max(edges[number] - _WINDOW, first // 2, bounds[-1])
         high = min(edges[number] + _WINDOW, max(last // 2, edges[number] + 1), len(source))
-        bounds.append(_best_line(int(path[change - 1]), int(path[change]), low, high, costs, lexicon))
+        first, best, last = _best_line(int(path[change - 1]), int(path[change]), low, high, costs, lexicon)
+        bounds.append(best)
+        doubts.append((best - first, last - best))
+    doubts.append((0, 0))
     states = path[[0, *changes]]
     found = [
-        Segment(int(start), int(stop), _shift(state))
-        for start, stop, state in zip(bounds, [*bounds[1:], len(source)], states)
+        Segment(int(start), int(stop), _shift(state), begin[0], end[1])
+        for start, stop, state, begin, end in zip(bounds, [*bounds[1:], len(source)], states, doubts, doubts[1:])
     ]
     return _merged([segment for segment in found if segment.stop > segment.start])
 
@@ -99,7 +106,7 @@ def _merged(parts: list[Segment]) -> list[Segment]:
     merged = parts[:1]
     for part in parts[1:]:
         if part.shift == merged[-1].shift:
-            merged[-1] = merged[-1]._replace(stop=part.stop)
+            merged[-1] = merged[-1]._replace(stop=part.stop, after=part.after)
         else:
             merged.append(part)
     return merged
@@ -198,8 +205,11 @@ def _block_path(costs: _LengthCosts, size: int) -> np.ndarray:
     return path
 
 
-def _best_line(before: int, after: int, low: int, high: int, costs: _LengthCosts, lexicon: "_Lexicon") -> int:
-    """The line at which a path goes from one state to another, between two lines.
+def _best_line(
+    before: int, after: int, low: int, high: int, costs: _LengthCosts, lexicon: "_Lexicon"
+) -> tuple[int, int, int]:
+    """The line at which a path goes from one state to another, between two lines: the first it may be, the likeliest,
+    and the last.
 
     Where the shift falls, so many lines of the source have no translation: they are in neither part.
     """
@@ -209,7 +219,11 @@ def _best_line(before: int, after: int, low: int, high: int, costs: _LengthCosts
     behind = np.concatenate([np.cumsum(cost_after[::-1])[::-1], np.zeros(gap + 1)])
     nowhere = np.minimum(gap, np.arange(high - low, -1, -1)) * costs.of_none
     total = ahead + behind[gap : gap + len(ahead)] + nowhere
-    return low + int(total.argmin())
+    best = int(total.argmin())
+    far = np.flatnonzero(total > total[best] + _DOUBT)  # beyond the nearest of these it is not
+    first = int(far[far < best].max(initial=-1)) + 1
+    last = int(far[far > best].min(initial=len(total))) - 1
+    return low + first, low + best, low + last
 
 
 class _Lexicon:

@@ -14,7 +14,8 @@ import tensorflow as tf
 from nmt_keras.constants import BOS_ID, EOS_ID, PAD_ID
 from nmt_keras.data.batch_plan import FILLER_LINE, BatchPlan, Bucket, mix
 from nmt_keras.data.corpus import ParallelCorpus, TextFile
-from nmt_keras.data.tokenizer import SentencePieceTokenizer, Tokenizer
+from nmt_keras.data.tokenizer import Tokenizer
+from nmt_keras.data.white_space import is_blank
 
 
 class Batch(NamedTuple):
@@ -37,7 +38,7 @@ def token_lengths(text: TextFile, tokenizer: Tokenizer) -> np.ndarray:
         lengths = np.ones(len(text), np.int32)
         for start in range(0, len(text), 10_000):
             lines = text.lines(range(start, min(start + 10_000, len(text))))
-            lengths[start : start + len(lines)] = [len(tokenizer.encode(s)) + 1 if s.strip() else 1 for s in lines]
+            lengths[start : start + len(lines)] = [1 if is_blank(s) else len(tokenizer.encode(s)) + 1 for s in lines]
         np.save(path, lengths)
 
     return np.load(text.cached(text.cache_name(f"{tokenizer.sha256[:16]}.lengths.npy"), write), mmap_mode="r")
@@ -237,8 +238,6 @@ class TrainingText:
         """Ids of each text; with `sampling_alpha` sampled, but the best ones where a sample leaves EOS no room."""
         if not self._alpha:
             return [tokenizer.encode(text) for text in texts]
-        if not isinstance(tokenizer, SentencePieceTokenizer):
-            raise TypeError("only SentencePiece tokenizers sample segmentations")
         sampled = tokenizer.sample(texts, self._alpha, seed)
         for row, ids in enumerate(sampled):
             if len(ids) >= limit:

@@ -12,36 +12,41 @@ import json
 import os
 import pathlib
 import shutil
+import stat
+import uuid
 import zlib
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from nmt_keras import files
+from nmt_keras.data.white_space import is_blank
 from nmt_keras.errors import UserError
 
 _BOM = b"\xef\xbb\xbf"
 _CHUNK_BYTES = 1 << 24
+_KEPT_LINES = 100_000  # of a kind of oddity
+_VERSION = 2  # of the index and of what is noted in it
 _ODDITIES = (
     ("CR LF line ends", "the CR is removed"),
-    ("byte order marks inside the text", "kept: files were joined"),
-    ("NUL characters", "kept"),
-    ("U+2028 line separators", "kept inside their lines"),
+    ("byte order marks inside the text", "removed: files were joined"),
+    ("NUL characters", "removed"),
+    ("U+2028 line separators", "read as spaces"),
     ("invalid UTF-8", "read as U+FFFD"),
 )
 
 
 class Finding(NamedTuple):
-    """One kind of oddity in a text file; `first_lines` are 1-based and at most ten."""
+    """One kind of oddity in a text file; `lines` are 1-based, and not all of very many."""
 
     kind: str
     num_lines: int
-    first_lines: list[int]
+    lines: list[int]
     treatment: str
 
     def __str__(self) -> str:
-        lines = ", ".join(map(str, self.first_lines)) + (", ..." if self.num_lines > len(self.first_lines) else "")
+        lines = ", ".join(map(str, self.lines[:10])) + (", ..." if self.num_lines > 10 else "")
         return f"{self.kind} in {self.num_lines} line(s) ({lines}): {self.treatment}"
 
 
@@ -63,7 +68,9 @@ class Oddities:
         for kind, is_odd in enumerate(odd):
             if is_odd:
                 count, lines = self._found[kind]
-                self._found[kind] = (count + 1, lines + [number] if len(lines) < 10 else lines)
+                if count < _KEPT_LINES:
+                    lines.append(number)
+                self._found[kind] = (count + 1, lines)
 
     def findings(self) -> list[Finding]:
         """What was found so far."""
@@ -98,7 +105,7 @@ class TextFile:
         """
         self.path = path
         self._cache_dir = pathlib.Path(cache_dir)
-        text = path
+        path = text = kept(path, self._cache_dir)
         if path.endswith(".gz"):
             text = str(self.cached(_file_key(path) + ".txt", lambda out: _unpack(path, out)))
         self._key = _file_key(text)
@@ -119,12 +126,20 @@ class TextFile:
     def lines(self, indices: Sequence[int] | np.ndarray) -> list[str]:
         """The lines at `indices`, without their line ends."""
         result = []
-        for index in indices:
-            line = self._bytes[self._offsets[index] : self._offsets[index + 1]].tobytes().removesuffix(b"\n")
+        for index, line in zip(indices, self.raw_lines(indices)):
+            line = line.removesuffix(b"\n")
             if index == 0 and self._bom:
                 line = line.removeprefix(_BOM)
             result.append(line.removesuffix(b"\r").decode("utf-8", errors="replace"))
         return result
+
+    def raw_lines(self, indices: Sequence[int] | np.ndarray) -> list[bytes]:
+        """The bytes of the lines at `indices`, with their line ends, and a byte order mark at the start."""
+        return [self._bytes[self._offsets[index] : self._offsets[index + 1]].tobytes() for index in indices]
+
+    def beginning(self, size: int) -> bytes:
+        """The first bytes of the text."""
+        return self._bytes[:size].tobytes()
 
     def byte_lengths(self) -> np.ndarray:
         """int64 [lines]: bytes of each line, its line end included."""
@@ -186,6 +201,7 @@ class ParallelCorpus:
     Attributes:
         weights: of the pairs in the loss, a float32 [lines] for each corpus, or None where all are 1.
         weight_texts: the files they come from.
+        references: further translations of the source, as files with a line for each of its lines.
 
     Raises:
         UserError: a corpus has another number of lines on either side; the message says where lengths drift.
@@ -209,6 +225,7 @@ class ParallelCorpus:
                     f"{text.path} has {len(text):,} lines and {source.path} has {len(source):,}; give one weight a line"
                 )
         self.sources, self.targets = list(sources), list(targets)
+        self.references: list[TextFile] = []
         self.weight_texts = [text for text in weights if text is not None]
         self.weights = [None if text is None else example_weights(text) for text in weights] or [None] * len(sources)
         self.starts = np.cumsum([0] + [len(source) for source in sources])
@@ -222,12 +239,17 @@ class ParallelCorpus:
         Raises:
             UserError: no pair has text on both sides.
         """
-        if not any(source.strip() and target.strip() for source, target in zip(*self.text())):
+        if all(is_blank(source) or is_blank(target) for source, target in zip(*self.text())):
             raise UserError(f"{self.sources[0].path} and {self.targets[0].path} have no pair with text on both sides")
 
     def text(self) -> tuple[list[str], list[str]]:
         """All source and target text."""
         return self.fetch(np.arange(len(self)))
+
+    def reference_streams(self, count: int | None = None) -> list[list[str]]:
+        """Of a corpus of one source, its first translations as text, by reference; all lines, or the first `count`."""
+        lines = range(len(self) if count is None else count)
+        return [text.lines(lines) for text in (self.targets[0], *self.references)]
 
     def weights_of(self, lines: np.ndarray) -> np.ndarray:
         """float32 [N]: the weights of the running line numbers `lines`, integer [N]."""
@@ -276,11 +298,50 @@ def _file_key(path: str) -> str:
         if os.path.isdir(path):
             raise UserError(f"{path} is a directory; give a text file")
         with open(path, "rb"):
-            stat = os.stat(path)
+            status = os.stat(path)
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}; check the path (and data_dir)") from error
-    identity = f"{os.path.abspath(path)}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ino}"
+    identity = f"{os.path.abspath(path)}:{status.st_size}:{status.st_mtime_ns}:{status.st_ino}:{_VERSION}"
     return f"{os.path.basename(path)}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+
+
+_KEPT: dict[tuple[str, int], str] = {}  # pipes that this process has read: the file with what came
+
+
+def kept(path: str, cache_dir: str | pathlib.Path) -> str:
+    """The path of a file that can be read again: of a pipe, such as <(cut -f1 x.tsv), what comes out of it, kept in the
+    cache."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return path  # whoever opens it says why
+    if not (stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode) or stat.S_ISCHR(status.st_mode)):
+        return path
+    key = (path, status.st_ino)
+    cache_dir = pathlib.Path(cache_dir or default_cache_dir())
+    if key not in _KEPT:
+        digest = hashlib.sha256()
+        files.make_folder(cache_dir)
+        temporary = cache_dir / f".tmp-pipe-{uuid.uuid4().hex[:12]}"
+        try:
+            with open(path, "rb") as pipe, open(temporary, "wb") as file:
+                while chunk := pipe.read(_CHUNK_BYTES):
+                    digest.update(chunk)
+                    file.write(chunk)
+            packed = ".gz" if _starts_with(temporary, b"\x1f\x8b") else ""
+            place = cache_dir / f"pipe-{digest.hexdigest()[:24]}{packed}"
+            temporary.replace(place)
+        except OSError as error:
+            raise UserError(f"Cannot keep what comes from {path} in {cache_dir}: {error.strerror}") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+        _KEPT[key] = str(place)
+    return _KEPT[key]
+
+
+def _starts_with(path: pathlib.Path, magic: bytes) -> bool:
+    with open(path, "rb") as file:
+        return file.read(len(magic)) == magic
 
 
 def _unpack(path: str, out: pathlib.Path) -> None:
@@ -332,17 +393,20 @@ def _is_utf8(data: bytes) -> bool:
 
 def _materialise_tfds(name: str, cache_dir: str, language: str, tfds_dir: str | None) -> str:
     name, _, split = name.partition("#")
-    key = hashlib.sha256(f"{name}:{split}:{language}:{tfds_dir}".encode()).hexdigest()[:16]
-    path = pathlib.Path(cache_dir) / f"tfds-{name.replace('/', '-')}-{split or 'train'}-{key}.{language}"
-    if path.exists():
-        return str(path)
+    split = split or "train"
     import tensorflow_datasets as tfds  # heavy, and most runs read files
 
     try:
-        examples = tfds.load(name, split=split or "train", data_dir=tfds_dir, shuffle_files=False)
+        builder = tfds.builder(name, data_dir=tfds_dir and os.path.abspath(tfds_dir))
+        builder.download_and_prepare()  # or there is nothing yet to tell it by
+        key = hashlib.sha256(json.dumps([_fingerprint_of(builder), split, language]).encode()).hexdigest()[:16]
+        path = pathlib.Path(cache_dir) / f"tfds-{name.replace('/', '-').replace(':', '-')}-{key}.{language}"
+        if path.exists():
+            return str(path)
+        examples = tfds.load(name, split=split, data_dir=tfds_dir, shuffle_files=False)
     except Exception as error:  # TFDS raises many kinds; the user needs the name and its word on it
         reason = str(error).strip().split("\n")[0]
-        raise UserError(f"Cannot load the TFDS data set {name!r}, split {split or 'train'!r}: {reason}") from error
+        raise UserError(f"Cannot load the TFDS data set {name!r}, split {split!r}: {reason}") from error
     if language not in examples.element_spec:
         raise UserError(
             f"The TFDS data set {name!r} has no feature {language!r}; its features: "
@@ -353,3 +417,14 @@ def _materialise_tfds(name: str, cache_dir: str, language: str, tfds_dir: str | 
         for example in examples.as_numpy_iterator():
             file.write(example[language].replace(b"\n", b" ") + b"\n")
     return str(path)
+
+
+def _fingerprint_of(builder: Any) -> list[Any]:
+    """What tells the prepared data of a TFDS builder apart: name, configuration and version, the folder, its files."""
+    folder = pathlib.Path(builder.data_path)
+    found = [(path.name, path.stat()) for path in sorted(folder.glob("*")) if path.is_file()]
+    return [
+        builder.info.full_name,
+        str(folder.resolve()),
+        [(name, status.st_size, status.st_mtime_ns, status.st_ino) for name, status in found],
+    ]

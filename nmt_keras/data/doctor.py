@@ -1,7 +1,8 @@
 """The corpus doctor: what is wrong with parallel text, by line, before anything is trained on it.
 
 A finding is a note (listed), a warning, or serious: what would cost a training. Lines are read in blocks, and of each
-pair a hash and two lengths are kept, 16 bytes; sorting and comparing them takes some three times as much.
+pair a hash and two lengths are kept, 16 bytes; sorting and comparing them takes some three times as much. Numbers of
+lines that something is found in are kept too.
 """
 
 import hashlib
@@ -11,12 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nmt_keras.data import encodings, line_checks
 from nmt_keras.data.alignment import MAX_SHIFT, Segment, segments
 from nmt_keras.data.batch_plan import LARGEST_WORTHY_BUDGET, MIN_WORTHY_BATCHES
 from nmt_keras.data.corpus import TextFile
 from nmt_keras.data.scripts import ScriptCheck
+from nmt_keras.data.white_space import fold, has_invisible, has_odd_space
 
-VERSION = 1  # of what is found, for caches
+VERSION = 2  # of what is found, for caches
 SEVERITIES = ("note", "warning", "serious")
 _BLOCK = 10_000
 _LISTED = 10
@@ -38,7 +41,18 @@ _LIMITS = {
     "overlap": (0.01, 0.1),
     "encoding": (0.0, 0.01),
     "unknown pieces": (0.01, 0.1),
+    "name or code": (1.0, 1.0),
+    "white space": (0.1, 1.0),
+    "entity": (0.005, 1.0),
+    "markup": (0.001, 0.2),
+    "table row": (0.01, 1.0),
 }
+_MOSTLY = 0.5  # of the lines that can tell, from which a text is taken to be tokenized
+_HARDLY = 0.01  # of the lines with letters that have two forms, up to which a text has no capitals
+_TELLING = 50  # lines that must tell
+_SAMPLED_BYTES = 1 << 16
+_FEW_SOUND = 0.1  # lines of UTF-8 beyond ASCII for each that is not, in a text that is of another encoding as a whole
+_SAMPLED_LINES = 500
 
 
 class Finding(NamedTuple):
@@ -48,7 +62,18 @@ class Finding(NamedTuple):
     severity: str  # of SEVERITIES
     text: str  # a line for people
     num_lines: int
-    first_lines: list[int]  # 1-based, at most ten
+    lines: list[int]  # 1-based, in order
+
+    @property
+    def first_lines(self) -> list[int]:
+        """At most ten."""
+        return self.lines[:_LISTED]
+
+    def card(self) -> dict[str, Any]:
+        """What is written where not every line is wanted."""
+        values = {**self._asdict(), "first_lines": self.first_lines}
+        del values["lines"]
+        return values
 
 
 class HeldOut(NamedTuple):
@@ -76,7 +101,8 @@ class Doctor:
 
     def examine(self, source: TextFile, target: TextFile, held_out: Sequence[HeldOut] = ()) -> list[Finding]:
         """Reads a corpus once, and says what is wrong with it, the worst first."""
-        findings = [finding for text in (source, target) for finding in _encoding(text)]
+        sides = zip((source, target), self._languages)
+        findings = [finding for text, language in sides for finding in _encoding(text, language)]
         size = min(len(source), len(target))
         if len(source) != len(target):
             text = (
@@ -125,32 +151,36 @@ class _Scan:
         self._hashes = np.zeros(size, np.uint64)
         self._empty = _Lines()
         self._copies = _Lines()
+        self._names = _Lines()
+        self._styles = [_Style() for _ in range(2)]
         self._scripts = [(ScriptCheck(language), _Lines()) for language in languages]
         self._held_out = held_out
         self._held_lines = [_line_of_each(text.source) for text in held_out]
-        self._overlaps: list[dict[int, int]] = [{} for _ in held_out]  # line of the held-out text: line of this one
+        self._overlaps: list[dict[int, list[int]]] = [{} for _ in held_out]  # held-out line: lines of this text
 
     def read(self, start: int, sources: Sequence[str], targets: Sequence[str]) -> None:
         """Takes in a block of pairs, the first of which has the 0-based number `start`."""
         for number, (source, target) in enumerate(zip(sources, targets), start):
             for side, line in enumerate((source, target)):
-                self.characters[side][number] = len(line.strip())
+                self._styles[side].read(number, line)
                 check, foreign = self._scripts[side]
                 if check.is_foreign(line):
                     foreign.add(number)
-            mine, yours = source.strip(), target.strip()
+            mine, yours = fold(source), fold(target)
+            for side, line in enumerate((mine, yours)):
+                self.characters[side][number] = len(line)
             if not mine or not yours:
                 self._empty.add(number)
                 self._hashes[number] = number  # no duplicate of another
                 continue
             self._hashes[number] = _hash(f"{mine}\n{yours}")
             if mine == yours and sum(map(str.isalpha, mine)) > 1:
-                self._copies.add(number)
+                (self._names if line_checks.is_name_or_code(mine) else self._copies).add(number)
             if self._held_out:
                 key = _key(source)
                 for known, overlaps in zip(self._held_lines, self._overlaps):
                     if key is not None and key in known:
-                        overlaps.setdefault(known[key], number + 1)
+                        overlaps.setdefault(known[key], []).append(number + 1)
 
     def findings(self, source: str, target: str) -> list[Finding]:
         """What was found in the files of these names."""
@@ -158,14 +188,18 @@ class _Scan:
         found = [
             self._of("empty side", self._empty, f"{both}: a side is empty or blank", "they are left out of training"),
             self._of("copy", self._copies, f"{both}: the target is the source, untranslated", "take them out"),
+            self._of("name or code", self._names, f"{both}: names, numbers or code are the same on both sides", "kept"),
             self._duplicates(both),
             self._outliers(both),
         ]
         for path, (check, lines) in zip((source, target), self._scripts):
-            scripts = " or ".join(check.scripts.split())
+            scripts = " or ".join(check.scripts)
             found.append(
                 self._of("script", lines, f"{path}: most letters are not {scripts}", "wrong language or file?")
             )
+        for path, style in zip((source, target), self._styles):
+            found += [self._of(kind, lines, f"{path}: {what}", remedy) for kind, lines, what, remedy in style.kinds()]
+            found += style.findings(path)
         for text, overlaps in zip(self._held_out, self._overlaps):
             found.append(self._overlap(text, overlaps, source))
         return [finding for finding in found if finding is not None]
@@ -174,7 +208,7 @@ class _Scan:
         if not lines.count:
             return None
         text = f"{what} in {lines.count:,} line(s) ({lines}): {remedy}"
-        return Finding(kind, _severity(kind, lines.count / self.size), text, lines.count, lines.first)
+        return Finding(kind, _severity(kind, lines.count / self.size), text, lines.count, lines.numbers)
 
     def _duplicates(self, both: str) -> Finding | None:
         order = np.argsort(self._hashes, kind="stable")
@@ -189,7 +223,7 @@ class _Scan:
         pairs += ", ..." if len(again) > _LISTED else ""
         text = f"{both}: {len(again):,} pair(s) are there before ({pairs}): they weigh more in training"
         severity = _severity("duplicate", len(again) / self.size)
-        return Finding("duplicate", severity, text, len(again), [int(lines[i]) + 1 for i in shown])
+        return Finding("duplicate", severity, text, len(again), [int(line) + 1 for line in np.sort(lines)])
 
     def _outliers(self, both: str) -> Finding | None:
         source, target = self.characters
@@ -203,39 +237,103 @@ class _Scan:
         log_ratio = np.log(target[real] / source[real] / ratio)
         long = np.maximum(source[real], target[real] / ratio) >= _LONG
         far = real[(np.abs(excess) > _OUTLYING * max(deviation, 0.1)) | long & (np.abs(log_ratio) > np.log(_FACTOR))]
-        lines = _Lines(len(far), [int(line) + 1 for line in far[:_LISTED]])
+        lines = _Lines([int(line) + 1 for line in far])
         what = f"{both}: lengths far from {ratio:.2f} target characters for one of the source"
         return self._of("length ratio", lines, what, "wrong pairs, or parts of them are missing")
 
-    def _overlap(self, text: HeldOut, overlaps: dict[int, int], source: str) -> Finding | None:
+    def _overlap(self, text: HeldOut, overlaps: dict[int, list[int]], source: str) -> Finding | None:
         if not overlaps:
             return None
         shown = sorted(overlaps.items())[:_LISTED]
-        pairs = ", ".join(f"{held} is line {line}" for held, line in shown)
+        pairs = ", ".join(f"{held} is line {lines[0]}" for held, lines in shown)
         pairs += ", ..." if len(overlaps) > _LISTED else ""
         what = (
-            f"{text.name} {text.source.path}: {len(overlaps):,} source line(s) are in {source} too ({pairs}): its "
-            "scores will be too good, take them out of the training text"
+            f"{text.name} {text.source.path}: {len(overlaps):,} source line(s) are in {source} too but for case and "
+            f"punctuation ({pairs}): "
+            "its scores will be too good, take them out of the training text"
         )
         severity = _severity("overlap", len(overlaps) / max(len(text.source), 1))
-        return Finding("overlap", severity, what, len(overlaps), [line for _, line in shown])
+        lines = [line for _, lines in sorted(overlaps.items()) for line in lines]
+        return Finding("overlap", severity, what, len(overlaps), lines)
 
 
 class _Lines:
-    """How many lines, and the first of them, 1-based."""
+    """Numbers of lines, 1-based."""
 
-    def __init__(self, count: int = 0, first: Sequence[int] = ()):
-        self.count = count
-        self.first = list(first)
+    def __init__(self, numbers: Sequence[int] = ()):
+        self.numbers = list(numbers)
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.numbers)
 
     def add(self, number: int) -> None:
         """Counts the line of a 0-based number."""
-        self.count += 1
-        if len(self.first) < _LISTED:
-            self.first.append(number + 1)
+        self.numbers.append(number + 1)
 
     def __str__(self) -> str:
-        return ", ".join(map(str, self.first)) + (", ..." if self.count > len(self.first) else "")
+        return ", ".join(map(str, self.numbers[:_LISTED])) + (", ..." if self.count > _LISTED else "")
+
+
+class _Style:
+    """What the lines of one side show about how the text was made."""
+
+    def __init__(self) -> None:
+        self._spaces, self._invisible, self._entities, self._markup, self._rows = (_Lines() for _ in range(5))
+        self._is_header = False
+        self._tokenized, self._lower_case = [0, 0], [0, 0]  # lines that are not, and that are
+
+    def read(self, number: int, line: str) -> None:
+        """Looks at a line of a 0-based number."""
+        for lines, holds in (
+            (self._spaces, has_odd_space),
+            (self._invisible, has_invisible),
+            (self._entities, line_checks.has_entity),
+            (self._markup, line_checks.is_markup),
+            (self._rows, line_checks.is_table_row),
+        ):
+            if holds(line):
+                lines.add(number)
+        if number == 0:
+            self._is_header = line_checks.is_header(line)
+        for counts, answer in (
+            (self._tokenized, line_checks.is_tokenized(line)),
+            (self._lower_case, line_checks.is_lower_case(line)),
+        ):
+            if answer is not None:
+                counts[answer] += 1
+
+    def kinds(self) -> list[tuple[str, _Lines, str, str]]:
+        """Each kind, its lines, what it is, and the remedy."""
+        return [
+            ("white space", self._spaces, "white space other than the space", "each run of it is read as one space"),
+            ("white space", self._invisible, "characters that show nothing", "they are removed"),
+            ("entity", self._entities, "character references of HTML, such as &apos;", "unescape them"),
+            ("markup", self._markup, "markup or records, and no text", "take them out"),
+            ("table row", self._rows, "cells with tabs or bars between them", "a table, or columns that were not cut?"),
+        ]
+
+    def findings(self, path: str) -> list[Finding]:
+        """What holds of the text as a whole."""
+        found = []
+        if self._is_header:
+            text = f"{path}: line 1 names a column, and is no text: take it out on both sides"
+            found.append(Finding("header", "warning", text, 1, [1]))
+        apart, lower = (counts[1] / max(sum(counts), 1) for counts in (self._tokenized, self._lower_case))
+        if sum(self._tokenized) >= _TELLING and apart > _MOSTLY:
+            text = (
+                f"{path}: the text is tokenized, full stops and commas stand apart in {apart:.0%} of the lines that "
+                "have any: a model trained on it translates raw text badly; detokenize it (sacremoses detokenize)"
+            )
+            found.append(Finding("tokenized", "warning", text, self._tokenized[1], []))
+        if sum(self._lower_case) >= _TELLING and lower >= 1 - _HARDLY:
+            text = (
+                f"{path}: the text is lower-cased, {lower:.0%} of its lines have no capital: a model trained on it "
+                "has not seen those of raw text; take the text as it was written, or lower-case what is translated"
+            )
+            found.append(Finding("lower case", "warning", text, self._lower_case[1], []))
+        return found
 
 
 def unknown_pieces(name: str, rate: float, is_own: bool = True) -> Finding | None:
@@ -277,16 +375,31 @@ def sample_of(size: int) -> np.ndarray:
     return np.arange(0, size, max(-(-size // _SAMPLE), 1))
 
 
-def _encoding(text: TextFile) -> list[Finding]:
-    findings = []
+def _encoding(text: TextFile, language: str) -> list[Finding]:
+    findings, broken, is_serious = [], [], False
     for finding in text.findings:
         severity = "note"
         if finding.kind in _SERIOUS_ODDITIES:
             severity = _severity("encoding", finding.num_lines / len(text))
-        findings.append(
-            Finding("encoding", severity, f"{text.path}: {finding}", finding.num_lines, finding.first_lines)
+            is_serious = severity == "serious"
+            broken = text.raw_lines([number - 1 for number in finding.lines[:_SAMPLED_LINES]])
+        findings.append(Finding("encoding", severity, f"{text.path}: {finding}", finding.num_lines, finding.lines))
+    broken = [line for line in broken if not encodings.is_cut_off(line.rstrip(b"\r\n"))]
+    encoding = encodings.guess(text.beginning(_SAMPLED_BYTES), broken, language)
+    if not encoding:
+        return findings
+    sound = sum(any(byte > 0x7F for byte in line) for line in text.raw_lines(range(min(len(text), _SAMPLED_LINES))))
+    sound -= sum(line in set(broken) for line in text.raw_lines(range(min(len(text), _SAMPLED_LINES))))
+    if broken and "UTF-" not in encoding and sound > _FEW_SOUND * len(broken):
+        what = (
+            f"{text.path}: some lines are no UTF-8, and look like {encoding} beside others that are UTF-8: convert "
+            "these lines alone, those of invalid UTF-8"
         )
-    return findings
+        return [Finding("encoding", "serious" if is_serious else "warning", what, len(broken), []), *findings]
+    what = (
+        f"{text.path}: it is no UTF-8, and looks like {encoding}: convert it, {encodings.command(text.path, encoding)}"
+    )
+    return [Finding("encoding", "serious", what, len(broken), []), *findings]
 
 
 def _severity(kind: str, share: float) -> str:
@@ -297,7 +410,9 @@ def _severity(kind: str, share: float) -> str:
 def _describe_shift(segment: Segment, following: Segment | None, source: TextFile, target: TextFile) -> Finding:
     first, last = segment.start + 1, segment.stop
     until = "to the end" if following is None else f"to line {last:,}"
-    where = f"{source.path} and {target.path}: from line {first:,} {until}"
+    until += f" (perhaps {last + segment.after:,})" if following is not None and segment.after else ""
+    maybe = f" (perhaps {first - segment.before:,})" if segment.before else ""
+    where = f"{source.path} and {target.path}: from line {first:,}{maybe} {until}"
     if segment.shift is None:
         text = f"{where} they do not belong together, nor to lines up to {MAX_SHIFT} away: mend the files there"
     else:
@@ -307,7 +422,7 @@ def _describe_shift(segment: Segment, following: Segment | None, source: TextFil
             f"{where} the {other} is shifted by {count} line(s) against the {side}: the {side} lacks {count} that the "
             f"{other} has about line {first:,}, or the {other} has {count} too many"
         )
-    return Finding("shift", "serious", text, last - segment.start, [first])
+    return Finding("shift", "serious", text, last - segment.start, list(range(first, last + 1)))
 
 
 def _lines_or_blanks(text: TextFile, numbers: np.ndarray) -> list[str]:

@@ -6,21 +6,28 @@ space is folded before text is cut into pieces (`white_space.fold`), unless a to
 tokenizer is saved as one folder with `tokenizer.json` and, for SentencePiece, `sentencepiece.model`.
 """
 
+import functools
 import hashlib
+import io
 import json
 import pathlib
+import re
+import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import sentencepiece
 import tensorflow as tf
+from google.protobuf import message
+from sentencepiece import sentencepiece_model_pb2
 
 from nmt_keras.config import DataConfig
 from nmt_keras.constants import BOS_ID, EOS_ID, PAD_ID, UNK_ID
-from nmt_keras.data.white_space import fold, fold_tf
+from nmt_keras.data.white_space import fold
+from nmt_keras.data.white_space_ops import fold_tf
 from nmt_keras.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,6 +37,7 @@ _SPECIALS = {PAD_ID: "<pad>", UNK_ID: "<unk>", BOS_ID: "<s>", EOS_ID: "</s>"}
 NUM_SPECIALS = len(_SPECIALS)
 _UNK_SURFACE = "\u2047"  # what stands for an unknown piece in text
 WORD_START = "\u2581"  # what SentencePiece writes for a space
+_LONGEST_SENTENCE = 4192  # bytes: SentencePiece's trainer passes over longer ones
 _ASCII_SPACE = (b" ", b"\t", b"\n", b"\v", b"\f", b"\r")
 
 
@@ -38,10 +46,18 @@ class Tokenizer(Protocol):
 
     vocab_size: int
     folds: bool  # whether white space is folded first
+    samples: bool  # whether `sample` can be called
     replaces_each_byte: bool  # whether each byte that makes no character, or each run of them, is decoded to U+FFFD
 
     def encode(self, text: str) -> list[int]:
         """The ids of one string."""
+
+    def sample(self, texts: Sequence[str], alpha: float, seed: int) -> list[list[int]]:
+        """A random segmentation of each text; equal seeds, equal samples.
+
+        Raises:
+            NotImplementedError: not `samples`.
+        """
 
     def decode(self, ids: Sequence[int]) -> str:
         """The string of `ids`; special ids but UNK are left out."""
@@ -67,6 +83,10 @@ class Tokenizer(Protocol):
 
     def resource(self) -> Any:
         """What a module that uses `encode_tf` or `decode_tf` must track to be saved, or None."""
+
+    def renew(self) -> None:
+        """Forgets the resource, which is made again when it is needed: `tf.random.set_seed` destroys it
+        (tensorflow/text#570)."""
 
     def save(self, folder: pathlib.Path) -> None:
         """Writes the tokenizer to `folder`, which is made."""
@@ -96,10 +116,11 @@ class SentencePieceTokenizer:
         self._model = model
         self.folds = folds
         try:
-            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
             if not model:
                 raise RuntimeError("empty model")
-        except RuntimeError as error:
+            self._quiet_model = _quiet(model)
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=self._quiet_model)
+        except (RuntimeError, message.DecodeError) as error:
             raise UserError(
                 "The tokenizer's model is not a SentencePiece model; train one with "
                 "sentencepiece or leave the field empty"
@@ -122,6 +143,8 @@ class SentencePieceTokenizer:
         self._ids: list[int] = self._from_model.tolist()  # an array takes longer to look up a sentence
         self.vocab_size = len(self._to_model)
         self._graph_tokenizer: "tf_text.SentencepieceTokenizer | None" = None
+        spec = sentencepiece_model_pb2.TrainerSpec  # of other types there is one segmentation
+        self.samples = _proto(model).trainer_spec.model_type in (spec.UNIGRAM, spec.BPE)
 
     @classmethod
     def train(
@@ -133,18 +156,30 @@ class SentencePieceTokenizer:
         character_coverage: float,
         byte_fallback: bool,
         normalization: str,
+        may_shrink: bool = False,
+        report: Callable[[str], None] = lambda line: None,
     ) -> "SentencePieceTokenizer":
-        """Trains a model on `sentences`; the arguments are those of SentencePiece's trainer.
+        """Trains a model on `sentences`; the arguments are those of SentencePiece's trainer, but for the last ones.
+
+        SentencePiece passes over sentences of more than 4,192 bytes: they are cut at spaces.
+
+        Args:
+            sentences: can be gone through several times.
+            vocab_size: of the model.
+            model_type: unigram or bpe.
+            character_coverage: of the characters of the text, the share that gets pieces of its own.
+            byte_fallback: the others are written as bytes.
+            normalization: the name of a rule.
+            may_shrink: whether a vocabulary that the text cannot fill becomes smaller, and is not refused.
+            report: takes a line for the user.
 
         Raises:
             UserError: the text cannot fill the vocabulary, or asks for more than `vocab_size` pieces.
         """
-        import io
-
-        model = io.BytesIO()
+        model, cutter = io.BytesIO(), _Cutter()
         try:
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=map(fold, sentences),
+                sentence_iterator=cutter(sentences),
                 model_writer=model,
                 vocab_size=vocab_size,
                 model_type=model_type,
@@ -161,12 +196,30 @@ class SentencePieceTokenizer:
                 minloglevel=2,
             )
         except RuntimeError as error:
+            possible = re.search(r"set it to a value <= (\d+)", str(error))
+            if possible and may_shrink and 0 < int(possible[1]) < vocab_size:
+                report(f"tokenizer: the text fills {int(possible[1]):,} pieces, not {vocab_size:,}: so many are made")
+                return cls.train(
+                    sentences,
+                    int(possible[1]),
+                    model_type,
+                    character_coverage=character_coverage,
+                    byte_fallback=byte_fallback,
+                    normalization=normalization,
+                    may_shrink=True,
+                    report=report,
+                )
             reason = str(error).strip().split("\n")[-1].rpartition("] ")[2].strip(" .")
             reason = reason.replace(" with --character_coverage option", " (data.character_coverage)")
             raise UserError(
                 f"SentencePiece cannot train {vocab_size:,} pieces on this text: {reason}; set "
                 "data.source_vocab_size (or data.target_vocab_size) to a size it can reach"
             ) from error
+        if cutter.count:
+            report(
+                f"tokenizer: {cutter.count:,} line(s) of over {_LONGEST_SENTENCE:,} bytes were cut at spaces to "
+                f"train it"
+            )
         return cls(model.getvalue())
 
     def encode(self, text: str) -> list[int]:
@@ -197,23 +250,34 @@ class SentencePieceTokenizer:
 
     def encode_tf(self, text: tf.Tensor) -> tf.RaggedTensor:
         text = fold_tf(text) if self.folds else text
-        return tf.ragged.map_flat_values(lambda ids: tf.gather(self._from_model, ids), self._graph().tokenize(text))
+        ids = self._run(lambda graph: graph.tokenize(text))
+        return tf.ragged.map_flat_values(lambda i: tf.gather(self._from_model, i), ids)
 
     def encode_with_offsets_tf(self, text: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
-        ids, starts, ends = self._graph().tokenize_with_offsets(fold_tf(text) if self.folds else text)
+        text = fold_tf(text) if self.folds else text
+        ids, starts, ends = self._run(lambda graph: graph.tokenize_with_offsets(text))
         starts, ends = (tf.cast(offsets, tf.int32) for offsets in (starts, ends))
         return tf.ragged.map_flat_values(lambda i: tf.gather(self._from_model, i), ids), starts, ends
 
     def decode_tf(self, ids: tf.RaggedTensor) -> tf.Tensor:
-        kept = _without_specials(ids)
-        return self._graph().detokenize(tf.ragged.map_flat_values(lambda i: tf.gather(self._to_model, i), kept))
+        kept = tf.ragged.map_flat_values(lambda i: tf.gather(self._to_model, i), _without_specials(ids))
+        return self._run(lambda graph: graph.detokenize(kept))
+
+    def _run(self, function: Callable[["tf_text.SentencepieceTokenizer"], Any]) -> Any:
+        """Calls the tokenizer of the graph; outside a graph once more with a new one, where the resource was
+        destroyed."""
+        try:
+            return function(self._graph())
+        except tf.errors.NotFoundError:
+            self.renew()
+            return function(self._graph())
 
     def piece(self, token_id: int) -> str:
         return _SPECIALS.get(token_id) or self._processor.id_to_piece(int(self._to_model[token_id]))
 
     def surface(self, token_id: int) -> bytes:
         if token_id < NUM_SPECIALS:
-            return f" {_UNK_SURFACE} ".encode() if token_id == UNK_ID else b""
+            return _proto(self._model).trainer_spec.unk_surface.encode("utf-8") if token_id == UNK_ID else b""
         piece = self.piece(token_id)
         if self._processor.is_control(int(self._to_model[token_id])):
             return b""
@@ -223,6 +287,9 @@ class SentencePieceTokenizer:
 
     def resource(self) -> Any:
         return self._graph()
+
+    def renew(self) -> None:
+        self._graph_tokenizer = None
 
     def save(self, folder: pathlib.Path) -> None:
         _save(folder, {"kind": "sentencepiece"}, self.folds)
@@ -242,15 +309,41 @@ class SentencePieceTokenizer:
                 # The name becomes that of the resource when a SavedModel is loaded: without one of its own, the second
                 # tokenizer of an export would silently be the first.
                 self._graph_tokenizer = tf_text.SentencepieceTokenizer(
-                    self._model, name=f"sentencepiece_{self.sha256[:16]}"
+                    self._quiet_model, name=f"sentencepiece_{self.sha256[:16]}"
                 )
         return self._graph_tokenizer
+
+
+class _Cutter:
+    """Folds sentences, and cuts them into parts that SentencePiece does not pass over.
+
+    Attributes:
+        count: of sentences that were cut.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, sentences: Iterable[str]) -> Iterator[str]:
+        for sentence in map(fold, sentences):
+            rest = sentence.encode("utf-8", errors="replace")
+            self.count += len(rest) > _LONGEST_SENTENCE
+            while len(rest) > _LONGEST_SENTENCE:
+                place = rest.rfind(b" ", 1, _LONGEST_SENTENCE)
+                if place < 0:  # of a script without spaces: between two characters
+                    place = _LONGEST_SENTENCE
+                    while rest[place] & 0xC0 == 0x80:
+                        place -= 1
+                yield rest[:place].decode("utf-8")
+                rest = rest[place:].lstrip()
+            yield rest.decode("utf-8")
 
 
 class ByteTokenizer:
     """The bytes of the text's UTF-8 form (Xue et al. 2022): byte b is the id b + 4, and nothing is unknown."""
 
     vocab_size = NUM_SPECIALS + 256
+    samples = False
     replaces_each_byte = False
 
     def __init__(self, folds: bool = True):
@@ -259,6 +352,9 @@ class ByteTokenizer:
     def encode(self, text: str) -> list[int]:
         text = fold(text) if self.folds else text
         return [byte + NUM_SPECIALS for byte in text.encode("utf-8", errors="replace")]
+
+    def sample(self, texts: Sequence[str], alpha: float, seed: int) -> list[list[int]]:
+        raise NotImplementedError("this tokenizer has one segmentation of a text")
 
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(i - NUM_SPECIALS for i in ids if i >= NUM_SPECIALS).decode("utf-8", errors="replace")
@@ -289,6 +385,9 @@ class ByteTokenizer:
     def resource(self) -> Any:
         return None
 
+    def renew(self) -> None:
+        pass
+
     def save(self, folder: pathlib.Path) -> None:
         _save(folder, {"kind": "byte"}, self.folds)
 
@@ -301,6 +400,7 @@ class _ListTokenizer:
     """Ids by place in a list of symbols; what is not in the list is UNK. Subclasses split and join."""
 
     kind: str
+    samples = False
     replaces_each_byte = False
 
     def __init__(self, symbols: Sequence[str], folds: bool = True):
@@ -330,6 +430,9 @@ class _ListTokenizer:
     def encode(self, text: str) -> list[int]:
         return [self._ids.get(symbol, UNK_ID) for symbol in self.split(fold(text) if self.folds else text)]
 
+    def sample(self, texts: Sequence[str], alpha: float, seed: int) -> list[list[int]]:
+        raise NotImplementedError("this tokenizer has one segmentation of a text")
+
     def decode(self, ids: Sequence[int]) -> str:
         return self.separator.join(
             _UNK_SURFACE if i == UNK_ID else self._symbols[i - NUM_SPECIALS]
@@ -338,9 +441,7 @@ class _ListTokenizer:
         )
 
     def encode_tf(self, text: tf.Tensor) -> tf.RaggedTensor:
-        return tf.ragged.map_flat_values(
-            self.resource().lookup, self.split_tf(fold_tf(text) if self.folds else text)
-        )
+        return tf.ragged.map_flat_values(self.resource().lookup, self.split_tf(fold_tf(text) if self.folds else text))
 
     def encode_with_offsets_tf(self, text: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
         text = fold_tf(text) if self.folds else text
@@ -377,6 +478,9 @@ class _ListTokenizer:
                     UNK_ID,
                 )
         return self._table
+
+    def renew(self) -> None:
+        self._table = None
 
     def save(self, folder: pathlib.Path) -> None:
         _save(folder, {"kind": self.kind, "symbols": self._symbols}, self.folds)
@@ -444,8 +548,12 @@ def train_tokenizer(
     character_coverage: float = DataConfig.character_coverage,
     byte_fallback: bool = DataConfig.byte_fallback,
     normalization: str = DataConfig.normalization,
+    may_shrink: bool = False,
+    report: Callable[[str], None] = lambda line: None,
 ) -> Tokenizer:
     """Trains a tokenizer of `kind`: unigram, bpe, char, word, or byte (which needs no training).
+
+    `sentences` can be gone through several times. The options are those of `SentencePieceTokenizer.train`.
 
     Raises:
         UserError: the text cannot give such a vocabulary.
@@ -461,6 +569,8 @@ def train_tokenizer(
         character_coverage=character_coverage,
         byte_fallback=byte_fallback,
         normalization=normalization,
+        may_shrink=may_shrink,
+        report=report,
     )
 
 
@@ -495,6 +605,41 @@ def _spans(lengths: tf.RaggedTensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
     row_starts = tf.concat([starts, [0]], 0)
     first = tf.gather(tf.gather(row_starts, lengths.row_starts()), lengths.value_rowids())
     return lengths.with_values(starts - first), lengths.with_values(ends - first)
+
+
+def _proto(model: bytes) -> Any:
+    """A SentencePiece model as the message that it is."""
+    return sentencepiece_model_pb2.ModelProto.FromString(model)
+
+
+def _quiet(model: bytes) -> bytes:
+    """The same model with a table of normalization where it has none, since SentencePiece logs a line for each of
+    those.
+
+    The one rule of the table maps a code point that is no character to itself.
+    """
+    proto = _proto(model)
+    if proto.normalizer_spec.precompiled_charsmap:
+        return model
+    proto.normalizer_spec.precompiled_charsmap = _charsmap()
+    return proto.SerializeToString()
+
+
+@functools.lru_cache(1)
+def _charsmap() -> bytes:
+    model = io.BytesIO()
+    with tempfile.TemporaryDirectory() as folder:
+        rules = pathlib.Path(folder) / "rules.tsv"
+        rules.write_text("10FFFF\t10FFFF\n", encoding="utf-8")
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(["a b"]),
+            model_writer=model,
+            vocab_size=5,
+            model_type="char",
+            normalization_rule_tsv=str(rules),
+            minloglevel=2,
+        )
+    return _proto(model.getvalue()).normalizer_spec.precompiled_charsmap
 
 
 def _without_specials(ids: tf.RaggedTensor) -> tf.RaggedTensor:

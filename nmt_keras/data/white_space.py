@@ -1,18 +1,19 @@
-"""White space and invisible characters, folded the same way wherever text enters: a tokenizer's input, and a graph's.
+"""White space and invisible characters, folded the same way wherever text enters; `white_space_ops` does it in a graph.
 
 Each run of Unicode white space becomes one space, and none is left at either end. Characters that show nothing are
 removed: controls, and format characters that mean nothing in running text (soft hyphens, zero width spaces, direction
-marks, byte order marks). A joiner (U+200C, U+200D) stays after a character of a script that uses it, and inside emoji;
-after Latin, Greek, Cyrillic and Armenian letters, digits and ASCII punctuation, it shows nothing and is removed.
+marks, byte order marks) or look like nothing (Hangul fillers). A joiner (U+200C, U+200D) stays after a character of a
+script that uses it, and inside emoji;
+after Latin, Greek, Cyrillic, Chinese and the like, digits and punctuation, it shows nothing and is removed.
 Everything else stays as it is, Chinese punctuation and visible format characters of Arabic included.
 """
 
 import re
 
-import tensorflow as tf
+Ranges = tuple[tuple[int, int], ...]
 
 # Inclusive ranges of code points. Python's `str.split` takes the same for white space, which a test compares.
-_WHITE = (
+WHITE = (
     (0x09, 0x0D),
     (0x1C, 0x20),
     (0x85, 0x85),
@@ -24,146 +25,80 @@ _WHITE = (
     (0x205F, 0x205F),
     (0x3000, 0x3000),
 )
-_INVISIBLE = (
+INVISIBLE = (
     (0x00, 0x08),
     (0x0E, 0x1B),
     (0x7F, 0x84),
     (0x86, 0x9F),
     (0xAD, 0xAD),
+    (0x034F, 0x034F),
     (0x061C, 0x061C),
     (0x200B, 0x200B),
     (0x200E, 0x200F),
     (0x202A, 0x202E),
     (0x2060, 0x206F),
+    (0x3164, 0x3164),
     (0xFEFF, 0xFEFF),
+    (0xFFA0, 0xFFA0),
     (0xFFF9, 0xFFFB),
     (0x1BCA0, 0x1BCA3),
     (0x1D173, 0x1D17A),
     (0xE0001, 0xE0001),
 )
-_JOINERS = ((0x200C, 0x200D),)
-_LAST_WITHOUT_JOINERS = 0x058F  # the end of Armenian; Hebrew, Arabic and the scripts of India come after it
+JOINERS = ((0x200C, 0x200D),)
+# Characters that nothing is joined to: Latin, Greek, Cyrillic, Armenian; Georgian; Ethiopic; punctuation; Chinese,
+# Japanese and Korean. Hebrew, Arabic, the scripts of India and what follows them, and emoji are left.
+_PLAIN = (
+    (0x00, 0x058F),
+    (0x10A0, 0x139F),
+    (0x1E00, 0x1FFF),
+    (0x2010, 0x2027),
+    (0x2030, 0x205E),
+    (0x2E80, 0x2FFF),
+    (0x3001, 0x9FFF),
+    (0xAC00, 0xD7AF),
+    (0xF900, 0xFAFF),
+    (0xFF00, 0xFFEF),
+    (0x20000, 0x3FFFF),
+)
 
 
-def _class(ranges: tuple[tuple[int, int], ...]) -> str:
-    """A class of characters in a regular expression of Python's; `_re2` is one of RE2's."""
+def _class(ranges: Ranges) -> str:
+    """A class of characters in a regular expression of Python's."""
     return "[" + "".join(rf"\U{low:08x}-\U{high:08x}" for low, high in ranges) + "]"
 
 
-def _re2(ranges: tuple[tuple[int, int], ...]) -> str:
-    return "[" + "".join(rf"\x{{{low:X}}}-\x{{{high:X}}}" for low, high in ranges) + "]"
-
-
-_NEVER_JOINED = ((0x00, _LAST_WITHOUT_JOINERS), *(pair for pair in _WHITE if pair[0] > _LAST_WITHOUT_JOINERS))
-_INVISIBLE_PY = re.compile(_class(_INVISIBLE))
-_USELESS_JOINERS_PY = re.compile(f"(^|{_class(_NEVER_JOINED)}){_class(_JOINERS)}+")
-_ODD_SPACE_PY = re.compile(f"(?! ){_class(_WHITE)}")
+NEVER_JOINED = (*_PLAIN, *(pair for pair in WHITE if pair[0] > 0x058F))
+_INVISIBLE_PY = re.compile(_class(INVISIBLE))
+_USELESS_JOINERS_PY = re.compile(f"(^|{_class(NEVER_JOINED)}){_class(JOINERS)}+")
+_PRINTABLE_PY = re.compile("[\u034f\u3164\uffa0]")  # of the invisible ones, those that Python takes for printable
+_ODD_SPACE_PY = re.compile(f"(?! ){_class(WHITE)}")
 
 
 def fold(text: str) -> str:
     """The text with single spaces as its only white space, and without characters that show nothing."""
-    if not text.isprintable():  # most lines are: they hold no white space but U+0020, and nothing invisible
+    if not _is_plain(text):
         text = _USELESS_JOINERS_PY.sub(r"\1", _INVISIBLE_PY.sub("", text))
     return " ".join(text.split())
 
 
+def _is_plain(text: str) -> bool:
+    """Whether there is no white space but U+0020, and nothing invisible, as in most lines."""
+    return text.isprintable() and (text.isascii() or _PRINTABLE_PY.search(text) is None)
+
+
+def is_blank(text: str) -> bool:
+    """Whether there is nothing but white space and what shows nothing."""
+    return not fold(text)
+
+
 def has_odd_space(text: str) -> bool:
     """Whether there is white space other than U+0020."""
-    return not text.isprintable() and _ODD_SPACE_PY.search(text) is not None
+    return not _is_plain(text) and _ODD_SPACE_PY.search(text) is not None
 
 
 def has_invisible(text: str) -> bool:
     """Whether there is a character that `fold` removes."""
-    if text.isprintable():
+    if _is_plain(text):
         return False
     return _INVISIBLE_PY.search(text) is not None or _USELESS_JOINERS_PY.search(text) is not None
-
-
-def fold_tf(text: tf.Tensor) -> tf.Tensor:
-    """`fold` as graph operations, of strings of any shape in valid UTF-8."""
-    text = tf.strings.regex_replace(text, _re2(_INVISIBLE) + "+", "")
-    text = tf.strings.regex_replace(text, f"(^|{_re2(_NEVER_JOINED)}){_re2(_JOINERS)}+", r"\1")
-    text = tf.strings.regex_replace(text, _re2(_WHITE) + "+", " ")
-    return tf.strings.regex_replace(text, "^ | $", "")
-
-
-def spans_before_folding(text: tf.Tensor, starts: tf.Tensor, ends: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Where spans of folded texts are in the texts as they came.
-
-    A space stands for the whole run of white space that it was made of. What was removed belongs to no span, unless it
-    is inside one.
-
-    Args:
-        text: string [N], valid UTF-8, before folding.
-        starts: int32 [N, L], the bytes of `fold_tf(text)` where spans start.
-        ends: int32 [N, L], those where they end.
-
-    Returns:
-        Both as bytes of `text`, int32 [N, L] each.
-    """
-    codes, offsets = tf.strings.unicode_decode_with_offsets(text, "UTF-8")
-    rows, values = codes.value_rowids(), codes.values
-    first = tf.cast(offsets.values, tf.int32)
-    last = first + _utf8_size(values)
-
-    def keep(mask, *leaves):
-        return tuple(tf.boolean_mask(leaf, mask) for leaf in leaves)
-
-    rows, values, first, last = keep(~_is_in(values, _INVISIBLE), rows, values, first, last)
-    rows, values, first, last = keep(~_is_useless_joiner(rows, values), rows, values, first, last)
-    is_white = _is_in(values, _WHITE)
-    same_row = tf.equal(rows[1:], rows[:-1])
-    continues = tf.pad(is_white[1:] & is_white[:-1] & same_row, [[1, 0]])[: tf.size(rows)]  # not a run's first
-    is_first_of_row = tf.pad(~same_row, [[1, 0]], constant_values=True)[: tf.size(rows)]
-    run = tf.cumsum(tf.cast(~continues, tf.int32)) - 1
-    starts_run = tf.where(~continues)[:, 0]
-    rows, is_white, is_first_of_row = (tf.gather(leaf, starts_run) for leaf in (rows, is_white, is_first_of_row))
-    values, first = tf.gather(values, starts_run), tf.gather(first, starts_run)
-    last = tf.math.segment_max(last, run)
-    is_last_of_row = tf.pad(~tf.equal(rows[1:], rows[:-1]), [[0, 1]], constant_values=True)[: tf.size(rows)]
-    kept = ~(is_white & (is_first_of_row | is_last_of_row))
-    rows, is_white, first, last = keep(kept, rows, is_white, first, last)
-    sizes = tf.where(is_white, 1, tf.boolean_mask(_utf8_size(values), kept))
-
-    def ragged(flat):
-        return tf.RaggedTensor.from_value_rowids(flat, tf.cast(rows, tf.int64), tf.size(text, tf.int64), validate=False)
-
-    folded_ends = tf.cumsum(ragged(sizes).to_tensor(0), axis=-1)
-    folded_ends = tf.pad(folded_ends, [[0, 0], [0, 1]], constant_values=tf.int32.max)  # [N, C + 1], of characters
-    number_of_end = tf.searchsorted(folded_ends, tf.maximum(ends, 1))
-    number_of_start = tf.searchsorted(folded_ends, starts, side="right")
-
-    def place(flat, number, offsets):
-        """Of a character the place in `flat`, less what lies between it and an offset, which may be inside it."""
-        table = tf.pad(ragged(flat).to_tensor(0), [[0, 0], [0, 1]])
-        less = tf.gather(folded_ends, number, batch_dims=1) - offsets
-        return tf.where(number < tf.shape(table)[1] - 1, tf.gather(table, number, batch_dims=1) - less, 0)
-
-    first_places, last_places = place(first + sizes, number_of_start, starts), place(last, number_of_end, ends)
-    is_empty = starts >= ends
-    return (
-        tf.where(is_empty & (starts > 0), last_places, first_places),
-        tf.where(is_empty & (starts <= 0), first_places, last_places),
-    )
-
-
-def _is_useless_joiner(rows: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-    """bool [C]: the joiners of characters [C], in rows [C], after a character that none joins."""
-    is_joiner = _is_in(values, _JOINERS)
-    others = tf.where(~is_joiner)[:, 0]
-    place = tf.cumsum(tf.cast(~is_joiner, tf.int64)) - 1  # in `others`, of the last one that is no joiner
-    before = tf.gather(tf.pad(others, [[0, 1]]), tf.maximum(place, 0))
-    joined = (place >= 0) & tf.equal(tf.gather(tf.pad(rows, [[0, 1]], constant_values=-1), before), rows)
-    joined &= ~_is_in(tf.gather(tf.pad(values, [[0, 1]]), before), _NEVER_JOINED)
-    return is_joiner & ~joined
-
-
-def _utf8_size(codes: tf.Tensor) -> tf.Tensor:
-    return 1 + sum(tf.cast(codes >= bound, tf.int32) for bound in (0x80, 0x800, 0x10000))
-
-
-def _is_in(codes: tf.Tensor, ranges: tuple[tuple[int, int], ...]) -> tf.Tensor:
-    found = tf.zeros_like(codes, tf.bool)
-    for low, high in ranges:
-        found |= (codes >= low) & (codes <= high)
-    return found

@@ -49,6 +49,11 @@ _MESSAGES = {
     "those of the signature",
 }
 
+
+class _NoSignature(Interrupted):
+    """The export has no signature of that name."""
+
+
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -126,6 +131,7 @@ class Client:
         self._concurrency = concurrency
         self._report = report
         self._closed = threading.Event()
+        self._limit: int | None = None  # rows of a request, once the export was asked
         self._transport = _transport(server, timeout, concurrency) if transport is None else transport
 
     def __enter__(self) -> "Client":
@@ -153,7 +159,7 @@ class Client:
         Raises:
             UserError: there is no answer.
         """
-        tensors = {name: as_tensor(values) for name, values in inputs.items()}
+        tensors = {name: _one_a_row(name, values) for name, values in inputs.items()}
         tries = 1
         while True:
             try:
@@ -169,7 +175,7 @@ class Client:
                         signature=signature,
                         rows=max((tensor.size for tensor in tensors.values()), default=0),
                     )
-                    raise Interrupted(message) from failure
+                    raise (_NoSignature if failure.kind == Kind.NO_SIGNATURE else Interrupted)(message) from None
             delay = min(_FIRST_DELAY * 2 ** (tries - 1), _LONGEST_DELAY) * random.uniform(0.5, 1.0)
             self._report(f"{self._server}: {reason}; trying again in {delay:.1f} s")
             if self._closed.wait(delay):
@@ -194,6 +200,7 @@ class Client:
         Raises:
             UserError: a knob is no number of its type, or there is no answer.
         """
+        _require_several(texts, "texts")
         given: dict[str, Any] = {name: value for name, value in knobs.items() if value is not None}
         signature = "translate" if given else "serving_default"
         if not given:
@@ -213,6 +220,8 @@ class Client:
             UserError: there is no answer.
             ValueError: there are not as many targets as sources.
         """
+        for name, texts in (("sources", sources), ("targets", targets)):
+            _require_several(texts, name)
         return list(self.scores(zip(sources, targets, strict=True)))
 
     def scores(self, pairs: Iterable[tuple[str, str]]) -> Iterator[Row]:
@@ -238,6 +247,7 @@ class Client:
         Raises:
             UserError: there is no answer.
         """
+        _require_several(texts, "texts")
         return self._rows("encode", ("text",), zip(texts))
 
     def _rows(self, signature: str, names: Sequence[str], rows: Iterable[Sequence]) -> Iterator[Row]:
@@ -245,9 +255,26 @@ class Client:
 
         def ask(batch: list[Sequence]) -> list[Row]:
             outputs = self.call(signature, dict(zip(names, zip(*batch))))
+            if _is_left_out(outputs, len(batch)):  # of an older export, which cannot be asked how many it answers
+                half = len(batch) // 2
+                return ask(batch[:half]) + ask(batch[half:])
             return [_row({name: output[i] for name, output in outputs.items()}) for i in range(len(batch))]
 
-        return _in_order(ask, rows, self._batch_sentences, self._concurrency)
+        rows = iter(rows)
+        first = list(itertools.islice(rows, 2))
+        size = min(self._batch_sentences, self._rows_at_once()) if len(first) > 1 else 1
+        yield from _in_order(ask, itertools.chain(first, rows), size, self._concurrency)
+
+    def _rows_at_once(self) -> int:
+        """The most rows that the export answers in one request, and that a server merges; as many as are wanted where
+        it is an older one, which cannot be asked."""
+        if self._limit is None:
+            try:
+                limits = self.call("limits", {"text": [""]})
+                self._limit = min(int(limits[name][0]) for name in ("max_request_sentences", "batch_sentences"))
+            except _NoSignature:
+                self._limit = self._batch_sentences
+        return self._limit
 
 
 def _transport(server: str, timeout: float, connections: int) -> Transport:
@@ -273,6 +300,29 @@ def _in_order(
             yield from pending.popleft().result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # what is in flight may take as long as its time-out
+
+
+def _require_several(texts: Iterable[str], name: str) -> None:
+    if isinstance(texts, (str, bytes)):
+        raise UserError(f"{name} is one text, {texts[:40]!r}: give a list of texts, as in [text]")
+
+
+def _one_a_row(name: str, values: Sequence) -> np.ndarray:
+    """An input of a signature, [B]."""
+    tensor = None if isinstance(values, (str, bytes)) or np.ndim(values) == 0 else as_tensor(values)
+    if tensor is None or tensor.ndim != 1:
+        shape = "one value" if tensor is None else f"the shape {list(tensor.shape)}"
+        raise UserError(f"The input {name!r} of a signature has one value a row, [B], and this is {shape}: give a list")
+    return tensor
+
+
+def _is_left_out(outputs: Mapping[str, np.ndarray], rows: int) -> bool:
+    """Whether the last row was one too many for the export, which answers such rows with padding."""
+    if rows == 1 or "truncated" not in outputs or not outputs["truncated"][-1]:
+        return False
+    if "log_prob" in outputs and outputs["log_prob"].ndim == 1:
+        return bool(outputs["log_prob"][-1] <= np.finfo(np.float32).min)
+    return not np.any(outputs["num_source_pieces" if "num_source_pieces" in outputs else "vector"][-1])
 
 
 def _seed(seed: int, number: int) -> int:

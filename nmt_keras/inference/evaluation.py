@@ -3,59 +3,77 @@
 from collections.abc import Sequence
 
 from sacrebleu.metrics import BLEU, CHRF, TER
+from sacrebleu.utils import SACREBLEU_DIR
 
+from nmt_keras.data.languages import language_of
 from nmt_keras.errors import UserError
 
-_BLEU_TOKENIZERS = {"zh": "zh", "ja": "ja-mecab", "ko": "ko-mecab"}
+_EXTRAS = {"ja-mecab": "ja", "ko-mecab": "ko"}
+_DOWNLOADED = ("spm", "flores101", "flores200", "spBLEU-1K")
 
 
-def bleu_metric(target_language: str) -> BLEU:
-    """sacreBLEU's BLEU with the tokenizer for the language (zh, ja-mecab, ko-mecab, else 13a).
+def bleu_metric(target_language: str, tokenizer: str = "") -> BLEU:
+    """sacreBLEU's BLEU.
+
+    Args:
+        target_language: its tag, which decides the tokenizer: zh, ja-mecab, ko-mecab, else 13a.
+        tokenizer: sacreBLEU's name of another one.
 
     Raises:
-        UserError: the tokenizer needs a package that is not installed.
+        UserError: there is no such tokenizer, or it needs a package or a model that is not there.
     """
-    language = _language(target_language)
+    tokenizer = tokenizer or language_of(target_language).bleu_tokenizer
+    if tokenizer not in BLEU.TOKENIZERS:
+        raise UserError(f"sacreBLEU has no tokenizer {tokenizer!r}; it has {', '.join(BLEU.TOKENIZERS)}")
     try:
         # What looks tokenized, such as a word model's text, is scored without a remark; it is what the user trained on.
-        return BLEU(tokenize=_BLEU_TOKENIZERS.get(language, "13a"), force=True)
-    except (ImportError, RuntimeError) as error:
+        return BLEU(tokenize=tokenizer, force=True)
+    except (ImportError, OSError, RuntimeError, SystemExit) as error:
+        if tokenizer in _DOWNLOADED:
+            raise UserError(
+                f"sacreBLEU's tokenizer {tokenizer} is a model that it downloads once, which failed ({error}): put it "
+                f"where sacreBLEU looks for it, {SACREBLEU_DIR}/models, or give another bleu_tokenizer"
+            ) from error
+        package = _EXTRAS.get(tokenizer, tokenizer)
         raise UserError(
-            f"BLEU for {target_language!r} needs sacreBLEU's {language} tokenizer: "
-            f"pip install 'nmt_keras[{language}]'"
+            f"BLEU for {target_language!r} needs sacreBLEU's tokenizer {tokenizer}: pip install 'sacrebleu[{package}]'"
         ) from error
 
 
-def _language(tag: str) -> str:
-    """zh of zh-CN, zh_TW, ZH."""
-    return tag.partition("-")[0].partition("_")[0].lower()
-
-
-def bleu_signature(target_language: str) -> str:
+def bleu_signature(target_language: str, tokenizer: str = "") -> str:
     """What `bleu_metric` measures against one reference, in sacreBLEU's words. Raises as it does."""
-    metric = bleu_metric(target_language)
+    metric = bleu_metric(target_language, tokenizer)
     metric.corpus_score(["a"], [["a"]])  # the number of references is part of the signature
     return str(metric.get_signature())
 
 
-def score_text(hypotheses: Sequence[str], references: Sequence[str], target_language: str) -> dict[str, float | str]:
+def score_text(
+    hypotheses: Sequence[str], references: Sequence[Sequence[str]], target_language: str, tokenizer: str = ""
+) -> dict[str, float | str]:
     """Corpus BLEU, chrF and TER of detokenized text, each with its signature, in the order of the run's JSON.
 
+    Args:
+        hypotheses: N translations.
+        references: one or several streams of N reference translations each.
+        target_language: its tag.
+        tokenizer: of BLEU, instead of the language's.
+
     Raises:
-        UserError: the counts differ.
+        UserError: the counts differ, or as `bleu_metric`.
     """
-    if len(hypotheses) != len(references):
-        raise UserError(
-            f"There are {len(hypotheses):,} hypotheses for {len(references):,} references; they must be "
-            "aligned line by line"
-        )
-    asian = _language(target_language) in _BLEU_TOKENIZERS  # asian_support takes effect together with normalized alone
+    for stream in references:
+        if len(hypotheses) != len(stream):
+            raise UserError(
+                f"There are {len(hypotheses):,} hypotheses for {len(stream):,} references; they must be "
+                "aligned line by line"
+            )
+    asian = language_of(target_language).is_asian  # asian_support takes effect together with normalized alone
     scores: dict[str, float | str] = {}
     for name, metric in (
-        ("bleu", bleu_metric(target_language)),
+        ("bleu", bleu_metric(target_language, tokenizer)),
         ("chrf", CHRF()),
         ("ter", TER(normalized=asian, asian_support=asian)),
     ):
-        scores[name] = round(metric.corpus_score(hypotheses, [references]).score, 10)
+        scores[name] = round(metric.corpus_score(hypotheses, list(references)).score, 10)
         scores[name + "_signature"] = str(metric.get_signature())
     return scores

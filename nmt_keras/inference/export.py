@@ -175,6 +175,15 @@ class TranslationModule(tf.Module):
 
         return self._run(encode, text)
 
+    @tf.function(input_signature=[_TEXT], autograph=False)
+    def limits(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What a client must know before it asks: string [B], whatever it is, to int32 [B] each,
+        `max_request_sentences`,
+        the most rows of a call that are answered, and `batch_sentences`, the most that a server should merge."""
+        _, _, _, config = self._parts()
+        names = ("max_request_sentences", "batch_sentences")
+        return {name: tf.fill(tf.shape(text), getattr(config, name)) for name in names}
+
     def _run(self, function: Callable[..., dict[str, tf.Tensor]], *inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         """Runs a function of the first `max_request_sentences` rows, with the weights that are kept.
 
@@ -250,6 +259,7 @@ def discard(folder: pathlib.Path) -> None:
 def signatures_of(module: TranslationModule) -> dict[str, Callable]:
     """What a server runs, by the names it goes by; no `translate`, which is of sentences, where texts are split."""
     signatures = {"serving_default": module.serve, "score": module.score, "encode": module.encode}
+    signatures["limits"] = module.limits
     return signatures if module.splits_sentences else {**signatures, "translate": module.translate}
 
 
@@ -272,6 +282,7 @@ def sample_requests(module: TranslationModule, texts: Sequence[str]) -> list[tup
         "translate": {"text": rows, **{knob: [value] * len(rows) for knob, value in wishes.items()}},
         "score": {"source": rows, "target": rows},
         "encode": {"text": rows},
+        "limits": {"text": rows},
     }
     return [(name, inputs[name]) for name in signatures_of(module)]
 

@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -11,6 +12,8 @@ from nmt_keras.errors import UserError
 from nmt_keras.inference.client import Client
 from nmt_keras.inference.transports import Failure, Kind, Tensors, bytes_of, strings_of
 
+Functions = Mapping[str, Callable[..., Mapping[str, tf.Tensor]]]
+
 
 class LocalTransport:
     """A `Transport` to functions of this process.
@@ -18,18 +21,28 @@ class LocalTransport:
     Args:
         functions: of each signature, from tensors by name to tensors by name.
         owner: of the functions, which is kept: a `tf.function` holds its module weakly.
+        renew: makes both anew, where their resources were destroyed, as `tf.random.set_seed` does
+        (tensorflow/text#570).
     """
 
-    def __init__(self, functions: Mapping[str, Callable[..., Mapping[str, tf.Tensor]]], owner: tf.Module):
+    def __init__(self, functions: Functions, owner: Any, renew: Callable[[], tuple[Functions, Any]] | None = None):
         self._functions = functions
         self._owner = owner
+        self._renew = renew
 
     def predict(self, signature: str, inputs: Tensors) -> Tensors:
         """See `Transport`."""
         if signature not in self._functions:
             raise Failure(Kind.NO_SIGNATURE, f"it has {', '.join(sorted(self._functions))}")
+        tensors = {name: _tensor(value) for name, value in inputs.items()}
         try:
-            outputs = self._functions[signature](**{name: _tensor(value) for name, value in inputs.items()})
+            try:
+                outputs = self._functions[signature](**tensors)
+            except (tf.errors.NotFoundError, tf.errors.FailedPreconditionError):
+                if self._renew is None:
+                    raise
+                self._functions, self._owner = self._renew()
+                outputs = self._functions[signature](**tensors)
         except tf.errors.ResourceExhaustedError as error:
             raise Failure(Kind.TOO_LARGE, error.message) from error
         return {name: strings_of(value.numpy()) for name, value in outputs.items()}
@@ -47,13 +60,18 @@ def load_export(folder: pathlib.Path) -> Client:
     versions = [path for path in folder.glob("*/saved_model.pb") if path.parent.name.isdecimal()]
     if versions:
         folder = max((path.parent for path in versions), key=lambda path: int(path.name))
-    try:
+
+    def load() -> tuple[Functions, Any]:
         loaded = tf.saved_model.load(str(folder))
-        if "serving_default" not in loaded.signatures:
+        return loaded.signatures, loaded
+
+    try:
+        signatures, loaded = load()
+        if "serving_default" not in signatures:
             raise LookupError("serving_default")
     except (OSError, LookupError, ValueError, tf.errors.OpError) as error:
         raise UserError(f"{folder} is no export of this toolkit; give saved_models/<name>/<version>") from error
-    return Client(str(folder), transport=LocalTransport(loaded.signatures, loaded), concurrency=1)
+    return Client(str(folder), transport=LocalTransport(signatures, loaded, load), concurrency=1)
 
 
 def _tensor(value: np.ndarray) -> tf.Tensor:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from nmt_keras.config import DecodingConfig
 from nmt_keras.data.batching import source_tensor
 from nmt_keras.data.tokenizer import Tokenizer
-from nmt_keras.data.white_space import fold_tf
+from nmt_keras.data.white_space_ops import fold_tf
 from nmt_keras.inference.text import Source, cut, is_blank
 
 _MARK = "\x1e"  # ASCII's record separator, between sentences; no text holds one after `_SEPARATORS` was replaced
@@ -26,8 +26,8 @@ _OPENERS = r"(?:« |[\"'“”„‚‘»«›‹(\[¿¡])*"
 _EMOJI = r"(?:[\p{So}\p{Sk}\x{FE0F}\x{200D}\x{E0020}-\x{E007F}]+ ?)*"
 _BEGINNING = rf"({_OPENERS}(?:[-–—] )?{_EMOJI}{_OPENERS}(?:['’][a-z] )?[\p{{Lu}}\p{{Lt}}\p{{Lo}}\p{{N}}])"
 _KANA_OR_HAN = r"[\p{Han}\p{Hiragana}\p{Katakana}]"
-# Where a sentence ends, in text whose only white space is single spaces. Each is tried twice: a match ends with the first
-# letter of the next sentence, which a sentence of one letter needs again.
+# Where a sentence ends, in text whose only white space is single spaces. Each is tried twice: a match ends with the
+# first letter of the next sentence, which a sentence of one letter needs again.
 _ENDS = (
     r"([。！？｡]+[”’」』）》〉】\"']*) ?()",
     rf"({_KANA_OR_HAN}[!?]+{_CLOSERS})({_KANA_OR_HAN})",
@@ -37,16 +37,20 @@ _ENDS = (
 )
 # What has a full stop and ends no sentence, in any of the languages: as it is written here, and with a capital too.
 _ABBREVIATIONS = (
-    "Mr Mrs Ms Messrs Rev Hon Gen Col Capt Cpt Sgt Lt Gov Sen Rep Pres St Mt Jr Sr Hr Fr Frl MM EE Mme Mlle Mgr Sra Srta "
-    "Srs Dra Dña Ud Uds Vd Vds Lic Excmo Exma Gral Sig Sigg Dott Avv Geom Egr Gent Profa Exmo Doç Yrd Sn Дж डॉ प्रो د م أ "
-    "dr drs prof vs cf ca approx e\\.g i\\.e dipl ing bzw evtl ggf inkl vgl sog geb z\\.b d\\.h u\\.a av p\\.ex dhr mevr mw "
-    "bijv o\\.a hab inż ks ul św tzn tzw np mudr judr rndr tzv např sv проф акад ул тыс гр г-н г-жа ср напр bl\\.a t\\.ex "
-    "dvs örn"
+    # English, German
+    "Mr Mrs Ms Messrs Rev Hon Gen Col Capt Cpt Sgt Lt Gov Sen Rep Pres Sec St Mt Jr Sr dr prof vs cf ca approx "
+    "e\\.g i\\.e Hr Fr Frl dipl ing med phil rer nat bzw evtl ggf inkl vgl sog geb z\\.b d\\.h u\\.a "
+    # French, Spanish, Italian, Portuguese, Dutch
+    "MM Mme Mlle Mgr av p\\.ex EE Sra Srta Srs Dra Dña Ud Uds Vd Vds Lic Excmo Gral Sig Sigg Dott Avv Geom Egr Gent "
+    "Profa Exmo Exma drs dhr mevr mw bijv o\\.a "
+    # Polish, Czech, Russian, Scandinavian languages, Turkish, Hindi, Arabic
+    "hab inż ks ul św tzn tzw np mudr judr rndr tzv např sv Дж проф акад ул тыс гр г-н г-жа ср напр bl\\.a "
+    "t\\.ex dvs Doç Yrd Sn örn डॉ प्रो د م أ"
 ).split()
 # The same where a number follows.
 _BEFORE_NUMBERS = (
-    "al no nos nr fig figs vol p pp pg sec ch eq tab art abb abs bd str jan feb mar apr aug sept sep oct okt nov dec dez kl "
-    "núm pág págs num pag blz č čl obr rys rozdz poz стр рис гл п табл n° nº cap kap см"
+    "al no nos nr fig figs vol p pp pg sec ch eq tab art abb abs bd str kap jan feb mar apr aug sept sep oct okt nov "
+    "dec dez kl núm num pág págs pag cap blz č čl obr rys rozdz poz стр рис гл п табл см n° nº"
 ).split()
 
 
@@ -55,16 +59,20 @@ def _any_of(words: list[str]) -> str:
 
 
 _MONTHS = (
-    "Januar Februar März April Mai Juni Juli August September Oktober November Dezember Jan Feb Apr Aug Sept Okt Nov Dez"
-)
+    "Januar Februar März April Mai Juni Juli August September Oktober November Dezember "
+    "Jan Feb Apr Aug Sept Okt Nov Dez"
+).split()
 _NO_ENDS = (
     # A letter alone is an initial or part of an abbreviation: z. B., т. е.
     (rf"(^|[^\p{{L}}\p{{N}}])({_any_of(_ABBREVIATIONS)}|\p{{Lu}}|\p{{Ll}})\.\x1e", r"\1\2. "),
-    (rf"(^|[^\p{{L}}\p{{N}}])(\p{{L}}*str|{_any_of(_BEFORE_NUMBERS)})\.\x1e(\p{{N}})", r"\1\2. \3"),
+    (rf"(^|[^\p{{L}}\p{{N}}])(\p{{L}}*str|{_any_of(_BEFORE_NUMBERS)})\.\x1e(\(?\p{{N}})", r"\1\2. \3"),
     # A number is that of an item, or an ordinal, as German writes it.
     (r"(^|\x1e)(\d{1,3})\.\x1e", r"\1\2. "),
-    (rf"(\d{{1,2}})\.\x1e({'|'.join(_MONTHS.split())})", r"\1. \2"),
-    (r"\b([Aa]m|[Dd](?:er|ie|as|en|em|es)|[Vv]om|[Zz]um|[Zz]ur|[Bb]eim|[Ii]m|[Aa]b|[Ss]eit) (\d{1,2})\.\x1e", r"\1 \2. "),
+    (rf"(\d{{1,2}})\.\x1e({'|'.join(_MONTHS)})", r"\1. \2"),
+    (
+        r"\b([Aa]m|[Dd](?:er|ie|as|en|em|es)|[Vv]om|[Zz]um|[Zz]ur|[Bb]eim|[Ii]m|[Aa]b|[Ss]eit) (\d{1,2})\.\x1e",
+        r"\1 \2. ",
+    ),
     (r"([」』])\x1e(と|って)", r"\1\2"),
 )
 _NO_SPACE_AFTER = r"([\p{Han}\p{Hiragana}\p{Katakana}。！？，、；：｡」』）》〉】][”’…]*)\x1e+"
@@ -79,7 +87,7 @@ class _Parts(NamedTuple):
 
 
 def split_sentences(text: tf.Tensor) -> tf.RaggedTensor:
-    """The sentences of strings [B], and between them the line breaks as they came, string [B, None].
+    """The sentences of strings [B], and between them the line breaks as they came, each after a mark, string [B, None].
 
     A sentence has single spaces as its only white space. A blank text has neither.
     """
@@ -166,9 +174,7 @@ def translate_paragraphs(
         tf.RaggedTensor.from_row_lengths(tf.gather(array.concat(), places), parts.counts) for array in arrays
     )
     translations = join_sentences(translations)
-    units = units.with_values(
-        tf.tensor_scatter_nd_update(units.values, tf.where(is_sentence), translations)
-    )
+    units = units.with_values(tf.tensor_scatter_nd_update(units.values, tf.where(is_sentence), translations))
     log_probs, scores = (tf.reduce_sum(sentences.with_values(tf.reduce_sum(x, -1)), -1) for x in (log_probs, scores))
     return join_sentences(units), log_probs, scores, truncated
 

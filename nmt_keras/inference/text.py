@@ -8,11 +8,10 @@ from nmt_keras.config import DecodingConfig
 from nmt_keras.constants import EOS_ID, UNK_ID
 from nmt_keras.data.batching import source_tensor
 from nmt_keras.data.tokenizer import Tokenizer, WordTokenizer
-from nmt_keras.data.white_space import fold_tf, spans_before_folding
+from nmt_keras.data.white_space_ops import fold_tf, spans_before_folding
 from nmt_keras.decoding.hypotheses import Hypotheses
 from nmt_keras.layers.masks import padding_mask
 
-_BLANK = r"[\s\p{Z}\p{Cc}\p{Cf}]*"  # neither are controls and invisible format characters a text
 _REPLACEMENT = 0xFFFD
 _CONTROL = r"[\x00-\x08\x0A-\x1F\x7F]"  # all but the tab: a line stays a line
 
@@ -32,7 +31,7 @@ class Source(NamedTuple):
 
 def is_blank(text: tf.Tensor) -> tf.Tensor:
     """Whether there is nothing to translate in strings of any shape, bool."""
-    return tf.strings.regex_full_match(text, _BLANK)
+    return tf.equal(fold_tf(text), "")
 
 
 def cut(text: tf.Tensor, config: DecodingConfig) -> tuple[tf.Tensor, tf.Tensor]:

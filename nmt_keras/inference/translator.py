@@ -151,10 +151,13 @@ class Translator:
         self.source_tokenizer = source_tokenizer
         self.target_tokenizer = target_tokenizer
         self.config = config
-        search = Search(model, target_tokenizer, config, num_hypotheses, sampling, lexicon)
-        self._function = tf.function(
+        self._search = Search(model, target_tokenizer, config, num_hypotheses, sampling, lexicon)
+        self._function = self._compiled()
+
+    def _compiled(self) -> Callable[..., Translations]:
+        return tf.function(
             lambda text, prefix_ids, numbers: translate_text(
-                search, source_tokenizer, target_tokenizer, config, text, prefix_ids, numbers
+                self._search, self.source_tokenizer, self.target_tokenizer, self.config, text, prefix_ids, numbers
             ),
             input_signature=(
                 tf.TensorSpec([None], tf.string),
@@ -204,8 +207,17 @@ class Translator:
             raise UserError("`decoding.split_sentences` leaves no one beginning to force: give sentences, or no prefix")
         encoded = tf.constant([to_bytes(text) for text in texts], tf.string)
         numbers = range(len(texts)) if numbers is None else numbers
-        prefix_ids = padded_ids([self.target_tokenizer.encode(fold(prefix)) for prefix in prefixes or [""] * len(texts)])
-        return list(_unpack(self._function(encoded, prefix_ids, tf.constant(list(numbers), tf.int32))))
+        prefix_ids = padded_ids(
+            [self.target_tokenizer.encode(fold(prefix)) for prefix in prefixes or [""] * len(texts)]
+        )
+        inputs = (encoded, prefix_ids, tf.constant(list(numbers), tf.int32))
+        try:
+            return list(_unpack(self._function(*inputs)))
+        except (tf.errors.NotFoundError, tf.errors.FailedPreconditionError):  # of a resource, once it was destroyed
+            for tokenizer in (self.source_tokenizer, self.target_tokenizer):
+                tokenizer.renew()
+            self._function = self._compiled()
+            return list(_unpack(self._function(*inputs)))
 
     def translate_stream(self, lines: Iterable[str], chunk: int = 2048, first_number: int = 0) -> Iterator[Translation]:
         """Translates lines as they come, in order and in constant memory. `first_number` as for `translate`.

@@ -219,6 +219,11 @@ class Checkpoints:
             files.write_json(self.folder / "best.json", {"step": step, "metric": metric, "value": value})
             self._delete_old()
 
+    def forget_best(self) -> None:
+        """No checkpoint is the best one any more."""
+        if self._is_chief:
+            (self.folder / "best.json").unlink(missing_ok=True)
+
     def discard_after(self, step: int) -> None:
         """Deletes the checkpoints of later steps, which training is about to make anew, and their best mark."""
         self._saved = {saved for saved in self._saved if saved <= step}

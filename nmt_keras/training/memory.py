@@ -70,6 +70,18 @@ def measure(run: Callable[[], None]) -> Need:
     return Need(_status_bytes("VmHWM"), seconds)
 
 
+def is_told() -> bool:
+    """Whether this system tells how much memory a process has and had: a GPU's does, and Linux in /proc."""
+    try:
+        gpus = [device.name.rpartition("device:")[2] for device in tf.config.list_logical_devices("GPU")]
+        for gpu in gpus:
+            tf.config.experimental.reset_memory_stats(gpu)
+            tf.config.experimental.get_memory_info(gpu)
+        return bool(gpus) or _status_bytes("VmHWM") > 0
+    except (OSError, StopIteration, ValueError, tf.errors.OpError):
+        return False
+
+
 def limit_of_process() -> float:
     """Bytes that this process may grow to: what is free on the machine and in its control groups; inf where unknown."""
     free = [float("inf")]

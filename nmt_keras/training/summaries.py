@@ -1,5 +1,7 @@
 """What a run writes about itself: TensorBoard events and the same scalars as lines of `metrics.jsonl`."""
 
+import contextlib
+import functools
 import io
 import json
 import pathlib
@@ -13,40 +15,10 @@ from tensorboard.compat.proto import event_pb2
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from nmt_keras import files
+from nmt_keras.data.scripts import script_of
 
-_TAGS = {
-    "loss": "train/loss",
-    "perplexity": "train/perplexity",
-    "token_accuracy": "train/token_accuracy",
-    "learning_rate": "train/learning_rate",
-    "gradient_norm": "train/gradient_norm",
-    "target_tokens": "train/target_tokens",
-    "target_tokens_per_s": "train/target_tokens_per_s",
-    "padding_share": "train/padding_share",
-    "skipped_steps": "train/skipped_steps",
-    "restarts": "train/restarts",
-    "dev_loss": "dev/loss",
-    "dev_perplexity": "dev/perplexity",
-    "dev_bleu": "dev/bleu",
-}
-_FIRST_CJK = 0x2E80  # of the CJK Radicals block
-_CJK_FONTS = (
-    "Noto Sans CJK",
-    "Noto Serif CJK",
-    "Noto Sans SC",
-    "Source Han",
-    "WenQuanYi",
-    "Droid Sans Fallback",
-    "SimHei",
-    "SimSun",
-    "Microsoft YaHei",
-    "PingFang",
-    "Heiti",
-    "Hiragino Sans GB",
-    "STHeiti",
-    "AR PL",
-    "Arial Unicode",
-)
+_PLAIN_FONT = "DejaVu Sans"
+_CJK = ("Chinese", "Japanese", "Korean")
 
 
 class Summaries:
@@ -96,7 +68,7 @@ class Summaries:
     def _write_events(self, step: int, values: dict[str, float]) -> None:
         with self._writer.as_default(step=step):
             for name, value in values.items():
-                tf.summary.scalar(_TAGS[name], value)
+                tf.summary.scalar(_tag(name), value)
         self._writer.flush()
 
     def translations(
@@ -121,6 +93,11 @@ class Summaries:
                 tf.summary.image("dev/attention", tf.image.decode_png(picture, 3)[None])
 
 
+def _tag(name: str) -> str:
+    """Of a scalar in TensorBoard: dev/bleu of `dev_bleu`, train/loss of `loss`."""
+    return name.replace("dev_", "dev/", 1) if name.startswith("dev_") else f"train/{name}"
+
+
 def _step_of(row: str) -> float:
     """Of a row of `metrics.jsonl`; a damaged one counts as later than all."""
     try:
@@ -137,6 +114,49 @@ def _start_session(folder: pathlib.Path, first_step: int) -> None:
     writer.close()
 
 
+def font_note(text: str) -> str:
+    """What a user should know before attention of such text is drawn: which script no font of this machine has; ""
+    where all is well."""
+    _, uncovered = _fonts_of(_without_font(text))
+    if not uncovered:
+        return ""
+    script = script_of("".join(map(chr, uncovered)))
+    font = "Noto Sans CJK" if script in _CJK else f"Noto Sans {script}".strip()
+    return (
+        f"no font with {script or 'some'} characters is installed: the labels are the pieces' ids; install one such as "
+        f"{font} and draw again"
+    )
+
+
+def _without_font(text: str) -> frozenset[int]:
+    """The code points that the font of all pictures has not."""
+    from matplotlib import font_manager
+
+    covered = font_manager.get_font(font_manager.findfont(_PLAIN_FONT)).get_charmap()
+    return frozenset(ord(c) for c in text if not c.isspace() and ord(c) not in covered)
+
+
+@functools.lru_cache(64)
+def _fonts_of(characters: frozenset[int]) -> tuple[list[str], frozenset[int]]:
+    """The families of fonts of this machine that have some characters, one after the other the one that has most of
+    what is left; and the characters that none has."""
+    from matplotlib import font_manager
+
+    fonts = [font for font in font_manager.fontManager.ttflist if not font.name.startswith("Last Resort")]  # boxes
+    families: list[str] = []
+    while characters:
+        covered: dict[str, frozenset[int]] = {}
+        for font in sorted(fonts, key=lambda font: (font.name, font.fname)):
+            with contextlib.suppress(OSError, RuntimeError):
+                covered.setdefault(font.name, characters & font_manager.get_font(font.fname).get_charmap().keys())
+        best = max(covered, key=lambda name: len(covered[name]), default="")
+        if not best or not covered[best]:
+            break
+        families.append(best)
+        characters -= covered[best]
+    return families, characters
+
+
 def attention_picture(
     weights: np.ndarray,
     source_pieces: Sequence[str],
@@ -150,30 +170,18 @@ def attention_picture(
         The picture as PNG, and a note: which font the labels needed, or that on a side the pieces' ids stand in for
         them because no font of this machine has their characters.
     """
-    from matplotlib import font_manager, rc_context
+    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    note, families = "", ["DejaVu Sans"]
-    covered = set(font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap())
-    missing = [
-        {ord(c) for piece in pieces for c in piece if not c.isspace()} - covered
-        for pieces in (source_pieces, target_pieces)
-    ]
-    if any(missing):
-        installed = sorted({font.name for font in font_manager.fontManager.ttflist})
-        cjk = [name for name in installed if name.startswith(_CJK_FONTS)]
-        is_cjk = min(set.union(*missing)) >= _FIRST_CJK
-        if cjk and is_cjk:
-            families, note = [*families, cjk[0]], f"labels in {cjk[0]}"
-        else:
-            source_pieces, target_pieces = [
-                list(map(str, ids)) if lost else pieces
-                for pieces, ids, lost in zip((source_pieces, target_pieces), (source_ids, target_ids), missing)
-            ]
-            script, font = ("Chinese", "such as Noto Sans CJK ") if is_cjk else ("their", "")
-            note = f"no font with {script} characters is installed: the labels are the pieces' ids; install one {font}"
-            note = note.rstrip() + " and draw again"
+    fonts, uncovered = _fonts_of(_without_font("".join([*source_pieces, *target_pieces])))
+    note, families = f"labels in {', '.join(fonts)}" * bool(fonts), [_PLAIN_FONT, *fonts]
+    if uncovered:
+        source_pieces, target_pieces = [
+            list(map(str, ids)) if uncovered & set(map(ord, "".join(pieces))) else pieces
+            for pieces, ids in ((source_pieces, source_ids), (target_pieces, target_ids))
+        ]
+        note = font_note("".join(map(chr, uncovered)))
     with rc_context({"font.family": families}):
         figure = Figure(figsize=(2 + 0.35 * len(source_pieces), 1.5 + 0.3 * len(target_pieces)), dpi=100)
         FigureCanvasAgg(figure)

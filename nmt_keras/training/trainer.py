@@ -4,7 +4,8 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -65,6 +66,9 @@ class Trainer:
         self.best: float | None = None
         self.best_step: int | None = None
         self.evaluations_since_best = 0
+        self.measured: Mapping[str, Any] = {}  # what evaluations measure
+        self._measured_before: Mapping[str, Any] = {}  # of checkpoints that do not tell
+        self.new_measures: list[str] = []  # what was measured otherwise at the checkpoint that training goes on from
         self.train_step = TrainStep(model, config, strategy)
         self.train_step.on_bad = self._note_bad
         self._is_new = True
@@ -78,13 +82,25 @@ class Trainer:
         signature = (tf.TensorSpec([], tf.float32), tf.TensorSpec([], tf.bool))
         self._sum = tf.function(self._sum_in_graph, input_signature=signature, autograph=False)
 
-    def restore(self, checkpoints: Checkpoints, fingerprint: str = "", allow_change: bool = False) -> bool:
+    def restore(
+        self,
+        checkpoints: Checkpoints,
+        fingerprint: str = "",
+        allow_change: bool = False,
+        measured: Mapping[str, Any] = MappingProxyType({}),
+        measured_before: Mapping[str, Any] = MappingProxyType({}),
+    ) -> bool:
         """Goes on from the latest checkpoint, if there is one.
+
+        Values that were measured otherwise than they will be are not compared: the best one and the patience begin
+        anew, and `new_measures` says why.
 
         Args:
             checkpoints: of the run.
             fingerprint: of the plan that training follows.
             allow_change: go on with another plan than the checkpoint's, at the same step.
+            measured: what evaluations measure, JSON values by name.
+            measured_before: of checkpoints that do not tell theirs.
 
         Raises:
             UserError: the checkpoint was made under another plan.
@@ -99,6 +115,7 @@ class Trainer:
                 "are planned now (the text, the tokenizers, or the number of devices changed); restore what was, or "
                 "give --allow_config_change to go on with these"
             )
+        self.measured, self._measured_before = measured, measured_before
         self._take_over(manifest, checkpoints)
         return True
 
@@ -109,12 +126,19 @@ class Trainer:
         self.step = manifest["step"]
         self.restarts = int(self.train_step.restarts.numpy())
         self.best, self.best_step = state["best"], state["best_step"]
-        if self.best_step in checkpoints.steps():
+        self.evaluations_since_best = state["evaluations_since_best"]
+        self.owes_evaluation = state["owes_evaluation"]
+        before = state.get("measured") or self._measured_before
+        self.new_measures = [name for name, value in self.measured.items() if before.get(name, value) != value]
+        if self.new_measures:
+            self.owes_evaluation = True
+            self.evaluations_since_best = 0
+            self.best = self.best_step = None
+            checkpoints.forget_best()
+        elif self.best_step in checkpoints.steps():
             checkpoints.mark_best(self.best_step, self.config.best_metric, self.best)
         else:
             self.best = self.best_step = None
-        self.evaluations_since_best = state["evaluations_since_best"]
-        self.owes_evaluation = state["owes_evaluation"]
         self._restored_seconds = state["window_seconds"]
         self.train_step.settle()
         self._bad_in_a_row = 0
@@ -156,6 +180,8 @@ class Trainer:
         with tqdm(
             total=config.max_steps, initial=self.step, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True
         ) as progress:
+            if self.new_measures:
+                self.save(checkpoints, feed, replace=True)  # a kill from here on finds what is measured now
             if self.owes_evaluation:
                 self._evaluate(evaluate, feed, checkpoints, summaries, report, stop)
                 if not self.owes_evaluation:
@@ -216,6 +242,7 @@ class Trainer:
                 "window_seconds": started - self._window_start,
                 "seed": self.config.seed,
                 "plan": feed.text.plan.fingerprint,
+                "measured": dict(self.measured),
                 "is_good": not self.train_step.bad_in_a_row.numpy(),
             },
             replace,
@@ -337,7 +364,9 @@ class Trainer:
         }
         self._window_start = time.monotonic()
         if totals.updates:
-            row["loss"] = totals.loss / totals.weight
+            row["loss"] = totals.cross_entropy / totals.weight  # as the dev loss is
+            if self.config.label_smoothing:
+                row["smoothed_loss"] = totals.loss / totals.weight  # what is minimised
             row["perplexity"] = perplexity(totals.cross_entropy / totals.weight)
             row["token_accuracy"] = totals.correct / totals.weight
             row["gradient_norm"] = totals.gradient_norm / totals.updates

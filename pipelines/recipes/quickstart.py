@@ -21,6 +21,7 @@ def get_config() -> ExperimentConfig:
             joint_vocabulary=False,
             source_vocab_size=1300,
             target_vocab_size=1500,
+            character_coverage=1.0,
             byte_fallback=False,
             max_source_length=48,
             max_target_length=48,

@@ -2,7 +2,9 @@
 
 import gzip
 import os
+import pathlib
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -72,7 +74,7 @@ def test_a_byte_order_mark_and_carriage_returns_are_removed_and_reported(write, 
     assert list(map(str, text.findings)) == [
         "a byte order mark in 1 line(s) (1): removed",
         "CR LF line ends in 3 line(s) (1, 3, 4): the CR is removed",
-        "byte order marks inside the text in 1 line(s) (4): kept: files were joined",
+        "byte order marks inside the text in 1 line(s) (4): removed: files were joined",
     ]
 
 
@@ -88,15 +90,15 @@ def test_oddities_are_reported_by_line_and_shift_nothing(write, cache):
     assert list(map(str, text.findings)) == [
         "a byte order mark in 1 line(s) (1): removed",
         "CR LF line ends in 1 line(s) (1): the CR is removed",
-        "NUL characters in 1 line(s) (4): kept",
-        "U+2028 line separators in 1 line(s) (2): kept inside their lines",
+        "NUL characters in 1 line(s) (4): removed",
+        "U+2028 line separators in 1 line(s) (2): read as spaces",
         "invalid UTF-8 in 1 line(s) (5): read as U+FFFD",
     ]
 
 
 def test_a_finding_names_ten_lines_at_most_and_counts_all(write, cache):
     (finding,) = TextFile(write("x\0\n\n" * 12), cache).findings
-    assert str(finding) == "NUL characters in 12 line(s) (1, 3, 5, 7, 9, 11, 13, 15, 17, 19, ...): kept"
+    assert str(finding) == "NUL characters in 12 line(s) (1, 3, 5, 7, 9, 11, 13, 15, 17, 19, ...): removed"
 
 
 @pytest.mark.parametrize("size", [3, 4, 5, 7, 16])
@@ -287,6 +289,59 @@ def test_a_tfds_data_set_is_text_written_once(tfds_dir, tmp_path, cache, monkeyp
 
     monkeypatch.setattr(tfds, "load", lambda *_, **__: pytest.fail("loaded again"))
     assert _all(open_text("tfds:tiny_pairs#train", cache, "zh", tfds_dir)) == _all(sides[1])
+
+
+def test_another_version_or_another_folder_of_a_tfds_data_set_is_other_text(tmp_path, cache):
+    import tensorflow_datasets as tfds
+
+    def make(folder, version, words):
+        class OtherPairs(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+            """Pairs."""
+
+            VERSION = tfds.core.Version(version)
+
+            def _info(self):
+                text = tfds.features.Text()
+                return tfds.core.DatasetInfo(
+                    builder=self, features=tfds.features.FeaturesDict({"en": text, "zh": text})
+                )
+
+            def _split_generators(self, dl_manager):
+                return {"train": self._generate_examples()}
+
+            def _generate_examples(self):
+                for number, word in enumerate(words):
+                    yield number, {"en": word, "zh": word}
+
+        builder = OtherPairs(data_dir=str(folder))
+        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+
+    def read(folder):
+        return _all(open_text("tfds:other_pairs", cache, "en", str(folder)))
+
+    make(tmp_path / "one", "1.0.0", ["first"])
+    assert read(tmp_path / "one") == ["first"]
+    make(tmp_path / "one", "2.0.0", ["second", "third"])
+    assert sorted(read(tmp_path / "one")) == ["second", "third"]
+    make(tmp_path / "two", "1.0.0", ["of another folder"])
+    assert read(tmp_path / "two") == ["of another folder"]
+
+
+def test_a_pipe_is_read_once_and_kept(tmp_path, cache):
+    def feed(content):
+        with open(tmp_path / "pipe", "wb") as pipe:
+            pipe.write(content)
+
+    for number, content in enumerate((b"one\ntwo\n", gzip.compress(b"three\n"))):
+        os.mkfifo(tmp_path / "pipe")
+        thread = threading.Thread(target=feed, args=(content,))
+        thread.start()
+        text = TextFile(str(tmp_path / "pipe"), cache)
+        thread.join()
+        assert _all(text) == [["one", "two"], ["three"]][number] and text.path == str(tmp_path / "pipe")
+        assert _all(TextFile(str(tmp_path / "pipe"), cache)) == _all(text)  # nobody writes any more
+        os.rename(tmp_path / "pipe", tmp_path / f"old{number}")  # which keeps its number from the next one
+    assert not [path for path in pathlib.Path(cache).iterdir() if path.name.startswith(".tmp")]
 
 
 def test_what_a_tfds_data_set_lacks_is_named(tfds_dir, cache):

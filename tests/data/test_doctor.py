@@ -51,10 +51,15 @@ FAULTS = {
     "script": (1, "这是 only an English sentence", "note", "most letters are not Han in 1 line(s) (701): wrong"),
     "foreign": (0, "Это написано иначе, не так", "note", "most letters are not Latin in 1 line(s) (701): wrong"),
     "length ratio": (0, "a " * 200, "note", "target characters for one of the source in 1 line(s) (701): wrong pairs"),
-    "inner BOM": (0, b"\xef\xbb\xbfa few words", "note", "byte order marks inside the text in 1 line(s) (701): kept"),
-    "NUL": (0, b"a\0 few words", "note", "NUL characters in 1 line(s) (701): kept"),
+    "inner BOM": (
+        0,
+        b"\xef\xbb\xbfa few words",
+        "note",
+        "byte order marks inside the text in 1 line(s) (701): removed",
+    ),
+    "NUL": (0, b"a\0 few words", "note", "NUL characters in 1 line(s) (701): removed"),
     "CR": (0, b"some more words\r", "note", "CR LF line ends in 1 line(s) (701): the CR is removed"),
-    "U+2028": (1, "你好。\u2028他来了。", "note", "U+2028 line separators in 1 line(s) (701): kept inside"),
+    "U+2028": (1, "你好。\u2028他来了。", "note", "U+2028 line separators in 1 line(s) (701): read as"),
     "invalid": (0, b"a few \xff words", "warning", "invalid UTF-8 in 1 line(s) (701): read as U+FFFD"),
 }
 
@@ -74,6 +79,127 @@ def test_an_untranslated_line_is_named_but_numbers_are_no_copies(clean, examine)
     findings = {finding.kind: finding for finding in examine(source, target)}
     assert findings["copy"].first_lines == [701] and "untranslated in 1 line(s) (701)" in findings["copy"].text
     assert findings["script"].first_lines == [701]
+
+
+STYLES = {
+    "white space": (
+        0,
+        "Nobody\u00a0says\tthis.",
+        "white space other than the space in 1 line(s) (701): each run of it",
+    ),
+    "invisible": (1, "你\u200b好，\u200e世界。", "characters that show nothing in 1 line(s) (701): they are removed"),
+    "entity": (0, "Don&apos;t say this &amp; that.", "character references of HTML, such as &apos; in 1 line(s) (701)"),
+    "markup": (0, '<doc id="7" genre="news">', "markup or records, and no text in 1 line(s) (701): take them out"),
+    "table row": (1, "这是 | 一张 | 表格，你看。", "cells with tabs or bars between them in 1 line(s) (701)"),
+}
+
+
+@pytest.mark.parametrize("side, line, text", STYLES.values(), ids=STYLES)
+def test_what_a_line_shows_is_named(clean, examine, side, line, text):
+    lines = [list(one) for one in clean]
+    lines[side][700] = line
+    [finding] = [finding for finding in examine(*lines) if text in finding.text]
+    assert finding.lines == [701] and finding.severity != "serious"
+
+
+def test_all_lines_of_a_finding_are_kept(clean, examine):
+    source, target = (list(side) for side in clean)
+    for line in range(100, 178):
+        target[line] = ""
+    [finding] = [finding for finding in examine(source, target) if finding.kind == "empty side"]
+    assert finding.lines == list(range(101, 179)) and finding.first_lines == finding.lines[:10]
+    assert "lines" not in finding.card() and finding.card()["first_lines"] == finding.first_lines
+
+
+def test_names_and_code_are_the_same_in_both_languages(clean, examine):
+    source, target = (list(side) for side in clean)
+    for line in range(300):
+        source[line] = target[line] = f"Model XK-{line}, John Smith {line}"
+    kinds = {finding.kind: finding for finding in examine(source, target)}
+    assert "copy" not in kinds and kinds["name or code"].severity == "note" and kinds["name or code"].num_lines == 300
+
+
+def test_a_header_is_named(clean, examine):
+    source, target = (list(side) for side in clean)
+    source[0], target[0] = "English", "chinese"
+    headers = [finding for finding in examine(source, target) if finding.kind == "header"]
+    assert len(headers) == 2 and all(finding.lines == [1] for finding in headers)
+
+
+def test_text_that_is_tokenized_or_lower_cased_is_named(clean, examine):
+    source, target = (list(side) for side in clean)
+    kinds = [finding.kind for finding in examine([line.lower() for line in source], target)]
+    assert "lower case" in kinds and "tokenized" not in kinds
+    spaced = [line.replace(",", " ,").replace(".", " .").replace("?", " ?") for line in source]
+    [finding] = [finding for finding in examine(spaced, target) if finding.kind == "tokenized"]
+    assert "100%" in finding.text and "raw text badly" in finding.text and finding.severity == "warning"
+
+
+@pytest.mark.parametrize("encoding", ["UTF-16LE", "UTF-16BE", "GB18030"])
+def test_another_encoding_is_serious_and_named_with_the_command(clean, tmp_path, encoding):
+    source, target = clean
+    (tmp_path / "a.en").write_text("".join(line + "\n" for line in source), encoding="utf-8")
+    (tmp_path / "a.zh").write_bytes("".join(line + "\n" for line in target).encode(encoding))
+    texts = [TextFile(str(tmp_path / name), str(tmp_path / "cache")) for name in ("a.en", "a.zh")]
+    found = [finding for finding in Doctor("en", "zh").examine(*texts) if "looks like" in finding.text]
+    assert [finding.severity for finding in found] == ["serious"]
+    assert (
+        f"it is no UTF-8, and looks like {encoding}: convert it, iconv -f {encoding} -t UTF-8 {tmp_path}/a.zh >"
+        in found[0].text
+    )
+
+
+def test_some_lines_of_another_encoding_are_not_the_whole_text(tmp_path):
+    lines = [f"Schöne Grüße Nummer {number} aus Köln, Müßiggänger.".encode() for number in range(1200)]
+    for line in range(300, 310):
+        lines[line] = lines[line].decode().encode("cp1252")
+    (tmp_path / "a.de").write_bytes(b"\n".join(lines) + b"\n")
+    (tmp_path / "a.en").write_text("".join(f"Kind regards {number} from Cologne, idler.\n" for number in range(1200)))
+    texts = [TextFile(str(tmp_path / name), str(tmp_path / "cache")) for name in ("a.en", "a.de")]
+    found = [f for f in Doctor("en", "de").examine(*texts) if "look like" in f.text or "looks like" in f.text]
+    assert len(found) == 1 and "iconv" not in found[0].text and found[0].severity == "warning"
+    assert "some lines are no UTF-8, and look like CP1252 beside others that are UTF-8" in found[0].text
+
+
+def test_a_line_that_ends_within_a_character_is_no_other_encoding(clean, examine):
+    source, target = (list(side) for side in clean)
+    target[700] = target[700].encode()[:-1]
+    assert not [finding for finding in examine(source, target) if "like" in finding.text]
+
+
+def test_seven_bits_may_be_another_encoding_too(clean, tmp_path):
+    (tmp_path / "a.en").write_text("".join(line + "\n" for line in clean[0]))
+    (tmp_path / "a.ja").write_bytes("".join("彼は昨日ここに来た。\n" for _ in clean[0]).encode("iso2022_jp"))
+    texts = [TextFile(str(tmp_path / name), str(tmp_path / "cache")) for name in ("a.en", "a.ja")]
+    assert any("looks like ISO-2022-JP" in finding.text for finding in Doctor("en", "ja").examine(*texts))
+
+
+def test_every_line_of_a_held_out_sentence_is_named(clean, examine):
+    source, target = (list(side) for side in clean)
+    for line in (100, 200, 300):
+        source[line] = "Nobody says this sentence."
+    [finding] = [f for f in examine(source, target, [["Nobody says this sentence!"], ["没有"]]) if f.kind == "overlap"]
+    assert finding.lines == [101, 201, 301] and "1 source line(s) are in" in finding.text
+
+
+def test_an_untranslated_sentence_without_spaces_is_no_name(clean, examine):
+    source, target = (list(side) for side in clean)
+    for line in range(300):
+        source[line] = target[line]
+    kinds = {f.kind: f for f in examine(source, target, languages=("zh", "zh"))}
+    assert kinds["copy"].severity == "serious" and kinds["copy"].num_lines > 250
+
+
+def test_where_a_shift_ends_is_said_with_its_doubt():
+    from nmt_keras.data.alignment import Segment
+    from nmt_keras.data.doctor import _describe_shift
+
+    class Text:
+        path = "x"
+
+    finding = _describe_shift(Segment(705, 853, -1, 2, 3), Segment(853, 900, 0), Text, Text)
+    assert "from line 706 (perhaps 704) to line 853 (perhaps 856) the source is shifted" in finding.text
+    assert finding.lines == list(range(706, 854))
 
 
 def test_a_pair_that_is_there_before_is_named_with_the_first(clean, examine):
@@ -165,7 +291,7 @@ def test_other_counts_are_serious_and_the_line_is_found(clean, examine):
     first, second = examine(source, target[:700] + target[701:])
     assert {first.kind, second.kind} == {"line count", "shift"} and first.severity == second.severity == "serious"
     assert any("has 2,400 lines and" in finding.text and "has 2,399" in finding.text for finding in (first, second))
-    assert any(finding.first_lines in ([701], [702]) for finding in (first, second))
+    assert any(finding.first_lines[:1] in ([701], [702]) for finding in (first, second))
 
 
 def test_alignment_that_lengths_cannot_tell_is_not_judged():

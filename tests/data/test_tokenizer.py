@@ -173,7 +173,7 @@ def test_white_space_is_folded_before_a_text_is_cut(tokenizer):
     assert _encode_tf(tokenizer, [odd]).to_list() == [tokenizer.encode(plain)]
     for found, wanted in zip(*(tokenizer.encode_with_offsets_tf(tf.constant([text])) for text in (odd, plain))):
         assert found.to_list() == wanted.to_list()
-    if hasattr(tokenizer, "sample"):
+    if tokenizer.samples:
         assert tokenizer.sample([odd], 0.5, 1) == tokenizer.sample([plain], 0.5, 1)
 
 
@@ -190,6 +190,52 @@ def test_a_tokenizer_that_was_saved_before_white_space_was_folded_stays_as_it_is
     (tmp_path / "again").mkdir()
     old.save(tmp_path / "again")
     assert load_tokenizer(tmp_path / "again").sha256 == old.sha256
+
+
+def test_lines_too_long_for_sentencepiece_are_cut_and_said():
+    said = []
+    long = [" ".join(["word", "other", "third"] * 500), "字" * 3000, "short line"]
+    tokenizer = train_tokenizer("unigram", long, 300, may_shrink=True, report=said.append)
+    assert "tokenizer: 2 line(s) of over 4,192 bytes were cut at spaces to train it" in said
+    assert len(tokenizer.encode("word other third")) < 10 and UNK_ID not in tokenizer.encode("字")
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bpe"])
+def test_a_vocabulary_that_the_text_cannot_fill_shrinks_where_it_may(kind):
+    said = []
+    tokenizer = train_tokenizer(kind, TEXTS, 8000, may_shrink=True, report=said.append)
+    assert 260 < tokenizer.vocab_size < 8000
+    assert said == [f"tokenizer: the text fills {tokenizer.vocab_size:,} pieces, not 8,000: so many are made"]
+    with pytest.raises(UserError, match="cannot train 8,000 pieces on this text: .*set it to a value <= "):
+        train_tokenizer(kind, TEXTS, 8000)
+
+
+def test_a_resource_that_was_destroyed_is_made_again(tokenizer, tokenizers):
+    before = _encode_tf(tokenizer, SEEN).to_list()
+    tf.random.set_seed(1)
+    for each in tokenizers.values():  # the seed destroys those of all
+        each.renew()
+    assert _encode_tf(tokenizer, SEEN).to_list() == before
+
+
+def test_no_model_makes_sentencepiece_write_to_the_log():
+    program = (
+        "import sys, tensorflow as tf; from nmt_keras.data.tokenizer import SentencePieceTokenizer as T; "
+        "t = T(sys.stdin.buffer.read()); t.encode('a'); t.encode_tf(tf.constant(['a']))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], input=_train(), capture_output=True, check=True)
+    assert b"normalizer.cc" not in result.stderr
+
+
+def test_the_surface_of_an_unknown_piece_is_the_models_own():
+    tokenizer = SentencePieceTokenizer(_train(unk_surface="[?]"))
+    assert tokenizer.surface(UNK_ID) == b"[?]" and "[?]" in tokenizer.decode([UNK_ID])
+    assert SentencePieceTokenizer(_train()).surface(UNK_ID) == " \u2047 ".encode()
+
+
+@pytest.mark.parametrize("kind, samples", [("unigram", True), ("bpe", True), ("char", False), ("word", False)])
+def test_a_model_samples_by_its_own_type(kind, samples):
+    assert SentencePieceTokenizer(_train(model_type=kind)).samples == samples
 
 
 def test_byte_tokenizer_adds_four_to_each_byte(tokenizers):

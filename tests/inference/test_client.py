@@ -20,6 +20,7 @@ from nmt_keras.errors import UserError
 from nmt_keras.inference import client as client_module
 from nmt_keras.inference import export
 from nmt_keras.inference.client import Client
+from nmt_keras.inference.local import LocalTransport
 from tests.inference import serving_double
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -67,6 +68,51 @@ def address(request, served):
 def client(address, double):
     with Client(address) as client:
         yield client
+
+
+def _few(varied_transformer, **signatures):
+    """An export of two rows a call, in this process, without what an older one has not."""
+    tokenizer = train_tokenizer("char", ["abcdefg"], 11)
+    decoding = DecodingConfig(beam_size=2, max_length=9, max_source_length=16, batch_sentences=2)
+    decoding.max_request_sentences = 2
+    module = export.TranslationModule(varied_transformer(11, end=-8.0), tokenizer, tokenizer, decoding)
+    functions = {
+        name: function for name, function in export.signatures_of(module).items() if signatures.get(name, True)
+    }
+    return Client("few", transport=LocalTransport(functions, module))
+
+
+def test_no_more_rows_are_asked_at_once_than_the_export_answers(varied_transformer):
+    texts = ["abc", "g", "", "bb", "fed"]
+    with _few(varied_transformer) as client:
+        alone = [client.translate([text])[0] for text in texts]
+        assert [t.text for t in client.translate(texts)] == [t.text for t in alone] and all(alone[0].text)
+        assert not any(t.about["truncated"] for t in client.translate(texts, beam_size=2))
+        assert [row["num_pieces"] for row in client.score(texts, texts)] == [4, 2, 1, 3, 4]
+        assert np.array([row["vector"] for row in client.encode(texts)]).any(1).all()
+
+
+def test_an_export_that_cannot_tell_its_limit_loses_no_row(varied_transformer):
+    texts = ["abc", "g", "", "bb", "fed"]
+    with _few(varied_transformer) as new, _few(varied_transformer, limits=False) as old:
+        for knobs in ({}, {"beam_size": 2}):
+            found, wanted = (client.translate(texts, **knobs) for client in (old, new))
+            assert [t.text for t in found] == [t.text for t in wanted]
+            assert not any(t.about["truncated"] for t in found)
+        rows = zip(old.score(texts, texts), new.score(texts, texts), strict=True)
+        assert all(a["log_prob"] == pytest.approx(b["log_prob"], abs=1e-5) for a, b in rows)
+        rows = zip(old.encode(texts), new.encode(texts), strict=True)
+        assert all(a["vector"] == pytest.approx(b["vector"], abs=1e-5) for a, b in rows)
+
+
+def test_one_text_for_several_and_values_of_another_shape_are_refused(varied_transformer):
+    with _few(varied_transformer) as client:
+        for ask in (lambda: client.translate("abc"), lambda: client.encode("abc"), lambda: client.score("abc", ["a"])):
+            with pytest.raises(UserError, match="is one text, 'abc': give a list of texts"):
+                ask()
+        for values, shape in (("abc", "one value"), ([["a"], ["b"]], r"the shape \[2, 1\]"), (3, "one value")):
+            with pytest.raises(UserError, match=f"'text' of a signature has one value a row, .*{shape}: give a list"):
+                client.call("serving_default", {"text": values})
 
 
 def _expected(double, signature, texts, **inputs):

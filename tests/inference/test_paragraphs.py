@@ -47,10 +47,9 @@ def test_line_breaks_are_kept_between_sentences():
     for blank in (" \u3000 ", "", "\n", "\x1e\x1f"):
         assert _split(blank) == []
     assert _split("a\x1eb\x1f\nc") == ["a b", "\x1f \n", "c"]
-    assert join_sentences(tf.ragged.constant([["a.", "b.", "\x1f\n\n", "", "c"], ["\x1f \r\n", "d", ""]])).numpy().tolist() == [
-        b"a. b.\n\nc",
-        b" \r\nd",
-    ]
+    assert join_sentences(
+        tf.ragged.constant([["a.", "b.", "\x1f\n\n", "", "c"], ["\x1f \r\n", "d", ""]])
+    ).numpy().tolist() == [b"a. b.\n\nc", b" \r\nd"]
 
 
 def test_sentences_are_joined_as_their_script_does():

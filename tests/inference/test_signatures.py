@@ -14,7 +14,7 @@ from nmt_keras.inference.translator import Translator
 from nmt_keras.models.seq2seq import build_seq2seq
 
 TEXTS = ["abc", "", "g", "fedcbagfedcba", "bb", "gac"]
-CONFIG = DecodingConfig(beam_size=3, max_length=9, max_source_length=16, max_beam_size=6)
+CONFIG = DecodingConfig(beam_size=3, length_penalty=0.6, max_length=9, max_source_length=16, max_beam_size=6)
 KNOBS = {
     "beam_size": [3, 3, 1, 6, 99, 0],
     "num_hypotheses": [3, 1, 1, 2, 99, 4],

@@ -89,7 +89,7 @@ def test_a_blank_line_has_no_ids_and_no_log_prob(parts, beam_size):
 
 
 def test_a_greedy_score_has_the_length_penalty_too(parts):
-    [result] = _translator(parts, beam_size=1).translate(["a b c d e f g"])
+    [result] = _translator(parts, beam_size=1, length_penalty=0.6).translate(["a b c d e f g"])
     assert result.best.score == pytest.approx(result.best.log_prob / ((5 + len(result.best.ids)) / 6) ** 0.6)
 
 
@@ -213,6 +213,7 @@ def test_the_export_holds_no_function_that_must_be_compiled(saved, tmp_path):
     assert sorted(proof.signatures(saved)) == [
         "__saved_model_init_op",
         "encode",
+        "limits",
         "score",
         "serving_default",
         "translate",
@@ -231,3 +232,33 @@ def test_an_operation_that_a_server_does_not_link_is_found(tmp_path):
     )
     tf.saved_model.save(foreign, str(tmp_path))
     assert any("Whitespace" in name for name in proof.unsupported_operations(tmp_path))
+
+
+def test_a_seed_that_destroys_resources_is_not_seen(parts, tmp_path):
+    import keras
+
+    from nmt_keras.inference.client import Client
+    from nmt_keras.inference.local import LocalTransport
+
+    _, source, target = parts
+    translator = _translator(parts)
+    expected = [translation.text for translation in translator.translate(TEXTS)]
+
+    def make():
+        for tokenizer in (source, target):
+            tokenizer.renew()
+        module = export.TranslationModule(*parts, translator.config)
+        return export.signatures_of(module), module
+
+    functions, module = make()
+    clients = [
+        Client("here", transport=LocalTransport(functions, module, make), concurrency=1),
+        load_export(export.save(module, tmp_path)),
+    ]
+    for client in clients:
+        assert [translation.text for translation in client.translate(TEXTS)] == expected
+    for destroy in (lambda: tf.random.set_seed(1), lambda: keras.utils.set_random_seed(1), keras.backend.clear_session):
+        destroy()
+        assert [translation.text for translation in translator.translate(TEXTS)] == expected
+        for client in clients:
+            assert [translation.text for translation in client.translate(TEXTS)] == expected

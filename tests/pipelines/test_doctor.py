@@ -25,13 +25,14 @@ def folder(tmp_path_factory):
 
 
 def _run(folder, tmp_path, capsys, *arguments, train_text="train"):
+    replaced = {argument.partition("=")[0] for argument in arguments}
     given = [
         f"--source={folder}/{train_text}.en",
         f"--target={folder}/{train_text}.zh",
         "--source_language=en",
         "--target_language=zh",
-        *arguments,
     ]
+    given = [argument for argument in given if argument.partition("=")[0] not in replaced] + list(arguments)
     status = doctor.main(given)
     out = capsys.readouterr()
     return status, json.loads(out.out.strip().split("\n")[-1]) if out.out else None, out.err
@@ -60,7 +61,7 @@ def test_a_serious_finding_ends_with_status_1(folder, tmp_path, capsys):
     status, report, errors = _run(folder, tmp_path, capsys, train_text="shifted")
     assert (status, report["serious"]) == (1, 1)
     [finding] = report["findings"]
-    assert finding["kind"] == "shift" and finding["first_lines"] == [701]
+    assert finding["kind"] == "shift" and finding["first_lines"][0] == 701
     assert "serious: " in errors and "from line 701 to the end the source is shifted by 1 line(s)" in errors
 
 
@@ -118,3 +119,42 @@ def test_training_refuses_text_with_serious_faults_and_writes_nothing(folder, tm
 def test_training_goes_on_where_it_is_told_to(folder, tmp_path, capsys, choice):
     assert _train(folder, tmp_path, f"--config.data.on_findings={choice}") == 0
     assert ("doctor, serious: " in capsys.readouterr().err) == (choice == "report")
+
+
+def test_all_lines_are_in_the_file_and_a_clean_copy_is_written(folder, tmp_path, capsys):
+    source, target = ((folder / f"train.{side}").read_text(encoding="utf-8").split("\n")[:-1] for side in ("en", "zh"))
+    dev = [(folder / f"dev.{side}").read_text(encoding="utf-8").split("\n")[0] for side in ("en", "zh")]
+    for line in range(100, 1300, 60):
+        target[line] = ""
+    source[300], target[300] = source[200], target[200]
+    source[410] = dev[0].upper()
+    for side, lines in (("en", source), ("zh", target)):
+        (tmp_path / f"dirty.{side}").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    status, report, errors = _run(
+        folder,
+        tmp_path,
+        capsys,
+        f"--source={tmp_path}/dirty.en",
+        f"--target={tmp_path}/dirty.zh",
+        f"--dev_source={folder}/dev.en",
+        f"--dev_target={folder}/dev.zh",
+        f"--output={tmp_path}/report.json",
+        f"--fix={tmp_path}/clean",
+    )
+    whole = {f["kind"]: f for f in json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["findings"]}
+    assert whole["empty side"]["lines"] == list(range(101, 1301, 60)) and "lines" not in report["findings"][0]
+    assert report["fixed"] == [{"kept": 1400 - 22, "empty side": 20, "duplicate": 1, "overlap": 1}]
+    assert "fixed: 1,378 pairs are in" in errors
+    kept = [line for line in range(1400) if line not in (*range(100, 1300, 60), 300, 410)]
+    assert (tmp_path / "clean" / "dirty.zh").read_text(encoding="utf-8").split("\n")[:-1] == [target[i] for i in kept]
+    dropped = (tmp_path / "clean" / "dropped.tsv").read_text(encoding="utf-8").split("\n")[:-1]
+    assert len(dropped) == 23 and any(line.startswith("411\toverlap\t") for line in dropped)
+    again = [f"--source={tmp_path}/clean/dirty.en", f"--target={tmp_path}/clean/dirty.zh"]
+    assert _run(folder, tmp_path, capsys, *again)[:2][1]["findings"] == []
+
+
+def test_a_language_that_is_not_given_is_not_called_unknown(folder, tmp_path, capsys):
+    assert doctor.main([f"--source={folder}/train.en", f"--target={folder}/train.zh"]) == 0
+    assert "is not known" not in capsys.readouterr().err
+    assert doctor.main([f"--source={folder}/train.en", f"--target={folder}/train.zh", "--source_language=qq"]) == 0
+    assert "the script of language 'qq' is not known" in capsys.readouterr().err

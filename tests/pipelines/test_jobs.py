@@ -1,17 +1,21 @@
 """The jobs from end to end on a copy task, and what they say to bad input."""
 
+import argparse
 import contextlib
 import gzip
 import importlib
 import io
 import json
+import os
 import pathlib
 import shutil
 import subprocess
 import sys
+import threading
 
 import pytest
 
+from nmt_keras.config import DecodingConfig
 from pipelines import evaluate, export, lexicon, score, train, translate
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -55,7 +59,7 @@ def saves_at_once(exported, monkeypatch):
     from nmt_keras.inference import export as exporting
 
     def save(module, output):
-        output.mkdir(parents=True)
+        output.mkdir(parents=True, exist_ok=True)
         return pathlib.Path(shutil.copytree(exported[2], output / ".tmp-again"))
 
     monkeypatch.setattr(exporting, "save", save)
@@ -172,7 +176,7 @@ def test_a_shortlist_is_learned_and_searched(run_dir, copy_text, tmp_path, capsy
     arguments = [f"--run_dir={tmp_path}/run", f"--input={tmp_path}/in", "--decoding.shortlist=1"]
     assert translate.main(arguments) == 2 and "python -m pipelines.lexicon --run_dir=" in capsys.readouterr().err
     scored = [f"--source={tmp_path}/in", f"--target={tmp_path}/in", f"--output={tmp_path}/scores"]
-    assert score.main([arguments[0], arguments[2], *scored]) == 0  # does not search
+    assert score.main([arguments[0], *scored]) == 0  # does not search
     assert lexicon.main([f"--run_dir={tmp_path}/run", f"--data_dir={copy_text}", "--common=0", "--proposals=3"]) == 0
     result = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
     assert result["common"] == 0 and result["dev_coverage"]["3"] > 0.99  # every letter is its own translation
@@ -254,7 +258,7 @@ def test_a_resumed_translation_needs_the_text_it_had(run_dir, tmp_path, monkeypa
     @contextlib.contextmanager
     def interrupted(values):
         def stop(lines, done):
-            yield "a b c", False
+            yield "a b c", False, False
             raise KeyboardInterrupt
 
         with real(values) as (_, about):
@@ -278,8 +282,244 @@ def test_a_long_line_is_cut_with_a_warning_or_refused(run_dir, tmp_path, capsys)
     assert (tmp_path / "out").read_text().count("\n") == 3
     (tmp_path / "out").unlink()
     assert translate.main([*arguments, "--on_long=refuse"]) == 2
-    assert "Line 2 is longer than the model's limit; shorten it" in _error(capsys)
+    message = _error(capsys)
+    assert (
+        "Line 2 is longer than the model's limit; shorten it, or give --on_long=truncate; the same command with "
+        in message
+    )
+    assert "--resume goes on after line 1" in message
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out.partial", "out.partial.json"]
+    (tmp_path / "in").write_text("a b\nb a\nb\n")  # the long line is mended
+    assert translate.main([*arguments, "--on_long=refuse", "--resume"]) == 0
+    assert (tmp_path / "out").read_text() == "a b\nb a\nb\n"
+    (tmp_path / "in").write_text("a b " * 40 + "\n")
+    (tmp_path / "out").unlink()
+    assert translate.main([*arguments, "--on_long=refuse"]) == 2 and "or raise --decoding.max_source" in _error(capsys)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_scores_that_were_interrupted_go_on(run_dir, tmp_path, capsys):
+    (tmp_path / "source").write_text("a b\n" * 70)
+    (tmp_path / "target").write_text("b a\n" * 66)
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    arguments = [f"--run_dir={run_dir}", f"--source={tmp_path}/source", f"--target={tmp_path}/target"]
+    output = f"--output={tmp_path}/link"
+    assert score.main([*arguments, output]) == 2 and "target has 66 lines, the other more" in _error(capsys)
+    assert 0 < (tmp_path / "out.partial").read_text().count("\n") < 70
+    with open(tmp_path / "target", "a") as file:
+        file.write("b a\n" * 4)
+    assert score.main([*arguments, output]) == 2 and "give --resume to go on with it" in _error(capsys)
+    assert score.main([*arguments, output, "--resume"]) == 0
+    resumed = capsys.readouterr().err.strip().split("\n")[-1]
+    assert score.main([*arguments, f"--output={tmp_path}/whole"]) == 0
+    assert capsys.readouterr().err.strip().split("\n")[-1] == resumed and resumed.startswith("70 pairs, ")
+    assert [json.loads(line)["line"] for line in (tmp_path / "out").read_text().split("\n")[:-1]] == list(range(1, 71))
+
+
+def test_a_translation_that_is_lost_is_reported_with_its_line(run_dir, tmp_path, monkeypatch, capsys):
+    from nmt_keras.inference import translator
+
+    (tmp_path / "in").write_text("a\n \u200b\nb\n", encoding="utf-8")
+    real = translator._hypothesis
+    monkeypatch.setattr(translator, "_hypothesis", lambda *arguments: real(*arguments)._replace(text=" "))
+    assert translate.main([f"--run_dir={run_dir}", f"--input={tmp_path}/in"]) == 0
+    errors = capsys.readouterr().err
+    lost = [number for number in (1, 2, 3) if f"line {number} has text, and its translation is empty" in errors]
+    assert lost == [1, 3]
+    arguments = [f"--run_dir={run_dir}", f"--source={tmp_path}/in", f"--reference={tmp_path}/in"]
+    assert evaluate.main(arguments) == 0
+    out = capsys.readouterr()
+    assert json.loads(out.out.strip().split("\n")[-1])["empty"] == 2
+    assert "warning: 2 line(s) have text, and an empty translation (1, 3)" in out.err
+
+
+def test_evaluation_takes_references_and_says_what_it_scored(run_dir, copy_text, tmp_path, capsys):
+    sources = (copy_text / "dev.src").read_text().split("\n")[:8]
+    sources[3] = "a b " * 40
+    (tmp_path / "source").write_text("".join(line + "\n" for line in sources))
+    (tmp_path / "bad").write_text("".join("h h h h\n" for _ in sources))
+    (tmp_path / "good").write_text("".join(line + "\n" for line in sources))
+    arguments = [f"--run_dir={run_dir}", f"--source={tmp_path}/source"]
+    found = {}
+    for name, references in {
+        "bad": [f"--reference={tmp_path}/bad"],
+        "both": [f"--reference={tmp_path}/bad", f"--reference={tmp_path}/good"],
+        "commas": [f"--reference={tmp_path}/bad,{tmp_path}/good", "--tune_search"],
+    }.items():
+        assert evaluate.main([*arguments, *references]) == 0
+        out = capsys.readouterr()
+        found[name] = json.loads(out.out.strip().split("\n")[-1])
+        assert "warning: 1 line(s) are longer than the model's limit, and translated and scored in part (4)" in out.err
+        assert "BLEU: the language 'yy' is in no table, so tok:13a is used" in out.err
+        assert (found[name]["truncated"], found[name]["empty"]) == (1, 0)
+    assert "nrefs:2" in found["both"]["bleu_signature"] and found["both"]["bleu"] > found["bad"]["bleu"] + 50
+    assert found["commas"]["bleu"] == found["both"]["bleu"] and "greedy_bleu" in found["both"]
+    rows = found["commas"]["tuned"]
+    assert [row["length_penalty"] for row in rows] == [0.0, 0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5]
+    assert rows[0]["beam_size"] == 1 and "(best)" in out.err
+    assert evaluate.main([*arguments, f"--reference={tmp_path}/good", "--bleu_tokenizer=char"]) == 0
+    assert "tok:char" in json.loads(capsys.readouterr().out.strip().split("\n")[-1])["bleu_signature"]
+
+
+def test_a_beam_that_is_worse_than_greedy_search_is_said(run_dir, copy_text, monkeypatch, capsys):
+    scores = iter([50.0, 40.0])
+
+    class Metric:
+        def corpus_score(self, hypotheses, references):
+            return argparse.Namespace(score=next(scores))
+
+    trained = argparse.Namespace(config=argparse.Namespace(decoding=DecodingConfig(beam_size=5, length_penalty=0.6)))
+    monkeypatch.setattr(evaluate, "_bleu_of", lambda *_, **options: Metric.corpus_score(None, None, None).score)
+    found = evaluate._compared_with_greedy(trained, [], [], [], Metric())
+    assert found == {"greedy_bleu": 50.0}
+    assert "greedy search has BLEU 50.00, more than 40.00 of 5 beams with length penalty 0.6" in capsys.readouterr().err
+
+
+def test_a_configuration_of_a_run_is_a_recipe(run_dir, copy_text, tmp_path, capsys):
+    for number, recipe in enumerate((run_dir, run_dir / "config.json")):
+        arguments = [f"--config={recipe}", f"--run_dir={tmp_path}/run{number}", f"--data_dir={copy_text}"]
+        assert train.main([*arguments, "--config.training.max_steps=1"]) == 0
+        assert json.loads((tmp_path / f"run{number}" / "config.json").read_text())["model"]["d_model"] == 48
+    (tmp_path / "a.yaml").write_text("model: 1\n")
+    assert train.main(["--config", f"{tmp_path}/a.yaml", f"--run_dir={tmp_path}/r"]) == 2
+    assert f"--config={tmp_path}/a.yaml is no recipe: give a Python file" in _error(capsys)
+
+
+def test_a_flag_that_is_given_twice_is_refused_and_an_override_said(run_dir, copy_text, tmp_path, capsys):
+    (tmp_path / "in").write_text("a\n")
+    given = [f"--run_dir={run_dir}", f"--input={tmp_path}/in"]
+    assert translate.main([*given, f"--input={tmp_path}/other"]) == 2
+    assert f"--input is given 2 times ({tmp_path}/in, {tmp_path}/other): give it once" in _error(capsys)
+    assert translate.main([*given, "--input", f"{tmp_path}/other"]) == 2
+    assert "--input is given 2 times" in _error(capsys)
+    assert translate.main([*given, f"--run_dir={tmp_path}"]) == 2
+    assert "give it as a list, with commas" in _error(capsys)
+    assert translate.main([*given, given[1], "--decoding.beam_size=1", "--decoding.beam_size=2"]) == 0
+    assert "--decoding.beam_size is given 2 times: the last one is taken, 2" in capsys.readouterr().err
+
+
+def test_what_does_not_search_takes_no_options_of_the_search(tmp_path, capsys):
+    from pipelines import encode
+
+    for job in (encode, score):
+        assert job.main(["--help"]) == 0
+        assert "beam_size" not in capsys.readouterr().out
+        assert job.main(["--decoding.beam_size=3"]) == 2
+        assert "--decoding.beam_size is of searches: this job takes max_source_length" in _error(capsys)
+
+
+def test_text_may_come_through_pipes(run_dir, copy_text, tmp_path, capsys):
+    for name in ("source", "target"):
+        os.mkfifo(tmp_path / name)
+
+    def feed(name, text):
+        with open(tmp_path / name, "w") as pipe:
+            pipe.write(text)
+
+    text = (copy_text / "dev.src").read_text()
+    threads = [threading.Thread(target=feed, args=(name, text)) for name in ("source", "target")]
+    for thread in threads:
+        thread.start()
+    arguments = [f"--run_dir={run_dir}", f"--source={tmp_path}/source", f"--reference={tmp_path}/target"]
+    assert evaluate.main(arguments) == 0
+    for thread in threads:
+        thread.join()
+    assert json.loads(capsys.readouterr().out.strip().split("\n")[-1])["bleu"] > 95
+
+
+def test_a_system_that_tells_nothing_of_memory_trains_without_a_plan(copy_text, tmp_path, monkeypatch, capsys):
+    from nmt_keras.training import memory
+
+    def nothing(path):
+        raise FileNotFoundError(2, "No such file or directory", str(path))
+
+    monkeypatch.setattr(memory, "_lines", nothing)
+    for number, budget in enumerate(("--config.training.batch_tokens=1024", "--config.training.batch_tokens=0")):
+        arguments = [RECIPE, f"--run_dir={tmp_path}/run{number}", f"--data_dir={copy_text}", budget]
+        options = [f"--config.data.cache_dir={tmp_path}/cache", "--config.training.max_steps=1"]
+        assert train.main([*arguments, *options]) == 0
+        errors = capsys.readouterr().err
+        assert "memory and time are not planned: this system does not tell (Linux does, in /proc)" in errors
+        assert ("training.batch_tokens: 4096; what fits is not known" in errors) == (number == 1)
+
+
+def test_a_run_from_before_goes_on_as_it_was(run_dir, copy_text, tmp_path, capsys):
+    """What runs of before have not, is taken away: the fields, the mark of folding, what was measured."""
+    old = tmp_path / "run"
+    shutil.copytree(run_dir, old)
+    config = json.loads((old / "config.json").read_text())
+    del config["data"]["bleu_tokenizer"]
+    config["data"]["character_coverage"], config["decoding"]["length_penalty"] = 1.0, 0.6
+    (old / "config.json").write_text(json.dumps(config))
+    card = json.loads((old / "data_card.json").read_text())
+    del card["findings"]
+    (old / "data_card.json").write_text(json.dumps(card))
+    [tokenizer] = (old / "tokenizer").glob("*/tokenizer.json")
+    content = json.loads(tokenizer.read_text(encoding="utf-8"))
+    del content["folds_white_space"]
+    tokenizer.write_text(json.dumps(content), encoding="utf-8")
+    for manifest in (old / "checkpoints").glob("step-*/manifest.json"):
+        content = json.loads(manifest.read_text())
+        del content["state"]["measured"]
+        manifest.write_text(json.dumps(content))
+    before = json.loads((old / "checkpoints" / "best.json").read_text())
+    cache = f"--config.data.cache_dir={config['data']['cache_dir']}"
+    steps = f"--config.training.max_steps={config['training']['max_steps'] + 1}"
+    assert train.main([RECIPE, f"--run_dir={old}", f"--data_dir={copy_text}", cache, steps]) == 0
+    errors = capsys.readouterr().err
+    assert f"resuming at step {config['training']['max_steps']}" in errors and "begin anew" not in errors
+    assert json.loads((old / "config.json").read_text())["data"]["character_coverage"] == 1.0
+    assert json.loads((old / "checkpoints" / "best.json").read_text())["value"] >= before["value"]
+
+
+def test_an_error_of_the_system_is_told_as_far_as_it_is_known(monkeypatch, capsys):
+    from pipelines import _runtime
+
+    def job(error):
+        def run(values):
+            raise error
+
+        return run
+
+    for error, said in (
+        (
+            FileNotFoundError(2, "No such file or directory", "/proc/self/status"),
+            "/proc/self/status: No such file or direc",
+        ),
+        (
+            OSError(28, "No space left on device", "/a/b"),
+            "/a/b: No space left on device; free the disk or give another",
+        ),
+        (OSError("something odd"), "something odd"),
+    ):
+        assert _runtime.run(lambda values, argv: None, job(error), "", []) == 2
+        line = _error(capsys)
+        assert said in line and ("free the disk" in line) == (error.errno == 28)
+
+
+def test_a_run_that_measures_on_another_dev_set_chooses_anew(run_dir, copy_text, tmp_path, capsys):
+    shutil.copytree(run_dir, tmp_path / "run")
+    for side in ("src", "tgt"):
+        lines = (copy_text / f"train.{side}").read_text().split("\n")[:12]
+        (tmp_path / f"new.{side}").write_text("".join(line + "\n" for line in lines))
+    config = json.loads((run_dir / "config.json").read_text())
+    arguments = [
+        f"--config={run_dir}",
+        f"--run_dir={tmp_path}/run",
+        f"--data_dir={config['data']['data_dir']}",
+        f"--config.data.dev_source={tmp_path}/new.src",
+        f"--config.data.dev_target={tmp_path}/new.tgt",
+        f"--config.training.max_steps={config['training']['max_steps'] + 2}",
+        "--config.training.evaluate_every=1",
+    ]
+    assert train.main(arguments) == 2 and "--allow_config_change" in _error(capsys)
+    assert train.main([*arguments, "--allow_config_change"]) == 0
+    assert (
+        "what is measured has changed (dev text, training.dev_sentences): the best checkpoint and the patience begin"
+        in (capsys.readouterr().err)
+    )
+    best = json.loads((tmp_path / "run" / "checkpoints" / "best.json").read_text())
+    assert best["step"] >= config["training"]["max_steps"] and best["value"] > 50
 
 
 def test_export_proves_itself_and_translate_takes_it(exported, tmp_path):
@@ -295,6 +535,12 @@ def test_export_proves_itself_and_translate_takes_it(exported, tmp_path):
     for place in (output / "1", output):  # a version, or the newest of a folder of them
         assert translate.main([f"--saved_model={place}", f"--input={tmp_path}/in", f"--output={tmp_path}/out"]) == 0
         assert (tmp_path / "out").read_text() == "a b c\n\nh g\n"
+
+
+def test_a_second_export_is_the_next_version(exported, run_dir, saves_at_once, tmp_path, capsys):
+    shutil.copytree(exported[1], tmp_path / "copy")
+    assert export.main([f"--run_dir={run_dir}", f"--output={tmp_path}/copy"]) == 0
+    assert json.loads(capsys.readouterr().out.strip().split("\n")[-1])["saved_model"] == f"{tmp_path}/copy/2"
 
 
 def test_an_export_that_a_server_cannot_run_is_not_kept(run_dir, saves_at_once, tmp_path, monkeypatch, capsys):
@@ -396,7 +642,11 @@ BAD = [
         [RECIPE, "--run_dir={run}", "--data_dir={copy}", "--config.data.cache_dir={cache}", "--config.model.cell=gru"],
         "belongs to another configuration: model.cell was 'lstm', now 'gru'",
     ),
-    (train, [RECIPE, "--run_dir={tmp}/r", "--data_dir={copy}", "--config.training.distribution=tpu"], "found no TPU"),
+    (
+        train,
+        [RECIPE, "--run_dir={tmp}/r", "--data_dir={copy}", "--config.training.distribution=tpu"],
+        "`training.distribution` tpu needs batches of one static shape",
+    ),
     (
         train,
         [RECIPE, "--run_dir={tmp}/r", "--data_dir={copy}", "--config.training.distribution=multi_worker"],
@@ -659,9 +909,9 @@ def test_odd_lines_of_the_corpus_are_reported_by_number(tmp_path, copy_text, cap
     for finding in (
         "a byte order mark in 1 line(s) (1): removed",
         "CR LF line ends in 1 line(s) (3): the CR is removed",
-        "U+2028 line separators in 1 line(s) (5): kept",
+        "U+2028 line separators in 1 line(s) (5): read as",
         "invalid UTF-8 in 1 line(s) (7): read as U+FFFD",
-        "NUL characters in 1 line(s) (9): kept",
+        "NUL characters in 1 line(s) (9): removed",
     ):
         assert finding in errors
 

@@ -96,7 +96,13 @@ def test_a_server_is_warmed_up_by_every_signature(saved_model):
     logs = [prediction_log_pb2.PredictionLog.FromString(r.numpy()) for r in tf.data.TFRecordDataset(str(path))]
     requests = [log.predict_log.request for log in logs]
     assert {request.model_spec.name for request in requests} == {"copy"}
-    assert {r.model_spec.signature_name for r in requests} == {"serving_default", "translate", "score", "encode"}
+    assert {r.model_spec.signature_name for r in requests} == {
+        "serving_default",
+        "translate",
+        "score",
+        "encode",
+        "limits",
+    }
     transport = load_export(saved_model[0])._transport
     for request in requests:
         inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
@@ -184,7 +190,11 @@ BAD = [
         "must be aligned line by line: .*one has 1 lines",
     ),
     (score, ["--saved_model={saved}", "--source={tmp}/one", "--target={tmp}/no"], "Cannot read .*no: No such file"),
-    (score, ["--saved_model={saved}", "--beam_size=2", "--source=a", "--target=b"], "--beam_size goes with --run_dir"),
+    (
+        score,
+        ["--saved_model={saved}", "--beam_size=2", "--source=a", "--target=b"],
+        "Unknown command line flag 'beam_size'",
+    ),
     (encode, ["--saved_model={saved}", "--input={tmp}/one"], "--output must be given"),
     (encode, ["--saved_model={saved}", "--input={tmp}/one", "--output={tmp}"], "it is a directory"),
     (encode, ["--input={tmp}/one", "--output={tmp}/x.npy"], "Exactly one of --run_dir, --saved_model and --server"),

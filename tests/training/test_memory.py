@@ -203,3 +203,11 @@ def test_what_was_measured_is_compared_too(monkeypatch):
     one = Bucket(500, 600, 1, 10, 10)
     with pytest.raises(UserError, match="is too large: a batch in the bucket of up to 500 source and 600 target ids"):
         memory.estimate(_Step(monkeypatch), _Feed(one), limit=lambda: 101 * MIB)
+
+
+def test_a_system_that_tells_nothing_is_known(monkeypatch):
+    assert memory.is_told()
+    monkeypatch.setattr(memory, "_status_bytes", lambda name: (_ for _ in ()).throw(FileNotFoundError(name)))
+    assert not memory.is_told()
+    monkeypatch.setattr(memory, "_status_bytes", lambda name: next(iter(())))
+    assert not memory.is_told()

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from nmt_keras.training import summaries as module
-from nmt_keras.training.summaries import Summaries, attention_picture
+from nmt_keras.training.summaries import Summaries, attention_picture, font_note
 
 T, S = 3, 5
 
@@ -89,24 +89,19 @@ def test_event_files_hold_scalars_translations_and_attention(tmp_path, plain_pic
     summaries = Summaries(tmp_path)
     summaries.translations(7, ["one", "two"], ["一", "二"], ["一一", ""])
     summaries.attention(7, plain_picture[0])
-    summaries.scalars(7, {name: 0.5 + i for i, name in enumerate(module._TAGS)})
+    names = ["loss", "perplexity", "learning_rate", "dev_loss", "dev_bleu", "of_my_own_loss", "dev_of_my_own"]
+    summaries.scalars(7, {name: 0.5 + i for i, name in enumerate(names)})
     summaries.scalars(9, {"loss": 8.0})
     events = EventAccumulator(str(tmp_path / "summaries"), size_guidance={"tensors": 0}).Reload()
     assert sorted(events.Tags()["tensors"]) == sorted(
         [
             "train/loss",
             "train/perplexity",
-            "train/token_accuracy",
             "train/learning_rate",
-            "train/gradient_norm",
-            "train/target_tokens",
-            "train/target_tokens_per_s",
-            "train/padding_share",
-            "train/restarts",
-            "train/skipped_steps",
+            "train/of_my_own_loss",
             "dev/loss",
-            "dev/perplexity",
             "dev/bleu",
+            "dev/of_my_own",
             "dev/translations",
             "dev/attention",
         ]
@@ -114,7 +109,7 @@ def test_event_files_hold_scalars_translations_and_attention(tmp_path, plain_pic
     values = [(event.step, float(tf.make_ndarray(event.tensor_proto))) for event in events.Tensors("train/loss")]
     assert values == [(7, 0.5), (9, 8.0)]
     assert [float(tf.make_ndarray(event.tensor_proto)) for event in events.Tensors("dev/bleu")] == [
-        0.5 + list(module._TAGS).index("dev_bleu")
+        0.5 + names.index("dev_bleu")
     ]
     table = tf.make_ndarray(events.Tensors("dev/translations")[0].tensor_proto).item().decode()
     assert table == "| source | reference | hypothesis |\n|---|---|---|\n| one | 一 | 一一 |\n| two | 二 |  |"
@@ -171,20 +166,22 @@ def labels(monkeypatch):
     return drawn
 
 
-def _fonts(monkeypatch, names):
-    """Has Matplotlib list its own DejaVu Sans, and under other names too."""
+def _fonts(monkeypatch, names, covered=True):
+    """Has Matplotlib list its own DejaVu Sans, and under other names fonts that have all characters, or no more."""
     from matplotlib import font_manager
 
     dejavu = next(font for font in font_manager.fontManager.ttflist if font.name == "DejaVu Sans")
     entries = [dataclasses.replace(dejavu, name=name) for name in ("DejaVu Sans", *names)]
     monkeypatch.setattr(font_manager.fontManager, "ttflist", entries)
+    found = (list(names[-1:]), frozenset()) if covered and names else None
+    monkeypatch.setattr(module, "_fonts_of", lambda characters: found if found and characters else ([], characters))
 
 
 CHINESE = (np.eye(2, 3), ["▁他", "说", "</s>"], ["▁he", "</s>"], [14, 15, 3], [16, 3])
 
 
 def test_without_a_font_for_chinese_the_ids_stand_in(monkeypatch, labels):
-    _fonts(monkeypatch, ["Some Serif"])
+    _fonts(monkeypatch, ["Some Serif"], covered=False)
     picture, note = attention_picture(*CHINESE)
     assert note == (
         "no font with Chinese characters is installed: the labels are the pieces' ids; install one such as Noto Sans "
@@ -201,6 +198,29 @@ def test_with_a_font_for_chinese_the_pieces_are_drawn(monkeypatch, labels):
     assert note == "labels in Noto Sans CJK SC"
     assert labels == {"x": ["▁他", "说", "</s>"], "y": ["▁he", "</s>"]}
     assert picture.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "text, script, font",
+    [
+        ("他说", "Chinese", "Noto Sans CJK"),
+        ("これは本", "Japanese", "Noto Sans CJK"),
+        ("한국", "Korean", "Noto Sans CJK"),
+        ("বাংলা", "Bengali", "Noto Sans Bengali"),
+        ("\U0001fae0", "some", "Noto Sans"),
+    ],
+)
+def test_the_note_names_the_script_that_no_font_has(monkeypatch, text, script, font):
+    _fonts(monkeypatch, [])
+    assert f"no font with {script} characters is installed" in font_note(text)
+    assert f"install one such as {font} and draw again" in font_note(text)
+    assert font_note("Plain text, été") == ""
+
+
+def test_fonts_are_looked_for_among_those_installed():
+    families, uncovered = module._fonts_of(frozenset(map(ord, "abc")) | {0x10FFFE})
+    assert len(families) == 1 and uncovered == {0x10FFFE}
+    assert module._fonts_of(frozenset()) == ([], frozenset())
 
 
 @pytest.mark.parametrize(

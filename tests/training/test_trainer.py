@@ -93,6 +93,46 @@ def _one_device(tmp_path, copy_text, config, slices=2, **kwargs):
     return _run(tmp_path, _trainer(config, tf.distribute.get_strategy(), **kwargs), _text(copy_text, slices))
 
 
+def test_the_loss_of_the_log_is_the_plain_one_and_the_smoothed_one_has_a_name(tmp_path, copy_text):
+    _, plain, rows, _ = _one_device(tmp_path / "plain", copy_text, dataclasses.replace(TRAINING, label_smoothing=0.0))
+    assert "smoothed_loss" not in rows[0]
+    config = dataclasses.replace(TRAINING, label_smoothing=0.2)
+    _, losses, rows, _ = _one_device(tmp_path / "smooth", copy_text, config)
+    assert losses[0] == pytest.approx(plain[0], rel=1e-5) and rows[0]["smoothed_loss"] > losses[0] * 1.001
+    assert rows[0]["perplexity"] == pytest.approx(np.exp(losses[0]), rel=1e-4)
+
+
+def test_the_best_and_the_patience_begin_anew_when_something_else_is_measured(tmp_path, copy_text):
+    config = dataclasses.replace(TRAINING, patience=3, best_metric="dev_bleu")
+
+    def run(max_steps, measured, values, before=None):
+        trainer = _trainer(dataclasses.replace(config, max_steps=max_steps), tf.distribute.get_strategy())
+        text = _text(copy_text, 1)
+        checkpoints = Checkpoints(tmp_path / "checkpoints")
+        trainer.measured = {"dev": measured}
+        restored = trainer.restore(checkpoints, text.plan.fingerprint, False, {"dev": measured}, before or {})
+        best_after_restore = trainer.best
+        has_mark = (tmp_path / "checkpoints" / "best.json").exists()
+        summaries = Summaries(tmp_path, trainer.step)
+        evaluate = lambda step: Evaluation({"dev_bleu": values[step]}, "")  # noqa: E731
+        trainer.train(Feed(text, trainer.strategy), checkpoints, summaries, evaluate, lambda line: None)
+        return trainer, restored, best_after_restore, has_mark, checkpoints.best_step()
+
+    run(6, "old dev", {3: 96.0, 6: 95.0})
+    trainer, restored, best, has_mark, _ = run(6, "old dev", {})
+    assert restored and (best, has_mark, bool(trainer.new_measures), trainer.evaluations_since_best) == (
+        96.0,
+        True,
+        False,
+        1,
+    )
+    trainer, _, best, has_mark, best_step = run(12, "new dev", {6: 3.0, 9: 5.0, 12: 7.0})
+    assert (best, has_mark, trainer.new_measures, best_step) == (None, False, ["dev"], 12)
+    assert trainer.best == 7.0 and trainer.step == 12 and trainer.evaluations_since_best == 0
+    trainer, _, best, _, _ = run(12, "new dev", {})
+    assert best == 7.0 and not trainer.new_measures
+
+
 def test_mirrored_gives_the_losses_of_one_device(tmp_path, copy_text):
     """Equal global batches, clipping on, two replicas with two micro-batches each against one device with four."""
     _, one, _, _ = _one_device(
@@ -238,6 +278,7 @@ def test_rows_of_the_log_hold_what_scripts_rely_on(tmp_path, copy_text):
     assert set(rows[0]) == {
         "step",
         "loss",
+        "smoothed_loss",
         "perplexity",
         "token_accuracy",
         "learning_rate",

@@ -1,0 +1,147 @@
+"""Which encoding text is in that is no UTF-8: by byte order marks, zero bytes, escape sequences, and letter
+frequencies."""
+
+import codecs
+import re
+from collections.abc import Sequence
+
+import charset_normalizer
+
+from nmt_keras.data.languages import language_of
+from nmt_keras.data.scripts import ScriptCheck
+
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "UTF-32LE"),
+    (codecs.BOM_UTF32_BE, "UTF-32BE"),
+    (codecs.BOM_UTF16_LE, "UTF-16LE"),
+    (codecs.BOM_UTF16_BE, "UTF-16BE"),
+)
+_ESCAPES = (
+    (re.compile(rb"\x1b\$[@B]"), "ISO-2022-JP"),
+    (re.compile(rb"\x1b\$\)C"), "ISO-2022-KR"),
+    (re.compile(rb"(?:~\{(?:[\x21-\x77][\x21-\x7e])+~\}[^\n]*\n?){3}"), "HZ"),
+)
+_WIDE = ("UTF-16LE", "UTF-16BE", "UTF-32LE", "UTF-32BE")
+# What text of a script was written in before UTF-8, the most frequent first; the names are iconv's and Python's.
+_LEGACY = {
+    "Latin": ("CP1252", "ISO-8859-2", "CP1250", "ISO-8859-9", "CP1257", "CP1258"),
+    "Cyrillic": ("CP1251", "KOI8-R", "ISO-8859-5", "CP866"),
+    "Greek": ("CP1253", "ISO-8859-7"),
+    "Arabic": ("CP1256", "ISO-8859-6"),
+    "Hebrew": ("CP1255", "ISO-8859-8"),
+    "Thai": ("TIS-620",),
+    "Han": ("GB18030", "BIG5"),
+    "Kana": ("SHIFT_JIS", "EUC-JP"),
+    "Hangul": ("EUC-KR",),
+}
+_ZERO_SHARE = 0.05  # of bytes, from which text is taken to be of wide characters
+_FEW_LINES = 3
+_ENOUGH = 0.6  # of the letters beyond ASCII that must be of the language's script
+
+
+def guess(sample: bytes, broken_lines: Sequence[bytes], language: str) -> str:
+    """The encoding that text looks like, by its name for iconv; "" where it looks like UTF-8 or like nothing known.
+
+    Args:
+        sample: the beginning of the text.
+        broken_lines: some lines that are no UTF-8.
+        language: its tag; its script decides between encodings in which the bytes have a meaning.
+    """
+    for mark, name in _MARKS:
+        if sample.startswith(mark):
+            return name
+    if sample and sample.count(0) > _ZERO_SHARE * len(sample):
+        return max(_WIDE, key=lambda name: _ascii_share(sample, name))
+    for pattern, name in _ESCAPES:
+        if pattern.search(sample):
+            return name
+    if not broken_lines and 0 not in sample:
+        return ""
+    raw = b"\n".join(broken_lines)
+    for script in sorted(
+        language_of(language).scripts, key=lambda name: name == "Han"
+    ):  # Japanese and Korean have it too
+        readings = [name for name in _LEGACY.get(script, ()) if _reads(raw, name, language)]
+        if script in _FREQUENT:
+            readings.sort(key=lambda name: -_frequent_letters(raw.decode(name), script))
+        if readings and broken_lines:
+            return readings[0]
+    for name in _wide_by_line_ends(sample):  # of a script whose characters have no zero bytes, some line ends show it
+        if _reads(sample[: len(sample) // 2 * 2], name, language):
+            return name
+    if not broken_lines:
+        return ""
+    best = charset_normalizer.from_bytes(raw).best()
+    return (
+        ""
+        if best is None or best.encoding in ("utf_8", "ascii")
+        else best.encoding.upper().replace("_", "-").replace("UTF-16-", "UTF-16").replace("UTF-32-", "UTF-32")
+    )
+
+
+def is_cut_off(line: bytes) -> bool:
+    """Whether a line is UTF-8 but for a last character that is not whole."""
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return error.reason == "unexpected end of data"
+    return False
+
+
+def _wide_by_line_ends(sample: bytes) -> list[str]:
+    """The encodings of 16 bits in which there are line feeds, with their zero byte, at even places."""
+    found = []
+    for name, end in (("UTF-16LE", rb"\n\0"), ("UTF-16BE", rb"\0\n")):
+        places = [match.start() % 2 for match in re.finditer(end, sample)]
+        if len(places) >= _FEW_LINES and sum(places) <= 0.1 * len(places):
+            found.append(name)
+    return found
+
+
+def command(path: str, encoding: str) -> str:
+    """How a text is converted."""
+    name = path.removesuffix(".gz")
+    read = (
+        f"zcat {path} | iconv -f {encoding} -t UTF-8"
+        if path.endswith(".gz")
+        else f"iconv -f {encoding} -t UTF-8 {path}"
+    )
+    return f"{read} > {name}.utf8"
+
+
+def _ascii_share(sample: bytes, name: str) -> float:
+    width = 4 if "32" in name else 2
+    text = sample[: len(sample) // width * width].decode(name, errors="replace")
+    return sum(character.isascii() and character != "\0" for character in text) / max(len(text), 1) * width
+
+
+def _reads(raw: bytes, name: str, language: str) -> bool:
+    """Whether bytes have a meaning in an encoding, and the letters beyond ASCII are mostly of the language's script."""
+    try:
+        text = raw.decode(name)
+    except UnicodeDecodeError:
+        return False
+    if not language_of(language).scripts:
+        return False
+    beyond = [character for character in text if not character.isascii() and not character.isspace()]
+    if any("\x80" <= character <= "\x9f" or "\ue000" <= character <= "\uf8ff" for character in beyond):
+        return False
+    letters = "".join(character for character in beyond if character.isalpha())
+    return 2 * len(letters) >= len(beyond) and ScriptCheck(language).share(letters) >= _ENOUGH
+
+
+# Letters that are frequent in text of a script: of Latin ones those beyond ASCII, of Cyrillic ones in Russian, of Han
+# ones in
+# Chinese of either script. A wrong reading has them rarely.
+_FREQUENT = {
+    "Latin": frozenset("äöüßéèêàçñáíóúãõåæøëïîôûâìòùąćęłńśźżčďěňřšťůžőűăşţğıİÄÖÜÉÁÅØŠŽČŁŚŻ’“”„«»–—…€°"),
+    "Cyrillic": frozenset("оеаинтсрвлкмдпуяыьгзбчйхжшюцщэфіїєґ"),
+    "Han": frozenset(
+        "的一是不了在人有我他这個个们們中来來上大为為和国國地到以说說时時要就出会會可也你对對生能而子那得于於着著下自之年过過"
+    ),
+}
+
+
+def _frequent_letters(text: str, script: str) -> float:
+    beyond = [character for character in text if not character.isascii() and character.isprintable()]
+    return sum(character in _FREQUENT[script] for character in beyond) / max(len(beyond), 1)
