@@ -356,9 +356,15 @@ def open_corpus(
 
     pairs = [open_texts(data, *names) for names in zip(sources, targets)]
     sides = ([source for source, _ in pairs], [target for _, target in pairs])
-    for text in itertools.chain(*sides):
-        for finding in text.findings:
-            report(f"{text.path}: {finding}")
+    for texts, language in zip(sides, (data.source_language, data.target_language)):
+        for text in texts:
+            for finding in text.findings:
+                report(f"{text.path}: {finding}")
+            advice = [found.text for found in doctor.encoding_findings(text, language) if "looks like" in found.text]
+            if advice and "like UTF-" in advice[0]:
+                raise UserError(advice[0])
+            for line in advice:
+                report(f"warning: {line}")
     return ParallelCorpus(*sides, open_weights(data) if weights else ())
 
 

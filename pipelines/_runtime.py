@@ -255,6 +255,9 @@ def _parse(values: flags.FlagValues, arguments: list[str]) -> None:
             )
         raise UserError(message + cause.strip().rpartition("\n")[2] if traceback else message) from error
     except Exception as error:  # a recipe is a program and may raise anything
+        explained = _explain_recipe(str(error))
+        if explained:
+            raise UserError(explained) from error
         raise UserError(f"The recipe or an override of it cannot be used: {_explain(error, arguments)}") from error
     if len(rest) > 1:
         raise UserError(f"Unexpected argument {rest[1]!r}; every argument is a --flag=value")

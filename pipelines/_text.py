@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from absl import flags
 
 from nmt_keras import files
+from nmt_keras.data import encodings
 from nmt_keras.data.corpus import Oddities
 from nmt_keras.errors import Interrupted, UserError
 from pipelines import _runtime
@@ -128,9 +129,23 @@ def opened(path: str) -> typing.BinaryIO:
         UserError: there is none.
     """
     try:
-        return typing.cast(typing.BinaryIO, gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb"))
+        file = _open(path)
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}; check --input") from error
+    try:
+        beginning = file.peek(4096)  # type: ignore[attr-defined]
+    except (OSError, EOFError, zlib.error):
+        file.close()
+        return _open(path)  # whoever reads it says why it cannot be
+    encoding = encodings.guess(beginning[:4096], [], "")
+    if encoding.startswith("UTF-"):
+        file.close()
+        raise UserError(f"{path} is no UTF-8, it looks like {encoding}: {encodings.command(path, encoding)}")
+    return file
+
+
+def _open(path: str) -> typing.BinaryIO:
+    return typing.cast(typing.BinaryIO, gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb"))
 
 
 @contextlib.contextmanager

@@ -142,11 +142,13 @@ def _examine(data: DataConfig, values: flags.FlagValues) -> tuple[list, dict]:
 
 
 def _fix(folder: pathlib.Path, source, target, findings, prefix: str, weights) -> dict[str, int]:
-    from nmt_keras.data.cleaning import write_clean_copy
+    from nmt_keras.data.cleaning import DROPPED, write_clean_copy
 
     counts = write_clean_copy(source, target, findings, folder, prefix, weights)
     dropped = ", ".join(f"{count:,} for {kind}" for kind, count in counts.items() if kind != "kept")
-    _runtime.report(f"fixed: {counts['kept']:,} pairs are in {folder}; dropped: {dropped or 'none'}")
+    left = ", ".join(dict.fromkeys(f.kind for f in findings if f.kind not in DROPPED and f.severity != "note"))
+    rest = f"; still there, see above: {left}" if left else ""
+    _runtime.report(f"fixed: {counts['kept']:,} pairs are in {folder}; dropped: {dropped or 'none'}{rest}")
     return counts
 
 

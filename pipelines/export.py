@@ -110,6 +110,10 @@ def export(
     from nmt_keras import files, run_directory
     from nmt_keras.inference.compression import PRECISIONS
 
+    if (output / "saved_model.pb").exists():
+        raise UserError(
+            f"{output} is a version of an export: give the folder of all versions, --output={output.parent}"
+        )
     files.require_writable(output / ".tmp-export")
     config = run_directory.read_config(run_dirs[0])
     config.data.data_dir = config.data.data_dir if data_dir is None else data_dir
@@ -154,8 +158,8 @@ def export(
     folder = exporting.save(module, output)
     try:
         _runtime.report(
-            f"comparing {len(sources) + len(_NASTY):,} translations with a fresh process's, which loads the export as "
-            "TF Serving does"
+            f"comparing {len(sources) + len(_NASTY):,} translations, and some replies of the other signatures, with a "
+            "fresh process's, which loads the export as TF Serving does"
         )
         proof = _prove(folder, module, trained.translator(), sources)
         result: dict[str, Any] = {**proof._asdict(), "precision": precision}

@@ -29,7 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
     config_flags.DEFINE_config_file(
-        "config", None, "The recipe: a Python file with get_config().", sys_argv=argv, flag_values=values
+        "config",
+        None,
+        "The recipe: a Python file with get_config(), or a run (its config.json).",
+        sys_argv=argv,
+        flag_values=values,
     )
     flags.DEFINE_string("run_dir", None, "Where everything of this run is kept.", flag_values=values)
     flags.DEFINE_string("data_dir", None, "Folder of the recipe's relative paths.", flag_values=values)
@@ -147,6 +151,11 @@ def _train(
     feed = Feed(_training_text(config, corpus, tokenizers, replicas), strategy)
     plan = feed.text.plan
     report(f"data: {plan.summary()}")
+    if plan.num_long:
+        report(
+            f"data: the limits are data.max_source_length={config.data.max_source_length} and "
+            f"data.max_target_length={config.data.max_target_length} ids; pipelines.doctor suggests some"
+        )
     checkpoints = Checkpoints(run_directory.checkpoints_of(run_dir), training.keep_checkpoints, chief, report)
     checkpoints.clean_up()
     _runtime.barrier(strategy)

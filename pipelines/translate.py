@@ -103,6 +103,7 @@ def _job(values: flags.FlagValues) -> int | None:
                     _runtime.report(
                         f"warning: line {count + 1} is longer than the model's limit and was translated in part; "
                         "--decoding.max_source_length (pieces) and --decoding.max_source_characters are the limits"
+                        + ("" if values.run_dir else ", with which the model is exported")
                     )
                 if is_lost:
                     _runtime.report(f"warning: line {count + 1} has text, and its translation is empty")

@@ -63,6 +63,8 @@ def write_clean_copy(
     if max(len(source), len(target)) > size:
         counts["line count"] = max(len(source), len(target)) - size
     names = [prefix + os.path.basename(text.path).removesuffix(".gz") for text in (source, target)]
+    if all(os.path.basename(text.path).isdecimal() for text in (source, target)):  # pipes, such as /dev/fd/63
+        names = [f"{prefix}source.txt", f"{prefix}target.txt"]
     if names[0] == names[1]:
         names = [f"source-{names[0]}", f"target-{names[1]}"]
     texts = [source, target]

@@ -45,6 +45,7 @@ _LIMITS = {
     "white space": (0.1, 1.0),
     "entity": (0.005, 1.0),
     "markup": (0.001, 0.2),
+    "tag": (0.01, 1.0),
     "table row": (0.01, 1.0),
 }
 _MOSTLY = 0.5  # of the lines that can tell, from which a text is taken to be tokenized
@@ -102,7 +103,7 @@ class Doctor:
     def examine(self, source: TextFile, target: TextFile, held_out: Sequence[HeldOut] = ()) -> list[Finding]:
         """Reads a corpus once, and says what is wrong with it, the worst first."""
         sides = zip((source, target), self._languages)
-        findings = [finding for text, language in sides for finding in _encoding(text, language)]
+        findings = [finding for text, language in sides for finding in encoding_findings(text, language)]
         size = min(len(source), len(target))
         if len(source) != len(target):
             text = (
@@ -280,7 +281,9 @@ class _Style:
     """What the lines of one side show about how the text was made."""
 
     def __init__(self) -> None:
-        self._spaces, self._invisible, self._entities, self._markup, self._rows = (_Lines() for _ in range(5))
+        self._spaces, self._invisible, self._entities, self._markup, self._tags, self._rows = (
+            _Lines() for _ in range(6)
+        )
         self._is_header = False
         self._tokenized, self._lower_case = [0, 0], [0, 0]  # lines that are not, and that are
 
@@ -291,6 +294,7 @@ class _Style:
             (self._invisible, has_invisible),
             (self._entities, line_checks.has_entity),
             (self._markup, line_checks.is_markup),
+            (self._tags, line_checks.has_tag),
             (self._rows, line_checks.is_table_row),
         ):
             if holds(line):
@@ -310,7 +314,8 @@ class _Style:
             ("white space", self._spaces, "white space other than the space", "each run of it is read as one space"),
             ("white space", self._invisible, "characters that show nothing", "they are removed"),
             ("entity", self._entities, "character references of HTML, such as &apos;", "unescape them"),
-            ("markup", self._markup, "markup or records, and no text", "take them out"),
+            ("markup", self._markup, "markup around text, or records", "take the text out of it"),
+            ("tag", self._tags, "tags of markup, such as <b>", "take the tags out, or keep them on both sides alike"),
             ("table row", self._rows, "cells with tabs or bars between them", "a table, or columns that were not cut?"),
         ]
 
@@ -375,7 +380,8 @@ def sample_of(size: int) -> np.ndarray:
     return np.arange(0, size, max(-(-size // _SAMPLE), 1))
 
 
-def _encoding(text: TextFile, language: str) -> list[Finding]:
+def encoding_findings(text: TextFile, language: str) -> list[Finding]:
+    """What is odd about the bytes of a text; first, where it looks like another encoding, which, and what to do."""
     findings, broken, is_serious = [], [], False
     for finding in text.findings:
         severity = "note"

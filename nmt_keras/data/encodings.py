@@ -24,7 +24,6 @@ _ESCAPES = (
 _WIDE = ("UTF-16LE", "UTF-16BE", "UTF-32LE", "UTF-32BE")
 # What text of a script was written in before UTF-8, the most frequent first; the names are iconv's and Python's.
 _LEGACY = {
-    "Latin": ("CP1252", "ISO-8859-2", "CP1250", "ISO-8859-9", "CP1257", "CP1258"),
     "Cyrillic": ("CP1251", "KOI8-R", "ISO-8859-5", "CP866"),
     "Greek": ("CP1253", "ISO-8859-7"),
     "Arabic": ("CP1256", "ISO-8859-6"),
@@ -34,8 +33,17 @@ _LEGACY = {
     "Kana": ("SHIFT_JIS", "EUC-JP"),
     "Hangul": ("EUC-KR",),
 }
+_WESTERN = ("CP1252",)
+_LATIN = {
+    **dict.fromkeys("cs sk pl hu sl hr bs sr sh ro sq hsb szl".split(), ("CP1250", "ISO-8859-2")),
+    **dict.fromkeys("lt lv et ltg".split(), ("CP1257",)),
+    **dict.fromkeys("tr az ku tk".split(), ("ISO-8859-9",)),
+    "vi": ("CP1258",),
+}
 _ZERO_SHARE = 0.05  # of bytes, from which text is taken to be of wide characters
 _FEW_LINES = 3
+_FEW_BYTES = 16  # beyond ASCII, from which a library may guess; of wide characters it is known above
+_NOT_GUESSED = ("utf_7", "utf_16", "utf_16_le", "utf_16_be", "utf_32", "utf_32_le", "utf_32_be")
 _ENOUGH = 0.6  # of the letters beyond ASCII that must be of the language's script
 
 
@@ -61,7 +69,8 @@ def guess(sample: bytes, broken_lines: Sequence[bytes], language: str) -> str:
     for script in sorted(
         language_of(language).scripts, key=lambda name: name == "Han"
     ):  # Japanese and Korean have it too
-        readings = [name for name in _LEGACY.get(script, ()) if _reads(raw, name, language)]
+        names = _LATIN.get(language_of(language).code, _WESTERN) if script == "Latin" else _LEGACY.get(script, ())
+        readings = [name for name in names if _reads(raw, name, language)]
         if script in _FREQUENT:
             readings.sort(key=lambda name: -_frequent_letters(raw.decode(name), script))
         if readings and broken_lines:
@@ -71,12 +80,23 @@ def guess(sample: bytes, broken_lines: Sequence[bytes], language: str) -> str:
             return name
     if not broken_lines:
         return ""
-    best = charset_normalizer.from_bytes(raw).best()
-    return (
-        ""
-        if best is None or best.encoding in ("utf_8", "ascii")
-        else best.encoding.upper().replace("_", "-").replace("UTF-16-", "UTF-16").replace("UTF-32-", "UTF-32")
-    )
+    if not language_of(language).scripts and _is_western(raw):
+        return _WESTERN[0]
+    if sum(byte > 0x7F for byte in raw) < _FEW_BYTES:
+        return ""
+    best = charset_normalizer.from_bytes(raw, cp_exclusion=list(_NOT_GUESSED)).best()
+    return "" if best is None or best.encoding in ("utf_8", "ascii") else best.encoding.upper().replace("_", "-")
+
+
+def _is_western(raw: bytes) -> bool:
+    """Whether single bytes beyond ASCII stand within words, as letters of Western Europe do, and are frequent ones "
+    "there."""
+    try:
+        text = raw.decode(_WESTERN[0])
+    except UnicodeDecodeError:
+        return False
+    beyond = [character for character in text if not character.isascii()]
+    return len(beyond) < 0.2 * len(text) and _frequent_letters(text, "Latin") > _ENOUGH
 
 
 def is_cut_off(line: bytes) -> bool:
@@ -134,7 +154,7 @@ def _reads(raw: bytes, name: str, language: str) -> bool:
 # ones in
 # Chinese of either script. A wrong reading has them rarely.
 _FREQUENT = {
-    "Latin": frozenset("äöüßéèêàçñáíóúãõåæøëïîôûâìòùąćęłńśźżčďěňřšťůžőűăşţğıİÄÖÜÉÁÅØŠŽČŁŚŻ’“”„«»–—…€°"),
+    "Latin": frozenset("äöüßéèêàçñáíóúãõåæøëïîôûâìòùąćęłńśźżčďěňřšťůžőűăşţğıİÄÖÜÉÁÅØŠŽČŁŚŻ¿¡’“”„«»–—…€°"),
     "Cyrillic": frozenset("оеаинтсрвлкмдпуяыьгзбчйхжшюцщэфіїєґ"),
     "Han": frozenset(
         "的一是不了在人有我他这個个们們中来來上大为為和国國地到以说說时時要就出会會可也你对對生能而子那得于於着著下自之年过過"

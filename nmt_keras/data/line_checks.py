@@ -12,6 +12,7 @@ _MARKUP = re.compile(
     r"|xml|tmx|tu|tuv|html|body|head|CHAPTER|SPEAKER)\b[^<>]*>?|<\?xml|<!DOCTYPE)",
     re.IGNORECASE,
 )
+_TAG = re.compile(r"</?[A-Za-z][A-Za-z0-9]{0,9}(?:\s+[\w:-]+\s*=\s*[^<>]*)?\s*/?>")
 _JSON = re.compile(r'\s*[{\[]\s*".*[}\]],?\s*$')
 _HEADER_WORDS = frozenset(
     "source target src tgt trg text sentence sentences translation reference ref id english german french spanish "
@@ -38,6 +39,11 @@ def has_entity(line: str) -> bool:
 def is_markup(line: str) -> bool:
     """Whether a line is markup around text, or a record, and no text."""
     return line.lstrip()[:1] in ("<", "{", "[") and bool(_MARKUP.match(line) or _JSON.match(line))
+
+
+def has_tag(line: str) -> bool:
+    """Whether a line of text has tags of markup in it, such as <b> or <br/>."""
+    return "<" in line and _TAG.search(line) is not None and not is_markup(line)
 
 
 def is_table_row(line: str) -> bool:

@@ -24,7 +24,7 @@ def bleu_metric(target_language: str, tokenizer: str = "") -> BLEU:
     """
     tokenizer = tokenizer or language_of(target_language).bleu_tokenizer
     if tokenizer not in BLEU.TOKENIZERS:
-        raise UserError(f"sacreBLEU has no tokenizer {tokenizer!r}; it has {', '.join(BLEU.TOKENIZERS)}")
+        raise UserError(f"sacreBLEU has no tokenizer {tokenizer!r}; it has {', '.join(map(repr, BLEU.TOKENIZERS))}")
     try:
         # What looks tokenized, such as a word model's text, is scored without a remark; it is what the user trained on.
         return BLEU(tokenize=tokenizer, force=True)

@@ -89,7 +89,7 @@ STYLES = {
     ),
     "invisible": (1, "你\u200b好，\u200e世界。", "characters that show nothing in 1 line(s) (701): they are removed"),
     "entity": (0, "Don&apos;t say this &amp; that.", "character references of HTML, such as &apos; in 1 line(s) (701)"),
-    "markup": (0, '<doc id="7" genre="news">', "markup or records, and no text in 1 line(s) (701): take them out"),
+    "markup": (0, '<doc id="7" genre="news">', "markup around text, or records in 1 line(s) (701): take the text out"),
     "table row": (1, "这是 | 一张 | 表格，你看。", "cells with tabs or bars between them in 1 line(s) (701)"),
 }
 

@@ -77,3 +77,19 @@ def test_an_unknown_language_is_told_by_a_library(language, encoding):
 def test_the_command_converts():
     assert command("a/train.de", "CP1252") == "iconv -f CP1252 -t UTF-8 a/train.de > a/train.de.utf8"
     assert command("train.gz", "UTF-16LE") == "zcat train.gz | iconv -f UTF-16LE -t UTF-8 > train.utf8"
+
+
+def test_a_few_bytes_say_nothing():
+    assert guess(b"1\n\xff\n", [b"\xff"], "zh") == guess(b"1\n\xff\n", [b"\xff"], "") == ""
+
+
+def test_the_letters_of_western_europe_are_known_in_every_language_of_it():
+    for tag, text in (
+        ("es", "¿Dónde está el niño?\n¡Mañana, señor!"),
+        ("fr", "Où êtes-vous né ?\nÇa a été très bien."),
+        ("sv", "Är det så?"),
+    ):
+        raw = (text + "\n").encode("cp1252") * 5
+        assert guess(raw, raw.split(b"\n")[:-1], tag) == "CP1252"
+    raw = "¿Dónde está el niño?\n".encode("cp1252") * 9
+    assert guess(raw, raw.split(b"\n")[:-1], "") == "CP1252"

@@ -13,6 +13,7 @@ YES = {
         "<?xml version='1.0'?>",
         '{"en": "a", "ha": "b"}',
     ],
+    "has_tag": ["a <b>bold</b> word", "one<br/>two", '<a href="x.html">link</a> here'],
     "is_table_row": ["1\tHello\tSannu", "| a | b | c |", "a | b | c"],
     "is_header": ["English", "source", "en,ha", "ID\tenglish\thausa", '"source"'],
     "is_tokenized": ["A man , who sits .", "I do n&apos;t know .", "un@@ know@@ n", "▁a ▁b"],
@@ -22,6 +23,7 @@ YES = {
 NO = {
     "has_entity": ["AT&T; and", "a & b;", "R&D", "&nosuchname;"],
     "is_markup": ["<3 you all", "a <b>bold</b> word", "[Laughter]", "{x} is a set"],
+    "has_tag": ["3 < 5 > 2", "<doc id='1'>", "<3 you", "a <- b", "if a<b and c>d"],
     "is_table_row": ["a | b", "\ta", "a\tb", "either|or"],
     "is_header": ["Hello", "The source of the text", "", "English is a language"],
     "is_tokenized": ["A man, who sits.", "He said: yes, no."],

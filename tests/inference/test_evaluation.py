@@ -61,7 +61,7 @@ def test_a_missing_tokenizer_package_is_one_line_with_the_remedy(monkeypatch):
         UserError, match=r"tokenizer flores200 is a model that it downloads once, which failed .*models, or"
     ):
         bleu_metric("th", "flores200")
-    with pytest.raises(UserError, match=r"sacreBLEU has no tokenizer 'moses'; it has none, zh, 13a, "):
+    with pytest.raises(UserError, match=r"sacreBLEU has no tokenizer 'moses'; it has 'none', 'zh', '13a', "):
         bleu_metric("th", "moses")
 
 

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -398,6 +399,21 @@ def test_a_flag_that_is_given_twice_is_refused_and_an_override_said(run_dir, cop
     assert "--decoding.beam_size is given 2 times: the last one is taken, 2" in capsys.readouterr().err
 
 
+def test_text_in_wide_characters_is_refused_with_the_command(run_dir, tmp_path, capsys):
+    (tmp_path / "in").write_text("a b c\nd e\nf g\n", encoding="utf-16")
+    said = f"looks like UTF-16LE: .*iconv -f UTF-16LE -t UTF-8 {tmp_path}/in > {tmp_path}/in.utf8"
+    assert translate.main([f"--run_dir={run_dir}", f"--input={tmp_path}/in", f"--output={tmp_path}/out"]) == 2
+    assert re.search(said.replace(".*", ""), _error(capsys)) and not (tmp_path / "out").exists()
+    arguments = [f"--run_dir={run_dir}", f"--source={tmp_path}/in", f"--reference={tmp_path}/in"]
+    assert evaluate.main(arguments) == 2 and re.search(said, _error(capsys))
+
+
+def test_a_version_of_an_export_is_no_place_for_versions(run_dir, exported, capsys):
+    assert export.main([f"--run_dir={run_dir}", f"--output={exported[1]}/1"]) == 2
+    assert f"1 is a version of an export: give the folder of all versions, --output={exported[1]}" in _error(capsys)
+    assert not (exported[1] / "1" / "1").exists()
+
+
 def test_what_does_not_search_takes_no_options_of_the_search(tmp_path, capsys):
     from pipelines import encode
 
@@ -750,8 +766,6 @@ BAD = [
 
 @pytest.mark.parametrize("job, arguments, message", BAD, ids=[b[2][:40] for b in BAD])
 def test_bad_input_is_one_line_and_nothing_is_written(job, arguments, message, run_dir, copy_text, tmp_path, capsys):
-    import re
-
     (tmp_path / "short").mkdir()
     for name, lines in (("train.src", 3), ("train.tgt", 2), ("dev.src", 1), ("dev.tgt", 1)):
         (tmp_path / "short" / name).write_text("a\n" * lines)
