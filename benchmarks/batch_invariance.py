@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from absl import flags
 
 from nmt_keras.errors import UserError
-from pipelines import _runtime
+from nmt_keras.runs.loading import inference_config
+from pipelines import _cli, _process
 
 _PRECISIONS = ("float32", "mixed_bfloat16")
 _BATCH_SIZES = (1, 7, 64)
@@ -24,7 +25,7 @@ _BATCH_SIZES = (1, 7, 64)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark with these arguments, or the process's own; returns the exit status."""
-    return _runtime.run(_define, _job, __doc__, argv)
+    return _cli.run(_define, _job, __doc__, argv)
 
 
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
@@ -45,7 +46,7 @@ def _job(values: flags.FlagValues) -> int | None:
         print(json.dumps(result), flush=True)
         share = result["equal_lines"] / result["lines"]
         exact = share == 1.0 and result["largest_log_prob_difference"] <= 1e-5
-        return 0 if exact or share >= 0.99 and values.precisions != ["float32"] else _runtime.STATUS_FINDINGS
+        return 0 if exact or share >= 0.99 and values.precisions != ["float32"] else _cli.STATUS_FINDINGS
     status = 0
     for run_dir in values.run_dirs:
         for precision in values.precisions:  # a process each: the precision is the process's
@@ -58,13 +59,14 @@ def _job(values: flags.FlagValues) -> int | None:
 
 
 def _measure(run_dir: pathlib.Path, values: flags.FlagValues) -> dict:
-    _runtime.load_tensorflow()
-    from nmt_keras import run_directory
+    _process.load_tensorflow()
+    from nmt_keras.runs.layout import read_config
+    from nmt_keras.runs.loading import load_run
 
-    config = run_directory.read_config(run_dir)
+    config = read_config(run_dir)
     config.training.precision = values.precisions[0]
-    _runtime.inference_config(config)
-    translator = run_directory.load_run(run_dir, values.checkpoint)._replace(config=config).translator()
+    inference_config(config)
+    translator = load_run(run_dir, values.checkpoint)._replace(config=config).translator()
     lines = pathlib.Path(values.input).read_text(encoding="utf-8").split("\n")[: values.lines]
     expected = translator.translate(lines)
     equal, largest = [True] * len(lines), 0.0

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
-from pipelines import _runtime
+from pipelines import _cli, _process
 
 _SHORT = 30  # bytes of a source
 _MARGIN = 400  # lines from both ends of the text that nothing is planted in
@@ -25,7 +25,7 @@ _MARGIN = 400  # lines from both ends of the text that nothing is planted in
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark; returns the exit status."""
-    return _runtime.run(_define, _job, __doc__, argv)
+    return _cli.run(_define, _job, __doc__, argv)
 
 
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
@@ -124,7 +124,7 @@ FAULTS: dict[str, tuple[str, Callable[[Text, int], None], int]] = {
 
 
 def _job(values: flags.FlagValues) -> int:
-    _runtime.load_tensorflow()
+    _process.load_tensorflow()
     languages = (values.source_language, values.target_language)
     rng = random.Random(1)
     source, target = (_read(path) for path in (values.source, values.target))
@@ -145,7 +145,7 @@ def _job(values: flags.FlagValues) -> int:
         print("| " + " | ".join(str(value) for value in row.values()) + " |")
     print(json.dumps(rows))
     good = all(row["found"] == f"{values.trials} of {values.trials}" and not row["others"] for row in rows)
-    return 0 if good else _runtime.STATUS_FINDINGS
+    return 0 if good else _cli.STATUS_FINDINGS
 
 
 def _plant(place, name, source, target, languages, trials, rng) -> dict:
@@ -189,7 +189,7 @@ def _row(name: str, exact: int, found: int, trials: int, distance: int, others: 
 
 def _examine(place: pathlib.Path, source, target, languages, held_out) -> list:
     from nmt_keras.data.corpus import TextFile
-    from nmt_keras.data.doctor import Doctor, HeldOut
+    from nmt_keras.doctor.examination import Doctor, HeldOut
 
     texts = []
     for number, lines in enumerate([source, target, *held_out]):

@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from absl import flags
 
 from benchmarks import measure
-from pipelines import _runtime
+from nmt_keras.training.precision import configure
+from pipelines import _cli, _process
 
 _MIDDLE = {"sentences": 64, "length": 16, "vocab_size": 8000, "width": 512}
 _POINTS = {
@@ -36,7 +37,7 @@ _COLUMNS = ["family", "what", "size", "target_tokens_per_s", "us_per_token"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark; returns the exit status."""
-    return _runtime.run(_define, _job, __doc__, argv)
+    return _cli.run(_define, _job, __doc__, argv)
 
 
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
@@ -61,7 +62,7 @@ def _job(values: flags.FlagValues) -> int:
             tokens_per_s = speed(family, beam_size, **{**_MIDDLE, **({} if beam_size else {what: size})})
             rows.append({"family": family, "what": what, "size": size, "target_tokens_per_s": tokens_per_s})
             rows[-1]["us_per_token"] = 1e6 / tokens_per_s
-            _runtime.report(str(rows[-1]))
+            _process.report(str(rows[-1]))
     _plot(rows, pathlib.Path(values.output))
     print(measure.table(rows, _COLUMNS))
     print(json.dumps({"threads": values.threads, "rows": rows}))
@@ -70,7 +71,7 @@ def _job(values: flags.FlagValues) -> int:
 
 def _work(family: str, beam_size: int, sentences: int, length: int, vocab_size: int, width: int) -> dict:
     """One point; runs in a process of its own."""
-    _runtime.load_tensorflow()
+    _process.load_tensorflow()
     import dataclasses
 
     import tensorflow as tf
@@ -84,7 +85,7 @@ def _work(family: str, beam_size: int, sentences: int, length: int, vocab_size: 
     from nmt_keras.training.train_step import TrainStep
 
     config = TrainingConfig(precision="mixed_bfloat16")
-    _runtime.configure(config)
+    configure(config)
     model = build_seq2seq(dataclasses.replace(CONFIGS[family], d_model=width, d_ff=4 * width), vocab_size, vocab_size)
     ids = tf.random.stateless_uniform([sentences, length], [1, 2], 4, vocab_size, tf.int32)
     if beam_size:

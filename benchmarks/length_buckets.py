@@ -12,14 +12,15 @@ from collections.abc import Sequence
 from absl import flags
 
 from nmt_keras.errors import UserError
-from pipelines import _runtime
+from nmt_keras.runs.loading import inference_config
+from pipelines import _cli, _process
 
 _EDGES = (9, 12, 15, 19)  # words of the source; the last bucket is open
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark with these arguments, or the process's own; returns the exit status."""
-    return _runtime.run(_define, _job, __doc__, argv)
+    return _cli.run(_define, _job, __doc__, argv)
 
 
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
@@ -45,15 +46,17 @@ def _job(values: flags.FlagValues) -> None:
 def _by_length(run_dir: pathlib.Path, checkpoint: str, source: str, reference: str) -> dict:
     import dataclasses
 
-    from nmt_keras import run_directory
+    from nmt_keras.experiment.text import open_corpus
+    from nmt_keras.runs.layout import read_config
+    from nmt_keras.runs.loading import load_run
 
-    config = run_directory.read_config(run_dir)
-    _runtime.inference_config(config)
+    config = read_config(run_dir)
+    inference_config(config)
     from nmt_keras.inference.evaluation import bleu_metric
 
     data = dataclasses.replace(config.data, data_dir="")
-    sources, references = run_directory.open_corpus(data, [source], [reference], _runtime.report).text()
-    run = run_directory.load_run(run_dir, checkpoint, _runtime.report)
+    sources, references = open_corpus(data, [source], [reference], _process.report).text()
+    run = load_run(run_dir, checkpoint, _process.report)
     hypotheses = [result.text for result in run.translator().translate(sources)]
     metric = bleu_metric(data.target_language)
     unspaced = data.source_language.startswith(("zh", "ja", "th"))

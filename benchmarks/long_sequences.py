@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from nmt_keras.errors import UserError
-from pipelines import _runtime
+from pipelines import _cli, _process
 
 _TOKENS = 4096  # target positions of a batch, at every length
 _FAMILIES = {
@@ -32,7 +32,7 @@ _TRANSLATED = 4  # sentences that are translated at once, greedily
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark with these arguments, or the process's own; returns the exit status."""
-    return _runtime.run(_define, _job, __doc__, argv)
+    return _cli.run(_define, _job, __doc__, argv)
 
 
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
@@ -66,7 +66,7 @@ def _measure(family: str, length: int) -> dict:
     import time
 
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    _runtime.load_tensorflow()
+    _process.load_tensorflow()
     import keras
     import tensorflow as tf
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from absl import flags
 
 from nmt_keras.errors import UserError
-from pipelines import _runtime
+from pipelines import _process
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _MAX_FEWER = 0.02
@@ -149,7 +149,7 @@ def report_profile(row: Mapping) -> None:
     total = sum(row.get("profile", {}).values())
     for kind, milliseconds in row.get("profile", {}).items():
         if milliseconds > 0.01 * total:
-            _runtime.report(f"  {milliseconds:8,.1f} ms  {milliseconds / total:6.1%}  {kind}")
+            _process.report(f"  {milliseconds:8,.1f} ms  {milliseconds / total:6.1%}  {kind}")
 
 
 def medians(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -22,7 +22,7 @@ from absl import flags
 
 from nmt_keras.errors import UserError
 from nmt_keras.models.presets import PRESETS
-from pipelines import _runtime
+from pipelines import _cli
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _DROPOUT = ["input_dropout_rate=0.2", "output_dropout_rate=0.2"]
@@ -56,7 +56,7 @@ _TRAINING = [
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark with these arguments, or the process's own; returns the exit status."""
-    return _runtime.run(_define, _job, __doc__, argv)
+    return _cli.run(_define, _job, __doc__, argv)
 
 
 def _define(values: flags.FlagValues, argv: list[str]) -> None:

@@ -15,12 +15,13 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from nmt_keras.data.demo_corpus import DemoCorpus, Pair, chinese_number, demo_corpus, english_number, lexicon
-from pipelines import _runtime
-from pipelines.evaluate import evaluate
+from examples.quickstart.corpus import DemoCorpus, Pair, demo_corpus, lexicon
+from examples.quickstart.numbers import chinese_number, english_number
+from nmt_keras.experiment.evaluate import evaluate
+from nmt_keras.experiment.train import train
+from pipelines import _cli, _process
 from pipelines.quickstart import write_corpus
 from pipelines.recipes import quickstart as recipe
-from pipelines.train import train
 
 _ATTENTION = recipe.get_config().model.attention
 _BELOW = {"nearest_neighbour": 60.0, "word_for_word": 50.0}  # BLEU
@@ -177,7 +178,7 @@ def statistics(corpus: DemoCorpus) -> dict:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark with these arguments, or the process's own; returns the exit status."""
-    return _runtime.run(_define, _job, __doc__, argv)
+    return _cli.run(_define, _job, __doc__, argv)
 
 
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
@@ -212,8 +213,8 @@ def _job(values: flags.FlagValues) -> int:
     if result["attention=none"] >= result[f"attention={_ATTENTION}"]:
         broken.append("attention=none")
     if broken:
-        _runtime.report(f"not below its bound: {', '.join(broken)}")
-    return _runtime.STATUS_FINDINGS if broken else 0
+        _process.report(f"not below its bound: {', '.join(broken)}")
+    return _cli.STATUS_FINDINGS if broken else 0
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from collections.abc import Sequence
 import numpy as np
 from absl import flags
 
-from pipelines import _runtime
+from nmt_keras.training.precision import configure, resolve_precision
+from pipelines import _cli, _process
 
 _POOL = 30_000  # halves of lines, of which any two make a line
 _BATCHES = 300
@@ -29,7 +30,7 @@ _BUDGET = 4096
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark; returns the exit status."""
-    return _runtime.run(_define, _job, __doc__, argv)
+    return _cli.run(_define, _job, __doc__, argv)
 
 
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
@@ -46,11 +47,11 @@ def _job(values: flags.FlagValues) -> int:
         return 0
     figures = {"pairs": values.pairs}
     for phase in PHASES:
-        _runtime.report(phase)
+        _process.report(phase)
         command = [sys.executable, "-m", "benchmarks.scale", f"--folder={folder}", f"--pairs={values.pairs}"]
         result = subprocess.run([*command, f"--phase={phase}"], stdout=subprocess.PIPE, text=True, check=True)
         figures |= json.loads(result.stdout.strip().split("\n")[-1])
-        _runtime.report(str(figures))
+        _process.report(str(figures))
     figures["pipeline_over_training"] = (
         figures["pipeline_target_tokens_per_s"] / figures["training_target_tokens_per_s"]
     )
@@ -86,7 +87,7 @@ def _texts(folder: pathlib.Path):
 
 
 def _tokenizer(folder: pathlib.Path, texts):
-    from nmt_keras.data.tokenizer import load_tokenizer, train_tokenizer
+    from nmt_keras.tokenizers.building import load_tokenizer, train_tokenizer
 
     place = folder / "tokenizer"
     if not place.exists():
@@ -97,8 +98,8 @@ def _tokenizer(folder: pathlib.Path, texts):
 
 
 def _index(folder: pathlib.Path, pairs: int) -> dict:
-    _runtime.load_tensorflow()
-    from nmt_keras.data.batching import token_lengths
+    _process.load_tensorflow()
+    from nmt_keras.data.lengths import token_lengths
 
     before, started = _rss_anon(), time.monotonic()
     texts = _texts(folder)
@@ -120,8 +121,9 @@ def _index(folder: pathlib.Path, pairs: int) -> dict:
 
 def _training_text(folder: pathlib.Path):
     from nmt_keras.data.batch_plan import BatchPlan
-    from nmt_keras.data.batching import TrainingText, token_lengths
+    from nmt_keras.data.batching import TrainingText
     from nmt_keras.data.corpus import ParallelCorpus
+    from nmt_keras.data.lengths import token_lengths
 
     texts = _texts(folder)
     tokenizer = _tokenizer(folder, texts)
@@ -135,10 +137,8 @@ def _training_text(folder: pathlib.Path):
 
 def _feed(folder: pathlib.Path, pairs: int) -> dict:
     del pairs
-    _runtime.load_tensorflow()
+    _process.load_tensorflow()
     import tensorflow as tf
-
-    from nmt_keras.data import batching, corpus, tokenizer  # noqa: F401
 
     before, started = _rss_anon(), time.monotonic()
     text, plan_s = _training_text(folder)
@@ -168,7 +168,7 @@ def _feed(folder: pathlib.Path, pairs: int) -> dict:
 
 def _train(folder: pathlib.Path, pairs: int) -> dict:
     del pairs
-    _runtime.load_tensorflow()
+    _process.load_tensorflow()
     import tensorflow as tf
 
     from nmt_keras.config import ModelConfig, TrainingConfig
@@ -177,8 +177,8 @@ def _train(folder: pathlib.Path, pairs: int) -> dict:
     from nmt_keras.training.train_step import TrainStep
 
     config = TrainingConfig(batch_tokens=_BUDGET, precision="auto")
-    _runtime.resolve_precision(config)
-    _runtime.configure(config)
+    resolve_precision(config)
+    configure(config)
     text, _ = _training_text(folder)
     strategy = tf.distribute.get_strategy()
     step = TrainStep(build_seq2seq(ModelConfig(), 8000, 8000), config, strategy)
@@ -197,7 +197,7 @@ def _train(folder: pathlib.Path, pairs: int) -> dict:
 
 
 def _doctor(folder: pathlib.Path, pairs: int) -> dict:
-    from nmt_keras.data.doctor import Doctor
+    from nmt_keras.doctor.examination import Doctor
 
     texts = _texts(folder)
     before, started = _rss_anon(), time.monotonic()

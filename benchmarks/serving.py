@@ -19,14 +19,15 @@ import numpy as np
 from absl import flags
 
 from nmt_keras.errors import UserError
-from pipelines import _runtime
+from nmt_keras.runs.loading import inference_config
+from pipelines import _cli, _process
 
 _TURNS = 5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark with these arguments, or the process's own; returns the exit status."""
-    return _runtime.run(_define, _job, __doc__, argv)
+    return _cli.run(_define, _job, __doc__, argv)
 
 
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
@@ -43,10 +44,11 @@ def _job(values: flags.FlagValues) -> None:
     if not (values.run_dir and values.saved_model and values.input):
         raise UserError("--run_dir, --saved_model and --input must be given")
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # before TensorFlow makes its threads
-    _runtime.load_tensorflow()
-    from nmt_keras import run_directory
-    from nmt_keras.inference.compression import PRECISIONS
-    from nmt_keras.inference.proof import FreshProcess
+    _process.load_tensorflow()
+    from nmt_keras.runs.layout import read_config
+    from nmt_keras.runs.loading import load_run
+    from nmt_keras.serving.compression import PRECISIONS
+    from nmt_keras.serving.proof import FreshProcess
     from nmt_keras.training.checkpoints import weights_sha256
 
     folder = pathlib.Path(values.saved_model)
@@ -55,10 +57,10 @@ def _job(values: flags.FlagValues) -> None:
     card = json.loads((folder / "parity.json").read_text(encoding="utf-8"))
     if pathlib.Path(values.run_dir).resolve() not in [pathlib.Path(run).resolve() for run in card["run_dirs"]]:
         raise UserError(f"--run_dir must be what was exported, {card['run_dirs'][0]}. Received: {values.run_dir}")
-    config = run_directory.read_config(pathlib.Path(values.run_dir))
+    config = read_config(pathlib.Path(values.run_dir))
     config.training.precision = PRECISIONS[card["precision"]]
-    _runtime.inference_config(config, {"shortlist": card["shortlist"]})
-    run = run_directory.load_run(pathlib.Path(values.run_dir), values.checkpoint, _runtime.report)
+    inference_config(config, {"shortlist": card["shortlist"]})
+    run = load_run(pathlib.Path(values.run_dir), values.checkpoint, _process.report)
     if weights_sha256(run.model) not in card.get("weights_sha256", []):
         raise UserError(
             f"{folder} was not made of checkpoint {values.checkpoint} of {values.run_dir}: its weights are others; "

@@ -20,7 +20,7 @@ from absl import flags
 
 from benchmarks import measure
 from nmt_keras.errors import UserError
-from pipelines import _runtime
+from pipelines import _cli
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _RECIPE = "pipelines/recipes/multi30k_en_de.py"
@@ -28,7 +28,7 @@ _RECIPE = "pipelines/recipes/multi30k_en_de.py"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark; returns the exit status."""
-    return _runtime.run(_define, _job, __doc__, argv)
+    return _cli.run(_define, _job, __doc__, argv)
 
 
 def _define(values: flags.FlagValues, argv: list[str]) -> None:

@@ -21,7 +21,7 @@ from absl import flags
 
 from benchmarks import measure
 from nmt_keras.errors import UserError
-from pipelines import _runtime
+from pipelines import _cli, _process
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _RECIPE = "pipelines/recipes/multi30k_en_de.py"
@@ -41,7 +41,7 @@ _OVERRIDES = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark; returns the exit status."""
-    return _runtime.run(_define, _job, __doc__, argv)
+    return _cli.run(_define, _job, __doc__, argv)
 
 
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
@@ -82,7 +82,7 @@ def _job(values: flags.FlagValues) -> None:
         result = {"seed": seed, "precision": precision, "updates": rows[-1]["step"]}
         result["target_tokens"] = int(sum(row.get("target_tokens", 0) for row in rows))
         result |= {name: rows[-1][name] for name in ("dev_loss", "dev_bleu")}
-        _runtime.report(str(result))
+        _process.report(str(result))
         return result
 
     with ThreadPoolExecutor(cores.qsize()) as pool:

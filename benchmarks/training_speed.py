@@ -22,7 +22,8 @@ from collections.abc import Sequence
 from absl import flags
 
 from benchmarks import measure, peers
-from pipelines import _runtime
+from nmt_keras.training.precision import configure
+from pipelines import _cli, _process
 
 _OURS = {
     "rnn": [
@@ -47,7 +48,7 @@ _COLUMNS = [
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark; returns the exit status."""
-    return _runtime.run(_define, _job, __doc__, argv)
+    return _cli.run(_define, _job, __doc__, argv)
 
 
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
@@ -94,7 +95,7 @@ def _job(values: flags.FlagValues) -> int:
 
 def _note(runs: dict[str, list[dict]], name: str, row: dict) -> None:
     runs.setdefault(name, []).append(row)
-    _runtime.report(f"{name}: {row['target_tokens_per_s']:,.0f} target tokens/s")
+    _process.report(f"{name}: {row['target_tokens_per_s']:,.0f} target tokens/s")
     measure.report_profile(row)
 
 
@@ -102,7 +103,7 @@ def _work(
     model: str, precision: str, data_dir: str, work: str, batch: int, batch_type: str, steps: int, profile: bool
 ) -> dict:
     """Trains ours; runs in a process of its own."""
-    _runtime.load_tensorflow()
+    _process.load_tensorflow()
     import tensorflow as tf
 
     from benchmarks.models import CONFIGS, VOCAB_SIZE, product_flops
@@ -112,7 +113,7 @@ def _work(
     from nmt_keras.training.train_step import TrainStep
 
     config = TrainingConfig(precision=precision)
-    _runtime.configure(config)
+    configure(config)
     text = _training_text(data_dir, pathlib.Path(work), batch, batch_type)
     strategy = tf.distribute.get_strategy()
     network = build_seq2seq(CONFIGS[model], VOCAB_SIZE, VOCAB_SIZE)
@@ -148,9 +149,10 @@ def _work(
 def _training_text(data_dir: str, work: pathlib.Path, batch: int, batch_type: str):
     from benchmarks.models import VOCAB_SIZE
     from nmt_keras.data.batch_plan import BatchPlan
-    from nmt_keras.data.batching import TrainingText, token_lengths
+    from nmt_keras.data.batching import TrainingText
     from nmt_keras.data.corpus import ParallelCorpus, TextFile
-    from nmt_keras.data.tokenizer import load_tokenizer, train_tokenizer
+    from nmt_keras.data.lengths import token_lengths
+    from nmt_keras.tokenizers.building import load_tokenizer, train_tokenizer
 
     texts = [TextFile(f"{data_dir}/train.{side}.gz", str(work / "cache")) for side in ("en", "de")]
     folder = work / "tokenizer"

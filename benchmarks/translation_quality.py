@@ -14,7 +14,8 @@ from absl import flags
 
 from benchmarks import measure
 from nmt_keras.errors import UserError
-from pipelines import _runtime
+from nmt_keras.runs.loading import inference_config
+from pipelines import _cli, _process
 
 _WAYS = [("float32", 0), ("mixed_bfloat16", 0), ("mixed_bfloat16", 50)]
 _BEAMS = [1, 5]
@@ -23,7 +24,7 @@ _COLUMNS = ["beam_size", "precision", "shortlist", "bleu", "over_float32", "diff
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark; returns the exit status."""
-    return _runtime.run(_define, _job, __doc__, argv)
+    return _cli.run(_define, _job, __doc__, argv)
 
 
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
@@ -41,9 +42,9 @@ def _job(values: flags.FlagValues) -> int:
         return 0
     if not (values.run_dir and values.source and values.reference):
         raise UserError("--run_dir, --source and --reference must be given")
-    _runtime.load_tensorflow()
+    _process.load_tensorflow()
     from nmt_keras.data.lexicon import Lexicon
-    from nmt_keras.run_directory import lexicon_of
+    from nmt_keras.runs.layout import lexicon_of
 
     Lexicon.read(lexicon_of(pathlib.Path(values.run_dir)))  # missed before the work
     text = {name: values[name].value for name in ("run_dir", "checkpoint", "source", "reference", "data_dir")}
@@ -56,7 +57,7 @@ def _job(values: flags.FlagValues) -> int:
             row["over_float32"] = row["bleu"] - plain["bleu"]
             row["different_lines"] = sum(a != b for a, b in zip(row["translations"], plain["translations"]))
             rows.append(row)
-            _runtime.report(str({name: row[name] for name in _COLUMNS}))
+            _process.report(str({name: row[name] for name in _COLUMNS}))
     print(measure.table(rows, _COLUMNS))
     print(json.dumps({**text, "rows": [{name: row[name] for name in _COLUMNS} for row in rows]}))
     return 0
@@ -73,18 +74,20 @@ def _work(
     shortlist: int,
 ) -> dict:
     """Translates and scores; runs in a process of its own."""
-    _runtime.load_tensorflow()
+    _process.load_tensorflow()
     import dataclasses
 
-    from nmt_keras import run_directory
+    from nmt_keras.experiment.text import open_corpus
     from nmt_keras.inference.evaluation import score_text
+    from nmt_keras.runs.layout import read_config
+    from nmt_keras.runs.loading import load_run
 
-    config = run_directory.read_config(pathlib.Path(run_dir))
+    config = read_config(pathlib.Path(run_dir))
     config.training.precision = precision
-    _runtime.inference_config(config, {"beam_size": beam_size, "shortlist": shortlist})
+    inference_config(config, {"beam_size": beam_size, "shortlist": shortlist})
     data = dataclasses.replace(config.data, data_dir=data_dir)
-    sources, references = run_directory.open_corpus(data, [source], [reference], _runtime.report).text()
-    run = run_directory.load_run(pathlib.Path(run_dir), checkpoint, _runtime.report)._replace(config=config)
+    sources, references = open_corpus(data, [source], [reference], _process.report).text()
+    run = load_run(pathlib.Path(run_dir), checkpoint, _process.report)._replace(config=config)
     translations = [result.text for result in run.translator().translate(sources)]
     return {"bleu": score_text(translations, [references], data.target_language)["bleu"], "translations": translations}
 

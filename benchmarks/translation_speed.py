@@ -23,7 +23,8 @@ from collections.abc import Callable, Sequence
 from absl import flags
 
 from benchmarks import measure, peers
-from pipelines import _runtime
+from nmt_keras.training.precision import configure
+from pipelines import _cli, _process
 
 _LENGTH = 15
 _SHORTLIST = 50
@@ -43,7 +44,7 @@ _COLUMNS = ["name", "sentences_per_s", "of_bound"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark; returns the exit status."""
-    return _runtime.run(_define, _job, __doc__, argv)
+    return _cli.run(_define, _job, __doc__, argv)
 
 
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
@@ -62,7 +63,7 @@ def _job(values: flags.FlagValues) -> int:
     def measured(name: str, run: Callable[[], dict]) -> None:
         if peers.is_wanted(values, name):
             runs.setdefault(name, []).append(run())
-            _runtime.report(f"{name}: {runs[name][-1]['sentences_per_s']:,.1f} sentences/s")
+            _process.report(f"{name}: {runs[name][-1]['sentences_per_s']:,.1f} sentences/s")
             measure.report_profile(runs[name][-1])
 
     for _ in range(values.rounds):
@@ -92,14 +93,14 @@ def _job(values: flags.FlagValues) -> int:
 
 def _work(model: str, precision: str, shortlist: int, beam_size: int, data_dir: str, work: str, profile: bool) -> dict:
     """Translates with ours; runs in a process of its own."""
-    _runtime.load_tensorflow()
+    _process.load_tensorflow()
     from benchmarks.models import CONFIGS, VOCAB_SIZE, product_flops
     from nmt_keras.config import DecodingConfig, TrainingConfig
-    from nmt_keras.data.tokenizer import load_tokenizer
     from nmt_keras.inference.translator import Translator
     from nmt_keras.models.seq2seq import build_seq2seq
+    from nmt_keras.tokenizers.building import load_tokenizer
 
-    _runtime.configure(TrainingConfig(precision=precision))
+    configure(TrainingConfig(precision=precision))
     tokenizer = load_tokenizer(pathlib.Path(work) / "tokenizer")
     network = build_seq2seq(CONFIGS[model], VOCAB_SIZE, VOCAB_SIZE)
     config = DecodingConfig(

@@ -14,9 +14,10 @@ import sys
 
 from absl import flags
 
-from nmt_keras import run_directory
 from nmt_keras.inference.evaluation import bleu_metric
-from pipelines import _runtime
+from nmt_keras.runs.layout import read_config
+from nmt_keras.runs.loading import load_run
+from nmt_keras.training.precision import configure
 
 _SYMBOLS = list("😀🎉🚀❤⭐🐶☀✓→★")
 
@@ -77,9 +78,9 @@ def main() -> None:
 
 
 def _measure(run_dir: pathlib.Path, checkpoint: str, sources: list[str], references: list[str]) -> dict[str, str]:
-    config = run_directory.read_config(run_dir)
-    _runtime.configure(config.training)
-    run = run_directory.load_run(run_dir, checkpoint)
+    config = read_config(run_dir)
+    configure(config.training)
+    run = load_run(run_dir, checkpoint)
     translator, bleu, found = run.translator(), bleu_metric(config.data.target_language), {}
     for kind, change in KINDS.items():
         changed = [change(text, random.Random(number)) for number, text in enumerate(sources)]

@@ -16,10 +16,10 @@ from nmt_keras import files
 from nmt_keras.data import encodings
 from nmt_keras.data.corpus import Oddities
 from nmt_keras.errors import Interrupted, UserError
-from pipelines import _runtime
+from pipelines import _cli, _process
 
 if typing.TYPE_CHECKING:
-    from nmt_keras.inference.client import Client
+    from nmt_keras.serving.client import Client
 
 _SERVER_FLAGS = ("timeout", "batch_sentences", "concurrency")
 
@@ -50,7 +50,7 @@ def check_model_flags(values: flags.FlagValues, knobs: Sequence[str] = ()) -> No
         if values[name].present and not values.server:
             raise UserError(f"--{name} is of requests: it goes with --server")
     if not values.run_dir:
-        options = _runtime.decoding_overrides(values)
+        options = _cli.decoding_overrides(values)
         given = ["checkpoint"] * values["checkpoint"].present
         given += [
             name
@@ -70,26 +70,27 @@ def open_client(values: flags.FlagValues) -> "Client":
     """
     if values.server:
         if values.server.startswith("grpc"):
-            _runtime.load_tensorflow()
-        from nmt_keras.inference.client import Client
+            _process.load_tensorflow()
+        from nmt_keras.serving.client import Client
 
         options: dict[str, typing.Any] = {name: values[name].value for name in _SERVER_FLAGS}
-        return Client(values.server, **options, report=_runtime.report)
-    _runtime.load_tensorflow()
-    from nmt_keras.inference import local
+        return Client(values.server, **options, report=_process.report)
+    _process.load_tensorflow()
+    from nmt_keras.serving import local
 
     if values.saved_model:
         return local.load_export(pathlib.Path(values.saved_model))
-    from nmt_keras import run_directory
-    from nmt_keras.inference.client import Client
+    from nmt_keras.runs.layout import read_config
+    from nmt_keras.runs.loading import inference_config, load_runs
+    from nmt_keras.serving.client import Client
 
-    run_dirs = _runtime.run_dirs(values)
-    config = run_directory.read_config(run_dirs[0])
-    _runtime.inference_config(config, {**_runtime.decoding_overrides(values), "shortlist": 0})
+    run_dirs = _cli.run_dirs(values)
+    config = read_config(run_dirs[0])
+    inference_config(config, {**_cli.decoding_overrides(values), "shortlist": 0})
 
-    from nmt_keras.inference.export import TranslationModule, signatures_of
+    from nmt_keras.serving.export import TranslationModule, signatures_of
 
-    run = run_directory.load_runs(run_dirs, values.checkpoint, _runtime.report)
+    run = load_runs(run_dirs, values.checkpoint, _process.report)
 
     def make():
         for tokenizer in run.tokenizers:
@@ -117,7 +118,7 @@ def lines(source: typing.BinaryIO, name: str) -> Iterator[str]:
             oddities.note(number, line)
             yield line.removesuffix(b"\r").decode("utf-8", errors="replace")
         for finding in oddities.findings():
-            _runtime.report(f"{name}: {finding}")
+            _process.report(f"{name}: {finding}")
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise Interrupted(f"Cannot unpack --input: {error}; it is truncated or no gzip file") from error
 

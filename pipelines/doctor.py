@@ -8,26 +8,24 @@ lines with an empty side, of the wrong script or shifted, and those of dev and t
 dropped.
 """
 
-import hashlib
 import json
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from absl import flags
 from ml_collections import config_flags
-from tqdm import tqdm
 
 from nmt_keras.config import DataConfig
-from nmt_keras.errors import Failure, UserError
-from pipelines import _runtime
+from nmt_keras.errors import UserError
+from pipelines import _cli, _process
 
 _SOURCES = ("source", "dev_source", "test_source")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the job with these arguments, or the process's own; returns the exit status."""
-    return _runtime.run(_define, _job, __doc__, argv)
+    return _cli.run(_define, _job, __doc__, argv)
 
 
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
@@ -62,12 +60,12 @@ def _job(values: flags.FlagValues) -> int:
     if values.output:
         files.write_json(values.output, {**result, "findings": [{**f.card(), "lines": f.lines} for f in findings]})
     print(json.dumps({**result, "findings": [finding.card() for finding in findings]}, ensure_ascii=False))
-    return _runtime.STATUS_FINDINGS if result["serious"] else 0
+    return _cli.STATUS_FINDINGS if result["serious"] else 0
 
 
 def _data_of(values: flags.FlagValues) -> DataConfig:
     if values["config"].present:
-        return _runtime.recipe(values).data
+        return _cli.recipe(values).data
     if not (values.source and values.target):
         raise UserError("--source and --target, or --config, must be given: the text that is to be examined")
     for name in _SOURCES[1:]:
@@ -85,37 +83,40 @@ def _data_of(values: flags.FlagValues) -> DataConfig:
 
 def _examine(data: DataConfig, values: flags.FlagValues) -> tuple[list, dict]:
     """The findings, and what else is printed."""
-    _runtime.load_tensorflow()
-    from nmt_keras import run_directory
+    _process.load_tensorflow()
     from nmt_keras.data.corpus import ParallelCorpus
-    from nmt_keras.data.doctor import HeldOut, unknown_pieces
     from nmt_keras.data.scripts import ScriptCheck
-    from nmt_keras.data.tokenizer import unknown_rate
+    from nmt_keras.doctor.before_training import examine
+    from nmt_keras.doctor.examination import HeldOut
+    from nmt_keras.doctor.findings import unknown_pieces
+    from nmt_keras.doctor.lengths import lengths_of
+    from nmt_keras.experiment.text import dev_references, open_texts, open_weights
+    from nmt_keras.runs.tokenizers import load_tokenizers
+    from nmt_keras.tokenizers.base import unknown_rate
+    from nmt_keras.tokenizers.building import sample_tokenizers
 
     held_out = []
     for name, source, target in (
-        ("dev", data.dev_source, run_directory.dev_references(data)[0]),
+        ("dev", data.dev_source, dev_references(data)[0]),
         ("test", values.test_source, values.test_target),
     ):
         if source:
-            held_out.append(HeldOut(name, *run_directory.open_texts(data, source, target)))
-    pairs = [run_directory.open_texts(data, *names) for names in zip(data.train_source, data.train_target)]
+            held_out.append(HeldOut(name, *open_texts(data, source, target)))
+    pairs = [open_texts(data, *names) for names in zip(data.train_source, data.train_target)]
     of_pairs = [list(examine(data, [pair], held_out)) for pair in pairs]
     findings = [finding for found in of_pairs for finding in found]
     for finding in findings:
-        _runtime.report(f"{finding.severity}: {finding.text}")
+        _process.report(f"{finding.severity}: {finding.text}")
     for language in (data.source_language, data.target_language):
         if language and not ScriptCheck(language).scripts:
-            _runtime.report(f"the script of language {language!r} is not known: that of its lines is not examined")
+            _process.report(f"the script of language {language!r} is not known: that of its lines is not examined")
     report: dict = {}
     if all(len(source) == len(target) for source, target in pairs):
         corpus = ParallelCorpus(*map(list, zip(*pairs)))
         tokenizers = (
-            run_directory.load_tokenizers(pathlib.Path(values.run_dir))
-            if values.run_dir
-            else run_directory.sample_tokenizers(data, corpus)
+            load_tokenizers(pathlib.Path(values.run_dir)) if values.run_dir else sample_tokenizers(data, corpus)
         )
-        report = run_directory.lengths_of(corpus, tokenizers)
+        report = lengths_of(corpus, tokenizers)
         _report_lengths(report, bool(values.run_dir))
         for text in held_out:
             for side, tokenizer in zip((text.source, text.target), tokenizers):
@@ -126,93 +127,39 @@ def _examine(data: DataConfig, values: flags.FlagValues) -> tuple[list, dict]:
                 report.setdefault("unknown_pieces", {})[side.path] = rate
                 if found is not None:
                     findings.append(found)
-                    _runtime.report(f"{found.severity}: {found.text}")
+                    _process.report(f"{found.severity}: {found.text}")
     if not findings:
-        _runtime.report("nothing found")
+        _process.report("nothing found")
     lines = {text.path: len(text) for pair in pairs for text in pair}
     serious = sum(finding.severity == "serious" for finding in findings)
     if values.fix:
         report["fixed"] = [
             _fix(pathlib.Path(values.fix), *pair, found, f"{number}-" if len(pairs) > 1 else "", weights)
             for number, (pair, found, weights) in enumerate(
-                zip(pairs, of_pairs, run_directory.open_weights(data) or [None] * len(pairs)), 1
+                zip(pairs, of_pairs, open_weights(data) or [None] * len(pairs)), 1
             )
         ]
     return findings, {"serious": serious, "lines": lines, **report}
 
 
 def _fix(folder: pathlib.Path, source, target, findings, prefix: str, weights) -> dict[str, int]:
-    from nmt_keras.data.cleaning import DROPPED, write_clean_copy
+    from nmt_keras.doctor.cleaning import DROPPED, write_clean_copy
 
     counts = write_clean_copy(source, target, findings, folder, prefix, weights)
     dropped = ", ".join(f"{count:,} for {kind}" for kind, count in counts.items() if kind != "kept")
     left = ", ".join(dict.fromkeys(f.kind for f in findings if f.kind not in DROPPED and f.severity != "note"))
     rest = f"; still there, see above: {left}" if left else ""
-    _runtime.report(f"fixed: {counts['kept']:,} pairs are in {folder}; dropped: {dropped or 'none'}{rest}")
+    _process.report(f"fixed: {counts['kept']:,} pairs are in {folder}; dropped: {dropped or 'none'}{rest}")
     return counts
-
-
-def examine(data: DataConfig, pairs: Sequence, held_out: Sequence = ()) -> Iterator:
-    """Findings of each pair of texts, from the cache where the doctor has seen the same text before."""
-    from nmt_keras import files
-    from nmt_keras.data.corpus import default_cache_dir
-    from nmt_keras.data.doctor import VERSION, Doctor, Finding
-
-    for source, target in pairs:
-        texts = [text for held in held_out for text in (held.source, held.target)]
-        names = [held.name for held in held_out]
-        about = [
-            VERSION,
-            names,
-            data.source_language,
-            data.target_language,
-            *[(t.path, t.sha256) for t in (source, target, *texts)],
-        ]
-        key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:24]
-        path = pathlib.Path(data.cache_dir or default_cache_dir()) / f"doctor-{key}.json"
-        if path.exists():
-            found = [Finding(**finding) for finding in json.loads(path.read_text(encoding="utf-8"))]
-        else:
-            with tqdm(total=len(source), unit="line", disable=not sys.stderr.isatty(), desc="doctor") as progress:
-                doctor = Doctor(data.source_language, data.target_language, progress.update)
-                found = doctor.examine(source, target, held_out)
-            files.write_json(path, [finding._asdict() for finding in found])
-        yield from found
-
-
-def refuse_serious_findings(data: DataConfig, corpus, dev) -> list:
-    """Examines what a training is about to read, and reports what it finds, which is returned.
-
-    Raises:
-        Failure: something is serious, and `data.on_findings` is refuse.
-    """
-    from nmt_keras.data.doctor import HeldOut
-
-    if data.on_findings == "ignore":
-        return []
-    held_out = [HeldOut("dev", dev.sources[0], dev.targets[0])]
-    serious = []
-    findings = list(examine(data, list(zip(corpus.sources, corpus.targets)), held_out))
-    for finding in findings:
-        if finding.kind != "encoding" or finding.severity == "serious":  # the rest was said when it was opened
-            _runtime.report(f"doctor, {finding.severity}: {finding.text}")
-        if finding.severity == "serious":
-            serious.append(finding.kind)
-    if serious and data.on_findings == "refuse":
-        raise Failure(
-            f"The training text has serious faults, listed above: {', '.join(dict.fromkeys(serious))}; mend it, or go "
-            "on with --config.data.on_findings=report"
-        )
-    return findings
 
 
 def _report_lengths(report: dict, own: bool) -> None:
     unit = "ids of the run's tokenizers" if own else "ids of tokenizers trained on a sample"
     for side, table in report["lengths"].items():
         numbers = ", ".join(f"{name} {value}" for name, value in table.items())
-        _runtime.report(f"{side} lengths in {unit}: {numbers}")
+        _process.report(f"{side} lengths in {unit}: {numbers}")
     fields = ", ".join(f"{name}={value}" for name, value in report["suggested"].items())
-    _runtime.report(f"suggested: {fields}")
+    _process.report(f"suggested: {fields}")
 
 
 if __name__ == "__main__":

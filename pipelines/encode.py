@@ -13,16 +13,16 @@ from tqdm import tqdm
 
 from nmt_keras import files
 from nmt_keras.errors import UserError
-from pipelines import _runtime, _text
+from pipelines import _cli, _process, _text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the job with these arguments, or the process's own; returns the exit status."""
-    return _runtime.run(_define, _job, __doc__, argv)
+    return _cli.run(_define, _job, __doc__, argv)
 
 
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
-    _runtime.define_inference_flags(values, argv, searches=False)
+    _cli.define_inference_flags(values, argv, searches=False)
     _text.define_model_flags(values)
     flags.DEFINE_string("input", None, "Text, a sentence a line; .gz is unpacked. Default: stdin.", flag_values=values)
     flags.DEFINE_string("output", None, "The .npy file.", flag_values=values)
@@ -42,12 +42,12 @@ def _job(values: flags.FlagValues) -> None:
         for row in client.vectors(_text.lines(source, values.input or "stdin")):
             vectors.append(np.array(row["vector"], np.float32))
             if row["truncated"]:
-                _runtime.report(f"warning: line {len(vectors):,} is over the model's limit and was encoded in part")
+                _process.report(f"warning: line {len(vectors):,} is over the model's limit and was encoded in part")
             progress.update()
         array = np.stack(vectors) if vectors else np.zeros([0, 0], np.float32)
         with open(temporary, "wb") as file:
             np.save(file, array, allow_pickle=False)
-    _runtime.report(f"{len(array):,} vectors of {array.shape[1]:,} numbers")
+    _process.report(f"{len(array):,} vectors of {array.shape[1]:,} numbers")
 
 
 if __name__ == "__main__":

@@ -14,14 +14,14 @@ from collections.abc import Iterator, Sequence
 from absl import flags
 
 from nmt_keras.errors import UserError
-from pipelines import _runtime
+from pipelines import _cli, _process
 
 _CHUNK = 1000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the job with these arguments, or the process's own; returns the exit status."""
-    return _runtime.run(_define, _job, __doc__, argv)
+    return _cli.run(_define, _job, __doc__, argv)
 
 
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
@@ -36,17 +36,19 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
 def _job(values: flags.FlagValues) -> None:
     if not values.run_dir:
         raise UserError("--run_dir must be given: that of the training whose text the lexicon is learned from")
-    _runtime.load_tensorflow()
+    _process.load_tensorflow()
     import numpy as np
 
-    from nmt_keras import run_directory
     from nmt_keras.data.corpus import ParallelCorpus
     from nmt_keras.data.lexicon import build_lexicon
+    from nmt_keras.experiment.text import dev_references, open_corpus
+    from nmt_keras.runs.layout import lexicon_of, read_config
+    from nmt_keras.runs.tokenizers import load_tokenizers
 
     run_dir = pathlib.Path(values.run_dir)
-    data = run_directory.read_config(run_dir).data
+    data = read_config(run_dir).data
     data.data_dir = data.data_dir if values.data_dir is None else values.data_dir
-    tokenizers = run_directory.load_tokenizers(run_dir)
+    tokenizers = load_tokenizers(run_dir)
     proposals = min(values.proposals, tokenizers.target.vocab_size)
 
     def pairs(corpus: ParallelCorpus, rows: np.ndarray) -> Iterator[tuple[list[int], list[int]]]:
@@ -57,16 +59,16 @@ def _job(values: flags.FlagValues) -> None:
                 if source_ids and target_ids:
                     yield source_ids, target_ids
 
-    train = run_directory.open_corpus(data, data.train_source, data.train_target, _runtime.report)
-    dev = run_directory.open_corpus(data, [data.dev_source], run_directory.dev_references(data)[:1], _runtime.report)
+    train = open_corpus(data, data.train_source, data.train_target, _process.report)
+    dev = open_corpus(data, [data.dev_source], dev_references(data)[:1], _process.report)
     dev.require_text()
     rows = np.unique(np.linspace(0, len(train) - 1, min(values.lines, len(train)), dtype=np.int64))
     lexicon = build_lexicon(pairs(train, rows), tokenizers, proposals, values.common)
-    lexicon.write(run_directory.lexicon_of(run_dir))
+    lexicon.write(lexicon_of(run_dir))
     dev_pairs = list(pairs(dev, np.arange(len(dev))))
     counts = sorted({min(count, proposals) for count in (10, 50, proposals)})
     coverage = {count: round(lexicon.coverage(dev_pairs, count), 4) for count in counts}
-    _runtime.report(f"{run_directory.lexicon_of(run_dir)}: learned from {len(rows):,} pairs")
+    _process.report(f"{lexicon_of(run_dir)}: learned from {len(rows):,} pairs")
     print(json.dumps({"pairs": len(rows), "common": len(lexicon.common), "dev_coverage": coverage}))
 
 

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from absl import flags
 
 from nmt_keras.errors import UserError
-from pipelines import _runtime
+from pipelines import _cli, _process
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the job with these arguments, or the process's own; returns the exit status."""
-    return _runtime.run(_define, _job, __doc__, argv)
+    return _cli.run(_define, _job, __doc__, argv)
 
 
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
@@ -32,7 +32,7 @@ def _job(values: flags.FlagValues) -> int:
         raise UserError("--run_dir must be given: that of the training whose step is to be computed again")
     verdict = replay_dump(pathlib.Path(values.run_dir), values.dump)
     print(json.dumps(verdict))
-    return 0 if verdict["where"] == "nowhere" else _runtime.STATUS_FINDINGS
+    return 0 if verdict["where"] == "nowhere" else _cli.STATUS_FINDINGS
 
 
 def replay_dump(run_dir: pathlib.Path, name: str = "") -> dict:
@@ -41,12 +41,14 @@ def replay_dump(run_dir: pathlib.Path, name: str = "") -> dict:
     Raises:
         UserError: there is no such run or dump.
     """
-    _runtime.load_tensorflow()
-    from nmt_keras import run_directory
+    _process.load_tensorflow()
+    from nmt_keras.runs.layout import read_config
+    from nmt_keras.runs.tokenizers import load_tokenizers
+    from nmt_keras.training.precision import configure
 
-    config = run_directory.read_config(run_dir)
+    config = read_config(run_dir)
     precision, config.training.precision = config.training.precision, "float32"
-    _runtime.configure(config.training)
+    configure(config.training)
 
     from nmt_keras.models.seq2seq import build_seq2seq
     from nmt_keras.training.bad_batches import BadBatches
@@ -54,7 +56,7 @@ def replay_dump(run_dir: pathlib.Path, name: str = "") -> dict:
 
     bad_batches = BadBatches(run_dir / "bad_batches")
     bad, worker = bad_batches.read(name)
-    tokenizers = run_directory.load_tokenizers(run_dir)
+    tokenizers = load_tokenizers(run_dir)
     model = build_seq2seq(config.model, tokenizers.source.vocab_size, tokenizers.target.vocab_size)
     if bad.weights.keys() != {variable.path for variable in model.variables}:
         raise UserError(
@@ -67,9 +69,9 @@ def replay_dump(run_dir: pathlib.Path, name: str = "") -> dict:
         "gradient": f"{verdict.layer}: {verdict.detail}",
         "nowhere": f"{verdict.detail} in float32; what went bad is {precision}",
     }
-    _runtime.report(f"step {bad.step:,}, restart {bad.restarts}: {where[verdict.where]}")
+    _process.report(f"step {bad.step:,}, restart {bad.restarts}: {where[verdict.where]}")
     if verdict.lines:
-        _runtime.report(f"training lines: {', '.join(str(line + 1) for line in verdict.lines)}")
+        _process.report(f"training lines: {', '.join(str(line + 1) for line in verdict.lines)}")
     lines = [line + 1 for line in verdict.lines]
     numbers = {"step": bad.step, "restarts": bad.restarts, "lines": lines, "loss": str(verdict.loss)}
     return {**numbers, "where": verdict.where, "layer": verdict.layer, "detail": verdict.detail}

@@ -16,16 +16,16 @@ from tqdm import tqdm
 
 from nmt_keras import files
 from nmt_keras.errors import Interrupted, UserError
-from pipelines import _runtime, _text
+from pipelines import _cli, _process, _text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the job with these arguments, or the process's own; returns the exit status."""
-    return _runtime.run(_define, _job, __doc__, argv)
+    return _cli.run(_define, _job, __doc__, argv)
 
 
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
-    _runtime.define_inference_flags(values, argv, searches=False)
+    _cli.define_inference_flags(values, argv, searches=False)
     _text.define_model_flags(values)
     flags.DEFINE_string("source", None, "Text, a sentence a line; .gz is unpacked.", flag_values=values)
     flags.DEFINE_string("target", None, "Its translation, line by line.", flag_values=values)
@@ -43,7 +43,7 @@ def _job(values: flags.FlagValues) -> None:
     if values.output not in (None, "-"):
         files.require_writable(values.output)
     names = ("run_dir", "checkpoint", "saved_model", "server", "source", "target", "pieces")
-    about = {**{name: values[name].value for name in names}, **_runtime.decoding_overrides(values)}
+    about = {**{name: values[name].value for name in names}, **_cli.decoding_overrides(values)}
     with contextlib.ExitStack() as stack:
         sides = [_text.lines(stack.enter_context(_text.opened(p)), p) for p in (values.source, values.target)]
         client = stack.enter_context(_text.open_client(values))
@@ -64,8 +64,8 @@ def _job(values: flags.FlagValues) -> None:
             write(json.dumps({"line": count, **kept}, ensure_ascii=False) + "\n")
             progress.update()
     if truncated:
-        _runtime.report(f"warning: {truncated:,} pair(s) were over the model's limit and scored in part")
-    _runtime.report(f"{count:,} pairs, log probability {total:.2f}, perplexity {math.exp(-total / max(pieces, 1)):.3f}")
+        _process.report(f"warning: {truncated:,} pair(s) were over the model's limit and scored in part")
+    _process.report(f"{count:,} pairs, log probability {total:.2f}, perplexity {math.exp(-total / max(pieces, 1)):.3f}")
 
 
 def _sums(path: str) -> tuple[float, int, int]:

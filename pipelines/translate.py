@@ -18,9 +18,9 @@ from absl import flags
 from tqdm import tqdm
 
 from nmt_keras import files
-from nmt_keras.data.white_space import is_blank
 from nmt_keras.errors import Interrupted, UserError
-from pipelines import _runtime, _text
+from nmt_keras.tokenizers.white_space import is_blank
+from pipelines import _cli, _process, _text
 
 _KNOBS = ("beam_size", "length_penalty", "max_length")  # options of the search that an export takes too
 _NOTHING = {"translation": "", "pieces": [], "log_prob": 0.0, "score": 0.0, "token_log_probs": [], "alignment": []}
@@ -31,11 +31,11 @@ Translate = Callable[[Iterable[str], int], Iterator[tuple[str, bool, bool]]]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the job with these arguments, or the process's own; returns the exit status."""
-    return _runtime.run(_define, _job, __doc__, argv)
+    return _cli.run(_define, _job, __doc__, argv)
 
 
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
-    _runtime.define_inference_flags(values, argv)
+    _cli.define_inference_flags(values, argv)
     _text.define_model_flags(values)
     flags.DEFINE_string("input", None, "Text to translate; .gz is unpacked. Default: stdin.", flag_values=values)
     flags.DEFINE_string("output", None, "Where the translations go. Default: stdout.", flag_values=values)
@@ -85,7 +85,7 @@ def _job(values: flags.FlagValues) -> int | None:
             translate, about = stack.enter_context((_with_run_dir if values.run_dir else _with_client)(values))
             write, count = stack.enter_context(_text.writer(values.output, values.resume, about))
             if count:
-                _runtime.report(f"resuming after line {count:,}")
+                _process.report(f"resuming after line {count:,}")
             progress = stack.enter_context(
                 tqdm(unit="line", initial=count, disable=not (sys.stderr.isatty() and values.output))
             )
@@ -100,13 +100,13 @@ def _job(values: flags.FlagValues) -> int | None:
                         + ("" if count else ", or raise --decoding.max_source_length or .max_source_characters")
                     )
                 if truncated:
-                    _runtime.report(
+                    _process.report(
                         f"warning: line {count + 1} is longer than the model's limit and was translated in part; "
                         "--decoding.max_source_length (pieces) and --decoding.max_source_characters are the limits"
                         + ("" if values.run_dir else ", with which the model is exported")
                     )
                 if is_lost:
-                    _runtime.report(f"warning: line {count + 1} has text, and its translation is empty")
+                    _process.report(f"warning: line {count + 1} has text, and its translation is empty")
                 write(text + "\n")
                 count += 1
                 progress.update()
@@ -115,8 +115,8 @@ def _job(values: flags.FlagValues) -> int | None:
         raise Interrupted(f"{error}{kept}") from error
     except KeyboardInterrupt:
         go_on = "; the same command with --resume goes on from there" if values.output and count else ""
-        _runtime.report(f"interrupted after line {count:,}{go_on}")
-        return _runtime.STATUS_INTERRUPTED
+        _process.report(f"interrupted after line {count:,}{go_on}")
+        return _cli.STATUS_INTERRUPTED
     return None
 
 
@@ -149,16 +149,17 @@ def _check(values: flags.FlagValues) -> None:
 
 @contextlib.contextmanager
 def _with_run_dir(values: flags.FlagValues) -> Iterator[tuple[Translate, dict[str, typing.Any]]]:
-    _runtime.load_tensorflow()
-    from nmt_keras import run_directory
+    _process.load_tensorflow()
+    from nmt_keras.runs.layout import read_config
+    from nmt_keras.runs.loading import inference_config, load_runs, require_lexicon
 
-    run_dirs = _runtime.run_dirs(values)
-    config = run_directory.read_config(run_dirs[0])
-    overrides = _runtime.decoding_overrides(values)
+    run_dirs = _cli.run_dirs(values)
+    config = read_config(run_dirs[0])
+    overrides = _cli.decoding_overrides(values)
     if values.split_sentences:
         overrides["split_sentences"] = True
-    _runtime.inference_config(config, overrides)
-    run_directory.require_lexicon(run_dirs[0], config.decoding)
+    inference_config(config, overrides)
+    require_lexicon(run_dirs[0], config.decoding)
     if config.decoding.split_sentences and _as_json(values):
         raise UserError(
             "--split_sentences gives one text for a line, and nothing of its sentences: leave out --n_best, --samples, "
@@ -173,7 +174,7 @@ def _with_run_dir(values: flags.FlagValues) -> Iterator[tuple[Translate, dict[st
             f"--n_best must be at most the beam size. Received: {values.n_best} and {config.decoding.beam_size}; give "
             f"--beam_size={values.n_best}"
         )
-    run = run_directory.load_runs(run_dirs, values.checkpoint, _runtime.report)._replace(config=config)
+    run = load_runs(run_dirs, values.checkpoint, _process.report)._replace(config=config)
     translator = run.translator(values.samples or values.n_best, sampling)
     source, target = run.tokenizers
 
@@ -206,7 +207,7 @@ def _with_run_dir(values: flags.FlagValues) -> Iterator[tuple[Translate, dict[st
 @contextlib.contextmanager
 def _with_client(values: flags.FlagValues) -> Iterator[tuple[Translate, dict[str, typing.Any]]]:
     """Translates with an export, here or on a server."""
-    knobs = _runtime.decoding_overrides(values)
+    knobs = _cli.decoding_overrides(values)
     if _as_json(values):
         knobs |= {"num_hypotheses": max(values.n_best, values.samples)}
     if values.samples:
@@ -221,7 +222,7 @@ def _with_client(values: flags.FlagValues) -> Iterator[tuple[Translate, dict[str
             count, wanted = len(result.hypotheses), knobs.get("num_hypotheses", 1)
             if 0 < count < wanted and not has_warned:
                 has_warned = True
-                _runtime.report(
+                _process.report(
                     f"warning: line {number} has {count} of {wanted} translations: the export's limit "
                     "(decoding.max_beam_size), or all that its search found"
                 )

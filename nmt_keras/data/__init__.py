@@ -1,1 +1,1 @@
-"""Raw text to batches of ids: corpora, tokenizers, the batch plan."""
+"""Parallel text and languages, the batch plan, and batches of ids."""

@@ -13,9 +13,9 @@ import tensorflow as tf
 
 from nmt_keras.constants import BOS_ID, EOS_ID, PAD_ID
 from nmt_keras.data.batch_plan import FILLER_LINE, BatchPlan, Bucket, mix
-from nmt_keras.data.corpus import ParallelCorpus, TextFile
-from nmt_keras.data.tokenizer import Tokenizer
-from nmt_keras.data.white_space import is_blank
+from nmt_keras.data.corpus import ParallelCorpus
+from nmt_keras.data.lengths import token_lengths
+from nmt_keras.tokenizers.base import Tokenizer
 
 
 class Batch(NamedTuple):
@@ -26,22 +26,6 @@ class Batch(NamedTuple):
     target_output_ids: tf.Tensor  # int32 [B, T], ends with EOS
     weights: tf.Tensor  # float32 [B], of each row in the loss
     lines: tf.Tensor  # int64 [B], running line number in the corpus, -1 for a filler
-
-
-def token_lengths(text: TextFile, tokenizer: Tokenizer) -> np.ndarray:
-    """int32 [lines]: ids of each line with EOS, memory-mapped from the cache beside the line index.
-
-    An empty or blank line has length 1, its EOS, however the tokenizer treats blanks.
-    """
-
-    def write(path) -> None:
-        lengths = np.ones(len(text), np.int32)
-        for start in range(0, len(text), 10_000):
-            lines = text.lines(range(start, min(start + 10_000, len(text))))
-            lengths[start : start + len(lines)] = [1 if is_blank(s) else len(tokenizer.encode(s)) + 1 for s in lines]
-        np.save(path, lengths)
-
-    return np.load(text.cached(text.cache_name(f"{tokenizer.sha256[:16]}.lengths.npy"), write), mmap_mode="r")
 
 
 def source_tensor(ids: tf.RaggedTensor, max_length: int) -> tf.Tensor:

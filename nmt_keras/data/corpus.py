@@ -12,8 +12,6 @@ import json
 import os
 import pathlib
 import shutil
-import stat
-import uuid
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -21,8 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nmt_keras import files
-from nmt_keras.data.white_space import is_blank
 from nmt_keras.errors import UserError
+from nmt_keras.pipes import kept
+from nmt_keras.tokenizers.white_space import is_blank
 
 _BOM = b"\xef\xbb\xbf"
 _CHUNK_BYTES = 1 << 24
@@ -80,12 +79,6 @@ class Oddities:
             for (kind, treatment), (count, lines) in zip(_ODDITIES, self._found)
             if count
         ]
-
-
-def default_cache_dir() -> str:
-    """`$XDG_CACHE_HOME/nmt_keras`, or `~/.cache/nmt_keras`."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.join(home, "nmt_keras")
 
 
 class TextFile:
@@ -303,45 +296,6 @@ def _file_key(path: str) -> str:
         raise UserError(f"Cannot read {path}: {error.strerror}; check the path (and data_dir)") from error
     identity = f"{os.path.abspath(path)}:{status.st_size}:{status.st_mtime_ns}:{status.st_ino}:{_VERSION}"
     return f"{os.path.basename(path)}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
-
-
-_KEPT: dict[tuple[str, int], str] = {}  # pipes that this process has read: the file with what came
-
-
-def kept(path: str, cache_dir: str | pathlib.Path) -> str:
-    """The path of a file that can be read again: of a pipe, such as <(cut -f1 x.tsv), what comes out of it, kept in the
-    cache."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return path  # whoever opens it says why
-    if not (stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode) or stat.S_ISCHR(status.st_mode)):
-        return path
-    key = (path, status.st_ino)
-    cache_dir = pathlib.Path(cache_dir or default_cache_dir())
-    if key not in _KEPT:
-        digest = hashlib.sha256()
-        files.make_folder(cache_dir)
-        temporary = cache_dir / f".tmp-pipe-{uuid.uuid4().hex[:12]}"
-        try:
-            with open(path, "rb") as pipe, open(temporary, "wb") as file:
-                while chunk := pipe.read(_CHUNK_BYTES):
-                    digest.update(chunk)
-                    file.write(chunk)
-            packed = ".gz" if _starts_with(temporary, b"\x1f\x8b") else ""
-            place = cache_dir / f"pipe-{digest.hexdigest()[:24]}{packed}"
-            temporary.replace(place)
-        except OSError as error:
-            raise UserError(f"Cannot keep what comes from {path} in {cache_dir}: {error.strerror}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
-        _KEPT[key] = str(place)
-    return _KEPT[key]
-
-
-def _starts_with(path: pathlib.Path, magic: bytes) -> bool:
-    with open(path, "rb") as file:
-        return file.read(len(magic)) == magic
 
 
 def _unpack(path: str, out: pathlib.Path) -> None:

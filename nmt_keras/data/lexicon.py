@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from nmt_keras import files
-from nmt_keras.data.tokenizer import NUM_SPECIALS, Tokenizer
 from nmt_keras.errors import UserError
+from nmt_keras.tokenizers.base import NUM_SPECIALS, Tokenizer
 
 _ITERATIONS = 5
 

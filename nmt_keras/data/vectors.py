@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nmt_keras.data.tokenizer import WORD_START
 from nmt_keras.errors import UserError
+from nmt_keras.tokenizers.sentencepiece import WORD_START
 
 _FEW = 0.2
 

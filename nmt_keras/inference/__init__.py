@@ -1,1 +1,1 @@
-"""From a trained model to text: translation, evaluation, export."""
+"""From a trained model to text: search, translation, evaluation."""

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.utils import SACREBLEU_DIR
 
+from nmt_keras.config import DataConfig
 from nmt_keras.data.languages import language_of
 from nmt_keras.errors import UserError
+from nmt_keras.reports import Report
 
 _EXTRAS = {"ja-mecab": "ja", "ko-mecab": "ko"}
 _DOWNLOADED = ("spm", "flores101", "flores200", "spBLEU-1K")
@@ -77,3 +79,16 @@ def score_text(
         scores[name] = round(metric.corpus_score(hypotheses, list(references)).score, 10)
         scores[name + "_signature"] = str(metric.get_signature())
     return scores
+
+
+def open_bleu(data: DataConfig, report: Report) -> BLEU:
+    """sacreBLEU's BLEU for the target language; what a user should know of it is reported.
+
+    Raises:
+        UserError: it needs a package or a model that is not there.
+    """
+    metric = bleu_metric(data.target_language, data.bleu_tokenizer)
+    remark = language_of(data.target_language).remark()
+    if remark and not data.bleu_tokenizer:
+        report(remark)
+    return metric

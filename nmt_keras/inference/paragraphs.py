@@ -11,9 +11,9 @@ import tensorflow as tf
 
 from nmt_keras.config import DecodingConfig
 from nmt_keras.data.batching import source_tensor
-from nmt_keras.data.tokenizer import Tokenizer
-from nmt_keras.data.white_space_ops import fold_tf
 from nmt_keras.inference.text import Source, cut, is_blank
+from nmt_keras.tokenizers.base import Tokenizer
+from nmt_keras.tokenizers.white_space_ops import fold_tf
 
 _MARK = "\x1e"  # ASCII's record separator, between sentences; no text holds one after `_SEPARATORS` was replaced
 _BREAK_MARK = "\x1f"  # and its unit separator, before a line break

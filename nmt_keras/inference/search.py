@@ -9,7 +9,6 @@ import tensorflow as tf
 from nmt_keras.config import DecodingConfig
 from nmt_keras.constants import PAD_ID
 from nmt_keras.data.lexicon import Lexicon
-from nmt_keras.data.tokenizer import Tokenizer
 from nmt_keras.decoding import banned_phrases
 from nmt_keras.decoding.beam_search import beam_search
 from nmt_keras.decoding.constraints import Constraints
@@ -22,6 +21,7 @@ from nmt_keras.layers import dense
 from nmt_keras.layers.masks import padding_mask
 from nmt_keras.models.ensemble import Ensemble
 from nmt_keras.models.seq2seq import Seq2Seq
+from nmt_keras.tokenizers.base import Tokenizer
 
 
 class Sampling(NamedTuple):

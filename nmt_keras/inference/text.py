@@ -7,10 +7,11 @@ import tensorflow as tf
 from nmt_keras.config import DecodingConfig
 from nmt_keras.constants import EOS_ID, UNK_ID
 from nmt_keras.data.batching import source_tensor
-from nmt_keras.data.tokenizer import Tokenizer, WordTokenizer
-from nmt_keras.data.white_space_ops import fold_tf, spans_before_folding
 from nmt_keras.decoding.hypotheses import Hypotheses
 from nmt_keras.layers.masks import padding_mask
+from nmt_keras.tokenizers.base import Tokenizer
+from nmt_keras.tokenizers.white_space_ops import fold_tf, spans_before_folding
+from nmt_keras.tokenizers.words import WordTokenizer
 
 _REPLACEMENT = 0xFFFD
 _CONTROL = r"[\x00-\x08\x0A-\x1F\x7F]"  # all but the tab: a line stays a line

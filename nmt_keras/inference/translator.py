@@ -9,8 +9,6 @@ import tensorflow as tf
 
 from nmt_keras.config import DecodingConfig
 from nmt_keras.data.lexicon import Lexicon
-from nmt_keras.data.tokenizer import Tokenizer
-from nmt_keras.data.white_space import fold
 from nmt_keras.decoding.hypotheses import Hypotheses
 from nmt_keras.errors import UserError
 from nmt_keras.inference.paragraphs import translate_paragraphs
@@ -20,6 +18,8 @@ from nmt_keras.inference.text import Source, at_least_two_rows, detokenize, toke
 from nmt_keras.layers.masks import padding_mask
 from nmt_keras.models.ensemble import Ensemble
 from nmt_keras.models.seq2seq import Seq2Seq
+from nmt_keras.tokenizers.base import Tokenizer
+from nmt_keras.tokenizers.white_space import fold
 
 
 class Translations(NamedTuple):

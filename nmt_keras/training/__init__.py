@@ -1,1 +1,1 @@
-"""Losses, schedules, checkpoints, summaries and the training loop."""
+"""Losses, schedules, checkpoints, summaries, the training loop and the cluster it runs on."""

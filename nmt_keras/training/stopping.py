@@ -1,5 +1,7 @@
 """How training is asked to stop."""
 
+from collections.abc import Callable
+
 from nmt_keras.errors import Stopped
 
 
@@ -9,11 +11,13 @@ class StopRequest:
     Attributes:
         reason: "" until it is asked for.
         interrupts: whether asking raises `Stopped` at once, where nothing is lost by that.
+        listen: hears signals, once more after a strategy of several workers, which takes SIGTERM for itself.
     """
 
     def __init__(self) -> None:
         self.reason = ""
         self.interrupts = False
+        self.listen: Callable[[], None] = lambda: None
 
     def request(self, reason: str) -> None:
         """Asks training to stop.

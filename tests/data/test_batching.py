@@ -6,9 +6,12 @@ import tensorflow as tf
 
 from nmt_keras.constants import BOS_ID, EOS_ID, PAD_ID
 from nmt_keras.data.batch_plan import BatchPlan
-from nmt_keras.data.batching import TrainingText, evaluation_batches, make_batch, source_tensor, token_lengths
+from nmt_keras.data.batching import TrainingText, evaluation_batches, make_batch, source_tensor
 from nmt_keras.data.corpus import ParallelCorpus, TextFile
-from nmt_keras.data.tokenizer import ByteTokenizer, SentencePieceTokenizer, WordTokenizer
+from nmt_keras.data.lengths import token_lengths
+from nmt_keras.tokenizers.characters import ByteTokenizer
+from nmt_keras.tokenizers.sentencepiece import SentencePieceTokenizer
+from nmt_keras.tokenizers.words import WordTokenizer
 
 
 def test_the_target_is_shifted_by_one_for_teacher_forcing():

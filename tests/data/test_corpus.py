@@ -9,9 +9,10 @@ import threading
 import numpy as np
 import pytest
 
-from nmt_keras.data import corpus as corpora
-from nmt_keras.data.corpus import ParallelCorpus, TextFile, default_cache_dir, first_drift, open_text
+from nmt_keras.data import corpus as corpus_module
+from nmt_keras.data.corpus import ParallelCorpus, TextFile, first_drift, open_text
 from nmt_keras.errors import UserError
+from nmt_keras.pipes import default_cache_dir
 
 BOM = b"\xef\xbb\xbf"
 WILD = BOM + "één\r\n两个字\u2028 和\n\nfi\0ve\n".encode() + b"bad \xff\xe4\xb8 end\n" + "last 😀".encode()
@@ -105,7 +106,7 @@ def test_a_finding_names_ten_lines_at_most_and_counts_all(write, cache):
 def test_a_block_boundary_anywhere_changes_nothing(write, tmp_path, monkeypatch, size):
     path = write(WILD * 3)
     whole = TextFile(path, str(tmp_path / "one"))
-    monkeypatch.setattr(corpora, "_CHUNK_BYTES", size)
+    monkeypatch.setattr(corpus_module, "_CHUNK_BYTES", size)
     blocks = TextFile(path, str(tmp_path / "two"))
     np.testing.assert_array_equal(blocks.byte_lengths(), whole.byte_lengths())
     assert blocks.findings == whole.findings
@@ -119,7 +120,7 @@ def test_a_gz_file_is_unpacked_once_into_the_cache(write, tmp_path, cache, monke
     assert _all(first) == ["eins", "二"]
     assert first.path == path
     assert first.sha256 == TextFile(write("eins\n二\n"), cache).sha256
-    monkeypatch.setattr(corpora, "_unpack", lambda *_: pytest.fail("unpacked again"))
+    monkeypatch.setattr(corpus_module, "_unpack", lambda *_: pytest.fail("unpacked again"))
     assert _all(TextFile(path, cache)) == ["eins", "二"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.txt", "a.txt.gz", "cache"]
 
@@ -162,7 +163,7 @@ def test_the_index_is_built_once_and_again_when_the_file_changes(write, cache, m
     path = write("a\nb\n")
     first = TextFile(path, cache)
     with monkeypatch.context() as patch:
-        patch.setattr(corpora, "_build_index", lambda *_: pytest.fail("indexed again"))
+        patch.setattr(corpus_module, "_build_index", lambda *_: pytest.fail("indexed again"))
         again = TextFile(path, cache)
     assert (_all(again), again.sha256, again.findings) == (["a", "b"], first.sha256, [])
     stat = os.stat(path)

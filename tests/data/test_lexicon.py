@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from nmt_keras.data.lexicon import Lexicon, build_lexicon
-from nmt_keras.data.tokenizer import train_tokenizer
 from nmt_keras.errors import UserError
+from nmt_keras.tokenizers.building import train_tokenizer
 
 SOURCE, TARGET = (train_tokenizer("char", [letters], 100) for letters in ("abcdefgh", "abcdefghijklmnopqrs"))
 

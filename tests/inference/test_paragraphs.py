@@ -7,12 +7,12 @@ import pytest
 import tensorflow as tf
 
 from nmt_keras.config import DecodingConfig
-from nmt_keras.data.tokenizer import train_tokenizer
 from nmt_keras.errors import UserError
-from nmt_keras.inference.export import TranslationModule
 from nmt_keras.inference.paragraphs import join_sentences, split_sentences
 from nmt_keras.inference.search import Sampling
 from nmt_keras.inference.translator import Translator
+from nmt_keras.serving.export import TranslationModule
+from nmt_keras.tokenizers.building import train_tokenizer
 
 CASES = [
     line.split("\t")

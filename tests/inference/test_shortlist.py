@@ -9,12 +9,12 @@ import tensorflow as tf
 from nmt_keras.config import DecodingConfig, ModelConfig
 from nmt_keras.constants import EOS_ID, UNK_ID
 from nmt_keras.data.lexicon import Lexicon
-from nmt_keras.data.tokenizer import train_tokenizer
 from nmt_keras.errors import UserError
 from nmt_keras.inference.search import Sampling
 from nmt_keras.inference.translator import Translator
 from nmt_keras.models.ensemble import Ensemble
 from nmt_keras.models.seq2seq import build_seq2seq
+from nmt_keras.tokenizers.building import train_tokenizer
 
 TEXTS = ["a b c", "h", "a b c d e f g h", "", "b", "d e f", "c c c c"]
 NUM_PROPOSALS = 2

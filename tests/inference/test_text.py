@@ -6,12 +6,12 @@ import tensorflow as tf
 
 from nmt_keras.config import DecodingConfig, ExperimentConfig, ModelConfig
 from nmt_keras.constants import EOS_ID, UNK_ID
-from nmt_keras.data.tokenizer import train_tokenizer
 from nmt_keras.decoding.hypotheses import Hypotheses
 from nmt_keras.errors import UserError
 from nmt_keras.inference import text as texts
 from nmt_keras.inference.translator import Translator
 from nmt_keras.models.seq2seq import build_seq2seq
+from nmt_keras.tokenizers.building import train_tokenizer
 
 KINDS = ("unigram", "bpe", "char", "byte", "word")
 LINES = [

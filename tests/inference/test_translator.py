@@ -10,13 +10,13 @@ import tensorflow_text as tf_text
 
 from nmt_keras.config import DecodingConfig, ModelConfig
 from nmt_keras.constants import EOS_ID, UNK_ID
-from nmt_keras.data.tokenizer import train_tokenizer
-from nmt_keras.inference import export, proof
-from nmt_keras.inference.local import load_export
-from nmt_keras.inference.proof import FreshProcess
 from nmt_keras.inference.search import Sampling
 from nmt_keras.inference.translator import Translator
 from nmt_keras.models.seq2seq import build_seq2seq
+from nmt_keras.serving import export, proof
+from nmt_keras.serving.local import load_export
+from nmt_keras.serving.proof import FreshProcess
+from nmt_keras.tokenizers.building import train_tokenizer
 
 TEXTS = ["a b c", "", "h", "a b c d e f g h a b", "  ", "b", "\u3000", "d e f", "c c c c"]
 
@@ -237,8 +237,8 @@ def test_an_operation_that_a_server_does_not_link_is_found(tmp_path):
 def test_a_seed_that_destroys_resources_is_not_seen(parts, tmp_path):
     import keras
 
-    from nmt_keras.inference.client import Client
-    from nmt_keras.inference.local import LocalTransport
+    from nmt_keras.serving.client import Client
+    from nmt_keras.serving.local import LocalTransport
 
     _, source, target = parts
     translator = _translator(parts)

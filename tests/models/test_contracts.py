@@ -19,15 +19,15 @@ from nmt_keras.config import (
 )
 from nmt_keras.constants import BOS_ID, EOS_ID, UNK_ID
 from nmt_keras.data.batching import Batch
-from nmt_keras.data.tokenizer import train_tokenizer
 from nmt_keras.errors import UserError
-from nmt_keras.inference.export import TranslationModule
 from nmt_keras.inference.translator import Translator
 from nmt_keras.models.decoders import RecurrentDecoder
 from nmt_keras.models.encoders import GNMTEncoder, RNNEncoder
 from nmt_keras.models.presets import PRESETS, apply_preset
 from nmt_keras.models.registry import ATTENTIONS, DECODERS, ENCODERS
 from nmt_keras.models.seq2seq import build_seq2seq
+from nmt_keras.serving.export import TranslationModule
+from nmt_keras.tokenizers.building import train_tokenizer
 from nmt_keras.training.checkpoints import by_path
 from nmt_keras.training.losses import batch_loss
 

@@ -6,11 +6,11 @@ import tensorflow as tf
 
 from nmt_keras.config import DecodingConfig, ModelConfig
 from nmt_keras.constants import BOS_ID
-from nmt_keras.data.tokenizer import train_tokenizer
-from nmt_keras.inference.export import TranslationModule
 from nmt_keras.inference.translator import Translator
 from nmt_keras.models.ensemble import Ensemble
 from nmt_keras.models.seq2seq import build_seq2seq
+from nmt_keras.serving.export import TranslationModule
+from nmt_keras.tokenizers.building import train_tokenizer
 
 SOURCE = tf.constant([[4, 5, 6, 3], [7, 3, 0, 0]])
 TARGET = tf.constant([[BOS_ID, 4, 5], [BOS_ID, 8, 0]])

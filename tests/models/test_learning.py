@@ -11,10 +11,10 @@ import tensorflow as tf
 from nmt_keras.config import DataConfig, DecodingConfig, ExperimentConfig
 from nmt_keras.constants import BOS_ID, EOS_ID
 from nmt_keras.data.batching import Batch
-from nmt_keras.data.tokenizer import train_tokenizer
 from nmt_keras.inference.translator import Translator
 from nmt_keras.models.presets import PRESETS, apply_preset
 from nmt_keras.models.seq2seq import build_seq2seq
+from nmt_keras.tokenizers.building import train_tokenizer
 from nmt_keras.training.losses import batch_loss
 
 VOCAB, ROWS = 14, 64

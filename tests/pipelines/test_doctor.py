@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from nmt_keras.data.demo_corpus import demo_corpus
+from examples.quickstart.corpus import demo_corpus
 from pipelines import doctor, train
 
 RECIPE = "--config=" + str(pathlib.Path(__file__).parent / "copy_recipe.py")
@@ -67,7 +67,7 @@ def test_a_serious_finding_ends_with_status_1(folder, tmp_path, capsys):
 
 def test_what_was_examined_is_not_examined_again(folder, tmp_path, capsys, monkeypatch):
     first = _run(folder, tmp_path, capsys, train_text="shifted")
-    monkeypatch.setattr("nmt_keras.data.doctor.Doctor.examine", lambda *_: pytest.fail("examined again"))
+    monkeypatch.setattr("nmt_keras.doctor.examination.Doctor.examine", lambda *_: pytest.fail("examined again"))
     assert _run(folder, tmp_path, capsys, train_text="shifted")[:2] == first[:2]
 
 

@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from pipelines import _runtime, replay, train
+from pipelines import _signals, replay, train
 
 ROOT = pathlib.Path(__file__).parents[2]
 RECIPE = "--config=" + str(pathlib.Path(__file__).parent / "copy_recipe.py")
@@ -157,8 +157,8 @@ def test_a_signal_saves_and_ends_with_a_status_of_its_own(number, tmp_path, weig
 def test_a_second_signal_ends_at_once_also_inside_a_long_operation():
     """Python runs handlers between its own operations alone, so that two signals would be one."""
     program = (
-        "import hashlib; from pipelines import _runtime\n"
-        "with _runtime.stopping() as stop:\n"
+        "import hashlib; from pipelines import _signals\n"
+        "with _signals.stopping() as stop:\n"
         "    stop.interrupts = False\n"
         "    print('ready', flush=True)\n"
         "    hashlib.pbkdf2_hmac('sha256', b'', b'', 200_000_000)\n"  # minutes that no signal interrupts
@@ -174,7 +174,7 @@ def test_a_second_signal_ends_at_once_also_inside_a_long_operation():
 
 def test_handlers_are_those_of_before_in_the_end():
     before = signal.getsignal(signal.SIGTERM)
-    with _runtime.stopping() as stop:
+    with _signals.stopping() as stop:
         stop.interrupts = False
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.reason == "stopped by SIGTERM"
@@ -186,7 +186,9 @@ def test_a_signal_before_the_first_step_ends_at_once_too(monkeypatch, weighted_t
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(5)
 
-    monkeypatch.setattr(train, "refuse_serious_findings", interrupt)
+    from nmt_keras.experiment import train as experiment_train
+
+    monkeypatch.setattr(experiment_train, "refuse_serious_findings", interrupt)
     assert train.main(_arguments(tmp_path / "r", weighted_text, tmp_path / "cache")) == 75
     assert "stopped by SIGINT before the first step of this job; the same command goes on" in capsys.readouterr().err
 

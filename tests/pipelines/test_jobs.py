@@ -17,6 +17,7 @@ import threading
 import pytest
 
 from nmt_keras.config import DecodingConfig
+from nmt_keras.experiment import evaluate as experiment_evaluate
 from pipelines import evaluate, export, lexicon, score, train, translate
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -39,7 +40,7 @@ def run_dir(tmp_path_factory, copy_text):
 @pytest.fixture(scope="module")
 def exported(run_dir, tmp_path_factory):
     """The export job's last line, the export, and a copy of what it had saved before the proof."""
-    from nmt_keras.inference import export as exporting
+    from nmt_keras.serving import export as exporting
 
     folder, real, out = tmp_path_factory.mktemp("exported"), exporting.save, io.StringIO()
 
@@ -57,7 +58,7 @@ def exported(run_dir, tmp_path_factory):
 @pytest.fixture
 def saves_at_once(exported, monkeypatch):
     """The job saves what it saved before, without tracing it again."""
-    from nmt_keras.inference import export as exporting
+    from nmt_keras.serving import export as exporting
 
     def save(module, output):
         output.mkdir(parents=True, exist_ok=True)
@@ -362,7 +363,7 @@ def test_evaluation_takes_references_and_says_what_it_scored(run_dir, copy_text,
     assert "tok:char" in json.loads(capsys.readouterr().out.strip().split("\n")[-1])["bleu_signature"]
 
 
-def test_a_beam_that_is_worse_than_greedy_search_is_said(run_dir, copy_text, monkeypatch, capsys):
+def test_a_beam_that_is_worse_than_greedy_search_is_said(monkeypatch):
     scores = iter([50.0, 40.0])
 
     class Metric:
@@ -370,10 +371,13 @@ def test_a_beam_that_is_worse_than_greedy_search_is_said(run_dir, copy_text, mon
             return argparse.Namespace(score=next(scores))
 
     trained = argparse.Namespace(config=argparse.Namespace(decoding=DecodingConfig(beam_size=5, length_penalty=0.6)))
-    monkeypatch.setattr(evaluate, "_bleu_of", lambda *_, **options: Metric.corpus_score(None, None, None).score)
-    found = evaluate._compared_with_greedy(trained, [], [], [], Metric())
+    monkeypatch.setattr(
+        experiment_evaluate, "_bleu_of", lambda *_, **options: Metric.corpus_score(None, None, None).score
+    )
+    said = []
+    found = experiment_evaluate._compared_with_greedy(trained, [], [], [], Metric(), said.append)
     assert found == {"greedy_bleu": 50.0}
-    assert "greedy search has BLEU 50.00, more than 40.00 of 5 beams with length penalty 0.6" in capsys.readouterr().err
+    assert "greedy search has BLEU 50.00, more than 40.00 of 5 beams with length penalty 0.6" in said[0]
 
 
 def test_a_configuration_of_a_run_is_a_recipe(run_dir, copy_text, tmp_path, capsys):
@@ -489,7 +493,7 @@ def test_a_run_from_before_goes_on_as_it_was(run_dir, copy_text, tmp_path, capsy
 
 
 def test_an_error_of_the_system_is_told_as_far_as_it_is_known(monkeypatch, capsys):
-    from pipelines import _runtime
+    from pipelines import _cli
 
     def job(error):
         def run(values):
@@ -508,7 +512,7 @@ def test_an_error_of_the_system_is_told_as_far_as_it_is_known(monkeypatch, capsy
         ),
         (OSError("something odd"), "something odd"),
     ):
-        assert _runtime.run(lambda values, argv: None, job(error), "", []) == 2
+        assert _cli.run(lambda values, argv: None, job(error), "", []) == 2
         line = _error(capsys)
         assert said in line and ("free the disk" in line) == (error.errno == 28)
 
@@ -560,7 +564,7 @@ def test_a_second_export_is_the_next_version(exported, run_dir, saves_at_once, t
 
 
 def test_an_export_that_a_server_cannot_run_is_not_kept(run_dir, saves_at_once, tmp_path, monkeypatch, capsys):
-    from nmt_keras.inference import proof
+    from nmt_keras.serving import proof
 
     monkeypatch.setattr(proof, "functions_that_must_compile", lambda folder: ["one", "two"])
     assert export.main([f"--run_dir={run_dir}", f"--output={tmp_path}/saved"]) == 1
@@ -569,7 +573,7 @@ def test_an_export_that_a_server_cannot_run_is_not_kept(run_dir, saves_at_once, 
 
 
 def test_an_export_that_differs_is_not_kept(run_dir, saves_at_once, tmp_path, monkeypatch, capsys):
-    from nmt_keras.inference import proof
+    from nmt_keras.serving import proof
 
     real = proof.FreshProcess.ask
 
@@ -938,14 +942,14 @@ def test_auto_precision_is_bfloat16_where_it_is_fast(monkeypatch, cpuinfo, expec
     import builtins
 
     from nmt_keras.config import TrainingConfig
-    from pipelines import _runtime
+    from nmt_keras.training.precision import resolve_precision
 
     real = builtins.open
     monkeypatch.setattr(
         builtins, "open", lambda path, *a, **k: io.StringIO(cpuinfo) if path == "/proc/cpuinfo" else real(path, *a, **k)
     )
     config = TrainingConfig(precision="auto")
-    _runtime.resolve_precision(config)
+    resolve_precision(config)
     assert config.precision == expected
 
 
@@ -964,14 +968,14 @@ def test_a_malformed_cluster_is_one_line(monkeypatch, copy_text, tmp_path, capsy
 def test_a_lost_worker_is_one_line(monkeypatch, capsys):
     import tensorflow as tf
 
-    from pipelines import _runtime
+    from pipelines import _cli
 
     def job(values):
         raise tf.errors.UnavailableError(None, None, "Connection reset by peer")
 
     monkeypatch.setenv("TF_CONFIG", "{}")
-    assert _runtime.run(lambda values, argv: None, job, "", []) == 2
+    assert _cli.run(lambda values, argv: None, job, "", []) == 2
     assert "Another worker of the cluster stopped" in _error(capsys)
     monkeypatch.delenv("TF_CONFIG")
     with pytest.raises(tf.errors.UnavailableError):
-        _runtime.run(lambda values, argv: None, job, "", [])
+        _cli.run(lambda values, argv: None, job, "", [])

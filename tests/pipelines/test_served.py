@@ -10,10 +10,11 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from nmt_keras import run_directory
-from nmt_keras.inference.local import load_export
+from nmt_keras.experiment.export import export as export_run
+from nmt_keras.runs.loading import load_run
+from nmt_keras.serving.local import load_export
 from pipelines import encode, evaluate, export, score, train, translate
-from tests.inference.serving_double import Double, serving
+from tests.serving.serving_double import Double, serving
 
 RECIPE = "--config=" + str(pathlib.Path(__file__).parent / "copy_recipe.py")
 LINES = "a b c\n\nh g\n\U0001f600 a\n"
@@ -31,7 +32,7 @@ def run_dir(tmp_path_factory, copy_text):
 @pytest.fixture(scope="module")
 def saved_model(run_dir, tmp_path_factory):
     """An export of it, with the job's result."""
-    result = export.export([run_dir], "ema", tmp_path_factory.mktemp("saved") / "copy")
+    result = export_run([run_dir], "ema", tmp_path_factory.mktemp("saved") / "copy")
     return pathlib.Path(result["saved_model"]), result
 
 
@@ -53,7 +54,7 @@ def _error(capsys):
 
 
 def test_a_moving_average_is_other_weights_that_translate_too(run_dir, copy_text, saved_model, capsys):
-    latest, ema = (run_directory.load_run(run_dir, which).model.variables for which in ("latest", "ema"))
+    latest, ema = (load_run(run_dir, which).model.variables for which in ("latest", "ema"))
     distances = [np.abs(np.array(a) - np.array(b)).max() for a, b in zip(latest, ema)]
     assert 0.0 < max(distances) < 0.5
     pair = [f"--source={copy_text}/dev.src", f"--reference={copy_text}/dev.tgt"]

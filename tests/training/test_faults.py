@@ -12,9 +12,9 @@ from nmt_keras.config import ModelConfig, TrainingConfig
 from nmt_keras.data.batch_plan import BatchPlan
 from nmt_keras.data.batching import TrainingText
 from nmt_keras.data.corpus import ParallelCorpus, TextFile
-from nmt_keras.data.tokenizer import ByteTokenizer
 from nmt_keras.errors import Failure, Stopped, UserError
 from nmt_keras.models.seq2seq import build_seq2seq
+from nmt_keras.tokenizers.characters import ByteTokenizer
 from nmt_keras.training import train_step
 from nmt_keras.training.bad_batches import BadBatches
 from nmt_keras.training.checkpoints import Checkpoints, weights_sha256

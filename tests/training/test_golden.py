@@ -12,7 +12,9 @@ import tensorflow as tf
 
 from nmt_keras.data.batching import make_batch
 from nmt_keras.models.seq2seq import build_seq2seq
-from nmt_keras.run_directory import checkpoints_of, load_run, load_tokenizers, read_config
+from nmt_keras.runs.layout import checkpoints_of, read_config
+from nmt_keras.runs.loading import load_run
+from nmt_keras.runs.tokenizers import load_tokenizers
 from nmt_keras.training.checkpoints import Checkpoints, weights_sha256
 from nmt_keras.training.losses import batch_loss
 from nmt_keras.training.trainer import Trainer

@@ -19,8 +19,8 @@ from nmt_keras.constants import EOS_ID
 from nmt_keras.data.batch_plan import BatchPlan
 from nmt_keras.data.batching import TrainingText
 from nmt_keras.data.corpus import ParallelCorpus, TextFile
-from nmt_keras.data.tokenizer import ByteTokenizer
 from nmt_keras.models.seq2seq import build_seq2seq
+from nmt_keras.tokenizers.characters import ByteTokenizer
 from nmt_keras.training.checkpoints import Checkpoints
 from nmt_keras.training.feed import Feed
 from nmt_keras.training.summaries import Summaries

@@ -1,0 +1,1 @@
+"""What comes with the toolkit to try it."""

@@ -1,0 +1,1 @@
+"""English to Chinese on text that the project makes itself."""

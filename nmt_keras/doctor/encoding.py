@@ -1,0 +1,38 @@
+"""What is odd about the bytes of a text."""
+
+from nmt_keras.data import encodings
+from nmt_keras.data.corpus import TextFile
+from nmt_keras.doctor.findings import Finding, severity_of
+
+_SERIOUS_ODDITIES = ("invalid UTF-8",)
+_SAMPLED_BYTES = 1 << 16
+_FEW_SOUND = 0.1  # lines of UTF-8 beyond ASCII for each that is not, in a text that is of another encoding as a whole
+_SAMPLED_LINES = 500
+
+
+def encoding_findings(text: TextFile, language: str) -> list[Finding]:
+    """What is odd about the bytes of a text; first, where it looks like another encoding, which, and what to do."""
+    findings, broken, is_serious = [], [], False
+    for finding in text.findings:
+        severity = "note"
+        if finding.kind in _SERIOUS_ODDITIES:
+            severity = severity_of("encoding", finding.num_lines / len(text))
+            is_serious = severity == "serious"
+            broken = text.raw_lines([number - 1 for number in finding.lines[:_SAMPLED_LINES]])
+        findings.append(Finding("encoding", severity, f"{text.path}: {finding}", finding.num_lines, finding.lines))
+    broken = [line for line in broken if not encodings.is_cut_off(line.rstrip(b"\r\n"))]
+    encoding = encodings.guess(text.beginning(_SAMPLED_BYTES), broken, language)
+    if not encoding:
+        return findings
+    sound = sum(any(byte > 0x7F for byte in line) for line in text.raw_lines(range(min(len(text), _SAMPLED_LINES))))
+    sound -= sum(line in set(broken) for line in text.raw_lines(range(min(len(text), _SAMPLED_LINES))))
+    if broken and "UTF-" not in encoding and sound > _FEW_SOUND * len(broken):
+        what = (
+            f"{text.path}: some lines are no UTF-8, and look like {encoding} beside others that are UTF-8: convert "
+            "these lines alone, those of invalid UTF-8"
+        )
+        return [Finding("encoding", "serious" if is_serious else "warning", what, len(broken), []), *findings]
+    what = (
+        f"{text.path}: it is no UTF-8, and looks like {encoding}: convert it, {encodings.command(text.path, encoding)}"
+    )
+    return [Finding("encoding", "serious", what, len(broken), []), *findings]

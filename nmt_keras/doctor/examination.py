@@ -1,0 +1,250 @@
+"""The corpus doctor: what is wrong with parallel text, by line, before anything is trained on it.
+
+Lines are read in blocks, and of each pair a hash and two lengths are kept, 16 bytes; sorting and comparing them takes
+some three times as much. Numbers of lines that something is found in are kept too.
+"""
+
+import hashlib
+import unicodedata
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from nmt_keras.data.corpus import TextFile
+from nmt_keras.data.scripts import ScriptCheck
+from nmt_keras.doctor import line_checks
+from nmt_keras.doctor.alignment import MAX_SHIFT, Segment, segments
+from nmt_keras.doctor.encoding import encoding_findings
+from nmt_keras.doctor.findings import LISTED, SEVERITIES, Finding, LineNumbers, severity_of
+from nmt_keras.doctor.style import Style
+from nmt_keras.tokenizers.white_space import fold
+
+_BLOCK = 10_000
+_OUTLYING = 8.0  # standard deviations of a pair's length, as Gale and Church (1993) reckon it
+_FACTOR = 4.0  # by which lengths of a pair may differ from the usual, where one side is
+_LONG = 20  # characters of the source or more
+_FEW = 1_000  # pairs
+_IGNORED = dict.fromkeys(code for code in range(0x20000) if unicodedata.category(chr(code))[0] in "PSZC")
+
+
+class HeldOut(NamedTuple):
+    """Text to measure on, which is to be in no training text."""
+
+    name: str
+    source: TextFile
+    target: TextFile
+
+
+class Doctor:
+    """Examines parallel text.
+
+    Args:
+        source_language: its code; the script of lines is compared with it.
+        target_language: the same of the target.
+        progress: takes the number of lines read since it was last called.
+    """
+
+    def __init__(
+        self, source_language: str, target_language: str, progress: Callable[[int], None] = lambda lines: None
+    ):
+        self._languages = (source_language, target_language)
+        self._progress = progress
+
+    def examine(self, source: TextFile, target: TextFile, held_out: Sequence[HeldOut] = ()) -> list[Finding]:
+        """Reads a corpus once, and says what is wrong with it, the worst first."""
+        sides = zip((source, target), self._languages)
+        findings = [finding for text, language in sides for finding in encoding_findings(text, language)]
+        size = min(len(source), len(target))
+        if len(source) != len(target):
+            text = (
+                f"{source.path} has {len(source):,} lines and {target.path} has {len(target):,}: they are not aligned"
+            )
+            findings.append(Finding("line count", "serious", text, abs(len(source) - len(target)), []))
+        scan = _Scan(size, self._languages, held_out)
+        for start in range(0, size, _BLOCK):
+            lines = range(start, min(start + _BLOCK, size))
+            scan.read(start, source.lines(lines), target.lines(lines))
+            self._progress(len(lines))
+        if size < _FEW:
+            text = f"{source.path} and {target.path}: {size:,} pairs are too few to learn a language from"
+            findings.append(Finding("size", "warning", text, size, []))
+        findings += scan.findings(source.path, target.path)
+        findings += self._shifts(source, target, scan)
+        return sorted(findings, key=lambda finding: -SEVERITIES.index(finding.severity))
+
+    def _shifts(self, source: TextFile, target: TextFile, scan: "_Scan") -> list[Finding]:
+        def fetch(lines: np.ndarray, partners: np.ndarray) -> tuple[list[str], list[str]]:
+            texts = ((source, lines), (target, partners))
+            return tuple(_lines_or_blanks(text, numbers) for text, numbers in texts)  # type: ignore[return-value]
+
+        lengths = scan.characters
+        if len(source) != len(target):  # what has no partner by its number has one by a shift
+            sizes = (slice(scan.size, len(text)) for text in (source, target))
+            more = [
+                np.array([len(line) for line in text.lines(range(part.start, part.stop))], np.float32)
+                for text, part in zip((source, target), sizes)
+            ]
+            lengths = [np.concatenate([known, rest]) for known, rest in zip(lengths, more)]
+        found = segments(lengths[0], lengths[1], fetch)
+        return [
+            _describe_shift(segment, following, source, target)
+            for segment, following in zip(found, [*found[1:], None])
+            if segment.shift != 0
+        ]
+
+
+class _Scan:
+    """What one pass over pairs of lines collects."""
+
+    def __init__(self, size: int, languages: tuple[str, str], held_out: Sequence[HeldOut]):
+        self.size = size
+        self.characters = [np.zeros(size, np.float32) for _ in range(2)]
+        self._hashes = np.zeros(size, np.uint64)
+        self._empty = LineNumbers()
+        self._copies = LineNumbers()
+        self._names = LineNumbers()
+        self._styles = [Style() for _ in range(2)]
+        self._scripts = [(ScriptCheck(language), LineNumbers()) for language in languages]
+        self._held_out = held_out
+        self._held_lines = [_line_of_each(text.source) for text in held_out]
+        self._overlaps: list[dict[int, list[int]]] = [{} for _ in held_out]  # held-out line: lines of this text
+
+    def read(self, start: int, sources: Sequence[str], targets: Sequence[str]) -> None:
+        """Takes in a block of pairs, the first of which has the 0-based number `start`."""
+        for number, (source, target) in enumerate(zip(sources, targets), start):
+            for side, line in enumerate((source, target)):
+                self._styles[side].read(number, line)
+                check, foreign = self._scripts[side]
+                if check.is_foreign(line):
+                    foreign.add(number)
+            mine, yours = fold(source), fold(target)
+            for side, line in enumerate((mine, yours)):
+                self.characters[side][number] = len(line)
+            if not mine or not yours:
+                self._empty.add(number)
+                self._hashes[number] = number  # no duplicate of another
+                continue
+            self._hashes[number] = _hash(f"{mine}\n{yours}")
+            if mine == yours and sum(map(str.isalpha, mine)) > 1:
+                (self._names if line_checks.is_name_or_code(mine) else self._copies).add(number)
+            if self._held_out:
+                key = _key(source)
+                for known, overlaps in zip(self._held_lines, self._overlaps):
+                    if key is not None and key in known:
+                        overlaps.setdefault(known[key], []).append(number + 1)
+
+    def findings(self, source: str, target: str) -> list[Finding]:
+        """What was found in the files of these names."""
+        both = f"{source} and {target}"
+        found = [
+            self._of("empty side", self._empty, f"{both}: a side is empty or blank", "they are left out of training"),
+            self._of("copy", self._copies, f"{both}: the target is the source, untranslated", "take them out"),
+            self._of("name or code", self._names, f"{both}: names, numbers or code are the same on both sides", "kept"),
+            self._duplicates(both),
+            self._outliers(both),
+        ]
+        for path, (check, lines) in zip((source, target), self._scripts):
+            scripts = " or ".join(check.scripts)
+            found.append(
+                self._of("script", lines, f"{path}: most letters are not {scripts}", "wrong language or file?")
+            )
+        for path, style in zip((source, target), self._styles):
+            found += [self._of(kind, lines, f"{path}: {what}", remedy) for kind, lines, what, remedy in style.kinds()]
+            found += style.findings(path)
+        for text, overlaps in zip(self._held_out, self._overlaps):
+            found.append(self._overlap(text, overlaps, source))
+        return [finding for finding in found if finding is not None]
+
+    def _of(self, kind: str, lines: "LineNumbers", what: str, remedy: str) -> Finding | None:
+        if not lines.count:
+            return None
+        text = f"{what} in {lines.count:,} line(s) ({lines}): {remedy}"
+        return Finding(kind, severity_of(kind, lines.count / self.size), text, lines.count, lines.numbers)
+
+    def _duplicates(self, both: str) -> Finding | None:
+        order = np.argsort(self._hashes, kind="stable")
+        ordered = self._hashes[order]
+        again = np.flatnonzero(ordered[1:] == ordered[:-1]) + 1
+        if not len(again):
+            return None
+        firsts = order[np.searchsorted(ordered, ordered[again])]
+        lines = order[again]
+        shown = np.argsort(lines)[:LISTED]
+        pairs = ", ".join(f"{lines[i] + 1} repeats {firsts[i] + 1}" for i in shown)
+        pairs += ", ..." if len(again) > LISTED else ""
+        text = f"{both}: {len(again):,} pair(s) are there before ({pairs}): they weigh more in training"
+        severity = severity_of("duplicate", len(again) / self.size)
+        return Finding("duplicate", severity, text, len(again), [int(line) + 1 for line in np.sort(lines)])
+
+    def _outliers(self, both: str) -> Finding | None:
+        source, target = self.characters
+        real = np.flatnonzero((source > 0) & (target > 0))
+        if not len(real):
+            return None
+        ratio = float(np.median(target[real] / source[real]))
+        excess = target[real] - ratio * source[real]
+        excess /= np.sqrt(ratio * source[real] + target[real])
+        deviation = 1.4826 * float(np.median(np.abs(excess)))
+        log_ratio = np.log(target[real] / source[real] / ratio)
+        long = np.maximum(source[real], target[real] / ratio) >= _LONG
+        far = real[(np.abs(excess) > _OUTLYING * max(deviation, 0.1)) | long & (np.abs(log_ratio) > np.log(_FACTOR))]
+        lines = LineNumbers([int(line) + 1 for line in far])
+        what = f"{both}: lengths far from {ratio:.2f} target characters for one of the source"
+        return self._of("length ratio", lines, what, "wrong pairs, or parts of them are missing")
+
+    def _overlap(self, text: HeldOut, overlaps: dict[int, list[int]], source: str) -> Finding | None:
+        if not overlaps:
+            return None
+        shown = sorted(overlaps.items())[:LISTED]
+        pairs = ", ".join(f"{held} is line {lines[0]}" for held, lines in shown)
+        pairs += ", ..." if len(overlaps) > LISTED else ""
+        what = (
+            f"{text.name} {text.source.path}: {len(overlaps):,} source line(s) are in {source} too but for case and "
+            f"punctuation ({pairs}): "
+            "its scores will be too good, take them out of the training text"
+        )
+        severity = severity_of("overlap", len(overlaps) / max(len(text.source), 1))
+        lines = [line for _, lines in sorted(overlaps.items()) for line in lines]
+        return Finding("overlap", severity, what, len(overlaps), lines)
+
+
+def _describe_shift(segment: Segment, following: Segment | None, source: TextFile, target: TextFile) -> Finding:
+    first, last = segment.start + 1, segment.stop
+    until = "to the end" if following is None else f"to line {last:,}"
+    until += f" (perhaps {last + segment.after:,})" if following is not None and segment.after else ""
+    maybe = f" (perhaps {first - segment.before:,})" if segment.before else ""
+    where = f"{source.path} and {target.path}: from line {first:,}{maybe} {until}"
+    if segment.shift is None:
+        text = f"{where} they do not belong together, nor to lines up to {MAX_SHIFT} away: mend the files there"
+    else:
+        count = abs(segment.shift)
+        side, other = ("source", "target") if segment.shift > 0 else ("target", "source")
+        text = (
+            f"{where} the {other} is shifted by {count} line(s) against the {side}: the {side} lacks {count} that the "
+            f"{other} has about line {first:,}, or the {other} has {count} too many"
+        )
+    return Finding("shift", "serious", text, last - segment.start, list(range(first, last + 1)))
+
+
+def _lines_or_blanks(text: TextFile, numbers: np.ndarray) -> list[str]:
+    """Lines of a text, "" where there is none."""
+    inside = (numbers >= 0) & (numbers < len(text))
+    lines = iter(text.lines(numbers[inside]))
+    return [next(lines) if there else "" for there in inside]
+
+
+def _line_of_each(text: TextFile) -> dict[int, int]:
+    """The 1-based number of each line that is not blank, by its key."""
+    keys = ((_key(line), number) for number, line in enumerate(text.lines(range(len(text))), 1))
+    return {key: number for key, number in keys if key is not None}
+
+
+def _key(line: str) -> int | None:
+    """Of a line without case, spaces and punctuation, which make no other sentence; None if nothing is left."""
+    rest = line.casefold().translate(_IGNORED)
+    return _hash(rest) if rest else None
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")

@@ -1,0 +1,84 @@
+"""What is found in a corpus, and how bad it is.
+
+A finding is a note (listed), a warning, or serious: what would cost a training.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+VERSION = 2  # of what is found, for caches
+SEVERITIES = ("note", "warning", "serious")
+LISTED = 10
+# Shares of a corpus from which a kind is a warning, and serious.
+_LIMITS = {
+    "empty side": (0.02, 0.2),
+    "duplicate": (0.1, 0.5),
+    "copy": (0.01, 0.1),
+    "length ratio": (0.01, 0.1),
+    "script": (0.01, 0.2),
+    "overlap": (0.01, 0.1),
+    "encoding": (0.0, 0.01),
+    "unknown pieces": (0.01, 0.1),
+    "name or code": (1.0, 1.0),
+    "white space": (0.1, 1.0),
+    "entity": (0.005, 1.0),
+    "markup": (0.001, 0.2),
+    "tag": (0.01, 1.0),
+    "table row": (0.01, 1.0),
+}
+
+
+class Finding(NamedTuple):
+    """Something about a text."""
+
+    kind: str
+    severity: str  # of SEVERITIES
+    text: str  # a line for people
+    num_lines: int
+    lines: list[int]  # 1-based, in order
+
+    @property
+    def first_lines(self) -> list[int]:
+        """At most ten."""
+        return self.lines[:LISTED]
+
+    def card(self) -> dict[str, Any]:
+        """What is written where not every line is wanted."""
+        values = {**self._asdict(), "first_lines": self.first_lines}
+        del values["lines"]
+        return values
+
+
+class LineNumbers:
+    """Numbers of lines, 1-based."""
+
+    def __init__(self, numbers: Sequence[int] = ()):
+        self.numbers = list(numbers)
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.numbers)
+
+    def add(self, number: int) -> None:
+        """Counts the line of a 0-based number."""
+        self.numbers.append(number + 1)
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.numbers[:LISTED])) + (", ..." if self.count > LISTED else "")
+
+
+def unknown_pieces(name: str, rate: float, is_own: bool = True) -> Finding | None:
+    """A finding where too many pieces of a text are unknown to its tokenizer; a warning at most if that is not the own
+    one but trained on a sample."""
+    severity = severity_of("unknown pieces", rate)
+    severity = "warning" if severity == "serious" and not is_own else severity
+    if severity == "note":
+        return None
+    text = f"{name}: {rate:.2%} of its pieces are unknown: set data.byte_fallback=True, or train on such text"
+    return Finding("unknown pieces", severity, text, 0, [])
+
+
+def severity_of(kind: str, share: float) -> str:
+    warning, serious = _LIMITS[kind]
+    return "serious" if share > serious else "warning" if share > warning else "note"

@@ -1,0 +1,181 @@
+"""Translates text and measures the translations against references."""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from sacrebleu.metrics import BLEU
+from tqdm import tqdm
+
+from nmt_keras import files
+from nmt_keras.data.batching import evaluation_batches
+from nmt_keras.experiment.text import open_references
+from nmt_keras.inference.evaluation import open_bleu, score_text
+from nmt_keras.inference.translator import Translation
+from nmt_keras.reports import Report, silent
+from nmt_keras.runs.layout import read_config
+from nmt_keras.runs.loading import Run, inference_config, load_runs, require_lexicon
+from nmt_keras.tokenizers.white_space import is_blank
+from nmt_keras.training.losses import compile_dev_loss, perplexity
+
+_TUNED = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5)  # length penalties
+
+
+def evaluate(
+    run_dirs: Sequence[pathlib.Path],
+    checkpoint: str,
+    source: str,
+    references: Sequence[str],
+    *,
+    decoding: Mapping[str, Any] = MappingProxyType({}),
+    data_dir: str = "",
+    output: str | None = None,
+    translations: str | None = None,
+    bleu_tokenizer: str | None = None,
+    tune: bool = False,
+    report: Report = silent,
+) -> dict[str, Any]:
+    """Scores a trained model on a parallel test set.
+
+    Args:
+        run_dirs: of training jobs; several are an ensemble.
+        checkpoint: `best`, `latest`, `averaged`, `ema` or a step.
+        source: the text to translate.
+        references: its reference translations; the perplexity is that of the first.
+        decoding: options of the search instead of the recipe's.
+        data_dir: prefix of both texts, and where `tfds:` data sets are kept.
+        output: a file that the scores are written to as JSON.
+        translations: a file that the translations are written to.
+        bleu_tokenizer: sacreBLEU's name, instead of the run's.
+        tune: whether length penalties are tried too, and reported as a table.
+        report: takes a line for the user.
+
+    Raises:
+        UserError: the run or the text cannot be used.
+    """
+
+    for path in filter(None, (output, translations)):  # what cannot be written is found before the work
+        files.require_writable(path)
+    config = read_config(run_dirs[0])
+    data = dataclasses.replace(config.data, data_dir=data_dir)
+    data.bleu_tokenizer = data.bleu_tokenizer if bleu_tokenizer is None else bleu_tokenizer
+    bleu = open_bleu(data, report)
+    inference_config(config, decoding)
+    require_lexicon(run_dirs[0], config.decoding)
+
+    corpus = open_references(data, source, references, report)
+    streams = corpus.reference_streams()
+    trained = load_runs(run_dirs, checkpoint, report)._replace(config=config)
+    sources = corpus.text()[0]
+    with contextlib.ExitStack() as stack:
+        scores_file, translations_file = (
+            stack.enter_context(files.replacing(p)) if p else None for p in (output, translations)
+        )
+        start = time.monotonic()
+        with tqdm(total=len(sources), unit="sentence", disable=not sys.stderr.isatty()) as progress:
+            results = trained.translator().translate(sources, progress.update)
+        seconds = time.monotonic() - start
+        hypotheses = [result.text for result in results]
+        if translations_file:
+            files.write_text(translations_file, "".join(text + "\n" for text in hypotheses))
+        loss = compile_dev_loss(trained.model)(
+            evaluation_batches(
+                corpus,
+                *trained.tokenizers,
+                max_source_length=data.max_source_length,
+                max_target_length=data.max_target_length,
+                report=report,
+            )
+        )
+        scores: dict[str, Any] = {
+            **score_text(hypotheses, streams, data.target_language, data.bleu_tokenizer),
+            "perplexity": perplexity(loss),
+            "sentences_per_s": len(sources) / seconds,
+            "sentences": len(sources),
+            **_odd_lines(sources, results, report),
+            "run_dirs": list(map(str, run_dirs)),
+            "checkpoint": checkpoint,
+            "step": trained.step,
+            "beam_size": config.decoding.beam_size,
+            "length_penalty": config.decoding.length_penalty,
+            "decoding": dataclasses.asdict(config.decoding),
+            **_compared_with_greedy(trained, sources, streams, hypotheses, bleu, report),
+        }
+        if tune:
+            scores["tuned"] = _tuned(trained, sources, streams, bleu, report)
+        if scores_file:
+            files.write_text(scores_file, json.dumps(scores, ensure_ascii=False) + "\n")
+    return scores
+
+
+def _odd_lines(sources: Sequence[str], results: Sequence[Translation], report: Report) -> dict[str, int]:
+    """How many lines were translated in part, and how many to nothing although there is text; both are reported."""
+
+    truncated = [number for number, result in enumerate(results, 1) if result.truncated]
+    lost = [
+        number
+        for number, (text, result) in enumerate(zip(sources, results), 1)
+        if not result.text.strip() and not is_blank(text)
+    ]
+    for lines, what in (
+        (truncated, "are longer than the model's limit, and translated and scored in part"),
+        (lost, "have text, and an empty translation"),
+    ):
+        if lines:
+            shown = ", ".join(map(str, lines[:10])) + (", ..." if len(lines) > 10 else "")
+            report(f"warning: {len(lines):,} line(s) {what} ({shown})")
+    return {"truncated": len(truncated), "empty": len(lost)}
+
+
+def _compared_with_greedy(
+    trained: Run,
+    sources: Sequence[str],
+    streams: Sequence[Sequence[str]],
+    hypotheses: Sequence[str],
+    bleu: BLEU,
+    report: Report,
+) -> dict[str, float]:
+    """BLEU of greedy search where a beam was searched; a beam that is worse is reported."""
+    if trained.config.decoding.beam_size == 1:
+        return {}
+    greedy = _bleu_of(trained, sources, streams, bleu, beam_size=1)
+    beam = bleu.corpus_score(hypotheses, streams).score
+    if greedy > beam:
+        report(
+            f"warning: greedy search has BLEU {greedy:.2f}, more than {beam:.2f} of "
+            f"{trained.config.decoding.beam_size} "
+            f"beams with length penalty {trained.config.decoding.length_penalty:g}: try --beam_size=1, or "
+            f"--tune_search "
+            "on a dev set"
+        )
+    return {"greedy_bleu": round(greedy, 10)}
+
+
+def _tuned(
+    trained: Run, sources: Sequence[str], streams: Sequence[Sequence[str]], bleu: BLEU, report: Report
+) -> list[dict[str, float]]:
+    beam_size = trained.config.decoding.beam_size
+    rows = [{"length_penalty": 0.0, "beam_size": 1, "bleu": _bleu_of(trained, sources, streams, bleu, beam_size=1)}]
+    for penalty in _TUNED if beam_size > 1 else ():
+        score = _bleu_of(trained, sources, streams, bleu, length_penalty=penalty)
+        rows.append({"length_penalty": penalty, "beam_size": beam_size, "bleu": score})
+    best = max(rows, key=lambda row: row["bleu"])
+    for row in rows:
+        search = f"length penalty {row['length_penalty']:.1f}" if row["beam_size"] > 1 else "greedy"
+        report(f"{search:20} BLEU {row['bleu']:.2f}{'  (best)' if row is best else ''}")
+    return rows
+
+
+def _bleu_of(
+    trained: Run, sources: Sequence[str], streams: Sequence[Sequence[str]], bleu: BLEU, **options: Any
+) -> float:
+    decoding = dataclasses.replace(trained.config.decoding, **options)
+    run = trained._replace(config=dataclasses.replace(trained.config, decoding=decoding))
+    hypotheses = [result.text for result in run.translator().translate(sources)]
+    return bleu.corpus_score(hypotheses, streams).score

@@ -1,0 +1,234 @@
+"""Exports a trained model and proves that the export translates as the model does."""
+
+import pathlib
+import time
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from nmt_keras import files
+from nmt_keras.errors import UserError
+from nmt_keras.experiment.model_card import model_card
+from nmt_keras.experiment.text import dev_references, open_references
+from nmt_keras.inference.evaluation import open_bleu
+from nmt_keras.inference.translator import Translator
+from nmt_keras.reports import Report, silent
+from nmt_keras.runs.layout import read_config
+from nmt_keras.runs.loading import Run, inference_config, load_runs, require_lexicon
+from nmt_keras.serving import export as exporting
+from nmt_keras.serving import local, proof
+from nmt_keras.serving.compression import PRECISIONS, StoredWeight, compress
+from nmt_keras.serving.transports import as_tensor
+from nmt_keras.training.checkpoints import weights_sha256
+from nmt_keras.training.precision import configure
+
+_DEV_LINES = 200
+_NASTY = [
+    "",
+    " ",
+    "a",
+    "\U0001f600 \u05e9\u05dc\u05d5\u05dd",
+    "tab\tand\u2028line\x07\x1b[0m",
+    "\u4f60\u597d\uff0c\u4e16\u754c\uff01",
+    "\udcff\udcfe\udce4 no UTF-8",  # bytes 0xff, 0xfe and 0xe4
+    "x" * 5000,
+]
+_LOG_PROB_TOLERANCE = 1e-5  # nats; both run one graph on a CPU
+_WARMUP_BATCHES = (1, 8, 64)  # rows
+
+
+class _Proof(NamedTuple):
+    """How an export compares with the model it was made of."""
+
+    compared: int  # translations, and other signatures once a batch
+    different: int
+    largest_log_prob_difference: float | None  # nats; None where the export did not run
+    translations: list[str]  # of the dev lines, by the export
+    sentences_per_s: float  # of the dev lines, by the export
+
+
+def export(
+    run_dirs: Sequence[pathlib.Path],
+    checkpoint: str,
+    output: pathlib.Path,
+    *,
+    precision: str = "float32",
+    decoding: Mapping[str, Any] = MappingProxyType({}),
+    data_dir: str | None = None,
+    report: Report = silent,
+) -> dict[str, Any]:
+    """Exports to the next version under `output`; an export that differs from the model is not kept.
+
+    Args:
+        run_dirs: of training jobs; several are an ensemble.
+        checkpoint: `best`, `latest`, `averaged`, `ema` or a step.
+        output: `saved_models/<name>`.
+        precision: of the weights, float32, bfloat16 or int8.
+        decoding: options of the search instead of the recipe's.
+        data_dir: where the dev set, which is translated for the proof, is now; instead of the recipe's.
+        report: takes a line for the user.
+
+    Returns:
+        The folder, its size, and of the dev set's first 200 lines and of some nasty ones how many were compared and
+        differed, how fast they were translated, and their BLEU, beside that of float32.
+
+    Raises:
+        UserError: the run cannot be used, or `output` cannot be written.
+    """
+
+    if (output / "saved_model.pb").exists():
+        raise UserError(
+            f"{output} is a version of an export: give the folder of all versions, --output={output.parent}"
+        )
+    files.require_writable(output / ".tmp-export")
+    config = read_config(run_dirs[0])
+    config.data.data_dir = config.data.data_dir if data_dir is None else data_dir
+    bleu = open_bleu(config.data, report)
+    run_precision, config.training.precision = config.training.precision, "float32"
+    inference_config(config, decoding)
+    require_lexicon(run_dirs[0], config.decoding)
+
+    dev = open_references(config.data, config.data.dev_source, dev_references(config.data), report)
+    trained = load_runs(run_dirs, checkpoint, report)._replace(config=config)
+    count = min(_DEV_LINES, len(dev))
+    sources, references = dev.sources[0].lines(range(count)), dev.reference_streams(count)
+
+    def bleu_of(run: Run) -> float:
+        hypotheses = [translation.text for translation in run.translator().translate(sources)]
+        return round(bleu.corpus_score(hypotheses, references).score, 2)
+
+    fingerprints = [weights_sha256(model) for model in getattr(trained.model, "members", [trained.model])]
+    stored: list[StoredWeight] = []
+    float32_bleu: dict[str, Any] = {}
+    if run_precision != PRECISIONS[precision]:  # jobs on the run directory compute in it
+        config.training.precision = run_precision
+        configure(config.training)
+        float32_bleu["dev_bleu_run"] = bleu_of(load_runs(run_dirs, checkpoint)._replace(config=config))
+        config.training.precision = "float32"
+        configure(config.training)
+    if precision != "float32":
+        float32_bleu["dev_bleu_float32"] = bleu_of(trained)
+        config.training.precision = PRECISIONS[precision]
+        configure(config.training)
+        trained = load_runs(run_dirs, checkpoint)._replace(config=config)
+        stored = compress(trained.model.variables, precision)
+    module = exporting.TranslationModule(trained.model, *trained.tokenizers, config.decoding, stored, trained.lexicon)
+    folder = exporting.save(module, output)
+    try:
+        report(
+            f"comparing {len(sources) + len(_NASTY):,} translations, and some replies of the other signatures, with a "
+            "fresh process's, which loads the export as TF Serving does"
+        )
+        proved = _prove(folder, module, trained.translator(), sources, report)
+        result: dict[str, Any] = {**proved._asdict(), "precision": precision}
+        del result["translations"]
+        result |= {"run_dirs": list(map(str, run_dirs)), "checkpoint": checkpoint, "step": trained.step}
+        result |= {"weights_sha256": fingerprints, "run_precision": run_precision, "tensorflow": tf.__version__}
+        result |= {"shortlist": config.decoding.shortlist}
+        if proved.different:
+            report(f"the proof failed: {proved.different} of {proved.compared} differ; nothing was kept")
+            return {"saved_model": None, **result}
+        version = exporting.next_version(output)
+        result |= {
+            "megabytes": round(sum(path.stat().st_size for path in folder.rglob("*")) / 1e6, 1),
+            "dev_lines": len(sources),
+            "dev_bleu": round(bleu.corpus_score(proved.translations, references).score, 2),
+            **float32_bleu,
+            "dev_bleu_signature": str(bleu.get_signature()),
+        }
+        files.write_json(folder / "parity.json", result)
+        files.write_text(
+            folder / "model_card.md", model_card(trained, run_dirs, output.name, version, sources[0], result)
+        )
+        files.write_text(folder / "batching_parameters.txt", _batching_parameters(config.decoding.batch_sentences))
+        exporting.write_warmup_requests(module, folder, output.name, sources[0], _WARMUP_BATCHES)
+        for line in _bleus(result):
+            report(line)
+        return {"saved_model": str(exporting.publish(folder, output)), **result}
+    finally:
+        exporting.discard(folder)
+
+
+def _bleus(result: Mapping[str, Any]) -> list[str]:
+    """Lines on the BLEU of an export, and of the run where that computes otherwise and translates some lines
+    otherwise."""
+    lines = [
+        f"BLEU of the export ({result['precision']}) on {result['dev_lines']:,} dev lines: {result['dev_bleu']:.2f}"
+    ]
+    if "dev_bleu_float32" in result:
+        lines[0] += f", in float32 {result['dev_bleu_float32']:.2f}"
+    if "dev_bleu_run" in result:
+        lines[0] += f", of the run as it was trained ({result['run_precision']}) {result['dev_bleu_run']:.2f}"
+        lines.append(
+            f"the export is compared with the run's weights in {result['precision']}: --run_dir computes in "
+            f"{result['run_precision']}, and translates some lines otherwise"
+        )
+    return lines
+
+
+def _prove(
+    folder: pathlib.Path,
+    module: exporting.TranslationModule,
+    translator: Translator,
+    sources: list[str],
+    report: Report,
+) -> _Proof:
+    """Compares the export's translations, of `sources` and of nasty lines, with the translator's, and what all its
+    signatures say of some of them with what they say here."""
+
+    size = translator.config.batch_sentences
+    dev, nasty = ([lines[i : i + size] for i in range(0, len(lines), size)] for lines in (sources, _NASTY))
+    requests = [request for batch in (dev[0][:8], *nasty) for request in exporting.sample_requests(module, batch)]
+    here = local.LocalTransport(exporting.signatures_of(module), module)
+    with tf.device("CPU"):  # where the proof runs
+        expected = [t for batch in dev + nasty for t in translator.translate_batch(batch)]
+        expected_replies = [
+            here.predict(name, {key: as_tensor(values) for key, values in inputs.items()}) for name, inputs in requests
+        ]
+    try:
+        missing = [*proof.functions_that_must_compile(folder), *proof.unsupported_operations(folder)]
+        if missing:
+            raise RuntimeError(f"a server cannot run {', '.join(missing)}")
+        with proof.FreshProcess(folder) as served:
+            served.ask("serving_default", {"text": dev[0]})  # the first run is slower
+            start = time.monotonic()
+            replies = [served.ask("serving_default", {"text": batch}) for batch in dev]
+            seconds = time.monotonic() - start
+            replies += [served.ask("serving_default", {"text": batch}) for batch in nasty]
+            other_replies = [served.ask(name, inputs) for name, inputs in requests]
+    except RuntimeError as error:
+        report(f"the proof failed: {error}")
+        return _Proof(len(expected), len(expected), None, [], 0.0)
+    found = [row for reply in replies for row in zip(reply["translation"], reply["log_prob"], reply["truncated"])]
+    distances = [abs(ours.best.log_prob - theirs[1]) for ours, theirs in zip(expected, found, strict=True)]
+    different = sum(
+        (ours.text, ours.truncated) != (text, truncated) or not distance <= _LOG_PROB_TOLERANCE
+        for ours, (text, _, truncated), distance in zip(expected, found, distances)
+    )
+    different += sum(not _is_same(*pair) for pair in zip(expected_replies, other_replies, strict=True))
+    translations = [text for text, *_ in found[: len(sources)]]
+    return _Proof(len(found) + len(requests), different, max(distances), translations, len(sources) / seconds)
+
+
+def _is_same(expected: Mapping[str, np.ndarray], found: Mapping[str, list]) -> bool:
+    """Whether two replies are equal, numbers with a fraction within the tolerance."""
+    return expected.keys() == found.keys() and all(
+        np.shape(value) == np.shape(found[name])
+        and (
+            np.allclose(value, found[name], rtol=_LOG_PROB_TOLERANCE, atol=_LOG_PROB_TOLERANCE)
+            if value.dtype == np.float32
+            else value.tolist() == found[name]
+        )
+        for name, value in expected.items()
+    )
+
+
+def _batching_parameters(max_batch_size: int) -> str:
+    """Of TF Serving's `--batching_parameters_file`."""
+    return (
+        f"max_batch_size {{ value: {max_batch_size} }}\nbatch_timeout_micros {{ value: 2000 }}\n"
+        "max_enqueued_batches { value: 100 }\nnum_batch_threads { value: 2 }\n"
+    )

@@ -1,0 +1,80 @@
+"""The model card of an export."""
+
+import json
+import pathlib
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nmt_keras.config import ExperimentConfig
+from nmt_keras.inference.evaluation import bleu_signature
+from nmt_keras.runs.layout import checkpoints_of
+from nmt_keras.runs.loading import Run
+
+
+def model_card(
+    trained: Run, run_dirs: Sequence[pathlib.Path], name: str, version: int, example: str, result: Mapping[str, Any]
+) -> str:
+    """Markdown: what the model is, what it was trained on, its limits, and how to call it.
+
+    Args:
+        trained: what was exported.
+        run_dirs: of it.
+        name: of the model on a server.
+        version: of it.
+        example: a source sentence.
+        result: of the proof.
+    """
+    config, decoding = trained.config, trained.config.decoding
+    data, model = config.data, config.model
+    request = shlex.quote(json.dumps({"inputs": {"text": [example]}}, ensure_ascii=False))
+    beside = f", in float32 {result['dev_bleu_float32']:.2f}" if "dev_bleu_float32" in result else ""
+    ensemble = f"an ensemble of {len(run_dirs)} models, " if len(run_dirs) > 1 else ""
+    shortlist = f", a shortlist of {decoding.shortlist} pieces a source piece" if decoding.shortlist else ""
+    beams = max(decoding.max_beam_size, decoding.beam_size)
+    kind = "any number of sentences, translated one by one and joined" if decoding.split_sentences else "one sentence"
+    return f"""# {name}
+
+Translates {data.source_language} to {data.target_language}: {ensemble}encoder {model.encoder},
+decoder {model.decoder}, {trained.model.count_params():,} weights in {result["precision"]}, {data.tokenizer} pieces,
+after {trained.step:,} steps (checkpoint {result["checkpoint"]}).
+
+- Trained on {", ".join(data.train_source)} and {", ".join(data.train_target)}, chosen on {data.dev_source}. Text unlike
+  that is translated badly, and no translation is checked for truth.
+- This export on the first {result["dev_lines"]:,} lines of {data.dev_source}: BLEU {result["dev_bleu"]:.2f}{beside}
+  ({result["dev_bleu_signature"]}). Best in training: {_best(trained.config, run_dirs[0])}.
+- A text is {kind}, of at most {decoding.max_source_characters:,} characters; a sentence has at most
+  {decoding.max_source_length} pieces and its translation {decoding.max_length}. What is over a limit is left out,
+  and `truncated` says so. A call has at most {decoding.max_request_sentences:,} texts, {beams} beams and as many
+  hypotheses.
+- Search: {decoding.beam_size} beams, length penalty {decoding.length_penalty:g}
+  ({decoding.length_penalty_kind}){shortlist}.
+- `parity.json`: how the export was compared with the model it was made of. `config.json` of the run has all settings.
+
+    # in the folder that {name}/ is in
+    docker run -p 8500:8500 -p 8501:8501 -v "$PWD/{name}:/models/{name}" -e MODEL_NAME={name} tensorflow/serving \\
+        --enable_batching --batching_parameters_file=/models/{name}/{version}/batching_parameters.txt
+    curl -d {request} http://localhost:8501/v1/models/{name}:predict
+    echo {shlex.quote(example)} | python -m pipelines.translate --server=grpc://localhost:8500/{name}
+
+From Python, by REST or gRPC:
+
+
+    with Client("grpc://localhost:8500/{name}") as client:
+        [translation] = client.translate([{example!r}], beam_size={decoding.beam_size}, num_hypotheses=1)
+        print(translation.text, [hypothesis["score"] for hypothesis in translation.hypotheses])
+"""
+
+
+def _best(config: ExperimentConfig, run_dir: pathlib.Path) -> str:
+    """The best metric of training, with what it was measured with."""
+
+    try:
+        best = json.loads((checkpoints_of(run_dir) / "best.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "not measured"
+    measured = ""
+    if best["metric"] == "dev_bleu":
+        signature = bleu_signature(config.data.target_language, config.data.bleu_tokenizer)
+        measured = f" ({signature}), {config.training.dev_beam_size} beam(s),"
+    return f"{best['metric']} {best['value']:.2f}{measured} at step {best['step']:,}"

@@ -1,0 +1,260 @@
+"""Trains a model in a run directory."""
+
+import contextlib
+import datetime
+import pathlib
+import platform
+import time
+from typing import Any
+
+import tensorflow as tf
+
+from nmt_keras import files
+from nmt_keras.config import ExperimentConfig, TrainingConfig
+from nmt_keras.data.batch_plan import BatchPlan
+from nmt_keras.data.batching import TrainingText
+from nmt_keras.data.corpus import ParallelCorpus
+from nmt_keras.data.lengths import sampled_length_factor, token_lengths
+from nmt_keras.doctor.before_training import refuse_serious_findings
+from nmt_keras.experiment.dev_set import DevEvaluator
+from nmt_keras.experiment.text import dev_references, open_corpus, open_references
+from nmt_keras.inference.evaluation import open_bleu
+from nmt_keras.models.seq2seq import build_seq2seq
+from nmt_keras.reports import Report, silent
+from nmt_keras.runs.data_card import check_data_card, write_data_card
+from nmt_keras.runs.layout import checkpoints_of, open_run_dir, require_same_experiment
+from nmt_keras.runs.measures import measure_before, measure_of
+from nmt_keras.runs.tokenizers import load_tokenizers, prepare_tokenizers
+from nmt_keras.tokenizers.base import Tokenizers, unknown_rate
+from nmt_keras.tokenizers.building import own_tokenizers, require_sampling
+from nmt_keras.training import memory
+from nmt_keras.training.bad_batches import BadBatches
+from nmt_keras.training.checkpoints import Checkpoints, weights_sha256
+from nmt_keras.training.cluster import barrier, build_strategy, is_chief, task_of
+from nmt_keras.training.feed import Feed
+from nmt_keras.training.precision import configure, resolve_precision
+from nmt_keras.training.pretrained_vectors import load_pretrained_vectors
+from nmt_keras.training.stopping import StopRequest
+from nmt_keras.training.summaries import Summaries, font_note
+from nmt_keras.training.trainer import Trainer
+
+
+def train(
+    config: ExperimentConfig,
+    run_dir: pathlib.Path,
+    *,
+    allow_change: bool = False,
+    report: Report = silent,
+    stop: StopRequest | None = None,
+) -> bool:
+    """Trains `config` in `run_dir` until it is done, or until it is asked to stop. Resumes what is there.
+
+    Args:
+        config: of the experiment.
+        run_dir: where everything of the run is kept.
+        allow_change: whether a run that is there may go on with other data or another schedule.
+        report: takes a line for the user.
+        stop: asks training to save and stop.
+
+    Returns:
+        Whether it is done.
+
+    Raises:
+        UserError: the configuration, the data or the run directory cannot be used.
+    """
+    config.validate()
+    config.resolve_positions()
+    stop = stop or StopRequest()
+    resolve_precision(config.training)
+    strategy = build_strategy(config.training.distribution)  # before any TensorFlow operation
+    stop.listen()
+    configure(config.training)
+
+    data = config.data
+    if is_chief(strategy):
+        require_same_experiment(run_dir, config, allow_change)
+    open_bleu(data, report)
+    if data.sampling_alpha and data.source_tokenizer_model and not (run_dir / "tokenizer").exists():
+        require_sampling(own_tokenizers(data), data)
+    corpus = open_corpus(data, data.train_source, data.train_target, report, data.train_example_weights)
+    dev = open_references(data, data.dev_source, dev_references(data), report)
+    is_font_noted = _report_font(dev, report)
+    measured = measure_before(run_dir), measure_of(config, dev)
+    barrier(strategy)  # all have read what the chief will write over
+    with contextlib.ExitStack() as stack:
+        if is_chief(strategy):
+            findings = refuse_serious_findings(data, corpus, dev, report)
+
+            def check() -> None:
+                if not allow_change:
+                    check_data_card(run_dir, corpus, dev)
+
+            stack.enter_context(open_run_dir(run_dir, config, report, allow_change, check))
+            write_data_card(run_dir, corpus, dev, findings)
+            prepare_tokenizers(run_dir, data, corpus, report)
+        barrier(strategy)  # what the chief makes, the others find
+        is_done = _train(config, run_dir, corpus, dev, strategy, stop, allow_change, measured, is_font_noted, report)
+        barrier(strategy)  # whoever leaves first would end the job of the others
+    return is_done
+
+
+def _train(
+    config: ExperimentConfig,
+    run_dir: pathlib.Path,
+    corpus: ParallelCorpus,
+    dev: ParallelCorpus,
+    strategy: tf.distribute.Strategy,
+    stop: StopRequest,
+    allow_change: bool,
+    measured: tuple[dict[str, Any], dict[str, Any]],
+    is_font_noted: bool,
+    report: Report,
+) -> bool:
+    """Trains on open text in a run directory that has its tokenizers."""
+
+    started, training = time.time(), config.training
+    chief = is_chief(strategy)
+    tokenizers = load_tokenizers(run_dir)
+    require_sampling(tokenizers, config.data)
+    _report_unknown(tokenizers, dev, report)
+    bad_batches = BadBatches(run_dir / "bad_batches", task_of(strategy), report)
+    with strategy.scope():
+        model = build_seq2seq(config.model, tokenizers.source.vocab_size, tokenizers.target.vocab_size)
+        trainer = Trainer(model, training, strategy, bad_batches)
+    replicas = strategy.num_replicas_in_sync
+    report(f"model: {model.count_params():,} weights; {replicas} replica(s); {training.precision}")
+    if not training.batch_tokens and not training.batch_sentences:
+        training.batch_tokens = _budget(config, corpus, tokenizers, trainer, strategy, report)
+        files.write_text(run_dir / "config.json", config.to_json())
+    feed = Feed(_training_text(config, corpus, tokenizers, replicas), strategy)
+    plan = feed.text.plan
+    report(f"data: {plan.summary()}")
+    if plan.num_long:
+        report(
+            f"data: the limits are data.max_source_length={config.data.max_source_length} and "
+            f"data.max_target_length={config.data.max_target_length} ids; pipelines.doctor suggests some"
+        )
+    checkpoints = Checkpoints(checkpoints_of(run_dir), training.keep_checkpoints, chief, report)
+    checkpoints.clean_up()
+    barrier(strategy)
+    before, trainer.measured = measured
+    if trainer.restore(checkpoints, plan.fingerprint, allow_change, trainer.measured, before):
+        report(f"resuming at step {trainer.step:,}")
+        if trainer.new_measures:
+            report(
+                f"what is measured has changed ({', '.join(trainer.new_measures)}): the best checkpoint "
+                "and the patience begin anew"
+            )
+    else:
+        load_pretrained_vectors(model, tokenizers, config, report)
+    if trainer.step < training.max_steps:
+        trainer.train_step.compile(feed.element_spec)
+        if memory.is_told():
+            bucket, need = memory.estimate(trainer.train_step, feed)
+            report(memory.describe(bucket, need, memory.limit_of_process(), plan.num_batches, training.max_steps))
+        else:
+            report("memory and time are not planned: this system does not tell (Linux does, in /proc)")
+    summaries = Summaries(run_dir, trainer.step, trainer.owes_evaluation, chief)
+    evaluate = DevEvaluator(model, tokenizers, config, dev, summaries, report, is_font_noted)
+    stop.interrupts = False  # from here on it is the trainer that stops, and saves
+    reason = trainer.train(feed, checkpoints, summaries, evaluate, report, stop)
+    best = "not measured" if trainer.best is None else f"{trainer.best:.4f}"
+    if trainer.is_stopped:
+        report(f"{reason}; the same command goes on; best {training.best_metric} so far {best}")
+    else:
+        report(f"done: {reason}; best {training.best_metric} {best}")
+    if chief:
+        _write_run_card(run_dir, trainer, feed.text, reason, time.time() - started)
+    return not trainer.is_stopped
+
+
+def _budget(
+    config: ExperimentConfig,
+    corpus: ParallelCorpus,
+    tokenizers: Tokenizers,
+    trainer: Trainer,
+    strategy: tf.distribute.Strategy,
+    report: Report,
+) -> int:
+    """The largest `batch_tokens` that fits, or is worth its time; the default's where memory is not told."""
+
+    replicas = strategy.num_replicas_in_sync
+    if not memory.is_told():
+        slices = replicas * config.training.accumulation_steps
+        budget = max(TrainingConfig.batch_tokens, slices * config.data.max_target_length)
+        report(f"training.batch_tokens: {budget}; what fits is not known, this system does not tell")
+        return budget
+    feed = Feed(_training_text(config, corpus, tokenizers, replicas), strategy)
+    trainer.train_step.compile(feed.element_spec)
+    budget = max(memory.find_budget(trainer.train_step, feed), config.data.max_target_length)
+    report(f"training.batch_tokens: {budget} is the largest that fits, or that is worth its time")
+    return budget
+
+
+def _report_font(dev: ParallelCorpus, report: Report) -> bool:
+    """Says what attention pictures will lack; whether there was anything to say."""
+
+    note = font_note("".join([*dev.sources[0].lines([0]), *dev.targets[0].lines([0])]))
+    if note:
+        report(f"attention pictures: {note}")
+    return bool(note)
+
+
+def _report_unknown(tokenizers: Tokenizers, dev: ParallelCorpus, report: Report) -> None:
+
+    rates = (
+        f"{side} {unknown_rate(tokenizer, lines):.2%}"
+        for side, tokenizer, lines in zip(("source", "target"), tokenizers, dev.text())
+    )
+    report(f"unknown pieces in dev: {', '.join(rates)}")
+
+
+def _training_text(
+    config: ExperimentConfig, corpus: ParallelCorpus, tokenizers: Tokenizers, num_replicas: int
+) -> TrainingText:
+    """The corpus as a `TrainingText`, planned for so many replicas; in small batches where their size is not known."""
+
+    data, training = config.data, config.training
+    limits: dict[str, Any] = {"max_source_length": data.max_source_length, "max_target_length": data.max_target_length}
+    source_lengths, target_lengths = (
+        [token_lengths(text, tokenizer) for text in texts]
+        for texts, tokenizer in zip((corpus.sources, corpus.targets), tokenizers)
+    )
+    num_slices = num_replicas * training.accumulation_steps
+    plan = BatchPlan(
+        source_lengths,
+        target_lengths,
+        seed=training.seed,
+        batch_tokens=training.batch_tokens or num_slices * data.max_target_length,
+        batch_sentences=training.batch_sentences,
+        weights=data.train_weights,
+        num_slices=num_slices,
+        length_factor=sampled_length_factor(tokenizers, corpus, data.sampling_alpha),
+        example_weights=corpus.weights,
+        **limits,
+    )
+    return TrainingText(
+        plan, corpus, *tokenizers, static_shapes=data.static_shapes, sampling_alpha=data.sampling_alpha, **limits
+    )
+
+
+def _write_run_card(run_dir: pathlib.Path, trainer: Trainer, text: TrainingText, reason: str, seconds: float) -> None:
+
+    files.write_json(
+        run_dir / "run_card.json",
+        {
+            "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "step": trainer.step,
+            "epochs": round(trainer.step / text.plan.num_batches, 2),
+            "seconds_of_this_job": round(seconds),
+            "best": trainer.best,
+            "restarts": trainer.restarts,
+            "weights": trainer.model.count_params(),
+            "weights_sha256": weights_sha256(trainer.model),
+            "stopped": reason,
+            "overlong_samples": text.num_overlong_samples,
+            "machine": platform.platform(),
+            "devices": [device.name for device in tf.config.list_logical_devices()],
+            "tensorflow": tf.__version__,
+        },
+    )

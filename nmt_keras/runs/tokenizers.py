@@ -1,0 +1,68 @@
+"""The tokenizers of a run."""
+
+import os
+import pathlib
+import shutil
+import uuid
+
+from nmt_keras.config import DataConfig
+from nmt_keras.data.corpus import ParallelCorpus
+from nmt_keras.errors import UserError
+from nmt_keras.reports import Report
+from nmt_keras.tokenizers.base import Tokenizer, Tokenizers
+from nmt_keras.tokenizers.building import load_tokenizer, own_tokenizers, place_of_model, read_model, train_tokenizers
+from nmt_keras.tokenizers.sentencepiece import SentencePieceTokenizer
+
+
+def prepare_tokenizers(run_dir: pathlib.Path, data: DataConfig, corpus: ParallelCorpus, report: Report) -> Tokenizers:
+    """Loads a run's tokenizers; makes them if it has none, from the user's models or by training on `corpus`.
+
+    Raises:
+        UserError: a model cannot be read, or the text cannot fill the vocabulary.
+    """
+    folder = run_dir / "tokenizer"
+    if folder.exists():
+        kept = load_tokenizers(run_dir)
+        for path, tokenizer in zip((data.source_tokenizer_model, data.target_tokenizer_model), kept):
+            if not path or not os.path.exists(place_of_model(data, path)):
+                continue
+            if SentencePieceTokenizer(read_model(data, path), tokenizer.folds).sha256 != tokenizer.sha256:
+                raise UserError(
+                    f"{run_dir} was trained with another tokenizer than {path} is now; restore the file, or "
+                    "give another --run_dir"
+                )
+    else:
+        if data.source_tokenizer_model:
+            paths = [data.source_tokenizer_model, data.target_tokenizer_model]
+            source, target = own_tokenizers(data)
+            if data.joint_vocabulary and source.sha256 != target.sha256:
+                raise UserError(
+                    "`data.joint_vocabulary` needs one SentencePiece model for both sides. Received: "
+                    f"{paths[0]} and {paths[1]}; give the same, or set data.joint_vocabulary=False"
+                )
+            made: dict[str, Tokenizer] = (
+                {"joint": source} if data.joint_vocabulary else {"source": source, "target": target}
+            )
+        else:
+            made = train_tokenizers(data, corpus, report)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in run_dir.glob(".tmp-tokenizer-*"):  # of a job that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
+        temporary = run_dir / f".tmp-tokenizer-{uuid.uuid4().hex[:12]}"
+        for name, tokenizer in made.items():
+            tokenizer.save(temporary / name)
+        temporary.rename(folder)
+    return load_tokenizers(run_dir)
+
+
+def load_tokenizers(run_dir: pathlib.Path) -> Tokenizers:
+    """Reads a run's tokenizers.
+
+    Raises:
+        UserError: there are none, or not whole ones.
+    """
+    folder = run_dir / "tokenizer"
+    if (folder / "joint").exists():
+        joint = load_tokenizer(folder / "joint")
+        return Tokenizers(joint, joint)
+    return Tokenizers(load_tokenizer(folder / "source"), load_tokenizer(folder / "target"))

@@ -1,0 +1,1 @@
+"""Exports for TF Serving, their proof, and clients of them."""

@@ -1,0 +1,379 @@
+"""A client of exports that TensorFlow Serving serves, by REST or gRPC.
+
+Texts go out in batches, several at once, and come back in order; what passes is tried again. A signature's outputs are
+handed on under their names, whatever they are: all that is assumed of them is that they begin with B, that `source_*`
+are of the source, and that `num_*` say how much of the others is no padding.
+"""
+
+import itertools
+import random
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from nmt_keras.errors import Interrupted, UserError
+from nmt_keras.serving.transports import (
+    Failure,
+    GrpcTransport,
+    Kind,
+    RestTransport,
+    Transport,
+    as_tensor,
+    parse_address,
+)
+
+_PASSING = (Kind.DOWN, Kind.BUSY, Kind.LOADING)
+_FIRST_DELAY, _LONGEST_DELAY = 0.25, 8.0  # seconds
+_PORTS = "gRPC and REST have a port each, usually 8500 and 8501"
+_MESSAGES = {
+    Kind.DOWN: "{server} cannot be reached: {reason}; start TensorFlow Serving there, or give the host and port where "
+    f"it is ({_PORTS})",
+    Kind.UNKNOWN_HOST: "The host of {server} is unknown: {reason}; give the name or the address of one that is not",
+    Kind.BUSY: "{server} was unavailable {tries} times: {reason}; try later, or with a smaller concurrency",
+    Kind.TIMEOUT: "{server} did not answer within {timeout:g} s: {reason}; give a longer timeout, or a smaller "
+    "batch_sentences",
+    Kind.LOADING: "{server} is still being loaded: {reason}; try later",
+    Kind.NO_MODEL: "{server} is not loaded: {reason}; give the name under which the server has the model, and a "
+    "version that it has, or none for the newest",
+    Kind.NO_SIGNATURE: "{server} has no signature {signature!r}: {reason}; serve a model that this toolkit exported, "
+    "for more than best translations one without decoding.split_sentences",
+    Kind.TOO_LARGE: "A request of {rows} rows is too large for {server}: {reason}; give a smaller batch_sentences, or "
+    "raise the server's limit",
+    Kind.FOREIGN: "{server} answers, but not as TensorFlow Serving does: {reason}; give the host and port where it is "
+    f"({_PORTS})",
+    Kind.REFUSED: "{server} failed in {signature!r}: {reason}; look into the server's log, and see that the inputs are "
+    "those of the signature",
+}
+
+
+class _NoSignature(Interrupted):
+    """The export has no signature of that name."""
+
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+# The outputs of a signature for one of its rows, cut to their true lengths: numbers, strings, and lists of them.
+Row = dict[str, Any]
+
+
+class Wishes(NamedTuple):
+    """Knobs with one value for all texts; the defaults stand for the export's own."""
+
+    beam_size: int = 0
+    num_hypotheses: int = 0
+    max_length: int = 0
+    length_penalty: float = -1.0
+    temperature: float = 0.0
+    seed: int = 0
+
+
+class Translation(NamedTuple):
+    """Of one text."""
+
+    hypotheses: list[Row]  # best first: `translation`, `log_prob`, `score`, ...; none of a blank text asked with knobs
+    about: Row  # what is said of the text as a whole: `truncated`, `source_pieces`, ...
+
+    @property
+    def text(self) -> str:
+        """Of the best hypothesis."""
+        return self.hypotheses[0]["translation"] if self.hypotheses else ""
+
+
+class Client:
+    """Talks to one model of a server. Threads may share it.
+
+    Example:
+        with Client("grpc://localhost:8500/en_zh") as client:
+            [translation] = client.translate(["A man rides a horse."], beam_size=5, num_hypotheses=3)
+            print(translation.text, [hypothesis["score"] for hypothesis in translation.hypotheses])
+
+    Args:
+        server: `grpc://host:port/model[/version]` or `http://host:port/model[/version]`; grpcs and https with TLS.
+        timeout: of a request, in seconds.
+        retries: of a request, with growing pauses, while what keeps it from being answered may pass.
+        batch_sentences: texts of a request.
+        concurrency: requests at once.
+        transport: the way there, where `server` is no address but a name for messages.
+        report: takes a line for the user, when a request is tried again.
+
+    Raises:
+        UserError: an argument is out of range, or a package is missing.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        *,
+        timeout: float = 60.0,
+        retries: int = 5,
+        batch_sentences: int = 64,
+        concurrency: int = 4,
+        transport: Transport | None = None,
+        report: Callable[[str], None] = lambda line: None,
+    ):
+        for name, value in (("batch_sentences", batch_sentences), ("concurrency", concurrency)):
+            if value < 1:
+                raise UserError(f"{name} must be at least 1, it is {value}; leave it out for the default")
+        if timeout <= 0 or retries < 0:
+            raise UserError(
+                f"timeout must be above 0 and retries at least 0, they are {timeout:g} and {retries}; leave them out "
+                "for the defaults"
+            )
+        self._server = server
+        self._timeout = timeout
+        self._retries = retries
+        self._batch_sentences = batch_sentences
+        self._concurrency = concurrency
+        self._report = report
+        self._closed = threading.Event()
+        self._limit: int | None = None  # rows of a request, once the export was asked
+        self._transport = _transport(server, timeout, concurrency) if transport is None else transport
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connections; a request that waits to be tried again is given up."""
+        self._closed.set()
+        self._transport.close()
+
+    def call(self, signature: str, inputs: Mapping[str, Sequence]) -> dict[str, np.ndarray]:
+        """Runs a signature as one request.
+
+        Args:
+            signature: its name.
+            inputs: of each input the values: strings, floats, integers or an array.
+
+        Returns:
+            The outputs as arrays, padding included: float32, int32 or bool, and strings as objects of `str`, in which
+            bytes that are no UTF-8 are surrogate escapes.
+
+        Raises:
+            UserError: there is no answer.
+        """
+        tensors = {name: _one_a_row(name, values) for name, values in inputs.items()}
+        tries = 1
+        while True:
+            try:
+                return self._transport.predict(signature, tensors)
+            except Failure as failure:
+                reason = failure.reason
+                if failure.kind not in _PASSING or tries > self._retries:
+                    message = _MESSAGES[failure.kind].format(
+                        server=self._server,
+                        reason=failure.reason,
+                        timeout=self._timeout,
+                        tries=tries,
+                        signature=signature,
+                        rows=max((tensor.size for tensor in tensors.values()), default=0),
+                    )
+                    raise (_NoSignature if failure.kind == Kind.NO_SIGNATURE else Interrupted)(message) from None
+            delay = min(_FIRST_DELAY * 2 ** (tries - 1), _LONGEST_DELAY) * random.uniform(0.5, 1.0)
+            self._report(f"{self._server}: {reason}; trying again in {delay:.1f} s")
+            if self._closed.wait(delay):
+                raise Interrupted(f"The client of {self._server} was closed")
+            tries += 1
+
+    def translate(self, texts: Iterable[str], **knobs: float | None) -> list[Translation]:
+        """The translations of `texts`, in their order; see `stream`."""
+        return list(self.stream(texts, first_number=0, **knobs))
+
+    def stream(self, texts: Iterable[str], *, first_number: int = 0, **knobs: float | None) -> Iterator[Translation]:
+        """Translates texts as they come, in order and in constant memory.
+
+        Texts are read as requests are sent, at most `concurrency` times `batch_sentences` ahead.
+
+        Args:
+            texts: of any length.
+            first_number: of the texts, which number those of a longer stream; samples differ from text to text.
+            **knobs: fields of `Wishes`. With none given, or None, the answer is that of `serving_default`, which is the
+                best hypothesis; with any, that of `translate`, which says more.
+
+        Raises:
+            UserError: a knob is no number of its type, or there is no answer.
+        """
+        _require_several(texts, "texts")
+        given: dict[str, Any] = {name: value for name, value in knobs.items() if value is not None}
+        signature = "translate" if given else "serving_default"
+        if not given:
+            return map(_translation, self._rows(signature, ("text",), zip(texts)))
+        wishes = _checked(Wishes(**given))
+
+        def asked():
+            for number, text in enumerate(texts, first_number):
+                yield text, *wishes._replace(seed=_seed(wishes.seed, number))
+
+        return map(_translation, self._rows(signature, ("text", *Wishes._fields), asked()))
+
+    def score(self, sources: Iterable[str], targets: Iterable[str]) -> list[Row]:
+        """How probable the model finds each target as the translation of its source: see `scores`.
+
+        Raises:
+            UserError: there is no answer.
+            ValueError: there are not as many targets as sources.
+        """
+        for name, texts in (("sources", sources), ("targets", targets)):
+            _require_several(texts, name)
+        return list(self.scores(zip(sources, targets, strict=True)))
+
+    def scores(self, pairs: Iterable[tuple[str, str]]) -> Iterator[Row]:
+        """Of pairs as they come, how probable the model finds the second as the translation of the first: `log_prob`,
+        `token_log_probs`, `pieces` and more; in order and in constant memory.
+
+        Raises:
+            UserError: there is no answer.
+        """
+        return self._rows("score", ("source", "target"), pairs)
+
+    def encode(self, texts: Iterable[str]) -> list[Row]:
+        """Of each text the sentence `vector`, and whether it was `truncated`.
+
+        Raises:
+            UserError: there is no answer.
+        """
+        return list(self.vectors(texts))
+
+    def vectors(self, texts: Iterable[str]) -> Iterator[Row]:
+        """As `encode`, of texts as they come, in order and in constant memory.
+
+        Raises:
+            UserError: there is no answer.
+        """
+        _require_several(texts, "texts")
+        return self._rows("encode", ("text",), zip(texts))
+
+    def _rows(self, signature: str, names: Sequence[str], rows: Iterable[Sequence]) -> Iterator[Row]:
+        """Runs a signature on rows of its inputs `names`, in batches."""
+
+        def ask(batch: list[Sequence]) -> list[Row]:
+            outputs = self.call(signature, dict(zip(names, zip(*batch))))
+            if _is_left_out(outputs, len(batch)):  # of an older export, which cannot be asked how many it answers
+                half = len(batch) // 2
+                return ask(batch[:half]) + ask(batch[half:])
+            return [_row({name: output[i] for name, output in outputs.items()}) for i in range(len(batch))]
+
+        rows = iter(rows)
+        first = list(itertools.islice(rows, 2))
+        size = min(self._batch_sentences, self._rows_at_once()) if len(first) > 1 else 1
+        yield from _in_order(ask, itertools.chain(first, rows), size, self._concurrency)
+
+    def _rows_at_once(self) -> int:
+        """The most rows that the export answers in one request, and that a server merges; as many as are wanted where
+        it is an older one, which cannot be asked."""
+        if self._limit is None:
+            try:
+                limits = self.call("limits", {"text": [""]})
+                self._limit = min(int(limits[name][0]) for name in ("max_request_sentences", "batch_sentences"))
+            except _NoSignature:
+                self._limit = self._batch_sentences
+        return self._limit
+
+
+def _transport(server: str, timeout: float, connections: int) -> Transport:
+    address = parse_address(server)
+    if address.scheme.startswith("grpc"):
+        return GrpcTransport(address, timeout)
+    return RestTransport(address, timeout, connections)
+
+
+def _in_order(
+    ask: Callable[[list[_Item]], list[_Result]], items: Iterable[_Item], batch_size: int, concurrency: int
+) -> Iterator[_Result]:
+    """What `ask` makes of batches of items, of which `concurrency` are in flight."""
+    items = iter(items)
+    pending: deque[Future[list[_Result]]] = deque()
+    pool = ThreadPoolExecutor(concurrency)
+    try:
+        while batch := list(itertools.islice(items, batch_size)):
+            pending.append(pool.submit(ask, batch))
+            if len(pending) == concurrency:
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # what is in flight may take as long as its time-out
+
+
+def _require_several(texts: Iterable[str], name: str) -> None:
+    if isinstance(texts, (str, bytes)):
+        raise UserError(f"{name} is one text, {texts[:40]!r}: give a list of texts, as in [text]")
+
+
+def _one_a_row(name: str, values: Sequence) -> np.ndarray:
+    """An input of a signature, [B]."""
+    tensor = None if isinstance(values, (str, bytes)) or np.ndim(values) == 0 else as_tensor(values)
+    if tensor is None or tensor.ndim != 1:
+        shape = "one value" if tensor is None else f"the shape {list(tensor.shape)}"
+        raise UserError(f"The input {name!r} of a signature has one value a row, [B], and this is {shape}: give a list")
+    return tensor
+
+
+def _is_left_out(outputs: Mapping[str, np.ndarray], rows: int) -> bool:
+    """Whether the last row was one too many for the export, which answers such rows with padding."""
+    if rows == 1 or "truncated" not in outputs or not outputs["truncated"][-1]:
+        return False
+    if "log_prob" in outputs and outputs["log_prob"].ndim == 1:
+        return bool(outputs["log_prob"][-1] <= np.finfo(np.float32).min)
+    return not np.any(outputs["num_source_pieces" if "num_source_pieces" in outputs else "vector"][-1])
+
+
+def _seed(seed: int, number: int) -> int:
+    """A seed of its own for each text, int32 (Knuth's multiplicative hash)."""
+    return (seed * 2654435761 + number + 2**31) % 2**32 - 2**31
+
+
+def _checked(knobs: Wishes) -> Wishes:
+    """Knobs in the types of the signature.
+
+    Raises:
+        UserError: one has no such value.
+    """
+    values: dict[str, Any] = {}
+    for name, value, default in zip(Wishes._fields, knobs, Wishes()):
+        try:
+            values[name] = type(default)(value)
+        except (OverflowError, TypeError, ValueError):
+            values[name] = None
+        if values[name] is None or isinstance(default, int) and (values[name] != value or abs(value) >= 2**31):
+            kind = "a number" if isinstance(default, float) else "a whole number below 2 ** 31"
+            raise UserError(f"{name} is {value!r} and must be {kind}; leave it out for the export's default")
+    return Wishes(**values)
+
+
+def _row(outputs: Mapping[str, Any]) -> Row:
+    """Outputs of one row, without padding."""
+
+    def cut(name: str, value: Any) -> Any:
+        if not isinstance(value, np.ndarray):
+            return value.item() if isinstance(value, np.generic) else value
+        if name.startswith("source_"):
+            return value[: outputs.get("num_source_pieces")].tolist()
+        if "num_hypotheses" not in outputs:
+            return value[: outputs.get("num_pieces")].tolist()
+        value = value[: outputs["num_hypotheses"]]
+        if value.ndim == 1:
+            return value.tolist()
+        return [each[:length].tolist() for each, length in zip(value, outputs["num_pieces"])]
+
+    return {name: cut(name, value) for name, value in outputs.items()}
+
+
+def _translation(row: Row) -> Translation:
+    """Outputs of `translate`, or of `serving_default`, which are of its one hypothesis, apart from `truncated`."""
+    several = "num_hypotheses" in row
+    of_hypotheses = [
+        name
+        for name, value in row.items()
+        if not name.startswith("source_") and (isinstance(value, list) if several else name != "truncated")
+    ]
+    columns = [row[name] if several else [row[name]] for name in of_hypotheses]
+    about = {name: value for name, value in row.items() if name not in of_hypotheses}
+    return Translation([dict(zip(of_hypotheses, values)) for values in zip(*columns)], about)

@@ -1,0 +1,313 @@
+"""The served artefact: a SavedModel from strings to strings.
+
+The module that is saved owns the tokenizers, the tables and the raw variables. The Keras model is hidden from it: a
+Keras model that is tracked is written twice, and TensorFlow Serving's loader restores the copy that nothing reads.
+"""
+
+import contextlib
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+
+import keras
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
+
+from nmt_keras.config import DecodingConfig
+from nmt_keras.constants import BOS_ID
+from nmt_keras.data.lexicon import Lexicon
+from nmt_keras.errors import UserError
+from nmt_keras.inference.search import Knobs, Search
+from nmt_keras.inference.text import (
+    alignment,
+    at_least_two_rows,
+    detokenize,
+    pieces,
+    source_spans,
+    target_spans,
+    tokenize,
+)
+from nmt_keras.inference.translator import translate_text
+from nmt_keras.layers.masks import padding_mask
+from nmt_keras.models.ensemble import Ensemble
+from nmt_keras.models.seq2seq import Seq2Seq
+from nmt_keras.serving.client import Wishes
+from nmt_keras.serving.compression import StoredWeight
+from nmt_keras.tokenizers.base import Tokenizer
+
+_TEXT = tf.TensorSpec([None], tf.string)
+# Of outputs for rows beyond the limit; 0 of the others.
+_PADDING = {"alignment": -1, "truncated": True, "log_prob": tf.float32.min, "score": tf.float32.min}
+_KNOBS = Knobs(*(tf.TensorSpec([None], dtype) for dtype in (tf.int32,) * 3 + (tf.float32,) * 2 + (tf.int32,)))
+
+
+class TranslationModule(tf.Module):
+    """What is saved. Every input and output begins with B, so that a server may merge calls.
+
+    Args:
+        model: built.
+        source_tokenizer: of the source.
+        target_tokenizer: of the target.
+        config: of the search.
+        stored_weights: of the model, where they are not kept as they are.
+    """
+
+    def __init__(
+        self,
+        model: Seq2Seq | Ensemble,
+        source_tokenizer: Tokenizer,
+        target_tokenizer: Tokenizer,
+        config: DecodingConfig,
+        stored_weights: Sequence[StoredWeight] = (),
+        lexicon: Lexicon | None = None,
+    ):
+        super().__init__(name="translation")
+        self.tracked_variables = [variable.value for variable in model.variables]
+        if stored_weights:
+            self.tracked_variables = [each for stored in stored_weights for each in stored[1:] if each is not None]
+        self.splits_sentences = config.split_sentences
+        self._stored_weights = lambda: stored_weights
+        self.tracked_tokenizers = [source_tokenizer.resource(), target_tokenizer.resource()]
+        self._parts = lambda: (model, source_tokenizer, target_tokenizer, config)
+        search = Search(model, target_tokenizer, config, lexicon=lexicon)
+        self._search = lambda: search
+
+    @tf.function(input_signature=[_TEXT], autograph=False)
+    def serve(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The best translation: string [B] to `translation`, string [B], `log_prob` and `score`, float32 [B], and
+        `truncated`, bool [B]."""
+        _, source_tokenizer, target_tokenizer, config = self._parts()
+
+        def serve(text):
+            found = translate_text(self._search(), source_tokenizer, target_tokenizer, config, text)
+            return {
+                "translation": found.text[:, 0],
+                "log_prob": found.hypotheses.log_prob[:, 0],
+                "score": found.hypotheses.score[:, 0],
+                "truncated": found.truncated,
+            }
+
+        return self._run(serve, text)
+
+    @tf.function(input_signature=[_TEXT, *_KNOBS], autograph=False)
+    def translate(self, text, beam_size, num_hypotheses, max_length, length_penalty, temperature, seed):
+        """Several translations of each text, a sentence, with all that is known of them.
+
+        Args:
+            text: string [B]. The others are the fields of `Knobs`, [B] each.
+
+        Returns:
+            `num_hypotheses` int32 [B]; `translation` string, `log_prob` and `score` float32, `num_pieces` int32, [B, N]
+            each; `pieces` string, `token_log_probs` float32, `alignment`, `piece_starts` and `piece_ends` int32,
+            [B, N, L] each, </s> included, of which `alignment` is the place of the source piece read most, -1 where
+            none is, for </s> and beyond, and the last two are the bytes of the translation where the piece starts and
+            ends; `source_pieces` string, `source_piece_starts` and `source_piece_ends` int32, [B, S] each,
+            `num_source_pieces` int32 [B], </s> included; `truncated` bool [B]. Bytes are those of the text as valid
+            UTF-8.
+        """
+        _, source_tokenizer, target_tokenizer, config = self._parts()
+
+        def translate(text, *knobs):
+            source, knobs = at_least_two_rows(tokenize(source_tokenizer, text, config), Knobs(*knobs))
+            hypotheses = self._search().with_knobs(source.ids, knobs)
+            of_batch = (source_tokenizer, target_tokenizer, config, source)
+            translation, hypotheses = detokenize(*of_batch, hypotheses)
+            source_starts, source_ends = source_spans(source_tokenizer, source)
+            starts, ends = target_spans(*of_batch, hypotheses, translation)
+            return {
+                "num_hypotheses": tf.reduce_sum(tf.cast(hypotheses.lengths > 0, tf.int32), -1),
+                "translation": translation,
+                "log_prob": hypotheses.log_prob,
+                "score": hypotheses.score,
+                "num_pieces": hypotheses.lengths,
+                "pieces": pieces(target_tokenizer, hypotheses.ids),
+                "piece_starts": starts,
+                "piece_ends": ends,
+                "token_log_probs": hypotheses.token_log_probs,
+                "alignment": alignment(hypotheses),
+                "source_pieces": pieces(source_tokenizer, source.ids),
+                "source_piece_starts": source_starts,
+                "source_piece_ends": source_ends,
+                "num_source_pieces": source.lengths,
+                "truncated": source.truncated,
+            }
+
+        return self._run(translate, text, beam_size, num_hypotheses, max_length, length_penalty, temperature, seed)
+
+    @tf.function(input_signature=[_TEXT, _TEXT], autograph=False)
+    def score(self, source: tf.Tensor, target: tf.Tensor) -> dict[str, tf.Tensor]:
+        """How probable the model finds translations that are given.
+
+        Args:
+            source: string [B].
+            target: string [B].
+
+        Returns:
+            `log_prob` float32 [B], the sum of `token_log_probs` float32 [B, T]; `pieces` string [B, T], `num_pieces`
+            int32 [B], </s> included; `truncated` bool [B], where either was over the limit.
+        """
+        model, source_tokenizer, target_tokenizer, config = self._parts()
+
+        def score(source_text, target_text):
+            source, _ = at_least_two_rows(tokenize(source_tokenizer, source_text, config))
+            target, _ = at_least_two_rows(tokenize(target_tokenizer, target_text, config))
+            token_log_probs = _token_log_probs(model, source.ids, target.ids, config.batch_sentences)
+            return {
+                "log_prob": tf.reduce_sum(token_log_probs, -1),
+                "token_log_probs": token_log_probs,
+                "pieces": pieces(target_tokenizer, target.ids),
+                "num_pieces": target.lengths,
+                "truncated": source.truncated | target.truncated,
+            }
+
+        return self._run(score, source, target)
+
+    @tf.function(input_signature=[_TEXT], autograph=False)
+    def encode(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Sentence vectors: string [B] to `vector`, float32 [B, D], the mean of the encoder's states, and `truncated`,
+        bool [B]."""
+        model, source_tokenizer, _, config = self._parts()
+
+        def encode(text):
+            source, _ = at_least_two_rows(tokenize(source_tokenizer, text, config))
+            return {"vector": model.sentence_vectors(source.ids), "truncated": source.truncated}
+
+        return self._run(encode, text)
+
+    @tf.function(input_signature=[_TEXT], autograph=False)
+    def limits(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What a client must know before it asks: string [B], whatever it is, to int32 [B] each,
+        `max_request_sentences`,
+        the most rows of a call that are answered, and `batch_sentences`, the most that a server should merge."""
+        _, _, _, config = self._parts()
+        names = ("max_request_sentences", "batch_sentences")
+        return {name: tf.fill(tf.shape(text), getattr(config, name)) for name in names}
+
+    def _run(self, function: Callable[..., dict[str, tf.Tensor]], *inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Runs a function of the first `max_request_sentences` rows, with the weights that are kept.
+
+        Rows beyond have padding for outputs, and are `truncated`.
+        """
+        _, _, _, config = self._parts()
+        rows = tf.shape(inputs[0])[0]
+        kept = tf.minimum(rows, config.max_request_sentences)
+        weights = [(stored.weight, stored.restored()) for stored in self._stored_weights()]
+        with keras.StatelessScope(weights) if weights else contextlib.nullcontext():
+            outputs = function(*(value[:kept] for value in inputs))
+
+        def padded(name, value):
+            missing = [[0, rows - kept]] + [[0, 0]] * (value.shape.rank - 1)
+            return tf.pad(value[:kept], missing, constant_values=_PADDING.get(name, tf.zeros([], value.dtype)))
+
+        return {name: padded(name, value) for name, value in outputs.items()}
+
+
+def _token_log_probs(model: Seq2Seq | Ensemble, source_ids: tf.Tensor, target_ids: tf.Tensor, size: int) -> tf.Tensor:
+    """Of target ids, int32 [B, T], float32 [B, T], 0 at padding; `size` rows at a time, since [rows, T, V] is large."""
+    rows, size = tf.shape(source_ids)[0], max(size, 2)
+    shifted = tf.pad(target_ids[:, :-1], [[0, 0], [1, 0]], constant_values=BOS_ID)
+
+    def score_group(start, done):
+        start = tf.minimum(start, rows - 2)  # a row alone would be rounded otherwise
+        sources, inputs, labels = (ids[start : start + size] for ids in (source_ids, shifted, target_ids))
+        hidden, _ = model(sources, inputs)
+        log_probs = tf.gather(tf.nn.log_softmax(model.project(hidden)), labels, batch_dims=2)
+        found = tf.where(padding_mask(labels), log_probs, 0.0)
+        return start + size, tf.concat([done[:start], found], 0)
+
+    shape = tf.TensorShape([None, None])
+    _, values = tf.while_loop(
+        lambda start, _: start < rows,
+        score_group,
+        (tf.constant(0), tf.zeros([0, tf.shape(target_ids)[1]])),
+        shape_invariants=(tf.TensorShape([]), shape),
+        parallel_iterations=1,
+    )
+    return values
+
+
+def save(module: TranslationModule, base: pathlib.Path) -> pathlib.Path:
+    """Saves under a temporary name in `base`, which is made; see `publish`.
+
+    Raises:
+        UserError: `base` cannot be written.
+    """
+    folder = None
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        folder = pathlib.Path(tempfile.mkdtemp(dir=base, prefix=".tmp-"))
+        folder.chmod(0o755)
+        tf.saved_model.save(module, str(folder), signatures=signatures_of(module))
+        return folder
+    except BaseException as error:
+        if folder is not None:
+            discard(folder)
+        if not isinstance(error, (OSError, tf.errors.OpError)):
+            raise
+        reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
+        raise UserError(f"Cannot write the export to {base}: {reason}; give another --output") from error
+
+
+def discard(folder: pathlib.Path) -> None:
+    """Removes what `save` wrote, and the folder it is in if nothing else is there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.parent.rmdir()
+
+
+def signatures_of(module: TranslationModule) -> dict[str, Callable]:
+    """What a server runs, by the names it goes by; no `translate`, which is of sentences, where texts are split."""
+    signatures = {"serving_default": module.serve, "score": module.score, "encode": module.encode}
+    signatures["limits"] = module.limits
+    return signatures if module.splits_sentences else {**signatures, "translate": module.translate}
+
+
+def next_version(base: pathlib.Path) -> int:
+    """One above the highest version there is under `base`."""
+    return max((int(path.name) for path in base.iterdir() if path.name.isdecimal()), default=0) + 1
+
+
+def publish(folder: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
+    """Renames what `save` wrote to the next integer version under `base`, where TF Serving finds it."""
+    return folder.rename(base / str(next_version(base)))
+
+
+def sample_requests(module: TranslationModule, texts: Sequence[str]) -> list[tuple[str, dict[str, list]]]:
+    """A request to each signature: its name and inputs."""
+    rows = list(texts)
+    wishes = Wishes(num_hypotheses=2)._asdict()
+    inputs = {
+        "serving_default": {"text": rows},
+        "translate": {"text": rows, **{knob: [value] * len(rows) for knob, value in wishes.items()}},
+        "score": {"source": rows, "target": rows},
+        "encode": {"text": rows},
+        "limits": {"text": rows},
+    }
+    return [(name, inputs[name]) for name in signatures_of(module)]
+
+
+def write_warmup_requests(
+    module: TranslationModule, folder: pathlib.Path, name: str, text: str, batch_sizes: Sequence[int]
+) -> None:
+    """Writes what TensorFlow Serving asks a model before it serves it, so that no caller waits for the first run.
+
+    Args:
+        module: what was saved.
+        folder: where.
+        name: of the model.
+        text: a source sentence.
+        batch_sizes: of the requests to `serving_default`; a small one to every other signature comes with them.
+    """
+    requests: list[tuple[str, dict[str, list]]] = [("serving_default", {"text": [text] * size}) for size in batch_sizes]
+    requests += sample_requests(module, [text])
+    path = folder / "assets.extra" / "tf_serving_warmup_requests"
+    path.parent.mkdir(exist_ok=True)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for signature, inputs in requests:
+            log = prediction_log_pb2.PredictionLog()
+            request = log.predict_log.request
+            request.model_spec.name, request.model_spec.signature_name = name, signature
+            for key, values in inputs.items():
+                request.inputs[key].CopyFrom(tf.make_tensor_proto(values))
+            writer.write(log.SerializeToString())

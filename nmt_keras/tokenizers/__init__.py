@@ -1,0 +1,1 @@
+"""Text to ids and back: SentencePiece, bytes, characters, words; white space; making and reading tokenizers."""

@@ -1,0 +1,306 @@
+"""SentencePiece's unigram and BPE tokenizers."""
+
+import functools
+import io
+import pathlib
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import sentencepiece
+import tensorflow as tf
+from google.protobuf import message
+from sentencepiece import sentencepiece_model_pb2
+
+from nmt_keras.constants import BOS_ID, EOS_ID, PAD_ID, UNK_ID
+from nmt_keras.errors import UserError
+from nmt_keras.tokenizers.base import NUM_SPECIALS, SPECIALS, hash_of, without_specials, write_card
+from nmt_keras.tokenizers.white_space import fold
+from nmt_keras.tokenizers.white_space_ops import fold_tf
+
+if TYPE_CHECKING:
+    import tensorflow_text as tf_text
+
+WORD_START = "\u2581"  # what SentencePiece writes for a space
+_LONGEST_SENTENCE = 4192  # bytes: SentencePiece's trainer passes over longer ones
+
+
+class SentencePieceTokenizer:
+    """SentencePiece unigram (Kudo 2018) or BPE (Sennrich et al. 2016).
+
+    The model may be anyone's: its special pieces are mapped to the project's special ids, wherever it has them, and its
+    other pieces follow in the order of their ids.
+
+    Args:
+        model: as SentencePiece serializes it.
+        folds: whether white space is folded first.
+
+    Raises:
+        UserError: `model` is no SentencePiece model.
+    """
+
+    replaces_each_byte = True
+
+    def __init__(self, model: bytes, folds: bool = True):
+        self._model = model
+        self.folds = folds
+        try:
+            if not model:
+                raise RuntimeError("empty model")
+            self._quiet_model = _quiet(model)
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=self._quiet_model)
+        except (RuntimeError, message.DecodeError) as error:
+            raise UserError(
+                "The tokenizer's model is not a SentencePiece model; train one with "
+                "sentencepiece or leave the field empty"
+            ) from error
+        processor = self._processor
+        specials = {
+            processor.unk_id(): UNK_ID,
+            processor.bos_id(): BOS_ID,
+            processor.eos_id(): EOS_ID,
+            processor.pad_id(): PAD_ID,
+        }
+        specials.pop(-1, None)
+        size = processor.get_piece_size()
+        ordinary = [i for i in range(size) if i not in specials]
+        self._to_model = np.array([processor.unk_id()] * NUM_SPECIALS + ordinary, np.int32)
+        self._from_model = np.empty(size, np.int32)
+        self._from_model[ordinary] = np.arange(NUM_SPECIALS, NUM_SPECIALS + len(ordinary))
+        for theirs, ours in specials.items():
+            self._from_model[theirs] = ours
+        self._ids: list[int] = self._from_model.tolist()  # an array takes longer to look up a sentence
+        self.vocab_size = len(self._to_model)
+        self._graph_tokenizer: "tf_text.SentencepieceTokenizer | None" = None
+        spec = sentencepiece_model_pb2.TrainerSpec  # of other types there is one segmentation
+        self.samples = _proto(model).trainer_spec.model_type in (spec.UNIGRAM, spec.BPE)
+
+    @classmethod
+    def train(
+        cls,
+        sentences: Iterable[str],
+        vocab_size: int,
+        model_type: str,
+        *,
+        character_coverage: float,
+        byte_fallback: bool,
+        normalization: str,
+        may_shrink: bool = False,
+        report: Callable[[str], None] = lambda line: None,
+    ) -> "SentencePieceTokenizer":
+        """Trains a model on `sentences`; the arguments are those of SentencePiece's trainer, but for the last ones.
+
+        SentencePiece passes over sentences of more than 4,192 bytes: they are cut at spaces.
+
+        Args:
+            sentences: can be gone through several times.
+            vocab_size: of the model.
+            model_type: unigram or bpe.
+            character_coverage: of the characters of the text, the share that gets pieces of its own.
+            byte_fallback: the others are written as bytes.
+            normalization: the name of a rule.
+            may_shrink: whether a vocabulary that the text cannot fill becomes smaller, and is not refused.
+            report: takes a line for the user.
+
+        Raises:
+            UserError: the text cannot fill the vocabulary, or asks for more than `vocab_size` pieces.
+        """
+        model, cutter = io.BytesIO(), _Cutter()
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=cutter(sentences),
+                model_writer=model,
+                vocab_size=vocab_size,
+                model_type=model_type,
+                character_coverage=character_coverage,
+                byte_fallback=byte_fallback,
+                normalization_rule_name=normalization,
+                pad_id=PAD_ID,
+                unk_id=UNK_ID,
+                bos_id=BOS_ID,
+                eos_id=EOS_ID,
+                input_sentence_size=2_000_000,
+                shuffle_input_sentence=True,
+                num_threads=1,
+                minloglevel=2,
+            )
+        except RuntimeError as error:
+            possible = re.search(r"set it to a value <= (\d+)", str(error))
+            if possible and may_shrink and 0 < int(possible[1]) < vocab_size:
+                report(f"tokenizer: the text fills {int(possible[1]):,} pieces, not {vocab_size:,}: so many are made")
+                return cls.train(
+                    sentences,
+                    int(possible[1]),
+                    model_type,
+                    character_coverage=character_coverage,
+                    byte_fallback=byte_fallback,
+                    normalization=normalization,
+                    may_shrink=True,
+                    report=report,
+                )
+            reason = str(error).strip().split("\n")[-1].rpartition("] ")[2].strip(" .")
+            reason = reason.replace(" with --character_coverage option", " (data.character_coverage)")
+            raise UserError(
+                f"SentencePiece cannot train {vocab_size:,} pieces on this text: {reason}; set "
+                "data.source_vocab_size (or data.target_vocab_size) to a size it can reach"
+            ) from error
+        if cutter.count:
+            report(
+                f"tokenizer: {cutter.count:,} line(s) of over {_LONGEST_SENTENCE:,} bytes were cut at spaces to "
+                f"train it"
+            )
+        return cls(model.getvalue())
+
+    def encode(self, text: str) -> list[int]:
+        return [self._ids[i] for i in self._processor.encode(self._prepared(text))]
+
+    def _prepared(self, text: str) -> str:
+        """The text as SentencePiece takes it: a surrogate alone, which is no character, becomes a question mark."""
+        text = text.encode("utf-8", errors="replace").decode("utf-8")
+        return fold(text) if self.folds else text
+
+    def sample(self, texts: Sequence[str], alpha: float, seed: int) -> list[list[int]]:
+        """One random segmentation of each text (Kudo 2018, n-best size unlimited); equal seeds, equal samples.
+
+        Not thread safe: SentencePiece keeps one seed for the process. A thread makes its generator from that seed when
+        it first samples, and never again, so that each call has a thread of its own.
+        """
+
+        def draw():
+            sentencepiece.set_random_generator_seed(seed % (1 << 32))
+            return [self._processor.sample_encode_as_ids(self._prepared(text), -1, alpha) for text in texts]
+
+        with ThreadPoolExecutor(1) as thread:
+            return [[self._ids[i] for i in ids] for ids in thread.submit(draw).result()]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        kept = [i for i in ids if i == UNK_ID or i >= NUM_SPECIALS]
+        return self._processor.decode(self._to_model[kept].tolist())
+
+    def encode_tf(self, text: tf.Tensor) -> tf.RaggedTensor:
+        text = fold_tf(text) if self.folds else text
+        ids = self._run(lambda graph: graph.tokenize(text))
+        return tf.ragged.map_flat_values(lambda i: tf.gather(self._from_model, i), ids)
+
+    def encode_with_offsets_tf(self, text: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
+        text = fold_tf(text) if self.folds else text
+        ids, starts, ends = self._run(lambda graph: graph.tokenize_with_offsets(text))
+        starts, ends = (tf.cast(offsets, tf.int32) for offsets in (starts, ends))
+        return tf.ragged.map_flat_values(lambda i: tf.gather(self._from_model, i), ids), starts, ends
+
+    def decode_tf(self, ids: tf.RaggedTensor) -> tf.Tensor:
+        kept = tf.ragged.map_flat_values(lambda i: tf.gather(self._to_model, i), without_specials(ids))
+        return self._run(lambda graph: graph.detokenize(kept))
+
+    def _run(self, function: Callable[["tf_text.SentencepieceTokenizer"], Any]) -> Any:
+        """Calls the tokenizer of the graph; outside a graph once more with a new one, where the resource was
+        destroyed."""
+        try:
+            return function(self._graph())
+        except tf.errors.NotFoundError:
+            self.renew()
+            return function(self._graph())
+
+    def piece(self, token_id: int) -> str:
+        return SPECIALS.get(token_id) or self._processor.id_to_piece(int(self._to_model[token_id]))
+
+    def surface(self, token_id: int) -> bytes:
+        if token_id < NUM_SPECIALS:
+            return _proto(self._model).trainer_spec.unk_surface.encode("utf-8") if token_id == UNK_ID else b""
+        piece = self.piece(token_id)
+        if self._processor.is_control(int(self._to_model[token_id])):
+            return b""
+        if self._processor.is_byte(int(self._to_model[token_id])):  # such as <0xE5>
+            return bytes([int(piece[3:5], 16)])
+        return piece.replace(WORD_START, " ").encode("utf-8")
+
+    def resource(self) -> Any:
+        return self._graph()
+
+    def renew(self) -> None:
+        self._graph_tokenizer = None
+
+    def save(self, folder: pathlib.Path) -> None:
+        write_card(folder, {"kind": "sentencepiece"}, self.folds)
+        (folder / "sentencepiece.model").write_bytes(self._model)
+
+    @property
+    def sha256(self) -> str:
+        return hash_of(self._model, self.folds)
+
+    def _graph(self) -> "tf_text.SentencepieceTokenizer":
+        # Made on first use and outside any graph, so that a job that seeds TensorFlow first (see training/precision.py)
+        # may still build tokenizers before it. tensorflow_text is 120 MiB, which training has no use for.
+        if self._graph_tokenizer is None:
+            with tf.init_scope():
+                import tensorflow_text as tf_text
+
+                # The name becomes that of the resource when a SavedModel is loaded: without one of its own, the second
+                # tokenizer of an export would silently be the first.
+                self._graph_tokenizer = tf_text.SentencepieceTokenizer(
+                    self._quiet_model, name=f"sentencepiece_{self.sha256[:16]}"
+                )
+        return self._graph_tokenizer
+
+
+class _Cutter:
+    """Folds sentences, and cuts them into parts that SentencePiece does not pass over.
+
+    Attributes:
+        count: of sentences that were cut.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, sentences: Iterable[str]) -> Iterator[str]:
+        for sentence in map(fold, sentences):
+            rest = sentence.encode("utf-8", errors="replace")
+            self.count += len(rest) > _LONGEST_SENTENCE
+            while len(rest) > _LONGEST_SENTENCE:
+                place = rest.rfind(b" ", 1, _LONGEST_SENTENCE)
+                if place < 0:  # of a script without spaces: between two characters
+                    place = _LONGEST_SENTENCE
+                    while rest[place] & 0xC0 == 0x80:
+                        place -= 1
+                yield rest[:place].decode("utf-8")
+                rest = rest[place:].lstrip()
+            yield rest.decode("utf-8")
+
+
+def _proto(model: bytes) -> Any:
+    """A SentencePiece model as the message that it is."""
+    return sentencepiece_model_pb2.ModelProto.FromString(model)
+
+
+def _quiet(model: bytes) -> bytes:
+    """The same model with a table of normalization where it has none, since SentencePiece logs a line for each of
+    those.
+
+    The one rule of the table maps a code point that is no character to itself.
+    """
+    proto = _proto(model)
+    if proto.normalizer_spec.precompiled_charsmap:
+        return model
+    proto.normalizer_spec.precompiled_charsmap = _charsmap()
+    return proto.SerializeToString()
+
+
+@functools.lru_cache(1)
+def _charsmap() -> bytes:
+    model = io.BytesIO()
+    with tempfile.TemporaryDirectory() as folder:
+        rules = pathlib.Path(folder) / "rules.tsv"
+        rules.write_text("10FFFF\t10FFFF\n", encoding="utf-8")
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(["a b"]),
+            model_writer=model,
+            vocab_size=5,
+            model_type="char",
+            normalization_rule_tsv=str(rules),
+            minloglevel=2,
+        )
+    return _proto(model.getvalue()).normalizer_spec.precompiled_charsmap

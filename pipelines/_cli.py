@@ -1,0 +1,301 @@
+"""What every job does with its command line: flags, recipes and overrides, errors as one line, the exit status."""
+
+import dataclasses
+import errno
+import os
+import pathlib
+import re
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from absl import flags
+from absl import logging as absl_logging
+from ml_collections import config_flags
+
+from nmt_keras.config import DecodingConfig
+from nmt_keras.errors import Failure, Stopped, UserError
+from pipelines._process import report
+from pipelines._signals import interrupt_on_sigterm
+
+if TYPE_CHECKING:
+    from nmt_keras.config import ExperimentConfig
+
+STATUS_FINDINGS = 1
+STATUS_USER_ERROR = 2
+STATUS_STOPPED = 75  # by a signal, with the state saved
+STATUS_INTERRUPTED = 130
+_LIMITS = ("max_source_length", "max_source_characters", "max_request_sentences")
+_RECIPE_OF_RUN = pathlib.Path(__file__).with_name("_recipe_of_run.py")
+
+
+def run(
+    define: Callable[[flags.FlagValues, list[str]], None],
+    job: Callable[[flags.FlagValues], int | None],
+    doc: str | None,
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Parses the command line, runs a job and returns the process's exit status.
+
+    Args:
+        define: defines the job's flags; it is given the arguments too, which recipe flags look through for overrides.
+        job: does the work; None is 0.
+        doc: what `--help` says above the flags.
+        argv: the arguments; those of the process if None.
+
+    Returns:
+        0 ok, 1 findings or a training that failed, 2 a user's error, which was printed as one line, 75 stopped by a
+        signal with what was done saved, 130 interrupted.
+    """
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    values = flags.FlagValues()
+    interrupt_on_sigterm()
+    try:
+        arguments = _recipes_of_runs(arguments)
+        define(values, ["", *arguments])
+        if {"--help", "-h", "-help"} & set(arguments):
+            print(f"{(doc or '').strip()}\n\n" + "\n".join(_help(values)))
+            return 0
+        _parse(values, arguments)
+        return job(values) or 0
+    except Failure as error:
+        _fail(error)
+        return STATUS_FINDINGS
+    except (UserError, flags.Error) as error:
+        return _fail(error)
+    except BrokenPipeError:  # whoever read the output has enough
+        sys.stdout = open(os.devnull, "w")
+        return 0
+    except OSError as error:
+        return _fail(_of_system(error))
+    except Stopped as stopped:
+        print(f"{stopped} before the first step of this job; the same command goes on", file=sys.stderr)
+        return STATUS_STOPPED
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return STATUS_INTERRUPTED
+    except Exception as error:
+        if not _is_lost_worker(error):
+            raise
+        return _fail(
+            "Another worker of the cluster stopped or cannot be reached; read what it printed, then start all workers "
+            "again: they go on from the latest checkpoint"
+        )
+
+
+def _of_system(error: OSError) -> str:
+    """What is known of an error of the operating system that nobody has explained, and no more."""
+    place = "" if error.filename is None else f"{error.filename}: "
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return f"{place}{error.strerror or error}" + ("; free the disk or give another path" if full else "")
+
+
+def define_inference_flags(values: flags.FlagValues, argv: list[str], searches: bool = True) -> None:
+    """The flags of jobs that use a trained model; what `searches` not has the limits of texts alone of the search."""
+    flags.DEFINE_list(
+        "run_dir",
+        None,
+        "The run directory of a training job; several with the same tokenizers are an ensemble.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "checkpoint",
+        "best",
+        "best, latest, averaged (the mean of the latest ones), ema (training.ema_decay) or a step.",
+        flag_values=values,
+    )
+    names = [field.name for field in dataclasses.fields(DecodingConfig)]
+    text = f"Options of the search instead of the recipe's, as in --decoding.no_repeat_ngram=3: {', '.join(names)}."
+    if searches:
+        flags.DEFINE_integer("beam_size", None, "Beams; 1 is greedy. Default: the recipe's.", flag_values=values)
+        flags.DEFINE_float(
+            "length_penalty", None, "Alpha of the length penalty. Default: the recipe's.", flag_values=values
+        )
+    else:
+        text = f"Limits instead of the recipe's, as in --decoding.max_source_length=512: {', '.join(_LIMITS)}."
+        for argument in argv:
+            name = argument.lstrip("-").partition("=")[0]
+            if name.startswith("decoding.") and name.removeprefix("decoding.") not in _LIMITS:
+                raise UserError(f"--{name} is of searches: this job takes {', '.join(_LIMITS)} alone")
+    try:
+        config_flags.DEFINE_config_dataclass("decoding", DecodingConfig(), text, values, argv)
+    except KeyError as error:  # an unknown field
+        raise UserError(f"The options of the search cannot be used: {_explain(error, argv)}") from error
+
+
+def recipe(values: flags.FlagValues) -> "ExperimentConfig":
+    """What --config names.
+
+    Raises:
+        UserError: it is no recipe, or none was given.
+    """
+    from nmt_keras.config import ExperimentConfig
+
+    name = config_flags.get_config_filename(values["config"])
+    if values.config is None:
+        raise UserError(f"{name} has no get_config() that returns an ExperimentConfig; define one, with its return")
+    if not isinstance(values.config, ExperimentConfig):
+        raise UserError(
+            f"--config={name} is no readable recipe: give a Python file whose get_config() returns an ExperimentConfig"
+        )
+    values.config.normalise()
+    return values.config
+
+
+def run_dirs(values: flags.FlagValues) -> list[pathlib.Path]:
+    """What --run_dir names."""
+    return [pathlib.Path(path) for path in values.run_dir]
+
+
+def decoding_overrides(values: flags.FlagValues) -> dict[str, typing.Any]:
+    """The options of the search that the command line gives."""
+    given = dict(config_flags.get_override_values(values["decoding"]))
+    for name in ("beam_size", "length_penalty"):
+        if name in values and values[name].present:
+            if name in given:
+                raise UserError(f"--{name} and --decoding.{name} are one option: give one of them")
+            given[name] = values[name].value
+    return given
+
+
+def _help(values: flags.FlagValues) -> list[str]:
+    return [
+        f"  --{name}: {values[name].help}"
+        + (f" Default: {values[name].default}." if values[name].default and name != "decoding" else "")
+        for name in values
+        if name not in ("flagfile", "undefok")
+    ]
+
+
+def _recipes_of_runs(arguments: list[str]) -> list[str]:
+    """Arguments in which a run's config.json, or a run, as --config is the recipe that reads it.
+
+    Raises:
+        UserError: --config is another file that is no Python.
+    """
+    found = []
+    for number, argument in enumerate(arguments):
+        name, equals, path = argument.partition("=")
+        if name.lstrip("-") != "config" or not argument.startswith("-") or not equals:
+            before = arguments[number - 1] if number else ""
+            name, path = (before, argument) if before in ("-config", "--config") else ("", "")
+        if name:
+            place = pathlib.Path(path)
+            place = place / "config.json" if place.is_dir() else place
+            if place.suffix == ".json" and place.is_file():
+                argument = argument[: len(argument) - len(path)] + f"{_RECIPE_OF_RUN}:{place}"
+            elif place.is_file() and place.suffix != ".py":
+                raise UserError(
+                    f"--config={path} is no recipe: give a Python file whose get_config() returns an "
+                    f"ExperimentConfig, or "
+                    "the config.json of a run"
+                )
+        found.append(argument)
+    return found
+
+
+def _say_what_is_given_twice(values: flags.FlagValues, arguments: Sequence[str]) -> None:
+    """Refuses a flag that is given twice with two values; of options of --config and --decoding the last one is taken,
+    as scripts that append to a command expect, and that is said.
+
+    Raises:
+        UserError: a flag is given twice.
+    """
+    given: dict[str, list[str]] = {}
+    for argument, following in zip(arguments, [*arguments[1:], ""]):
+        name, equals, value = argument.lstrip("-").partition("=")
+        if not equals and name in values and not isinstance(values[name], flags.BooleanFlag):
+            equals, value = "=", following
+        if argument.startswith("-") and equals:
+            given.setdefault(name, []).append(value)
+    for name, texts in given.items():
+        if len(set(texts)) < 2 or name in ("flagfile", "undefok"):
+            continue
+        if name.startswith(("config.", "decoding.")):
+            report(f"--{name} is given {len(texts)} times: the last one is taken, {texts[-1]}")
+        elif name in values and not isinstance(values[name], flags.MultiFlag):
+            several = (
+                " as a list, with commas"
+                if isinstance(values[name].default, list) or isinstance(values[name].parser, flags.BaseListParser)
+                else " once"
+            )
+            raise UserError(f"--{name} is given {len(texts)} times ({', '.join(texts)}): give it{several}")
+
+
+def _parse(values: flags.FlagValues, arguments: list[str]) -> None:
+    _say_what_is_given_twice(values, arguments)
+    try:
+        rest = values(["", *arguments])
+    except flags.Error as error:
+        message, traceback, cause = str(error).partition("Traceback")
+        explained = _explain_recipe(message + cause)
+        if explained:
+            raise UserError(explained) from error
+        if "get_config() takes 0 positional arguments" in message + cause:
+            message, traceback = (
+                "What follows the colon of --config is a preset; this recipe has none, leave it out",
+                "",
+            )
+        raise UserError(message + cause.strip().rpartition("\n")[2] if traceback else message) from error
+    except Exception as error:  # a recipe is a program and may raise anything
+        explained = _explain_recipe(str(error))
+        if explained:
+            raise UserError(explained) from error
+        raise UserError(f"The recipe or an override of it cannot be used: {_explain(error, arguments)}") from error
+    if len(rest) > 1:
+        raise UserError(f"Unexpected argument {rest[1]!r}; every argument is a --flag=value")
+
+
+def _explain_recipe(message: str) -> str:
+    """One line on a mistake in a recipe or an override where the exception's own message is not one; "" of others."""
+    from nmt_keras import config
+
+    if "has no attribute 'get_config'" in message:
+        return "--config names no recipe: give a Python file whose get_config() returns an ExperimentConfig"
+    own = re.search(r"nmt_keras\.errors\.UserError: (.*)", message)
+    if own:
+        return own[1]
+    unknown = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", message)
+    if unknown and hasattr(config, unknown[1]):
+        valid = ", ".join(typing.get_type_hints(getattr(config, unknown[1])))
+        return f"{unknown[2]!r} in the recipe is no field of {unknown[1]}; valid ones: {valid}"
+    number = re.search(
+        r"(flag --\S+): (?:invalid literal for int.. with base 10|could not convert string to float): (.*)", message
+    )
+    if number:
+        return f"{number[1]}: {number[2]} is no {'whole ' if ' int' in message else ''}number"
+    return ""
+
+
+def _is_lost_worker(error: Exception) -> bool:
+    if "TF_CONFIG" not in os.environ or "tensorflow" not in sys.modules:
+        return False
+    errors = sys.modules["tensorflow"].errors
+    return isinstance(error, (errors.UnavailableError, errors.AbortedError, errors.DeadlineExceededError))
+
+
+def _fail(error: object) -> int:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return STATUS_USER_ERROR
+
+
+def _explain(error: Exception, argv: list[str]) -> str:
+    """Adds the valid names to an unknown field of `--config`."""
+    from nmt_keras.config import ExperimentConfig
+
+    known = {
+        section.name: [f.name for f in dataclasses.fields(typing.cast(type, section.default_factory))]
+        for section in dataclasses.fields(ExperimentConfig)
+    }
+    for argument in argv:
+        name = argument.lstrip("-").partition("=")[0]
+        if not name.startswith(("config.", "decoding.")):
+            continue
+        section, _, leaf = name.removeprefix("config.").partition(".")
+        if section not in known:
+            return f"unknown section {section!r} in {argument!r}; valid ones: {', '.join(known)}"
+        if leaf not in known[section]:
+            return f"unknown field {leaf!r} in {argument!r}; valid ones: {', '.join(known[section])}"
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,28 @@
+"""The process of a job: its log, and TensorFlow without remarks."""
+
+import logging
+import os
+import sys
+
+from tqdm import tqdm
+
+
+def report(line: str) -> None:
+    """A line of progress, on stderr and past a progress bar."""
+    tqdm.write(line, file=sys.stderr)
+
+
+def load_tensorflow() -> None:
+    """Imports TensorFlow without its remarks on this machine's CPU and missing GPU, which no log level silences."""
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    if "tensorflow" in sys.modules:
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        import tensorflow  # noqa: F401
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

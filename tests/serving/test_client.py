@@ -1,0 +1,487 @@
+"""The client against a double of TensorFlow Serving that runs a real export: both transports, all errors."""
+
+import http.server
+import itertools
+import json
+import pathlib
+import socket
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import numpy as np
+import pytest
+
+from nmt_keras.config import DecodingConfig
+from nmt_keras.errors import UserError
+from nmt_keras.serving import client as client_module
+from nmt_keras.serving import export
+from nmt_keras.serving.client import Client
+from nmt_keras.serving.local import LocalTransport
+from nmt_keras.tokenizers.building import train_tokenizer
+from tests.serving import serving_double
+
+ROOT = pathlib.Path(__file__).parents[2]
+TEXTS = ["abc", "", "g", "fedcbagfedcba", "bb", "\N{GRINNING FACE} gac", "a\udcffb\udcfe", "  "]
+KNOBS = {"beam_size": 4, "num_hypotheses": 3, "max_length": 8, "length_penalty": 0.6, "temperature": 0.0, "seed": 5}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, varied_transformer):
+    """An export of an untrained transformer that makes varied translations."""
+    tokenizer = train_tokenizer("char", ["abcdefg"], 11)
+    model = varied_transformer(11, end=-8.0)
+    decoding = DecodingConfig(beam_size=3, max_length=9, max_source_length=16, max_beam_size=6)
+    return export.save(
+        export.TranslationModule(model, tokenizer, tokenizer, decoding), tmp_path_factory.mktemp("export")
+    )
+
+
+@pytest.fixture(scope="module")
+def served(folder):
+    double = serving_double.Double(folder, "a model", version=3)
+    with serving_double.serving(double) as ports:
+        yield double, ports
+
+
+@pytest.fixture
+def double(served, monkeypatch):
+    """The double, in the state it started in; what a test changes with `monkeypatch` is changed back."""
+    double, _ = served
+    double.batches.clear()
+    double.in_flight = double.most_in_flight = 0
+    for name in ("max_batch", "max_body", "fail_first", "state"):
+        monkeypatch.setattr(double, name, getattr(double, name))
+    monkeypatch.setattr(client_module, "_FIRST_DELAY", 0.01)
+    return double
+
+
+@pytest.fixture(params=["http", "grpc"])
+def address(request, served):
+    """The server's address by each transport."""
+    return f"{request.param}://127.0.0.1:{served[1]['rest' if request.param == 'http' else 'grpc']}/a%20model"
+
+
+@pytest.fixture
+def client(address, double):
+    with Client(address) as client:
+        yield client
+
+
+def _few(varied_transformer, **signatures):
+    """An export of two rows a call, in this process, without what an older one has not."""
+    tokenizer = train_tokenizer("char", ["abcdefg"], 11)
+    decoding = DecodingConfig(beam_size=2, max_length=9, max_source_length=16, batch_sentences=2)
+    decoding.max_request_sentences = 2
+    module = export.TranslationModule(varied_transformer(11, end=-8.0), tokenizer, tokenizer, decoding)
+    functions = {
+        name: function for name, function in export.signatures_of(module).items() if signatures.get(name, True)
+    }
+    return Client("few", transport=LocalTransport(functions, module))
+
+
+def test_no_more_rows_are_asked_at_once_than_the_export_answers(varied_transformer):
+    texts = ["abc", "g", "", "bb", "fed"]
+    with _few(varied_transformer) as client:
+        alone = [client.translate([text])[0] for text in texts]
+        assert [t.text for t in client.translate(texts)] == [t.text for t in alone] and all(alone[0].text)
+        assert not any(t.about["truncated"] for t in client.translate(texts, beam_size=2))
+        assert [row["num_pieces"] for row in client.score(texts, texts)] == [4, 2, 1, 3, 4]
+        assert np.array([row["vector"] for row in client.encode(texts)]).any(1).all()
+
+
+def test_an_export_that_cannot_tell_its_limit_loses_no_row(varied_transformer):
+    texts = ["abc", "g", "", "bb", "fed"]
+    with _few(varied_transformer) as new, _few(varied_transformer, limits=False) as old:
+        for knobs in ({}, {"beam_size": 2}):
+            found, wanted = (client.translate(texts, **knobs) for client in (old, new))
+            assert [t.text for t in found] == [t.text for t in wanted]
+            assert not any(t.about["truncated"] for t in found)
+        rows = zip(old.score(texts, texts), new.score(texts, texts), strict=True)
+        assert all(a["log_prob"] == pytest.approx(b["log_prob"], abs=1e-5) for a, b in rows)
+        rows = zip(old.encode(texts), new.encode(texts), strict=True)
+        assert all(a["vector"] == pytest.approx(b["vector"], abs=1e-5) for a, b in rows)
+
+
+def test_one_text_for_several_and_values_of_another_shape_are_refused(varied_transformer):
+    with _few(varied_transformer) as client:
+        for ask in (lambda: client.translate("abc"), lambda: client.encode("abc"), lambda: client.score("abc", ["a"])):
+            with pytest.raises(UserError, match="is one text, 'abc': give a list of texts"):
+                ask()
+        for values, shape in (("abc", "one value"), ([["a"], ["b"]], r"the shape \[2, 1\]"), (3, "one value")):
+            with pytest.raises(UserError, match=f"'text' of a signature has one value a row, .*{shape}: give a list"):
+                client.call("serving_default", {"text": values})
+
+
+def _expected(double, signature, texts, **inputs):
+    """What the C library answers, strings as the client gives them."""
+    outputs = double.predict(signature, {"text": [_bytes(text) for text in texts], **inputs})
+    return {name: _decoded(value) for name, value in outputs.items()}
+
+
+def _bytes(text):
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _decoded(value):
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
+    return [_decoded(each) for each in value] if isinstance(value, list) else value
+
+
+def _knobs(rows):
+    kinds = {"length_penalty": np.float32, "temperature": np.float32}
+    return {name: np.full(rows, value, kinds.get(name, np.int32)) for name, value in KNOBS.items()}
+
+
+def _message(call):
+    """Of the one-line error that a call ends with."""
+    with pytest.raises(UserError) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message and "; " in message and "Traceback" not in message
+    return message
+
+
+def test_an_answer_is_that_of_the_c_library(client, double):
+    for signature, inputs in (("serving_default", {}), ("translate", _knobs(len(TEXTS))), ("encode", {})):
+        expected = _expected(double, signature, TEXTS, **inputs)
+        outputs = client.call(signature, {"text": TEXTS, **inputs})
+        assert list(double.inputs["text"]) == [_bytes(text) for text in TEXTS]
+        assert set(outputs) == set(expected)
+        for name, value in outputs.items():
+            assert value.dtype == (object if isinstance(expected[name], list) else expected[name].dtype), name
+            np.testing.assert_array_equal(value, np.array(expected[name], value.dtype), err_msg=name)
+
+
+def test_translations_without_knobs_are_those_of_the_default_signature(client, double):
+    expected = _expected(double, "serving_default", TEXTS)
+    for row, translation in enumerate(client.translate(TEXTS, seed=None)):
+        [hypothesis] = translation.hypotheses
+        assert hypothesis == {name: _item(expected[name][row]) for name in ("log_prob", "score", "translation")}
+        assert translation.about == {"truncated": bool(expected["truncated"][row])}
+        assert translation.text == expected["translation"][row]
+
+
+def _item(value):
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def test_a_row_is_cut_to_what_is_no_padding(client, double):
+    expected = _expected(double, "translate", TEXTS, **_knobs(len(TEXTS)))
+    translations = client.translate(TEXTS, **KNOBS)
+    assert [len(translation.hypotheses) for translation in translations] == expected["num_hypotheses"].tolist()
+    assert [translation.text for translation in translations] == [row[0] for row in expected["translation"]]
+    assert len(translations[0].hypotheses) == 3 and not translations[1].hypotheses and translations[1].text == ""
+    for row, translation in enumerate(translations):
+        length = expected["num_source_pieces"][row]
+        assert translation.about == {
+            "num_hypotheses": len(translation.hypotheses),
+            "num_source_pieces": length,
+            "source_pieces": expected["source_pieces"][row][:length],
+            "source_piece_starts": expected["source_piece_starts"][row][:length].tolist(),
+            "source_piece_ends": expected["source_piece_ends"][row][:length].tolist(),
+            "truncated": bool(expected["truncated"][row]),
+        }
+        for number, hypothesis in enumerate(translation.hypotheses):
+            length = expected["num_pieces"][row, number]
+            assert set(hypothesis) | set(translation.about) == set(expected)
+            assert hypothesis["num_pieces"] == length == len(hypothesis["pieces"]) == len(hypothesis["alignment"])
+            assert hypothesis["pieces"] == expected["pieces"][row][number][:length]
+            assert hypothesis["token_log_probs"] == expected["token_log_probs"][row, number, :length].tolist()
+    json.dumps(translations)
+
+
+def test_a_new_output_is_handed_on_with_the_others():
+    outputs = {
+        "num_hypotheses": np.int32(1),
+        "num_pieces": np.array([2, 0]),
+        "num_source_pieces": np.int32(1),
+        "translation": np.array(["ab", ""], object),
+        "piece_starts": np.arange(6).reshape(2, 3),
+        "source_piece_starts": np.arange(4),
+        "cost": np.float32(0.5),
+    }
+    [hypothesis], about = client_module._translation(client_module._row(outputs))
+    assert hypothesis == {"num_pieces": 2, "translation": "ab", "piece_starts": [0, 1]}
+    assert about == {"num_hypotheses": 1, "num_source_pieces": 1, "source_piece_starts": [0], "cost": 0.5}
+
+
+def test_scores_and_vectors(client, double):
+    sources, targets = ["abc", "g\udcff", ""], ["gg", "", "abcabc"]
+    inputs = {"source": [_bytes(text) for text in sources], "target": [_bytes(text) for text in targets]}
+    expected = double.predict("score", inputs)
+    for row, scored in enumerate(client.score(sources, targets)):
+        length = expected["num_pieces"][row]
+        assert scored == {
+            "log_prob": expected["log_prob"][row],
+            "num_pieces": length,
+            "pieces": _decoded(expected["pieces"][row][:length]),
+            "token_log_probs": expected["token_log_probs"][row, :length].tolist(),
+            "truncated": False,
+        }
+    vectors = _expected(double, "encode", sources)["vector"]
+    assert [row["vector"] for row in client.encode(sources)] == vectors.tolist()
+    with pytest.raises(ValueError, match="shorter"):
+        client.score(["a", "b"], ["a"])
+
+
+def test_no_texts_are_no_requests(client, double):
+    assert client.translate([]) == client.translate([], beam_size=2) == client.score([], []) == client.encode([]) == []
+    assert not double.batches
+
+
+def test_a_stream_keeps_the_order_with_many_requests_at_once(address, double):
+    texts = ["".join(letters) for letters in itertools.islice(itertools.product("abcdefg", repeat=3), 43)]
+    outputs = _expected(double, "serving_default", texts)
+    assert len(set(outputs["log_prob"].tolist())) > 40 and len(set(outputs["translation"])) > 1
+    double.batches.clear()
+    double.most_in_flight = 0
+    with Client(address, batch_sentences=4, concurrency=3) as client:
+        translations = list(client.stream(iter(texts)))
+    assert [translation.text for translation in translations] == outputs["translation"]
+    log_probs = [translation.hypotheses[0]["log_prob"] for translation in translations]
+    np.testing.assert_allclose(log_probs, outputs["log_prob"], atol=1e-5)
+    assert sorted(double.batches) == [3] + [4] * 10
+    assert double.most_in_flight <= 3
+
+
+def test_a_stream_reads_no_further_than_its_requests_in_flight(address, double):
+    read = []
+    texts = (read.append(number) or "abc" for number in itertools.count())
+    with Client(address, batch_sentences=2, concurrency=3) as client:
+        stream = client.stream(texts, beam_size=1)
+        assert not read
+        for count, most in ((1, 6), (2, 6), (3, 8)):
+            assert next(stream).hypotheses
+            assert len(read) == most, count
+
+
+def test_what_passes_is_tried_again(client, double):
+    double.fail_first = 2
+    assert client.translate(["abc"])[0].hypotheses
+    assert double.batches == [1, 1, 1]
+
+
+def test_what_does_not_pass_is_said_after_the_last_try(address, double):
+    double.fail_first = 9
+    with Client(address, retries=1) as client:
+        message = _message(lambda: client.translate(["abc"]))
+    assert "unavailable 2 times" in message and "queue" in message and "concurrency" in message
+    assert double.batches == [1, 1]
+
+
+def test_a_model_that_is_not_there(address, double):
+    for wrong, said in ((address.replace("model", "mode"), "mode"), (address + "/7", "7")):
+        with Client(wrong) as client:
+            message = _message(lambda: client.translate(["abc"]))
+        assert message.startswith(wrong) and "is not loaded: Servable not found" in message and said in message
+        assert "give the name under which" in message
+    with Client(address + "/3") as client:
+        assert client.translate(["abc"])[0].hypotheses
+
+
+def test_a_model_that_is_being_loaded_is_waited_for(address, double):
+    double.state = "LOADING"
+    with Client(address, retries=1) as client:
+        message = _message(lambda: client.translate(["abc"]))
+    assert "is still being loaded" in message and "version 3 is LOADING" in message and "try later" in message
+    double.state = "END"
+    with Client(address, retries=9) as client:
+        assert "version 3 is END" in _message(lambda: client.translate(["abc"]))
+
+
+def test_too_large_for_the_batcher(client, double):
+    double.max_batch = 2
+    message = _message(lambda: client.translate(["a", "b", "c"]))
+    assert "3 rows" in message and "maximum input batch size 2" in message and "smaller batch_sentences" in message
+    assert double.batches == [3]
+
+
+def test_too_large_for_http(served, double):
+    double.max_body = 1000
+    with Client(f"http://127.0.0.1:{served[1]['rest']}/a%20model") as client:
+        message = _message(lambda: client.translate(["a" * 2000]))
+    assert "1 rows" in message and "HTTP 413" in message and "smaller batch_sentences" in message
+
+
+def test_too_large_for_grpc(served, double):
+    with Client(f"grpc://127.0.0.1:{served[1]['grpc']}/a%20model") as client:
+        message = _message(lambda: client.translate(["a" * (5 << 20)]))
+    assert "larger than max" in message and "smaller batch_sentences" in message
+    assert not double.batches
+
+
+def test_a_signature_that_is_not_there(client):
+    message = _message(lambda: client.call("summarize", {"text": ["a"]}))
+    assert "has no signature 'summarize'" in message and "not found" in message and "this toolkit exported" in message
+
+
+def test_inputs_that_are_not_the_signatures(client):
+    message = _message(lambda: client.call("score", {"source": ["a"]}))
+    assert "failed in 'score'" in message and "inputs are those of the signature" in message
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_nothing_listens(scheme):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with Client(f"{scheme}://127.0.0.1:{port}/m", retries=0) as client:
+        message = _message(lambda: client.translate(["abc"]))
+    assert f"127.0.0.1:{port}/m cannot be reached" in message and "refused" in message and "8501" in message
+
+
+def test_pauses_between_tries_grow(monkeypatch):
+    pauses = []
+    monkeypatch.setattr(threading.Event, "wait", lambda self, pause=None: pause and pauses.append(pause))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with Client(f"http://127.0.0.1:{port}/m", retries=7) as client:
+        _message(lambda: client.translate(["abc"]))
+    longest = [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0]
+    assert len(pauses) == 7 and all(most / 2 <= pause <= most for pause, most in zip(pauses, longest))
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_a_host_that_does_not_exist(scheme):
+    with Client(f"{scheme}://no.such.host.invalid:1/m", timeout=30.0) as client:
+        message = _message(lambda: client.translate(["abc"]))
+    assert message.startswith("The host of ") and "is unknown" in message and "give the name" in message
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_no_answer_in_time(scheme):
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # which accepts, and says nothing
+        with Client(f"{scheme}://127.0.0.1:{listener.getsockname()[1]}/m", timeout=0.2) as client:
+            message = _message(lambda: client.translate(["abc"]))
+    assert "did not answer within 0.2 s" in message and "longer timeout" in message
+
+
+@pytest.fixture
+def canned():
+    """A server that answers every path with `(status, content type, body)` as they are set."""
+    replies = {}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            status, kind, body = replies[self.path]
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"127.0.0.1:{server.server_address[1]}/m", replies
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        (200, "text/html", b"<html>welcome</html>"),
+        (404, "text/html", b"<html>not found</html>"),
+        (301, "text/html", b""),
+        (200, "application/json", b'{"predictions": []}'),
+        (200, "application/json", b'{"outputs": {"translation": [null]}}'),
+        (404, "application/json", b'["error"]'),
+    ],
+    ids=lambda reply: f"{reply[0]}-{reply[2].decode()}",
+)
+def test_what_is_no_tensorflow_serving(canned, reply):
+    place, replies = canned
+    replies["/v1/models/m:predict"] = reply
+    with Client("http://" + place) as client:
+        message = _message(lambda: client.translate(["abc"]))
+    assert "not as TensorFlow Serving does" in message and "give the host and port" in message
+
+
+@pytest.mark.parametrize(
+    "scheme, interface", [("http", "grpc"), ("grpc", "rest"), ("https", "rest"), ("grpcs", "grpc")]
+)
+def test_a_port_of_another_interface(served, scheme, interface):
+    with Client(f"{scheme}://127.0.0.1:{served[1][interface]}/m") as client:
+        message = _message(lambda: client.translate(["abc"]))
+    assert "answers, but not as TensorFlow Serving does" in message
+    assert "gRPC and REST have a port each, usually 8500 and 8501" in message
+
+
+def test_another_grpc_server():
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with Client(f"grpc://127.0.0.1:{port}/m") as client:
+        message = _message(lambda: client.translate(["abc"]))
+    server.stop(None).wait()
+    assert "answers, but not as TensorFlow Serving does: Method not found" in message
+
+
+def test_numbers_and_names_as_rest_writes_them(canned):
+    place, replies = canned
+    replies["/v1/models/m:predict"] = 200, "application/json", b'{"outputs": [1e-07, NaN, -Infinity, 9e+06]}'
+    signature = {"inputs": {"text": {}}, "outputs": {"cost": {"dtype": "DT_FLOAT"}}}
+    metadata = {"metadata": {"signature_def": {"signature_def": {"price": signature}}}}
+    replies["/v1/models/m/metadata"] = 200, "application/json", json.dumps(metadata).encode()
+    with Client("http://" + place) as client:
+        outputs = client.call("price", {"text": ["a", "b", "c", "d"]})
+        replies["/v1/models/m:predict"] = 200, "application/json", b'{"outputs": {"a": [[]], "b": ["\xff\xe4"]}}'
+        others = client.call("price", {"text": ["a"]})
+    assert outputs["cost"].dtype == np.float32
+    np.testing.assert_array_equal(outputs["cost"], np.array([1e-7, np.nan, -np.inf, 9e6], np.float32))
+    assert others["a"].shape == (1, 0) and others["b"].tolist() == ["\udcff\udce4"]
+
+
+@pytest.mark.parametrize(
+    "server",
+    ["", "localhost:8500/m", "ftp://h:1/m", "grpc://h/m", "grpc://h:1", "http://h:1/m/x", "http://h:1/m:predict", "h"],
+)
+def test_a_server_that_is_none(server):
+    message = _message(lambda: Client(server))
+    assert repr(server) in message and "grpc://localhost:8500/en_zh" in message
+
+
+def test_arguments_out_of_range():
+    assert "batch_sentences must be at least 1, it is 0" in _message(lambda: Client("http://h:1/m", batch_sentences=0))
+    assert "concurrency must be at least 1" in _message(lambda: Client("http://h:1/m", concurrency=-1))
+    assert "timeout must be above 0" in _message(lambda: Client("http://h:1/m", timeout=0))
+    with Client("http://h:1/m") as client:
+        for knob, value in (("seed", 1 << 32), ("beam_size", 1.5), ("max_length", float("nan"))):
+            message = _message(lambda: client.translate(["a"], **{knob: value}))
+            assert f"{knob} is {value} and must be a whole number below 2 ** 31" in message
+        assert "temperature is 'hot' and must be a number" in _message(lambda: client.translate([], temperature="hot"))
+        with pytest.raises(TypeError, match="beam_sise"):
+            client.translate(["a"], beam_sise=2)
+
+
+def test_grpc_without_its_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
+    assert "pip install tensorflow-serving-api" in _message(lambda: Client("grpc://h:1/m"))
+
+
+def test_rest_imports_no_tensorflow():
+    program = (
+        "import sys; from nmt_keras.serving.client import Client; Client('http://h:1/m').close(); "
+        "sys.exit('tensorflow' in sys.modules or 'grpc' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.slow
+def test_the_double_is_a_program(folder):
+    command = [sys.executable, "-m", "tests.serving.serving_double", f"--folder={folder}", "--model=m"]
+    with subprocess.Popen(command, cwd=ROOT, stdin=-1, stdout=-1, stderr=subprocess.DEVNULL, text=True) as process:
+        ports = json.loads(process.stdout.readline())
+        with Client(f"http://127.0.0.1:{ports['rest']}/m") as client:
+            assert client.translate(["abc"])[0].hypotheses
+        process.stdin.close()
+    assert process.returncode == 0
