@@ -70,12 +70,13 @@ def _measure(family: str, length: int) -> dict:
     import keras
     import tensorflow as tf
 
-    from nmt_keras.config import ModelConfig
+    from nmt_keras.config import ModelConfig, TrainingConfig
     from nmt_keras.data.batching import Batch
     from nmt_keras.decoding.constraints import Constraints
     from nmt_keras.decoding.sampling import greedy
     from nmt_keras.models.seq2seq import build_seq2seq
-    from nmt_keras.training.losses import batch_loss
+    from nmt_keras.training.losses import Forward
+    from nmt_keras.training.losses.cross_entropy import CrossEntropy
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     model = build_seq2seq(ModelConfig(**{**_COMMON, **_FAMILIES[family]}), _VOCAB, _VOCAB)
@@ -84,11 +85,12 @@ def _measure(family: str, length: int) -> dict:
     batch = Batch(ids, ids, ids, tf.ones([rows]), tf.range(rows, dtype=tf.int64))
     optimizer, weights = keras.optimizers.Adam(1e-3), model.trainable_variables
     optimizer.build(weights)
+    cross_entropy = CrossEntropy(TrainingConfig(label_smoothing=0.1))
 
     @tf.function(autograph=False)
     def step():
         with tf.GradientTape() as tape:
-            loss = batch_loss(model, batch, tf.constant([1, 1]), 0.1).loss
+            loss = cross_entropy(Forward(model, batch), batch, tf.constant([1, 1])).loss
         optimizer.apply(tape.gradient(loss, [weight.value for weight in weights]), weights)
 
     def seconds(run) -> float:

@@ -14,7 +14,7 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from nmt_keras.config import DecodingConfig
+from nmt_keras.config import DecodingConfig, reference
 from nmt_keras.errors import Failure, Stopped, UserError
 from pipelines._process import report
 from pipelines._signals import interrupt_on_sigterm
@@ -55,8 +55,9 @@ def run(
     try:
         arguments = _recipes_of_runs(arguments)
         define(values, ["", *arguments])
-        if {"--help", "-h", "-help"} & set(arguments):
-            print(f"{(doc or '').strip()}\n\n" + "\n".join(_help(values)))
+        if {"--help", "-h", "-help", "--helpfull", "-helpfull"} & set(arguments):
+            is_full = bool({"--helpfull", "-helpfull"} & set(arguments))
+            print(f"{(doc or '').strip()}\n\n" + "\n".join([*_help(values), *_help_on_fields(values, is_full)]))
             return 0
         _parse(values, arguments)
         return job(values) or 0
@@ -167,6 +168,15 @@ def _help(values: flags.FlagValues) -> list[str]:
         for name in values
         if name not in ("flagfile", "undefok")
     ]
+
+
+def _help_on_fields(values: flags.FlagValues, is_full: bool) -> list[str]:
+    """What is said of the fields of a recipe by a job that takes one."""
+    if "config" not in values:
+        return []
+    if not is_full:
+        return ["", "Every field of the recipe is a flag too, as in --config.model.d_model=256; --helpfull lists them."]
+    return ["", "Every field of the recipe is a flag too:", *reference.help_lines()]
 
 
 def _recipes_of_runs(arguments: list[str]) -> list[str]:

@@ -52,6 +52,7 @@ def replay_dump(run_dir: pathlib.Path, name: str = "") -> dict:
 
     from nmt_keras.models.seq2seq import build_seq2seq
     from nmt_keras.training.bad_batches import BadBatches
+    from nmt_keras.training.losses import build_loss
     from nmt_keras.training.replay import replay
 
     bad_batches = BadBatches(run_dir / "bad_batches")
@@ -62,7 +63,7 @@ def replay_dump(run_dir: pathlib.Path, name: str = "") -> dict:
         raise UserError(
             f"The dump of step {bad.step} in {run_dir} is of another model than its config.json; give another"
         )
-    verdict = replay(model, bad, config.training.label_smoothing, worker * len(bad.slices))
+    verdict = replay(model, bad, build_loss(config.training), worker * len(bad.slices))
     where = {
         "weights": f"{verdict.layer} is bad: {verdict.detail}",
         "forward": f"{verdict.layer} is the first that goes bad: {verdict.detail}",

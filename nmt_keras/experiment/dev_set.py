@@ -11,7 +11,7 @@ from nmt_keras.models.seq2seq import Seq2Seq
 from nmt_keras.reports import Report
 from nmt_keras.tokenizers.base import Tokenizers
 from nmt_keras.tokenizers.white_space import is_blank
-from nmt_keras.training.losses import compile_dev_loss, perplexity
+from nmt_keras.training.dev_loss import compile_dev_loss, perplexity
 from nmt_keras.training.summaries import Summaries, attention_picture
 from nmt_keras.training.trainer import Evaluation
 

@@ -22,7 +22,7 @@ from nmt_keras.reports import Report, silent
 from nmt_keras.runs.layout import read_config
 from nmt_keras.runs.loading import Run, inference_config, load_runs, require_lexicon
 from nmt_keras.tokenizers.white_space import is_blank
-from nmt_keras.training.losses import compile_dev_loss, perplexity
+from nmt_keras.training.dev_loss import compile_dev_loss, perplexity
 
 _TUNED = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5)  # length penalties
 

@@ -32,6 +32,7 @@ from nmt_keras.training.bad_batches import BadBatches
 from nmt_keras.training.checkpoints import Checkpoints, weights_sha256
 from nmt_keras.training.cluster import barrier, build_strategy, is_chief, task_of
 from nmt_keras.training.feed import Feed
+from nmt_keras.training.losses import build_loss
 from nmt_keras.training.precision import configure, resolve_precision
 from nmt_keras.training.pretrained_vectors import load_pretrained_vectors
 from nmt_keras.training.stopping import StopRequest
@@ -64,6 +65,7 @@ def train(
     """
     config.validate()
     config.resolve_positions()
+    build_loss(config.training)  # there is one of that name
     stop = stop or StopRequest()
     resolve_precision(config.training)
     strategy = build_strategy(config.training.distribution)  # before any TensorFlow operation

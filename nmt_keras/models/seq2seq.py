@@ -5,7 +5,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from nmt_keras.config import ModelConfig, model_problems
+from nmt_keras.config import ModelConfig
+from nmt_keras.config.rules import model_problems
 from nmt_keras.errors import UserError
 from nmt_keras.layers.embeddings import OutputColumns, OutputProjection, TokenEmbedding
 from nmt_keras.layers.masks import padding_mask

@@ -53,8 +53,8 @@ def open_run_dir(
     """Makes a run directory with its `config.json`, or checks that an existing one is of the same experiment.
 
     Holds it, within the block, against every other training job of this machine. What may change and did is reported;
-    with `allow_change`, `CHANGEABLE_FIELDS` may too. A `batch_tokens` of 0, "find it", becomes what was found before.
-    `check` may refuse what else there is before anything is written.
+    with `allow_change`, fields that need permission may too. A `batch_tokens` of 0, "find it", becomes what was found
+    before. `check` may refuse what else there is before anything is written.
 
     Raises:
         UserError: it belongs to another configuration, with the difference, or another job trains there; nothing is

@@ -11,7 +11,8 @@ from nmt_keras.data.batching import Batch
 from nmt_keras.layers.dropout import fold_in
 from nmt_keras.models.seq2seq import Seq2Seq
 from nmt_keras.training.checkpoints import by_path
-from nmt_keras.training.losses import batch_loss, label_smoothed_cross_entropy
+from nmt_keras.training.losses import Forward, Loss
+from nmt_keras.training.losses.cross_entropy import label_smoothed_cross_entropy
 from nmt_keras.training.train_step import BadStep, dropout_seed, part_of
 
 _LISTED = 10
@@ -27,13 +28,13 @@ class Verdict(NamedTuple):
     loss: float  # of a token, of the part that was computed last
 
 
-def replay(model: Seq2Seq, bad: BadStep, label_smoothing: float, first_replica: int = 0) -> Verdict:
+def replay(model: Seq2Seq, bad: BadStep, loss: Loss, first_replica: int = 0) -> Verdict:
     """Runs a bad step once more, with its weights, its batch and its dropout, and checks every layer's result.
 
     Args:
         model: built under the float32 policy; it gets the weights of the step.
         bad: the step.
-        label_smoothing: of the training's loss.
+        loss: what the training minimises.
         first_replica: the number of the replica that `bad.slices[0]` went to.
     """
     for path, variable in by_path(model.variables).items():
@@ -50,7 +51,7 @@ def replay(model: Seq2Seq, bad: BadStep, label_smoothing: float, first_replica: 
             seed = dropout_seed(bad.seed, bad.restarts, bad.step - 1, replica)
             for number in range(bad.accumulation_steps):
                 part = Batch(*(part_of(tf.constant(leaf), number, bad.accumulation_steps) for leaf in whole))
-                verdict = _replay_part(model, part, fold_in(seed, number), label_smoothing, layers)
+                verdict = _replay_part(model, part, fold_in(seed, number), loss, layers)
                 if verdict.where != "nowhere":
                     return verdict
         return verdict
@@ -58,16 +59,16 @@ def replay(model: Seq2Seq, bad: BadStep, label_smoothing: float, first_replica: 
         tf.config.run_functions_eagerly(eager)
 
 
-def _replay_part(model: Seq2Seq, part: Batch, seed, label_smoothing: float, layers: dict[str, Any]) -> Verdict:
+def _replay_part(model: Seq2Seq, part: Batch, seed, loss: Loss, layers: dict[str, Any]) -> Verdict:
     with tf.GradientTape() as tape, _Watched(layers) as results:
-        sums = batch_loss(model, part, seed, label_smoothing)
+        sums = loss(Forward(model, part), part, seed)
     for name, tensor in results:
         values = tensor.numpy()
         if not np.isfinite(values).all():
             return Verdict("forward", name, _describe(values), _lines(values, part), np.nan)
-    loss = float(sums.loss) / max(float(sums.tokens), 1e-6)
-    if not np.isfinite(loss):
-        return _bad_loss(model, part, seed, label_smoothing)
+    value = float(sums.loss) / max(float(sums.weight), 1e-6)
+    if not np.isfinite(value):
+        return _bad_loss(model, part, seed)
     weights = model.trainable_variables
     sources = [*(weight.value for weight in weights), *(tensor for _, tensor in results)]
     gradients = tape.gradient(sums.loss, sources)
@@ -75,16 +76,16 @@ def _replay_part(model: Seq2Seq, part: Batch, seed, label_smoothing: float, laye
         values = _dense(gradient)
         if not np.isfinite(values).all():
             detail = f"the gradient goes bad on its way back to the result of this layer: {_describe(values)}"
-            return Verdict("gradient", name, detail, _lines(values, part), loss)
+            return Verdict("gradient", name, detail, _lines(values, part), value)
     for weight, gradient in zip(weights, gradients):
         values = _dense(gradient)
         if not np.isfinite(values).all():
-            return Verdict("gradient", weight.path, f"the gradient of this weight: {_describe(values)}", [], loss)
+            return Verdict("gradient", weight.path, f"the gradient of this weight: {_describe(values)}", [], value)
     norm = float(tf.linalg.global_norm([gradient for gradient in gradients[: len(weights)] if gradient is not None]))
-    return Verdict("nowhere", "", f"loss {loss:.4g} and gradient norm {norm:.4g} of all tokens are finite", [], loss)
+    return Verdict("nowhere", "", f"loss {value:.4g} and gradient norm {norm:.4g} of all tokens are finite", [], value)
 
 
-def _bad_loss(model: Seq2Seq, part: Batch, seed, label_smoothing: float) -> Verdict:
+def _bad_loss(model: Seq2Seq, part: Batch, seed) -> Verdict:
     """Of logits that are not finite, or too large for a cross entropy: the lines are then those that lose most."""
     hidden, _ = model(part.source_ids, part.target_input_ids, seed)
     logits = model.project(hidden)
@@ -94,7 +95,7 @@ def _bad_loss(model: Seq2Seq, part: Batch, seed, label_smoothing: float) -> Verd
         return Verdict("forward", name, _describe(values), _lines(values, part), np.nan)
     ids = part.target_output_ids
     flat = tf.reshape(logits, [-1, logits.shape[-1]])
-    losses = label_smoothed_cross_entropy(flat, tf.reshape(ids, [-1]), label_smoothing)[0]
+    losses = label_smoothed_cross_entropy(flat, tf.reshape(ids, [-1]), 0.0)[0]
     rows = np.where(ids, tf.reshape(losses, tf.shape(ids)), 0.0).astype(np.float64).sum(1)
     largest = float(tf.reduce_max(tf.abs(logits)))
     detail = f"all layers are finite, the cross entropy of their logits, of up to {largest:.3g}, summed up is not"

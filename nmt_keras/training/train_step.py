@@ -15,7 +15,7 @@ from nmt_keras.layers.dropout import fold_in
 from nmt_keras.layers.fusion import fused
 from nmt_keras.models.seq2seq import Seq2Seq
 from nmt_keras.training.checkpoints import by_path
-from nmt_keras.training.losses import LossSums, batch_loss
+from nmt_keras.training.losses import Forward, LossSums, build_loss
 from nmt_keras.training.schedules import build_optimizer
 
 _FIRST_LOSS_SCALE = 2.0**15
@@ -26,9 +26,8 @@ _RESTART_SALT = 0x1E3779B9
 class Totals(NamedTuple):
     """What is summed on the device between two rows of the log, over the steps that were not skipped."""
 
-    loss: Any
-    cross_entropy: Any
-    correct: Any
+    minimised: Any
+    scalars: list[Any]  # of the loss, in the order of its names
     weight: Any  # of target tokens: their number, where examples have no weights
     tokens: Any  # real target tokens
     positions: Any  # padded target positions
@@ -63,6 +62,7 @@ class TrainStep:
         strategy: the one whose scope this is built in.
 
     Attributes:
+        loss: what is minimised.
         optimizer: its learning rate is halved by each restart.
         variables: everything a checkpoint keeps, as `tf.train.Checkpoint` tracks it.
         on_bad: called on the host with a `BadStep`, while the step runs. An overflow that a smaller loss scale may
@@ -73,6 +73,7 @@ class TrainStep:
         self.model = model
         self.config = config
         self.strategy = strategy
+        self.loss = build_loss(config)
         self.on_bad: Callable[[BadStep], None] = lambda bad: None
         self.restarts = tf.Variable(0, dtype=tf.int32, name="restarts", trainable=False)
         self.optimizer = build_optimizer(config, self.restarts)
@@ -81,7 +82,8 @@ class TrainStep:
         self.begun = tf.Variable(0, dtype=tf.int64, name="begun", trainable=False)  # ahead of `steps` in an update
         self.skipped = tf.Variable(0, dtype=tf.int64, name="skipped", trainable=False)
         self.bad_in_a_row = tf.Variable(0, dtype=tf.int64, name="bad_in_a_row", trainable=False)
-        self.totals = tf.Variable([0.0] * len(Totals._fields), dtype=tf.float64, name="totals", trainable=False)
+        size = len(Totals._fields) - 1 + len(self.loss.names)
+        self.totals = tf.Variable([0.0] * size, dtype=tf.float64, name="totals", trainable=False)
         self.scales_loss = config.precision == "mixed_float16"
         self.loss_scale = tf.Variable(
             _FIRST_LOSS_SCALE if self.scales_loss else 1.0, name="loss_scale", trainable=False
@@ -114,6 +116,13 @@ class TrainStep:
         assert self._compiled is not None, "compile it first"
         self._compiled(batch, tf.constant(apply))
 
+    def take_totals(self) -> Totals:
+        """What was summed since this was last called."""
+        values = self.totals.numpy().tolist()
+        self.totals.assign([0.0] * len(values))
+        end = 1 + len(self.loss.names)
+        return Totals(values[0], values[1:end], *values[end:])
+
     def is_between_steps(self) -> bool:
         """Whether the variables are those after a whole number of steps, also where a step failed half-way."""
         return int(self.begun.numpy()) <= int(self.steps.numpy())
@@ -129,9 +138,9 @@ class TrainStep:
     def _step(self, batch, apply: tf.Tensor) -> None:
         gradients, scale, norms, sums, counts = self.strategy.run(self._replica_gradients, args=(batch,))
         norm, scale_value, sums, counts = tf.nest.map_structure(self._first, (norms, scale, sums, counts))
-        is_good = tf.math.is_finite(norm) & tf.math.is_finite(sums.loss) & (sums.tokens > 0)
+        is_good = tf.math.is_finite(norm) & tf.math.is_finite(sums.loss) & (sums.weight > 0)
         may_overflow = self.scales_loss & (tf.convert_to_tensor(self.loss_scale) > 1.0)
-        is_bad = ~is_good & (sums.tokens > 0) & ~(may_overflow & tf.math.is_finite(sums.loss)) & apply
+        is_bad = ~is_good & (sums.weight > 0) & ~(may_overflow & tf.math.is_finite(sums.loss)) & apply
 
         def update():
             with tf.control_dependencies([self.begun.assign(tf.convert_to_tensor(self.steps) + 1)]):
@@ -151,7 +160,8 @@ class TrainStep:
             consumed = tf.cast(apply, tf.int64)
             self.steps.assign_add(consumed)
             self.skipped.assign_add(consumed - tf.cast(updates, tf.int64))
-            totals = tf.stack([*sums, *counts, norm, updates])
+            scalars = [sums.scalars[name] for name in self.loss.names]
+            totals = tf.stack([sums.loss, *scalars, sums.weight, *counts, norm, updates])  # in the order of `Totals`
             self.totals.assign_add(tf.cast(tf.where(is_good & apply, totals, 0.0), tf.float64))
             if self.scales_loss:
                 self._update_loss_scale(is_good, apply)
@@ -205,7 +215,7 @@ class TrainStep:
         else:  # a loop: the activations of one part are there at a time
             none = (
                 [tf.zeros(weight.shape) for weight in self.model.trainable_variables],
-                LossSums(*[tf.zeros([])] * len(LossSums._fields)),
+                LossSums(tf.zeros([]), tf.zeros([]), {name: tf.zeros([]) for name in self.loss.names}),
             )
             _, gradients, sums = tf.while_loop(
                 lambda number, *_: number < parts, add, (0, *none), parallel_iterations=1, maximum_iterations=parts
@@ -213,16 +223,14 @@ class TrainStep:
         real = tf.not_equal(batch.target_output_ids, PAD_ID) & tf.not_equal(batch.lines, FILLER_LINE)[:, None]
         counts = [tf.reduce_sum(tf.cast(real, tf.float32)), tf.cast(tf.size(batch.target_output_ids), tf.float32)]
         gradients, sums, counts = context.all_reduce("sum", (gradients, sums, counts))
-        scale = 1.0 / (tf.maximum(sums.tokens, 1e-6) * tf.convert_to_tensor(self.loss_scale))
+        scale = 1.0 / (tf.maximum(sums.weight, 1e-6) * tf.convert_to_tensor(self.loss_scale))
         return gradients, scale, tf.linalg.global_norm(gradients) * scale, sums, counts
 
     def _sums(self, part: Batch, seed: tf.Tensor) -> tuple[list[tf.Tensor], LossSums]:
         """Gradients of the summed loss, times the loss scale, and the sums of some rows."""
         weights = [weight.value for weight in self.model.trainable_variables]
         with tf.GradientTape() as tape:
-            sums = batch_loss(
-                self.model, part, seed, self.config.label_smoothing, tf.convert_to_tensor(self.loss_scale)
-            )
+            sums = self.loss(Forward(self.model, part, tf.convert_to_tensor(self.loss_scale)), part, seed)
         gradients = tape.gradient(sums.loss, weights, unconnected_gradients="zero")
         return [tf.convert_to_tensor(gradient) for gradient in gradients], sums
 

@@ -16,11 +16,11 @@ from nmt_keras.errors import Failure, Stopped, UserError
 from nmt_keras.models.seq2seq import Seq2Seq
 from nmt_keras.training.bad_batches import BadBatches
 from nmt_keras.training.checkpoints import Checkpoints
+from nmt_keras.training.dev_loss import perplexity
 from nmt_keras.training.feed import Feed
-from nmt_keras.training.losses import perplexity
 from nmt_keras.training.stopping import StopRequest
 from nmt_keras.training.summaries import Summaries
-from nmt_keras.training.train_step import BadStep, Totals, TrainStep
+from nmt_keras.training.train_step import BadStep, TrainStep
 
 MAX_RESTARTS = 3
 _STEPS_BETWEEN_AGREEMENTS = 10  # of workers, on whether to stop
@@ -353,8 +353,7 @@ class Trainer:
 
     def _log_row(self) -> dict[str, float]:
         """What the steps since the last row came to; without a loss where all of them were skipped."""
-        totals = Totals(*self.train_step.totals.numpy())
-        self.train_step.totals.assign([0.0] * len(Totals._fields))
+        totals, loss = self.train_step.take_totals(), self.train_step.loss
         row = {
             "learning_rate": float(self.train_step.optimizer.learning_rate),
             "target_tokens": totals.tokens,
@@ -364,11 +363,10 @@ class Trainer:
         }
         self._window_start = time.monotonic()
         if totals.updates:
-            row["loss"] = totals.cross_entropy / totals.weight  # as the dev loss is
-            if self.config.label_smoothing:
-                row["smoothed_loss"] = totals.loss / totals.weight  # what is minimised
-            row["perplexity"] = perplexity(totals.cross_entropy / totals.weight)
-            row["token_accuracy"] = totals.correct / totals.weight
+            row |= {name: value / totals.weight for name, value in zip(loss.names, totals.scalars, strict=True)}
+            if loss.name_of_minimised:
+                row[loss.name_of_minimised] = totals.minimised / totals.weight
+            row["perplexity"] = perplexity(row["loss"])
             row["gradient_norm"] = totals.gradient_norm / totals.updates
             row["padding_share"] = 1.0 - totals.tokens / totals.positions
         return row

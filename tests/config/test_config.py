@@ -7,6 +7,8 @@ import pathlib
 import pytest
 
 from nmt_keras.config import DataConfig, ExperimentConfig, ModelConfig, TrainingConfig
+from nmt_keras.config.fields import ALLOWED, FREE, REFUSED, fields_of, spec
+from nmt_keras.config.reference import markdown
 from nmt_keras.errors import UserError
 
 RECIPES = sorted(p.stem for p in (pathlib.Path(__file__).parents[2] / "pipelines/recipes").glob("[a-z]*.py"))
@@ -115,3 +117,24 @@ def test_learned_positions_are_those_of_the_longest_training_sentence():
 def test_defaults_are_valid_once_there_is_data():
     assert TrainingConfig().batch_tokens >= DataConfig().max_target_length
     _config().validate()
+
+
+def test_the_reference_in_the_documentation_is_that_of_the_fields():
+    path = pathlib.Path(__file__).parents[2] / "docs" / "configuration.md"
+    assert (
+        path.read_text(encoding="utf-8") == markdown()
+    ), "run python -m nmt_keras.config.reference > docs/configuration.md"
+
+
+def test_every_field_says_what_it_is_and_its_default_keeps_its_own_rule():
+    config = _config()
+    for field in fields_of(ExperimentConfig):
+        assert field.spec.help and not field.spec.help.endswith(".")
+        assert field.spec.resume in (ALLOWED, FREE, REFUSED)
+        assert not field.problem_in(config) and not field.type_problem_in(config)
+        assert not field.spec.choices or field.default in field.spec.choices
+
+
+def test_a_field_has_one_rule():
+    with pytest.raises(ValueError, match="A field has one rule"):
+        spec(1, "a number", positive=True, not_negative=True)

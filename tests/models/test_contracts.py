@@ -7,16 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nmt_keras.config import (
-    CHOICES,
-    RECURRENT_DECODERS,
-    RECURRENT_ENCODERS,
-    DataConfig,
-    DecodingConfig,
-    ExperimentConfig,
-    ModelConfig,
-    model_problems,
-)
+from nmt_keras.config import DataConfig, DecodingConfig, ExperimentConfig, ModelConfig
+from nmt_keras.config.fields import fields_of
+from nmt_keras.config.rules import RECURRENT_DECODERS, RECURRENT_ENCODERS, model_problems
 from nmt_keras.constants import BOS_ID, EOS_ID, UNK_ID
 from nmt_keras.data.batching import Batch
 from nmt_keras.errors import UserError
@@ -29,7 +22,7 @@ from nmt_keras.models.seq2seq import build_seq2seq
 from nmt_keras.serving.export import TranslationModule
 from nmt_keras.tokenizers.building import train_tokenizer
 from nmt_keras.training.checkpoints import by_path
-from nmt_keras.training.losses import batch_loss
+from tests.cross_entropy_of import cross_entropy_of
 
 B, S, T, K, D, H, SOURCE_V, TARGET_V = 3, 6, 5, 7, 8, 4, 11, 13  # C = D / H = 2
 SOURCE = tf.constant([[5, 6, 7, 8, 9, EOS_ID], [7, 8, 4, EOS_ID, 0, 0], [4, EOS_ID, 0, 0, 0, 0]])
@@ -205,7 +198,7 @@ def _block(path):
 
 def test_gradient_reaches_every_weight(model):
     with tf.GradientTape() as tape:
-        loss = batch_loss(model, _batch(), tf.constant([1, 2]), 0.1).loss
+        loss = cross_entropy_of(model, _batch(), tf.constant([1, 2]), 0.1).loss
     gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
     sizes = {
         v.path: 0.0 if g is None else float(np.abs(tf.convert_to_tensor(g)).max())
@@ -283,8 +276,9 @@ def test_state_dropout_is_one_mask_a_sentence():
 
 
 def test_the_choices_of_the_configuration_are_those_of_the_registries():
+    choices = {field.path: field.spec.choices for field in fields_of(ExperimentConfig)}
     for name, table in (("encoder", ENCODERS), ("decoder", DECODERS), ("attention", ATTENTIONS)):
-        assert CHOICES[f"model.{name}"] == tuple(table)
+        assert choices[f"model.{name}"] == tuple(table)
     assert {name for name, d in DECODERS.items() if issubclass(d, RecurrentDecoder)} == set(RECURRENT_DECODERS)
     assert {name for name, e in ENCODERS.items() if issubclass(e, (RNNEncoder, GNMTEncoder))} == set(RECURRENT_ENCODERS)
 
@@ -330,7 +324,7 @@ def test_a_compiled_model_agrees(fields):
 
     def train():
         with tf.GradientTape() as tape:
-            sums = batch_loss(model, _batch(), None if draws_noise else tf.constant([1, 2]), 0.1)
+            sums = cross_entropy_of(model, _batch(), None if draws_noise else tf.constant([1, 2]), 0.1)
         return sums, tape.gradient(sums.loss, weights, unconnected_gradients="zero")
 
     def search():

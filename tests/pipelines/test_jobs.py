@@ -16,7 +16,8 @@ import threading
 
 import pytest
 
-from nmt_keras.config import DecodingConfig
+from nmt_keras.config import DecodingConfig, ExperimentConfig
+from nmt_keras.config.fields import fields_of
 from nmt_keras.experiment import evaluate as experiment_evaluate
 from pipelines import evaluate, export, lexicon, score, train, translate
 
@@ -885,6 +886,14 @@ def test_help_is_short_and_needs_no_tensorflow(name):
     assert result.returncode == 0, result.stderr
     assert importlib.import_module(f"pipelines.{name}").__doc__.split("\n")[0] in result.stdout
     assert result.stdout.count("\n") < 30
+
+
+def test_the_full_help_lists_every_field_of_a_recipe(capsys):
+    assert train.main(["--helpfull"]) == 0
+    out = capsys.readouterr().out
+    for field in fields_of(ExperimentConfig):
+        assert f"  --config.{field.path}: {field.spec.help}" in out
+    assert translate.main(["--helpfull"]) == 0 and "--config." not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["evaluate", "translate", "export"])

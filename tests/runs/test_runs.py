@@ -1,10 +1,8 @@
 """A run directory: whose it is, its data card, its tokenizers, and loading it."""
 
-import dataclasses
 import gzip
 import io
 import json
-import pathlib
 import shutil
 
 import numpy as np
@@ -12,14 +10,14 @@ import pytest
 import sentencepiece
 import tensorflow as tf
 
-from nmt_keras.config import DataConfig, ExperimentConfig, ModelConfig, TrainingConfig
+from nmt_keras.config import DataConfig, ExperimentConfig, ModelConfig
+from nmt_keras.config.fields import ALLOWED, FREE, REFUSED, fields_of
 from nmt_keras.data.corpus import ParallelCorpus, TextFile
 from nmt_keras.data.lengths import sampled_length_factor
 from nmt_keras.errors import UserError
 from nmt_keras.experiment.text import open_corpus
 from nmt_keras.models.ensemble import Ensemble
 from nmt_keras.models.seq2seq import build_seq2seq
-from nmt_keras.runs.changes import CHANGEABLE_FIELDS, FREE_FIELDS
 from nmt_keras.runs.data_card import check_data_card, write_data_card
 from nmt_keras.runs.layout import checkpoints_of, open_run_dir, read_config, require_same_experiment
 from nmt_keras.runs.loading import load_run, load_runs
@@ -106,7 +104,7 @@ def test_another_configuration_is_refused_with_the_difference_and_nothing_is_wri
     assert read_config(run_dir) == _config()
 
 
-FREE = {
+TRIED = {
     "training.max_steps": 7,
     "training.log_every": 7,
     "training.evaluate_every": 7,
@@ -129,20 +127,21 @@ def _trained(run_dir):
 
 
 def test_every_free_field_has_a_value_to_try():
-    assert {name if name in FREE_FIELDS else name.split(".")[0] for name in FREE} == set(FREE_FIELDS)
+    free = {field.path for field in fields_of(ExperimentConfig) if field.spec.resume == FREE}
+    assert {name for name in free if not name.startswith("decoding.")} < set(TRIED) < free
 
 
-@pytest.mark.parametrize("field", FREE)
+@pytest.mark.parametrize("field", TRIED)
 def test_what_does_not_change_the_model_may_differ_after_training_and_is_written(run_dir, field):
     _trained(run_dir)
     other, (section, name) = _config(), field.split(".")
-    assert getattr(getattr(other, section), name) != FREE[field]
-    setattr(getattr(other, section), name, FREE[field])
+    assert getattr(getattr(other, section), name) != TRIED[field]
+    setattr(getattr(other, section), name, TRIED[field])
     require_same_experiment(run_dir, other, False)
     said = []
     with open_run_dir(run_dir, other, said.append):
         pass
-    assert getattr(getattr(read_config(run_dir), section), name) == FREE[field]
+    assert getattr(getattr(read_config(run_dir), section), name) == TRIED[field]
     assert len(said) == 1 and f"{field} was" in said[0]
 
 
@@ -160,13 +159,7 @@ def test_what_changes_what_is_chosen_or_learned_is_refused_after_training(run_di
 
 
 @pytest.mark.parametrize(
-    "section, name",
-    [
-        (section, field.name)
-        for section, kind in (("data", DataConfig), ("model", ModelConfig), ("training", TrainingConfig))
-        for field in dataclasses.fields(kind)
-        if f"{section}.{field.name}" not in FREE_FIELDS
-    ],
+    "section, name", [(field.section, field.name) for field in fields_of(ExperimentConfig) if field.spec.resume != FREE]
 )
 def test_every_other_field_is_part_of_the_experiment(run_dir, section, name):
     _open(run_dir, _config())
@@ -177,29 +170,24 @@ def test_every_other_field_is_part_of_the_experiment(run_dir, section, name):
         _open(run_dir, other)
 
 
-@pytest.mark.parametrize("name", [*CHANGEABLE_FIELDS, "model.cell", "training.ema_decay"])
-def test_some_fields_change_where_that_is_allowed(run_dir, name):
+@pytest.mark.parametrize(
+    "field", [f for f in fields_of(ExperimentConfig) if f.spec.resume != FREE], ids=lambda f: f.path
+)
+def test_some_fields_change_where_that_is_allowed(run_dir, field):
     _open(run_dir, _config())
     (run_dir / "checkpoints" / "step-00000001").mkdir(parents=True)
-    other, (section, field) = _config(), name.split(".")
-    assert type(getattr(getattr(other, section), field))  # it is one
-    setattr(getattr(other, section), field, "something else")
+    other, name = _config(), field.path
+    setattr(getattr(other, field.section), field.name, "something else")
     said = []
     with pytest.raises(UserError, match=f"{name} was .*, now 'something else'; give ") as caught:
         _open(run_dir, other)
-    assert ("--allow_config_change" in str(caught.value)) == (name in CHANGEABLE_FIELDS)
-    if name in CHANGEABLE_FIELDS:
-        with open_run_dir(run_dir, other, said.append, allow_change=True):
-            assert f"{name} was" in said[0] and said[0].startswith("from now on: ")
-    else:
+    assert ("--allow_config_change" in str(caught.value)) == (field.spec.resume == ALLOWED)
+    if field.spec.resume == REFUSED:
         with pytest.raises(UserError), open_run_dir(run_dir, other, allow_change=True):
             pass
-
-
-def test_what_may_change_is_what_contributors_read():
-    text = (pathlib.Path(__file__).parents[2] / "WORKSPACE.md").read_text(encoding="utf-8")
-    for name in (*FREE_FIELDS, *CHANGEABLE_FIELDS):
-        assert f"`{name}`" in text
+    else:
+        with open_run_dir(run_dir, other, said.append, allow_change=True):
+            assert f"{name} was" in said[0] and said[0].startswith("from now on: ")
 
 
 def test_a_budget_that_was_found_stays(run_dir):

@@ -4,14 +4,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nmt_keras.config import ModelConfig
+from nmt_keras.config import ModelConfig, TrainingConfig
 from nmt_keras.data.batching import Batch
 from nmt_keras.models.seq2seq import build_seq2seq
 from nmt_keras.training.checkpoints import by_path
+from nmt_keras.training.losses.cross_entropy import CrossEntropy
 from nmt_keras.training.replay import replay
 from nmt_keras.training.train_step import BadStep
 
 V = 11
+
+
+LOSS = CrossEntropy(TrainingConfig(label_smoothing=0.1))
 
 
 def _batch():
@@ -46,7 +50,7 @@ FAMILIES = [
 @pytest.mark.parametrize("fields", FAMILIES, ids=str)
 def test_what_is_finite_is_bad_nowhere(fields):
     model = _model(**fields)
-    verdict = replay(model, _bad(model), 0.1)
+    verdict = replay(model, _bad(model), LOSS)
     assert (verdict.where, verdict.layer, verdict.lines) == ("nowhere", "", [])
     assert 1 < verdict.loss < 5 and not tf.config.functions_run_eagerly()
     hidden, _ = model(_batch().source_ids, _batch().target_input_ids)  # nothing is left of the watching
@@ -62,7 +66,7 @@ def test_weights_that_were_bad_before_are_named(fields):
         values.reshape(-1)[3] = np.nan
         return values
 
-    verdict = replay(model, _bad(model, output_projection__kernel=spoil), 0.1)
+    verdict = replay(model, _bad(model, output_projection__kernel=spoil), LOSS)
     assert (verdict.where, verdict.layer.endswith("output_projection/kernel")) == ("weights", True)
     assert (
         verdict.detail == f"it was not finite before the step: 1 NaN and 0 infinite of {8 * V} values, shape [8, {V}]"
@@ -81,7 +85,7 @@ def test_the_first_layer_whose_result_overflows_is_named_with_its_lines(fields):
         values[V - 1] = 3e38
         return values
 
-    verdict = replay(model, _bad(model, batch, source_embedding__table=enlarge), 0.1)
+    verdict = replay(model, _bad(model, batch, source_embedding__table=enlarge), LOSS)
     assert verdict.where == "forward" and verdict.lines == [40]
     assert verdict.layer.startswith(("seq2seq/source_embedding", "seq2seq/encoder"))
 
@@ -91,7 +95,7 @@ def test_logits_that_overflow_are_those_of_the_output_projection():
     model = _model()
     large = {"output_projection__kernel": lambda values: np.sign(values) * 3e38}
     large["combine__kernel"] = lambda values: values * 1e3  # hidden states of 1 and -1
-    verdict = replay(model, _bad(model, **large), 0.1)
+    verdict = replay(model, _bad(model, **large), LOSS)
     assert (verdict.where, verdict.layer) == ("forward", "seq2seq/output_projection")
     assert "infinite" in verdict.detail and verdict.lines and set(verdict.lines) <= {30, 10}
 
@@ -107,21 +111,21 @@ def test_a_gradient_that_goes_bad_alone_is_followed_back():
             return hidden + tf.sqrt(hidden * 0.0), weights
 
     model.decoder.__class__ = Rooted
-    verdict = replay(model, _bad(model), 0.1)
+    verdict = replay(model, _bad(model), LOSS)
     assert verdict.where == "gradient" and verdict.layer == "seq2seq/decoder/combine" and np.isfinite(verdict.loss)
 
 
 def test_the_dropout_is_that_of_the_step():
     """Two replicas with two parts each: the loss of the last part is that of its own seed."""
     from nmt_keras.layers.dropout import fold_in
-    from nmt_keras.training.losses import batch_loss
     from nmt_keras.training.train_step import dropout_seed, part_of
+    from tests.cross_entropy_of import cross_entropy_of
 
     model = _model(input_dropout_rate=0.5)
     bad = _bad(model)._replace(restarts=2, slices=[_batch(), _batch()])
-    verdict = replay(model, bad, 0.1, first_replica=4)
+    verdict = replay(model, bad, LOSS, first_replica=4)
     part = Batch(*(part_of(tf.constant(leaf), 1, 2) for leaf in _batch()))
-    sums = batch_loss(model, part, fold_in(dropout_seed(5, 2, 7, 5), 1), 0.1)
-    assert verdict.loss == pytest.approx(float(sums.loss / sums.tokens), rel=1e-5)
-    other = batch_loss(model, part, fold_in(dropout_seed(5, 2, 7, 4), 1), 0.1)
-    assert verdict.loss != pytest.approx(float(other.loss / other.tokens), rel=1e-3)
+    sums = cross_entropy_of(model, part, fold_in(dropout_seed(5, 2, 7, 5), 1), 0.1)
+    assert verdict.loss == pytest.approx(float(sums.loss / sums.weight), rel=1e-5)
+    other = cross_entropy_of(model, part, fold_in(dropout_seed(5, 2, 7, 4), 1), 0.1)
+    assert verdict.loss != pytest.approx(float(other.loss / other.weight), rel=1e-3)

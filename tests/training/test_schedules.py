@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nmt_keras.config import CHOICES, TrainingConfig
+from nmt_keras.config import ExperimentConfig, TrainingConfig
+from nmt_keras.config.fields import fields_of
 from nmt_keras.training.schedules import SCHEDULES, Schedule, build_optimizer
 
 
@@ -16,7 +17,8 @@ def _rates(updates, **fields):
 
 
 def test_every_schedule_of_the_configuration_exists():
-    assert set(SCHEDULES) == set(CHOICES["training.schedule"])
+    [field] = [f for f in fields_of(ExperimentConfig) if f.path == "training.schedule"]
+    assert set(SCHEDULES) == set(field.spec.choices)
 
 
 def test_constant_is_the_peak():

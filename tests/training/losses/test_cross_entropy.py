@@ -10,13 +10,10 @@ from nmt_keras.config import ModelConfig
 from nmt_keras.data.batching import Batch
 from nmt_keras.layers import fusion
 from nmt_keras.models.seq2seq import build_seq2seq
-from nmt_keras.training.losses import (
-    batch_loss,
-    compile_dev_loss,
-    label_smoothed_cross_entropy,
-    perplexity,
-    projected_cross_entropy,
-)
+from nmt_keras.training.dev_loss import compile_dev_loss, perplexity
+from nmt_keras.training.losses.chunks import sums_over_chunks
+from nmt_keras.training.losses.cross_entropy import label_smoothed_cross_entropy
+from tests.cross_entropy_of import cross_entropy_of
 
 N, V, D, SOURCE_V = 5, 7, 8, 11
 
@@ -67,8 +64,18 @@ def test_large_logits_give_a_finite_loss_and_gradient():
     assert np.isfinite(tape.gradient(total, logits)).all()
 
 
+def _projected(inputs, kernel, bias, labels, weights, smoothing, gradient_scale=1.0, **options):
+    """Sums over chunks of the smoothed and the plain cross entropy, and of right predictions."""
+
+    def values_of(logits, labels, weights):
+        values = label_smoothed_cross_entropy(logits[0], labels, smoothing)
+        return tuple(tf.reduce_sum(weights * value) for value in values)
+
+    return sums_over_chunks(values_of, [inputs], kernel, bias, (labels, weights), gradient_scale, **options)
+
+
 def _plain_sums(inputs, kernel, bias, labels, weights, smoothing, transpose_kernel):
-    """What `projected_cross_entropy` is, by TensorFlow's own functions and gradients."""
+    """What `_projected` is, by TensorFlow's own functions and gradients."""
     logits = tf.matmul(inputs, kernel, transpose_b=transpose_kernel) + bias
     log_probs = tf.nn.log_softmax(logits)
     at_labels = tf.gather(log_probs, labels, batch_dims=1)
@@ -97,7 +104,7 @@ def test_projected_cross_entropy_is_the_plain_one_in_float64(transpose_kernel, s
     *factors, labels, weights = _factors(transpose_kernel)
     plain = functools.partial(_plain_sums, smoothing=smoothing, transpose_kernel=transpose_kernel)
     fused = functools.partial(
-        projected_cross_entropy,
+        _projected,
         smoothing=smoothing,
         gradient_scale=tf.constant(3.0, tf.float64),
         transpose_kernel=transpose_kernel,
@@ -129,7 +136,7 @@ def test_no_row_is_a_loss_of_nothing():
     factors = [tf.cast(factor, tf.float32) for factor in (inputs, kernel, bias)]
     with tf.GradientTape() as tape:
         tape.watch(factors)
-        sums = projected_cross_entropy(*factors, labels, tf.cast(weights, tf.float32), 0.1)
+        sums = _projected(*factors, labels, tf.cast(weights, tf.float32), 0.1)
     assert [float(value) for value in sums] == [0.0, 0.0, 0.0]
     for gradient, factor in zip(tape.gradient(sums[0], factors), factors, strict=True):
         assert gradient.shape == factor.shape and not gradient.numpy().any()
@@ -138,7 +145,7 @@ def test_no_row_is_a_loss_of_nothing():
 def test_a_step_compiled_as_a_whole_takes_any_number_of_rows():
     """As for a TPU: no array changes its shape from chunk to chunk."""
     specs = [tf.TensorSpec(shape, tf.float32) for shape in ([None, D], [D, V], [V])]
-    loss = functools.partial(projected_cross_entropy, smoothing=0.1, chunk_rows=128)
+    loss = functools.partial(_projected, smoothing=0.1, chunk_rows=128)
 
     def run(inputs, kernel, bias, labels, weights):
         with tf.GradientTape() as tape:
@@ -161,7 +168,7 @@ def test_chunks_are_taken_one_after_the_other():
 
     @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, D], tf.float64)])
     def run(inputs):
-        return projected_cross_entropy(inputs, *factors[1:], labels, weights, 0.1, dtype="float64", chunk_rows=128)
+        return _projected(inputs, *factors[1:], labels, weights, 0.1, dtype="float64", chunk_rows=128)
 
     nodes = run.get_concrete_function().graph.as_graph_def().node
     [loop] = [node for node in nodes if node.op in ("While", "StatelessWhile")]
@@ -178,7 +185,7 @@ def test_products_of_lower_precision_give_nearly_the_same_gradient(dtype, tolera
     for kind in ("float32", dtype):
         with tf.GradientTape() as tape:
             tape.watch(factors)
-            sums = projected_cross_entropy(*factors, labels, tf.cast(weights, tf.float32), 0.1, dtype=kind)
+            sums = _projected(*factors, labels, tf.cast(weights, tf.float32), 0.1, dtype=kind)
         results.append((sums, tape.gradient(sums[0], factors)))
     (expected, expected_gradients), (sums, gradients) = results
     np.testing.assert_allclose(sums[:2], expected[:2], rtol=tolerance)
@@ -193,9 +200,7 @@ def test_sums_over_positions_are_float32_where_products_are_float16():
     inputs, kernel, bias = tf.zeros([rows, D]), tf.zeros([D, V]), tf.zeros([V])
     with tf.GradientTape() as tape:
         tape.watch(bias)
-        loss, *_ = projected_cross_entropy(
-            inputs, kernel, bias, tf.fill([rows], 3), tf.ones([rows]), 0.0, scale, dtype="float16"
-        )
+        loss, *_ = _projected(inputs, kernel, bias, tf.fill([rows], 3), tf.ones([rows]), 0.0, scale, dtype="float16")
     expected = rows * scale * (np.full(V, 1 / V) - np.eye(V)[3])
     np.testing.assert_allclose(tape.gradient(loss, bias), expected, rtol=1e-5)
 
@@ -224,6 +229,11 @@ def _batch(weights=(1.0, 1.0, 1.0)):
     return Batch(source, inputs, outputs, tf.constant(weights), tf.range(3, dtype=tf.int64))
 
 
+def _values(sums):
+    """The smoothed and the plain loss, right tokens, and the weight."""
+    return [sums.loss, sums.scalars["loss"], sums.scalars["token_accuracy"], sums.weight]
+
+
 def _direct(model, batch, smoothing):
     """The four sums, token by token, from the model's logits."""
     logits = model.project(model(batch.source_ids, batch.target_input_ids)[0]).numpy()
@@ -240,10 +250,10 @@ def _direct(model, batch, smoothing):
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (0.5, 0.0, 2.0)])
 def test_sums_are_those_of_the_tokens_one_by_one(model, weights):
     batch = _batch(weights)
-    sums = batch_loss(model, batch, None, 0.1)
-    np.testing.assert_allclose(sums, _direct(model, batch, 0.1), rtol=1e-5)
-    assert float(sums.tokens) == 5 * weights[0] + 2 * weights[1] + 3 * weights[2]
-    assert all(value.dtype == tf.float32 and value.shape == () for value in sums)
+    sums = cross_entropy_of(model, batch, None, 0.1)
+    np.testing.assert_allclose(_values(sums), _direct(model, batch, 0.1), rtol=1e-5)
+    assert float(sums.weight) == 5 * weights[0] + 2 * weights[1] + 3 * weights[2]
+    assert all(value.dtype == tf.float32 and value.shape == () for value in _values(sums))
 
 
 def test_the_number_of_right_tokens_is_counted(model):
@@ -251,10 +261,11 @@ def test_the_number_of_right_tokens_is_counted(model):
     batch = _batch()
     best = tf.argmax(model.project(model(batch.source_ids, batch.target_input_ids)[0])[:, :, 1:], -1, tf.int32) + 1
     real = tf.cast(batch.target_output_ids > 0, tf.int32)
-    right = batch_loss(model, batch._replace(target_output_ids=best * real), None, 0.0)
-    wrong = batch_loss(model, batch._replace(target_output_ids=(best % 6 + 1) * real), None, 0.0)
-    assert 0 <= float(wrong.correct) < float(right.correct) <= 10
-    np.testing.assert_allclose(right.correct, _direct(model, batch._replace(target_output_ids=best * real), 0.0)[2])
+    right = cross_entropy_of(model, batch._replace(target_output_ids=best * real), None, 0.0)
+    wrong = cross_entropy_of(model, batch._replace(target_output_ids=(best % 6 + 1) * real), None, 0.0)
+    wrong, right = (sums.scalars["token_accuracy"] for sums in (wrong, right))
+    assert 0 <= float(wrong) < float(right) <= 10
+    np.testing.assert_allclose(right, _direct(model, batch._replace(target_output_ids=best * real), 0.0)[2])
 
 
 @pytest.mark.parametrize("tie_output, d_embedding, frozen", [(0, 0, 0), (1, 0, 0), (1, 4, 0), (1, 4, 1)])
@@ -281,10 +292,10 @@ def test_where_nothing_is_dropped_the_loss_of_training_and_its_gradient_are_thos
     results = []
     for seed in (None, tf.constant([1, 2])):
         with tf.GradientTape() as tape:
-            sums = batch_loss(model, _batch((0.5, 1.0, 2.0)), seed, 0.1)
+            sums = cross_entropy_of(model, _batch((0.5, 1.0, 2.0)), seed, 0.1)
         gradients = tape.gradient(sums.loss, [weight.value for weight in model.trainable_variables])
         results.append((sums, [tf.convert_to_tensor(gradient) for gradient in gradients]))
-    np.testing.assert_allclose(results[1][0], results[0][0], rtol=1e-5)
+    np.testing.assert_allclose(_values(results[1][0]), _values(results[0][0]), rtol=1e-5)
     for own, expected in zip(results[1][1], results[0][1], strict=True):
         np.testing.assert_allclose(own, expected, atol=1e-5)
 
@@ -292,7 +303,8 @@ def test_where_nothing_is_dropped_the_loss_of_training_and_its_gradient_are_thos
 def test_padding_does_not_change_the_loss(model):
     batch = _batch()
     wider = Batch(*(tf.pad(ids, [[0, 0], [0, more]]) for ids, more in zip(batch[:3], (2, 4, 4))), *batch[3:])
-    np.testing.assert_allclose(batch_loss(model, wider, None, 0.1), batch_loss(model, batch, None, 0.1), rtol=1e-5)
+    expected = _values(cross_entropy_of(model, batch, None, 0.1))
+    np.testing.assert_allclose(_values(cross_entropy_of(model, wider, None, 0.1)), expected, rtol=1e-5)
 
 
 def test_filler_rows_do_not_change_the_loss_or_its_gradient(model):
@@ -309,24 +321,24 @@ def test_filler_rows_do_not_change_the_loss_or_its_gradient(model):
     results = []
     for given in (batch, filled):
         with tf.GradientTape() as tape:
-            sums = batch_loss(model, given, None, 0.1)
+            sums = cross_entropy_of(model, given, None, 0.1)
         gradients = tape.gradient(sums.loss, [v.value for v in model.trainable_variables])
         results.append((sums, [tf.convert_to_tensor(g) for g in gradients]))
-    np.testing.assert_allclose(results[1][0], results[0][0], rtol=1e-5)
+    np.testing.assert_allclose(_values(results[1][0]), _values(results[0][0]), rtol=1e-5)
     for a, b in zip(results[0][1], results[1][1]):
         np.testing.assert_allclose(b, a, atol=1e-5)
 
 
 def test_a_batch_of_fillers_alone_has_sums_of_zero(model):
-    sums = batch_loss(model, _batch((0.0, 0.0, 0.0)), None, 0.1)
-    np.testing.assert_array_equal(sums, [0, 0, 0, 0])
+    sums = cross_entropy_of(model, _batch((0.0, 0.0, 0.0)), None, 0.1)
+    np.testing.assert_array_equal(_values(sums), [0, 0, 0, 0])
 
 
 def test_more_tokens_than_the_row_multiple_are_all_counted(model):
     many = Batch(*(tf.repeat(leaf, 29, 0) for leaf in _batch()))  # 290 tokens
-    one, all_of_them = batch_loss(model, _batch(), None, 0.1), batch_loss(model, many, None, 0.1)
-    np.testing.assert_allclose(all_of_them, 29 * np.array(one), rtol=1e-4)
-    assert float(all_of_them.tokens) == 290
+    one, all_of_them = cross_entropy_of(model, _batch(), None, 0.1), cross_entropy_of(model, many, None, 0.1)
+    np.testing.assert_allclose(_values(all_of_them), 29 * np.array(_values(one)), rtol=1e-4)
+    assert float(all_of_them.weight) == 290
 
 
 def test_dev_loss_is_the_mean_over_tokens_of_all_batches_without_smoothing(model):

@@ -1,0 +1,63 @@
+"""The section `data` of an experiment."""
+
+from dataclasses import dataclass
+
+from nmt_keras.config.fields import ALLOWED, FREE, spec
+
+
+@dataclass
+class DataConfig:
+    """What is read, how it becomes ids, and how long a sentence may be (lengths are in ids, EOS included)."""
+
+    source_language: str = spec("en", "code of the source language, such as en or zh-Hant")
+    target_language: str = spec("zh", "code of the target language; BLEU's tokenizer follows from it")
+    data_dir: str = spec("", "prefix of relative paths", resume=FREE)
+    train_source: tuple[str, ...] = spec((), "text files, .gz files or tfds:NAME[#SPLIT]", resume=ALLOWED)
+    train_target: tuple[str, ...] = spec((), "their translations, line by line", resume=ALLOWED)
+    train_weights: tuple[float, ...] = spec(
+        (), "visits of each line an epoch, one number a corpus; () is 1 for all", resume=ALLOWED
+    )
+    train_example_weights: tuple[str, ...] = spec(
+        (), 'a file a corpus ("" for none): the weight of each line in the loss', resume=ALLOWED
+    )
+    dev_source: str = spec("", "text that the best checkpoint is chosen on", resume=ALLOWED)
+    dev_target: str = spec(
+        "", "its translation; several references with commas, the dev loss is that of the first", resume=ALLOWED
+    )
+    bleu_tokenizer: str = spec(
+        "", 'tokenizer of sacreBLEU, such as flores200 or char; "" is that of the target language', resume=ALLOWED
+    )
+    tokenizer: str = spec("unigram", "how text is cut into pieces", choices=("unigram", "bpe", "char", "byte", "word"))
+    source_tokenizer_model: str = spec("", 'a SentencePiece model of your own; "" trains one')
+    target_tokenizer_model: str = spec("", "the same of the target; for a joint vocabulary the same file")
+    joint_vocabulary: bool = spec(True, "one vocabulary for both languages")
+    source_vocab_size: int = spec(8000, "ids of the source, or of both where they are joint", positive=True)
+    target_vocab_size: int = spec(8000, "ids of the target", positive=True)
+    tokenizer_lines: int = spec(
+        1_000_000, "lines of each side, evenly spaced, that a tokenizer is trained on at most", positive=True
+    )
+    character_coverage: float = spec(
+        0.9995,
+        "share of the characters of the text that have pieces; the rest are written, and trained, as bytes",
+        rule=("must be above 0 and at most 1", lambda value: 0 < value <= 1),
+        keeps_old_default=True,
+    )
+    byte_fallback: bool = spec(True, "write what has no piece as bytes, so that nothing is unknown")
+    normalization: str = spec(
+        "identity",
+        "SentencePiece's normalization of text",
+        choices=("identity", "nfkc", "nmt_nfkc", "nfkc_cf", "nmt_nfkc_cf"),
+    )
+    sampling_alpha: float = spec(
+        0.0, "subword regularisation (Kudo 2018), such as 0.1; 0 is off", not_negative=True, resume=ALLOWED
+    )
+    max_source_length: int = spec(128, "longer sources are left out of training", positive=True, resume=ALLOWED)
+    max_target_length: int = spec(128, "longer targets are left out of training", positive=True, resume=ALLOWED)
+    cache_dir: str = spec("", '"" is $XDG_CACHE_HOME/nmt_keras or ~/.cache/nmt_keras', resume=FREE)
+    static_shapes: bool = spec(False, "pad to the bucket's boundary, as a TPU and XLA want it", resume=ALLOWED)
+    on_findings: str = spec(
+        "refuse",
+        "what serious findings of the corpus doctor do; ignore never looks",
+        choices=("refuse", "report", "ignore"),
+        resume=FREE,
+    )

@@ -1,0 +1,220 @@
+"""What fields of an experiment must be by themselves, and which of them go together."""
+
+from typing import TYPE_CHECKING
+
+from nmt_keras.config.fields import fields_of
+from nmt_keras.config.model import ModelConfig
+
+if TYPE_CHECKING:
+    from nmt_keras.config.experiment import ExperimentConfig
+
+RECURRENT_ENCODERS = ("rnn", "gnmt")  # of the registries; a test compares
+_LAYERED_DECODERS = ("gnmt", "rnmt_plus")
+RECURRENT_DECODERS = ("rnn", "conditional_gru", *_LAYERED_DECODERS)
+
+
+def model_problems(model: ModelConfig) -> list[str]:
+    """Combinations that do not go together, each with the reason; none where all do."""
+    problems: list[str] = []
+
+    def refuse(when: bool, why: str) -> None:
+        if when:
+            problems.append(why)
+
+    parts = (model.encoder, model.decoder)
+    both_ways = model.encoder == "gnmt" or model.encoder == "rnn" and model.bidirectional
+    turned = model.positions == "rotary" and "transformer" in parts
+    added = model.positions == "sinusoidal" and bool({"transformer", "conv"} & set(parts))
+    is_recurrent = model.decoder in RECURRENT_DECODERS
+    has_heads = bool({"transformer", "ssru"} & set(parts)) or is_recurrent and model.attention == "multi_head"
+    refuse(
+        both_ways and model.d_model % 2 > 0,
+        "`model.d_model` must be even when the encoder reads both ways (`model.bidirectional`). "
+        f"Received: d_model={model.d_model}",
+    )
+    refuse(
+        has_heads and model.num_heads > 0 and model.d_model % model.num_heads > 0,
+        "`model.num_heads` must divide `model.d_model`. "
+        f"Received: d_model={model.d_model}, num_heads={model.num_heads}",
+    )
+    refuse(
+        added and model.d_model % 2 > 0 or turned and model.num_heads > 0 and model.d_model // model.num_heads % 2 > 0,
+        f"`model.positions` {model.positions} comes in pairs of channels: `model.d_model`, and with rotary d_model / "
+        f"num_heads, must be even. Received: d_model={model.d_model}, num_heads={model.num_heads}",
+    )
+    refuse(
+        "conv" in parts and model.positions in ("rotary", "relative"),
+        f"`model.positions` {model.positions} is of self-attention: a convolution needs sinusoidal, learned or none",
+    )
+    refuse(
+        model.encoder == "conv" and model.kernel_size % 2 == 0,
+        f"`model.kernel_size` must be odd in a convolutional encoder, whose windows are centred. Received: "
+        f"{model.kernel_size}",
+    )
+    refuse(
+        model.share_embeddings and bool(model.target_vectors),
+        "`model.target_vectors` must be empty when `model.share_embeddings` is set: `model.source_vectors` fills the "
+        "one table",
+    )
+    refuse(
+        model.freeze_vectors and not (model.source_vectors or model.target_vectors),
+        "`model.freeze_vectors` needs `model.source_vectors` or `model.target_vectors`",
+    )
+    refuse(
+        model.encoder == "gnmt" and model.num_encoder_layers < 2,
+        f"`model.num_encoder_layers` must be at least 2 with encoder gnmt. Received: {model.num_encoder_layers}",
+    )
+    refuse(
+        model.decoder in _LAYERED_DECODERS and model.num_decoder_layers < 2,
+        f"`model.num_decoder_layers` must be at least 2 with decoder {model.decoder}: the second layer is the first "
+        f"that reads the source. Received: {model.num_decoder_layers}",
+    )
+    refuse(
+        model.positions != ModelConfig.positions and not {"transformer", "conv"} & set(parts),
+        f"`model.positions` {model.positions} is of Transformers and convolutions: leave it out with encoder "
+        f"{model.encoder} and decoder {model.decoder}, which see the order as they go",
+    )
+    if is_recurrent:
+        problems += _recurrent_decoder_problems(model)
+    else:
+        refuse(
+            model.attention != ModelConfig.attention,
+            f"`model.attention` {model.attention} is of recurrent decoders: leave it out with decoder {model.decoder}, "
+            "which has an attention of its own in every layer",
+        )
+        refuse(
+            model.input_feeding,
+            f"`model.input_feeding` needs a recurrent decoder; {model.decoder} attends to the source in every layer",
+        )
+    return problems
+
+
+def _recurrent_decoder_problems(model: ModelConfig) -> list[str]:
+    problems: list[str] = []
+    if model.attention == "none" and model.decoder != "rnn":
+        problems.append(f"`model.attention` must not be none with decoder {model.decoder}, which is built around it")
+    if model.attention == "none" and model.bridge == "zeros":
+        problems.append(
+            "`model.bridge` must not be zeros when `model.attention` is none: the decoder would see nothing of the "
+            "source"
+        )
+    if model.attention == "none" and model.input_feeding:
+        problems.append("`model.input_feeding` feeds what attention read: it needs `model.attention` other than none")
+    if model.bridge == "copy" and model.encoder not in RECURRENT_ENCODERS:
+        problems.append(
+            f"`model.bridge` copy needs a recurrent encoder, whose last states it copies; encoder {model.encoder} has "
+            "none: use dense"
+        )
+    if model.decoder == "conditional_gru":
+        if model.cell != "gru" or model.num_decoder_layers != 1:
+            problems.append(
+                "decoder conditional_gru is one layer of two GRUs: it needs `model.cell` gru and "
+                f"`model.num_decoder_layers` 1. Received: {model.cell} and {model.num_decoder_layers}"
+            )
+        if model.input_feeding:
+            problems.append("`model.input_feeding` is built into decoder conditional_gru: leave it off")
+    return problems
+
+
+def problems_of(config: "ExperimentConfig") -> list[str]:
+    """All that is wrong with an experiment, each with the field, its value and the rule; rules are looked at where the
+    types are right."""
+    fields = list(fields_of(type(config)))
+    wrong_types = list(filter(None, (field.type_problem_in(config) for field in fields)))
+    if wrong_types:
+        return wrong_types
+    problems = [field.problem_in(config) for field in fields]
+    if config.training.distribution == "tpu":
+        problems = [problem for problem in problems if "training.distribution" not in problem]
+        problems.append(
+            "`training.distribution` tpu needs batches of one static shape, which the input pipeline has not yet: use "
+            "one_device, mirrored or multi_worker"
+        )
+    return [*filter(None, problems), *_problems_of_combinations(config)]
+
+
+def _problems_of_combinations(config: "ExperimentConfig") -> list[str]:
+    problems: list[str] = []
+    data, model, training = config.data, config.model, config.training
+    if not data.train_source or len(data.train_source) != len(data.train_target):
+        problems.append(
+            "`data.train_source` and `data.train_target` must name as many corpora, at least one. "
+            f"Received: {list(data.train_source)} and {list(data.train_target)}"
+        )
+    if data.train_weights and (len(data.train_weights) != len(data.train_source) or min(data.train_weights) <= 0):
+        problems.append(
+            "`data.train_weights` must be empty or one positive number for each of "
+            f"`data.train_source`. Received: {list(data.train_weights)}"
+        )
+    if data.train_example_weights and len(data.train_example_weights) != len(data.train_source):
+        problems.append(
+            '`data.train_example_weights` must be empty or name a file, or "", for each of `data.train_source`. '
+            f"Received: {list(data.train_example_weights)}"
+        )
+    if not (data.dev_source and data.dev_target):
+        problems.append("`data.dev_source` and `data.dev_target` must be set: the best checkpoint is chosen on them")
+    problems += model_problems(model)
+    if model.positions == "learned" and model.max_positions > config.longest_sentence:
+        problems.append(
+            f"`model.max_positions` must be at most {config.longest_sentence} when `model.positions` is learned, the "
+            "longest sentence of training (`data.max_source_length`, `data.max_target_length`): those beyond would not "
+            f"be learned; 0 stands for it. Received: {model.max_positions}"
+        )
+    if model.share_embeddings and not data.joint_vocabulary:
+        problems.append("`model.share_embeddings` needs `data.joint_vocabulary`. Received: joint_vocabulary=False")
+    if data.sampling_alpha and not data.source_tokenizer_model and data.tokenizer not in ("unigram", "bpe"):
+        problems.append(
+            "`data.sampling_alpha` needs a SentencePiece tokenizer (unigram or bpe). "
+            f"Received: tokenizer={data.tokenizer!r}"
+        )
+    if bool(data.source_tokenizer_model) != bool(data.target_tokenizer_model):
+        problems.append(
+            "`data.source_tokenizer_model` and `data.target_tokenizer_model` must be given together; "
+            "for a joint vocabulary give the same file twice"
+        )
+    if config.decoding.coverage_penalty and model.attention == "none":
+        problems.append(
+            "`decoding.coverage_penalty` sums attention weights: it needs `model.attention` other than none"
+        )
+    if config.decoding.min_length > config.decoding.max_length:
+        problems.append(
+            "`decoding.min_length` must be at most `decoding.max_length`. "
+            f"Received: {config.decoding.min_length} and {config.decoding.max_length}"
+        )
+    words = data.tokenizer == "word" and not data.source_tokenizer_model
+    if config.decoding.replace_unknown and (not words or model.attention == "none"):
+        problems.append(
+            "`decoding.replace_unknown` puts the source word that attention reads in the place of an unknown one: it "
+            "needs `data.tokenizer` word, and an attention. "
+            f"Received: {data.tokenizer!r} and {model.attention!r}"
+        )
+    if config.decoding.batch_sentences > config.decoding.max_request_sentences:
+        problems.append(
+            "`decoding.batch_sentences` must be at most `decoding.max_request_sentences`: a server merges so many. "
+            f"Received: {config.decoding.batch_sentences} and {config.decoding.max_request_sentences}"
+        )
+    if config.decoding.max_source_length < 2:
+        problems.append(
+            "`decoding.max_source_length` must be at least 2: EOS counts. Received: "
+            f"{config.decoding.max_source_length}"
+        )
+    if "" in config.decoding.banned_phrases:
+        problems.append("`decoding.banned_phrases` must not hold an empty text, which every translation contains")
+    if training.weight_decay and model.freeze_vectors:
+        problems.append("`training.weight_decay` must be 0 with `model.freeze_vectors`: it would shrink frozen vectors")
+    if training.weight_decay and training.optimizer != "adamw":
+        problems.append(
+            "`training.weight_decay` needs `training.optimizer` adamw. "
+            f"Received: {training.weight_decay!r} and {training.optimizer!r}"
+        )
+    if not training.batch_tokens and not training.batch_sentences and training.distribution == "multi_worker":
+        problems.append(
+            "`training.batch_tokens` 0, which finds what fits, needs `training.distribution` one_device or mirrored. "
+            f"Received: {training.distribution!r}"
+        )
+    if not training.batch_sentences and 0 < training.batch_tokens < data.max_target_length:
+        problems.append(
+            "`training.batch_tokens` must be at least `data.max_target_length`, or no batch holds the "
+            f"longest sentence. Received: {training.batch_tokens} and {data.max_target_length}"
+        )
+    return problems

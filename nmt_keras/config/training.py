@@ -1,0 +1,81 @@
+"""The section `training` of an experiment."""
+
+from dataclasses import dataclass
+
+from nmt_keras.config.fields import ALLOWED, FREE, spec
+
+
+@dataclass
+class TrainingConfig:
+    """The training loop. Intervals are in steps; a step consumes one global batch."""
+
+    max_steps: int = spec(10_000, "steps of the whole training", positive=True, resume=FREE)
+    batch_tokens: int = spec(
+        4096,
+        "padded target positions of a global batch, that is of one update; 0 finds what fits",
+        not_negative=True,
+        resume=ALLOWED,
+    )
+    batch_sentences: int = spec(
+        0, "if positive: a batch is so many sentences instead", not_negative=True, resume=ALLOWED
+    )
+    accumulation_steps: int = spec(1, "parts that each replica's batch is computed in", positive=True, resume=ALLOWED)
+    optimizer: str = spec("adam", "the optimizer", choices=("adam", "adamw", "sgd"))
+    learning_rate: float = spec(1e-3, "the peak, where the schedule has one", positive=True, resume=ALLOWED)
+    schedule: str = spec(
+        "inverse_sqrt",
+        "the learning rate over the steps",
+        choices=("constant", "inverse_sqrt", "cosine", "luong_halving"),
+        resume=ALLOWED,
+    )
+    warmup_steps: int = spec(400, "steps that the learning rate rises for", not_negative=True, resume=ALLOWED)
+    weight_decay: float = spec(0.0, "of adamw", not_negative=True, resume=ALLOWED)
+    adam_beta2: float = spec(0.999, "of adam and adamw", rate=True, resume=ALLOWED)
+    adam_epsilon: float = spec(1e-8, "of adam and adamw", positive=True, resume=ALLOWED)
+    clip_norm: float = spec(1.0, "largest norm of the gradient; 0 is off", not_negative=True, resume=ALLOWED)
+    loss: str = spec("cross_entropy", "what is minimised: a name of LOSSES in nmt_keras/training/losses")
+    label_smoothing: float = spec(0.1, "mass of the label that all ids share", rate=True, resume=ALLOWED)
+    ema_decay: float = spec(
+        0.0, "of the moving average of weights that --checkpoint=ema is, such as 0.999; 0 keeps none", rate=True
+    )
+    precision: str = spec(
+        "float32",
+        "auto is mixed_bfloat16 where the machine is fast at it; config.json says what it was",
+        choices=("float32", "mixed_bfloat16", "mixed_float16", "auto"),
+        resume=ALLOWED,
+    )
+    distribution: str = spec(
+        "one_device",
+        "mirrored is all GPUs of this machine, multi_worker the cluster of TF_CONFIG",
+        choices=("one_device", "mirrored", "multi_worker"),
+        resume=ALLOWED,
+    )
+    deterministic: bool = spec(
+        False, "the same bits from the same seed on a GPU too, at some cost; a CPU gives them anyway", resume=ALLOWED
+    )
+    max_bad_steps: int = spec(
+        5,
+        "steps in a row that are not finite before training restarts from the checkpoint before them",
+        positive=True,
+        resume=FREE,
+    )
+    seed: int = spec(
+        1,
+        "of weights, dropout and the order of the text",
+        rule=("must be at least 0 and below 2**31", lambda value: 0 <= value < 2**31),
+        resume=ALLOWED,
+    )
+    log_every: int = spec(50, "steps between rows of the log", positive=True, resume=FREE)
+    evaluate_every: int = spec(500, "steps between evaluations on the dev set", positive=True, resume=FREE)
+    checkpoint_every: int = spec(500, "steps between checkpoints", positive=True, resume=FREE)
+    keep_checkpoints: int = spec(3, "checkpoints that are kept beside the best", positive=True, resume=FREE)
+    best_metric: str = spec(
+        "dev_bleu", "what the best checkpoint is best at", choices=("dev_bleu", "dev_loss"), resume=ALLOWED
+    )
+    patience: int = spec(
+        0, "evaluations without a better best_metric before training stops; 0 is never", not_negative=True, resume=FREE
+    )
+    dev_sentences: int = spec(
+        0, "dev sentences that are translated for dev BLEU; 0 is all", not_negative=True, resume=ALLOWED
+    )
+    dev_beam_size: int = spec(1, "beams of that search", positive=True, resume=ALLOWED)
