@@ -99,7 +99,7 @@ def _tokenizer(folder: pathlib.Path, texts):
 
 def _index(folder: pathlib.Path, pairs: int) -> dict:
     _process.load_tensorflow()
-    from nmt_keras.data.lengths import token_lengths
+    from nmt_keras.data.encoded import EncodedText
 
     before, started = _rss_anon(), time.monotonic()
     texts = _texts(folder)
@@ -107,14 +107,14 @@ def _index(folder: pathlib.Path, pairs: int) -> dict:
     tokenizer = _tokenizer(folder, texts)
     trained = time.monotonic()
     for text in texts:
-        token_lengths(text, tokenizer)
+        EncodedText(text, tokenizer)
     counted = time.monotonic()
     assert len(texts[0]) == pairs
     return {
         "text_bytes": sum((folder / f"train.{side}").stat().st_size for side in ("src", "tgt")),
         "index_bytes": sum(path.stat().st_size for path in (folder / "cache").iterdir()),
         "index_lines_s": indexed - started,
-        "count_ids_s": counted - trained,
+        "encode_s": counted - trained,
         "index_peak_rss_anon_mib": _peak_above(before),
     }
 
@@ -123,12 +123,12 @@ def _training_text(folder: pathlib.Path):
     from nmt_keras.data.batch_plan import BatchPlan
     from nmt_keras.data.batching import TrainingText
     from nmt_keras.data.corpus import ParallelCorpus
-    from nmt_keras.data.lengths import token_lengths
+    from nmt_keras.data.encoded import EncodedText
 
     texts = _texts(folder)
     tokenizer = _tokenizer(folder, texts)
     limits = {"max_source_length": _LENGTH, "max_target_length": _LENGTH}
-    lengths = [[token_lengths(text, tokenizer)] for text in texts]
+    lengths = [[EncodedText(text, tokenizer).lengths] for text in texts]
     started = time.monotonic()
     plan = BatchPlan(*lengths, seed=1, batch_tokens=_BUDGET, **limits)
     seconds = time.monotonic() - started

@@ -151,7 +151,7 @@ def _training_text(data_dir: str, work: pathlib.Path, batch: int, batch_type: st
     from nmt_keras.data.batch_plan import BatchPlan
     from nmt_keras.data.batching import TrainingText
     from nmt_keras.data.corpus import ParallelCorpus, TextFile
-    from nmt_keras.data.lengths import token_lengths
+    from nmt_keras.data.encoded import EncodedText
     from nmt_keras.tokenizers.building import load_tokenizer, train_tokenizer
 
     texts = [TextFile(f"{data_dir}/train.{side}.gz", str(work / "cache")) for side in ("en", "de")]
@@ -163,7 +163,7 @@ def _training_text(data_dir: str, work: pathlib.Path, batch: int, batch_type: st
     tokenizer = load_tokenizer(folder)
     limits = {"max_source_length": 100, "max_target_length": 100}
     plan = BatchPlan(
-        *([token_lengths(text, tokenizer)] for text in texts), seed=1, **{f"batch_{batch_type}": batch}, **limits
+        *([EncodedText(text, tokenizer).lengths] for text in texts), seed=1, **{f"batch_{batch_type}": batch}, **limits
     )
     return TrainingText(plan, ParallelCorpus([texts[0]], [texts[1]]), tokenizer, tokenizer, **limits)
 

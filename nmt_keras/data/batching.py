@@ -1,25 +1,28 @@
 """Batches: the tf.data pipeline that follows a `BatchPlan`.
 
-It fetches the lines of a batch, tokenizes, truncates, pads and prefetches; it drops nothing. The teacher-forcing shift
-happens here, once, in `make_batch`.
+A batch is a gather from the ids of the corpus, which are made once (`data/encoded.py`), and a padding, both in NumPy;
+where segmentations are sampled its lines are tokenized anew. Nothing is dropped. The teacher-forcing shift happens
+here, once, in `make_batch`.
 """
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from nmt_keras.constants import BOS_ID, EOS_ID, PAD_ID
-from nmt_keras.data.batch_plan import FILLER_LINE, BatchPlan, Bucket, mix
+from nmt_keras.constants import BOS_ID
+from nmt_keras.data.batch_plan import FILLER_LINE, BatchPlan, BatchRows, mix
 from nmt_keras.data.corpus import ParallelCorpus
-from nmt_keras.data.lengths import token_lengths
+from nmt_keras.data.encoded import EncodedCorpus
+from nmt_keras.data.padding import Rows, end, rows_of, table_of
 from nmt_keras.tokenizers.base import Tokenizer
 
 
 class Batch(NamedTuple):
-    """Ids of B sentence pairs, right-padded with PAD. A filler row is one EOS with weight 0."""
+    """Ids of B sentence pairs, right-padded with PAD, as tensors or NumPy arrays. A filler row is one EOS with weight
+    0."""
 
     source_ids: tf.Tensor  # int32 [B, S], ends with EOS
     target_input_ids: tf.Tensor  # int32 [B, T], starts with BOS
@@ -28,48 +31,48 @@ class Batch(NamedTuple):
     lines: tf.Tensor  # int64 [B], running line number in the corpus, -1 for a filler
 
 
-def source_tensor(ids: tf.RaggedTensor, max_length: int) -> tf.Tensor:
-    """Source ids as the encoder takes them, int32 [B, S]: at most `max_length`, the last one EOS, padded."""
-    return _with_eos(*_padded(ids, max_length))
+class Shape(NamedTuple):
+    """The size of a batch where it must not depend on its sentences."""
+
+    rows: int
+    source_length: int
+    target_length: int
 
 
 def make_batch(
-    source: tf.RaggedTensor,
-    target: tf.RaggedTensor,
-    weights: tf.Tensor,
-    lines: tf.Tensor,
+    source: Rows,
+    target: Rows,
+    weights: np.ndarray,
+    lines: np.ndarray,
     max_source_length: int,
     max_target_length: int,
+    shape: Shape = Shape(0, 0, 0),
 ) -> Batch:
     """Truncates (keeping EOS), shifts the target for teacher forcing, and pads.
 
     Args:
-        source: int32 [B, None], ids without specials.
-        target: int32 [B, None], the same of the target.
+        source: ids of B sentences, without specials.
+        target: the same of the target.
         weights: float32 [B].
         lines: int64 [B].
         max_source_length: of the source with EOS.
         max_target_length: of the target with EOS.
+        shape: of the batch, with fillers as its last rows; 0 is as small as its sentences allow.
     """
-    padded, lengths = _padded(target, max_target_length)
-    bos = tf.fill([tf.shape(padded)[0], 1], BOS_ID)
+    rows = shape.rows or len(lines)
+    source_ids = end(*table_of(source, max_source_length, width=shape.source_length, num_rows=rows))
+    table, lengths = table_of(target, max_target_length, width=shape.target_length, num_rows=rows)
+    target_input_ids = np.empty_like(table)
+    target_input_ids[:, 0] = BOS_ID
+    target_input_ids[:, 1:] = table[:, :-1]
+    fillers = (0, rows - len(lines))
     return Batch(
-        source_tensor(source, max_source_length),
-        tf.concat([bos, padded[:, :-1]], 1),
-        _with_eos(padded, lengths),
-        weights,
-        lines,
+        source_ids,
+        target_input_ids,
+        end(table, lengths),
+        np.pad(weights, fillers),
+        np.pad(lines, fillers, constant_values=FILLER_LINE),
     )
-
-
-def _padded(ids: tf.RaggedTensor, max_length: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Ids [B, None] as a table [B, L] with a column of PAD at its end, and the number of ids in each row, [B]."""
-    lengths = tf.minimum(tf.cast(ids.row_lengths(), tf.int32), max_length - 1)
-    return tf.pad(ids.to_tensor(PAD_ID)[:, : max_length - 1], [[0, 0], [0, 1]], constant_values=PAD_ID), lengths
-
-
-def _with_eos(padded: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
-    return tf.where(tf.range(tf.shape(padded)[1]) == lengths[:, None], EOS_ID, padded)
 
 
 def evaluation_batches(
@@ -86,10 +89,8 @@ def evaluation_batches(
 
     A batch has about `batch_tokens` positions of the longer side, and at least one row.
     """
-    sides = tuple(
-        np.concatenate([token_lengths(text, tokenizer) for text in texts])
-        for texts, tokenizer in ((corpus.sources, source_tokenizer), (corpus.targets, target_tokenizer))
-    )
+    encoded = EncodedCorpus(corpus, (source_tokenizer, target_tokenizer))
+    sides = tuple(np.concatenate(lengths) for lengths in encoded.lengths)
     lengths, shorter = np.maximum(*sides), np.minimum(*sides)
     num_empty = int((shorter <= 1).sum())
     num_long = int(((sides[0] > max_source_length) | (sides[1] > max_target_length)).sum())
@@ -98,35 +99,22 @@ def evaluation_batches(
             f"perplexity: of {len(lengths):,} pairs, {num_empty:,} are left out because a side is empty, and "
             f"{num_long:,} are cut to {max_source_length} and {max_target_length} ids"
         )
+
+    def batch_of(rows: list[int]) -> Batch:
+        lines = np.array(rows, np.int64)
+        source, target = (encoded.rows(side, lines) for side in (0, 1))
+        return make_batch(source, target, np.ones(len(rows), np.float32), lines, max_source_length, max_target_length)
+
     rows: list[int] = []
     for line in np.argsort(lengths, kind="stable").tolist():
         if shorter[line] <= 1:
             continue
         if rows and (len(rows) + 1) * lengths[line] > batch_tokens:
-            yield _encode_rows(corpus, rows, source_tokenizer, target_tokenizer, max_source_length, max_target_length)
+            yield batch_of(rows)
             rows = []
         rows.append(line)
     if rows:
-        yield _encode_rows(corpus, rows, source_tokenizer, target_tokenizer, max_source_length, max_target_length)
-
-
-def _encode_rows(corpus, rows, source_tokenizer, target_tokenizer, max_source_length, max_target_length) -> Batch:
-    source, target = (
-        _ragged(*_flat([tokenizer.encode(text) for text in texts]))
-        for tokenizer, texts in zip((source_tokenizer, target_tokenizer), corpus.fetch(np.array(rows)))
-    )
-    weights, lines = tf.ones([len(rows)]), tf.constant(rows, tf.int64)
-    return make_batch(source, target, weights, lines, max_source_length, max_target_length)
-
-
-def _flat(sentences: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Ids of all sentences, int32 [N], and how many each has, int64 [B]."""
-    lengths = np.array([len(ids) for ids in sentences], np.int64)
-    return np.fromiter(itertools.chain.from_iterable(sentences), np.int32, lengths.sum()), lengths
-
-
-def _ragged(ids: tf.Tensor | np.ndarray, lengths: tf.Tensor | np.ndarray) -> tf.RaggedTensor:
-    return tf.RaggedTensor.from_row_lengths(ids, lengths, validate=False)
+        yield batch_of(rows)
 
 
 def _untuned() -> tf.data.Options:
@@ -137,13 +125,14 @@ def _untuned() -> tf.data.Options:
 
 
 class TrainingText:
-    """The training side of a run: a plan, the text it points into and the tokenizers, as a tf.data pipeline.
+    """The training side of a run: a plan, the ids it points into and the tokenizers, as a tf.data pipeline.
 
     Args:
         plan: which lines form which batch.
         corpus: the text.
         source_tokenizer: of the source.
         target_tokenizer: of the target; the same object for a joint vocabulary.
+        encoded: the ids of the corpus, where they are open already.
         max_source_length: of a source with EOS, in ids.
         max_target_length: of a target with EOS, in ids.
         static_shapes: pad every batch to the size of its bucket.
@@ -157,6 +146,7 @@ class TrainingText:
         source_tokenizer: Tokenizer,
         target_tokenizer: Tokenizer,
         *,
+        encoded: EncodedCorpus | None = None,
         max_source_length: int,
         max_target_length: int,
         static_shapes: bool = False,
@@ -166,6 +156,7 @@ class TrainingText:
         self.corpus = corpus
         self.num_overlong_samples = 0
         self._tokenizers = (source_tokenizer, target_tokenizer)
+        self._encoded = encoded or EncodedCorpus(corpus, self._tokenizers)
         self._limits = (max_source_length, max_target_length)
         self.static_shapes = static_shapes
         self._alpha = sampling_alpha
@@ -174,6 +165,8 @@ class TrainingText:
         self, first_step: int, num_slices: int = 1, slices: range = range(1), restarts: int = 0
     ) -> tf.data.Dataset:
         """Endless slices of global batches, from step `first_step` (0 is the first batch of the first epoch).
+
+        No other slice is made. A slice is padded to its own longest sentence, so that it is the same whoever makes it.
 
         Args:
             first_step: the number of global batches consumed before.
@@ -184,76 +177,57 @@ class TrainingText:
         Returns:
             A dataset of `Batch`, one element a slice.
         """
+        @functools.lru_cache(1)  # the slices of a step follow each other
+        def planned(step: int) -> BatchRows:
+            epoch, index = divmod(step, self.plan.num_batches)
+            return self.plan.batch(epoch, index, restarts)
+
+        def make(step: np.ndarray, number: np.ndarray) -> Batch:
+            return self._slice(planned(int(step)), int(step), int(number), num_slices, restarts)
+
+        kinds = Batch(tf.int32, tf.int32, tf.int32, tf.float32, tf.int64)
+
+        def load(step: tf.Tensor, number: tf.Tensor) -> Batch:
+            leaves = tf.numpy_function(make, [step, number], list(kinds), stateful=False)
+            ranks = (2, 2, 2, 1, 1)
+            return Batch(*(tf.ensure_shape(leaf, [None] * rank) for leaf, rank in zip(leaves, ranks)))
+
         steps = tf.data.Dataset.range(first_step, np.iinfo(np.int64).max)
-        batches = steps.map(lambda step: self._batch(step, restarts), num_parallel_calls=1)
-        batches = batches.prefetch(4).with_options(_untuned())
-        if num_slices == 1:
-            return batches
+        if len(slices) > 1:
+            numbers = tf.data.Dataset.from_tensor_slices(list(slices))
+            pairs = steps.flat_map(lambda step: numbers.map(lambda number: (step, number)))
+        else:
+            pairs = steps.map(lambda step: (step, tf.constant(slices[0])))
+        return pairs.map(load, num_parallel_calls=1).prefetch(4).with_options(_untuned())
 
-        def cut(batch: Batch) -> tf.data.Dataset:
-            parts = [tf.reshape(leaf, tf.concat([[num_slices, -1], tf.shape(leaf)[1:]], 0)) for leaf in batch]
-            return tf.data.Dataset.from_tensor_slices(Batch(*(p[slices.start : slices.stop] for p in parts)))
+    def _slice(self, planned: BatchRows, step: int, number: int, num_slices: int, restarts: int) -> Batch:
+        """One slice of a planned batch."""
+        size = len(planned.lines) // num_slices
+        lines = planned.lines[number * size : (number + 1) * size]
+        real = lines[lines != FILLER_LINE]  # fillers are at the end
+        fillers = (0, size - len(real))
+        weights = np.pad(self.corpus.weights_of(real), fillers)
+        if self._alpha:
+            seed, bucket = self.plan.seed_after(restarts), planned.bucket
+            part = (number,) if num_slices > 1 else ()
+            source, target = (
+                self._sampled(side, texts, real, mix(seed, 4, step, side, *part), bucket[side])
+                for side, texts in enumerate(self.corpus.fetch(real))
+            )
+        else:
+            source, target = (self._encoded.rows(side, real) for side in (0, 1))
+        source, target = (rows._replace(lengths=np.pad(rows.lengths, fillers)) for rows in (source, target))
+        shape = Shape(0, 0, 0)
+        if self.static_shapes:
+            rows = planned.bucket.rows // num_slices
+            shape = Shape(rows, planned.bucket.source_length, planned.bucket.target_length)
+        return make_batch(source, target, weights, lines, *self._limits, shape)
 
-        return batches.flat_map(cut)
-
-    def _batch(self, step: tf.Tensor, restarts: int) -> Batch:
-        def fetch(step):
-            rows = self.plan.batch(*divmod(int(step), self.plan.num_batches), restarts)
-            lines = rows.lines
-            real = lines != FILLER_LINE
-            weights = np.zeros(len(lines), np.float32)
-            weights[real] = self.corpus.weights_of(lines[real])
-            fillers = [""] * int((~real).sum())
-            sides: list[np.ndarray] = []
-            for side, texts in enumerate(self.corpus.fetch(lines[real])):
-                seed = mix(self.plan.seed_after(restarts), 4, int(step), side)
-                sides += _flat(self._encode(self._tokenizers[side], [*texts, *fillers], seed, rows.bucket[side]))
-            return (*sides, weights, lines, *self._shape(rows.bucket))
-
-        source, source_lengths, target, target_lengths, *rest = tf.numpy_function(
-            fetch, [step], [tf.int32, tf.int64, tf.int32, tf.int64, tf.float32] + [tf.int64] * 4, stateful=False
-        )
-        source, source_lengths, target, target_lengths = (
-            tf.ensure_shape(array, [None]) for array in (source, source_lengths, target, target_lengths)
-        )
-        return self._finish(_ragged(source, source_lengths), _ragged(target, target_lengths), *rest)
-
-    def _encode(self, tokenizer: Tokenizer, texts: list[str], seed: int, limit: int) -> list[list[int]]:
-        """Ids of each text; with `sampling_alpha` sampled, but the best ones where a sample leaves EOS no room."""
-        if not self._alpha:
-            return [tokenizer.encode(text) for text in texts]
-        sampled = tokenizer.sample(texts, self._alpha, seed)
-        for row, ids in enumerate(sampled):
-            if len(ids) >= limit:
-                sampled[row] = tokenizer.encode(texts[row])
-                self.num_overlong_samples += 1
-        return sampled
-
-    def _shape(self, bucket: Bucket) -> tuple[np.int64, np.int64, np.int64]:
-        if not self.static_shapes:
-            return np.int64(0), np.int64(0), np.int64(0)
-        return np.int64(bucket.source_length), np.int64(bucket.target_length), np.int64(bucket.rows)
-
-    def _finish(self, source, target, weights, lines, source_length, target_length, rows) -> Batch:
-        batch = make_batch(
-            source, target, tf.ensure_shape(weights, [None]), tf.ensure_shape(lines, [None]), *self._limits
-        )
-        if not self.static_shapes:
-            return batch
-        extra = tf.cast(rows, tf.int32) - tf.shape(batch.source_ids)[0]
-        filler = tf.one_hot(
-            [0], tf.maximum(tf.shape(batch.source_ids)[1], tf.shape(batch.target_output_ids)[1]), dtype=tf.int32
-        )
-
-        def grow(ids, first_id, length):
-            more = tf.tile(filler[:, : tf.shape(ids)[1]] * first_id, [extra, 1])
-            ids = tf.concat([ids, more], 0)
-            return tf.pad(ids, [[0, 0], [0, tf.cast(length, tf.int32) - tf.shape(ids)[1]]], constant_values=PAD_ID)
-
-        return Batch(
-            grow(batch.source_ids, EOS_ID, source_length),
-            grow(batch.target_input_ids, BOS_ID, target_length),
-            grow(batch.target_output_ids, EOS_ID, target_length),
-            tf.pad(batch.weights, [[0, extra]]),
-            tf.pad(batch.lines, [[0, extra]], constant_values=FILLER_LINE),
-        )
+    def _sampled(self, side: int, texts: list[str], lines: np.ndarray, seed: int, limit: int) -> Rows:
+        """Sampled ids of each text, but the best ones where a sample leaves EOS no room."""
+        sampled = self._tokenizers[side].sample(texts, self._alpha, seed)
+        overlong = [row for row, ids in enumerate(sampled) if len(ids) >= limit]
+        for row in overlong:
+            sampled[row] = self._encoded.rows(side, lines[row : row + 1]).ids.tolist()
+        self.num_overlong_samples += len(overlong)
+        return rows_of(sampled)

@@ -140,11 +140,15 @@ class TextFile:
 
     def cached(self, name: str, write: Callable[[pathlib.Path], None]) -> pathlib.Path:
         """The path of the cache entry `name`, which `write(path)` makes (through a rename) if it is missing."""
-        path = self._cache_dir / name
+        path = self.cache_path(name)
         if not path.exists():
             with files.replacing(path) as temporary:
                 write(temporary)
         return path
+
+    def cache_path(self, name: str) -> pathlib.Path:
+        """Where the cache entry `name` is."""
+        return self._cache_dir / name
 
     def cache_name(self, what: str) -> str:
         """A cache name for something derived from this file's content."""

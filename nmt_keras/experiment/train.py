@@ -4,17 +4,20 @@ import contextlib
 import datetime
 import pathlib
 import platform
+import sys
 import time
 from typing import Any
 
 import tensorflow as tf
+from tqdm import tqdm
 
 from nmt_keras import files
 from nmt_keras.config import ExperimentConfig, TrainingConfig
 from nmt_keras.data.batch_plan import BatchPlan
 from nmt_keras.data.batching import TrainingText
 from nmt_keras.data.corpus import ParallelCorpus
-from nmt_keras.data.lengths import sampled_length_factor, token_lengths
+from nmt_keras.data.encoded import EncodedCorpus, lines_to_encode
+from nmt_keras.data.lengths import sampled_length_factor
 from nmt_keras.doctor.before_training import refuse_serious_findings
 from nmt_keras.experiment.dev_set import DevEvaluator
 from nmt_keras.experiment.text import dev_references, open_corpus, open_references
@@ -218,14 +221,12 @@ def _training_text(
 
     data, training = config.data, config.training
     limits: dict[str, Any] = {"max_source_length": data.max_source_length, "max_target_length": data.max_target_length}
-    source_lengths, target_lengths = (
-        [token_lengths(text, tokenizer) for text in texts]
-        for texts, tokenizer in zip((corpus.sources, corpus.targets), tokenizers)
-    )
+    bar = {"unit": "line", "desc": "ids", "leave": False, "disable": not sys.stderr.isatty()}
+    with tqdm(total=lines_to_encode(corpus), **bar) as progress:
+        encoded = EncodedCorpus(corpus, tokenizers, progress.update)
     num_slices = num_replicas * training.accumulation_steps
     plan = BatchPlan(
-        source_lengths,
-        target_lengths,
+        *encoded.lengths,
         seed=training.seed,
         batch_tokens=training.batch_tokens or num_slices * data.max_target_length,
         batch_sentences=training.batch_sentences,
@@ -236,7 +237,14 @@ def _training_text(
         **limits,
     )
     return TrainingText(
-        plan, corpus, *tokenizers, static_shapes=data.static_shapes, sampling_alpha=data.sampling_alpha, **limits
+        plan,
+        corpus,
+        tokenizers.source,
+        tokenizers.target,
+        encoded=encoded,
+        static_shapes=data.static_shapes,
+        sampling_alpha=data.sampling_alpha,
+        **limits,
     )
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from nmt_keras.config import DecodingConfig
-from nmt_keras.data.batching import source_tensor
+from nmt_keras.data.padding import source_tensor
 from nmt_keras.inference.text import Source, cut, is_blank
 from nmt_keras.tokenizers.base import Tokenizer
 from nmt_keras.tokenizers.white_space_ops import fold_tf

@@ -1,6 +1,5 @@
 """From a configuration and what a caller asks of each row to a search: greedy, beam search or sampling."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -240,11 +239,3 @@ def _first(hypotheses: Hypotheses, count: tf.Tensor) -> Hypotheses:
         return tf.where(tf.reshape(kept, [*tf.unstack(tf.shape(kept)), *[1] * (leaf.shape.rank - 2)]), leaf, 0)
 
     return Hypotheses(*(masked(leaf) for leaf in hypotheses))
-
-
-def padded_ids(ids: Sequence[Sequence[int]]) -> np.ndarray:
-    """Ids of several texts as one array, int32 [B, longest], PAD after each."""
-    result = np.full((len(ids), max(map(len, ids), default=0)), PAD_ID, np.int32)
-    for row, own in zip(result, ids):
-        row[: len(own)] = own
-    return result

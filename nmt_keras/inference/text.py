@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from nmt_keras.config import DecodingConfig
 from nmt_keras.constants import EOS_ID, UNK_ID
-from nmt_keras.data.batching import source_tensor
+from nmt_keras.data.padding import source_tensor
 from nmt_keras.decoding.hypotheses import Hypotheses
 from nmt_keras.layers.masks import padding_mask
 from nmt_keras.tokenizers.base import Tokenizer

@@ -9,10 +9,11 @@ import tensorflow as tf
 
 from nmt_keras.config import DecodingConfig
 from nmt_keras.data.lexicon import Lexicon
+from nmt_keras.data.padding import rows_of, table_of
 from nmt_keras.decoding.hypotheses import Hypotheses
 from nmt_keras.errors import UserError
 from nmt_keras.inference.paragraphs import translate_paragraphs
-from nmt_keras.inference.search import Sampling, Search, padded_ids
+from nmt_keras.inference.search import Sampling, Search
 from nmt_keras.inference.strings import to_bytes
 from nmt_keras.inference.text import Source, at_least_two_rows, detokenize, tokenize
 from nmt_keras.layers.masks import padding_mask
@@ -207,9 +208,8 @@ class Translator:
             raise UserError("`decoding.split_sentences` leaves no one beginning to force: give sentences, or no prefix")
         encoded = tf.constant([to_bytes(text) for text in texts], tf.string)
         numbers = range(len(texts)) if numbers is None else numbers
-        prefix_ids = padded_ids(
-            [self.target_tokenizer.encode(fold(prefix)) for prefix in prefixes or [""] * len(texts)]
-        )
+        beginnings = [self.target_tokenizer.encode(fold(prefix)) for prefix in prefixes or [""] * len(texts)]
+        prefix_ids, _ = table_of(rows_of(beginnings), reserved=0)
         inputs = (encoded, prefix_ids, tf.constant(list(numbers), tf.int32))
         try:
             return list(_unpack(self._function(*inputs)))

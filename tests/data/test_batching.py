@@ -6,20 +6,20 @@ import tensorflow as tf
 
 from nmt_keras.constants import BOS_ID, EOS_ID, PAD_ID
 from nmt_keras.data.batch_plan import BatchPlan
-from nmt_keras.data.batching import TrainingText, evaluation_batches, make_batch, source_tensor
+from nmt_keras.data.batching import TrainingText, evaluation_batches, make_batch
 from nmt_keras.data.corpus import ParallelCorpus, TextFile
-from nmt_keras.data.lengths import token_lengths
-from nmt_keras.tokenizers.characters import ByteTokenizer
+from nmt_keras.data.encoded import EncodedText
+from nmt_keras.data.padding import rows_of, source_tensor
 from nmt_keras.tokenizers.sentencepiece import SentencePieceTokenizer
 from nmt_keras.tokenizers.words import WordTokenizer
 
 
 def test_the_target_is_shifted_by_one_for_teacher_forcing():
     batch = make_batch(
-        tf.ragged.constant([[5, 6], [7], [8, 9, 4]]),
-        tf.ragged.constant([[4, 5, 6], [], [7]]),
-        tf.constant([1.0, 0.5, 1.0]),
-        tf.constant([30, 10, 20], tf.int64),
+        rows_of([[5, 6], [7], [8, 9, 4]]),
+        rows_of([[4, 5, 6], [], [7]]),
+        np.array([1.0, 0.5, 1.0], np.float32),
+        np.array([30, 10, 20]),
         9,
         9,
     )
@@ -33,12 +33,7 @@ def test_the_target_is_shifted_by_one_for_teacher_forcing():
 
 def test_truncation_keeps_the_end_of_the_sentence_mark():
     batch = make_batch(
-        tf.ragged.constant([[5, 6, 7, 8], [5, 6]]),
-        tf.ragged.constant([[4, 5, 6], [4]]),
-        tf.ones([2]),
-        tf.zeros([2], tf.int64),
-        3,
-        2,
+        rows_of([[5, 6, 7, 8], [5, 6]]), rows_of([[4, 5, 6], [4]]), np.ones(2, np.float32), np.zeros(2, np.int64), 3, 2
     )
     np.testing.assert_array_equal(batch.source_ids, [[5, 6, 3], [5, 6, 3]])
     np.testing.assert_array_equal(batch.target_input_ids, [[2, 4], [2, 4]])
@@ -75,7 +70,7 @@ def corpus(files):
 
 def _text(corpus, tokenizer=None, num_slices=1, seed=1, batch_tokens=60, length_factor=1.0, limit=40, **options):
     tokenizer = tokenizer or WordTokenizer(WORDS)
-    lengths = [np.asarray(token_lengths(side[0], tokenizer)) for side in (corpus.sources, corpus.targets)]
+    lengths = [EncodedText(side[0], tokenizer).lengths for side in (corpus.sources, corpus.targets)]
     plan = BatchPlan(
         [lengths[0]],
         [lengths[1]],
@@ -139,7 +134,36 @@ def test_the_slices_of_two_replicas_are_the_global_batch(corpus):
     both = _take(text.dataset(3, 2, range(2)), 8)
     first, second = (_take(text.dataset(3, 2, range(i, i + 1)), 4) for i in (0, 1))
     _assert_same(both, [part for pair in zip(first, second) for part in pair])
-    _assert_same([tuple(map(np.concatenate, zip(*pair))) for pair in zip(first, second)], whole)
+    for pair, expected in zip(zip(first, second), whole):
+        for parts, leaf in zip(zip(*pair), expected):
+            assert parts[0].dtype == leaf.dtype
+            np.testing.assert_array_equal(np.concatenate([_widened(part, leaf) for part in parts]), leaf)
+        for slice_ in pair:
+            assert all(ids[:, -1].any() for ids in slice_[:3])  # padded to its own longest sentence
+
+
+def _widened(ids, whole):
+    """A slice's ids with as many columns as those of the global batch."""
+    return np.pad(ids, [(0, 0), (0, whole.shape[1] - ids.shape[1])]) if ids.ndim == 2 else ids
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.1])
+def test_a_worker_makes_the_slices_of_its_own_replicas_alone_and_they_are_the_same(
+    corpus, sentencepiece, alpha, monkeypatch
+):
+    """One process with four replicas, or two with two each."""
+    options = {"tokenizer": sentencepiece, "batch_tokens": 400, "length_factor": 1.8, "limit": 80, "num_slices": 4}
+    one = _take(_text(corpus, sampling_alpha=alpha, **options).dataset(1, 4, range(4)), 8)
+    made, real = [], TrainingText._slice
+
+    def spy(self, planned, step, number, *rest):
+        made.append(number)
+        return real(self, planned, step, number, *rest)
+
+    monkeypatch.setattr(TrainingText, "_slice", spy)
+    second = _take(_text(corpus, sampling_alpha=alpha, **options).dataset(1, 4, range(2, 4)), 4)
+    _assert_same(second, [one[2], one[3], one[6], one[7]])
+    assert set(made) == {2, 3}
 
 
 @pytest.mark.parametrize("num_slices", [1, 2])
@@ -228,21 +252,6 @@ def test_tokenizers_without_segmentations_to_choose_from_are_not_sampled(corpus)
         _take(_text(corpus, sampling_alpha=0.1).dataset(0), 1)
 
 
-def test_token_lengths_count_the_end_mark_and_give_blank_lines_one(files):
-    corpus = files(["ab", "", " \u3000\t", "两", "x y"], ["a"] * 5)
-    lengths = token_lengths(corpus.sources[0], ByteTokenizer())
-    assert lengths.dtype == np.int32
-    np.testing.assert_array_equal(lengths, [3, 1, 1, 4, 4])
-    np.testing.assert_array_equal(token_lengths(corpus.sources[0], WordTokenizer(["x"])), [2, 1, 1, 2, 3])
-
-
-def test_token_lengths_are_counted_once(files, monkeypatch):
-    corpus = files(["ab", "c"], ["a", "b"])
-    token_lengths(corpus.sources[0], ByteTokenizer())
-    monkeypatch.setattr(ByteTokenizer, "encode", lambda *_: pytest.fail("counted again"))
-    np.testing.assert_array_equal(token_lengths(corpus.sources[0], ByteTokenizer()), [3, 2])
-
-
 def _evaluation(corpus, batch_tokens, limit=40, report=lambda line: None):
     tokenizer, limits = WordTokenizer(WORDS), {"max_source_length": limit, "max_target_length": limit}
     return list(evaluation_batches(corpus, tokenizer, tokenizer, batch_tokens=batch_tokens, report=report, **limits))
@@ -273,7 +282,7 @@ def test_weights_of_examples_reach_the_batches(files):
     corpus = files(["w1 w2", "w3", "w4 w5", "w6"], ["w1", "w2", "w3", "w4"])
     corpus.weights = [np.array([0.5, 0.0, 2.0, 1.0], np.float32)]
     tokenizer, limits = WordTokenizer(WORDS), {"max_source_length": 9, "max_target_length": 9}
-    lengths = [[np.asarray(token_lengths(side[0], tokenizer))] for side in (corpus.sources, corpus.targets)]
+    lengths = [[EncodedText(side[0], tokenizer).lengths] for side in (corpus.sources, corpus.targets)]
     plan = BatchPlan(*lengths, seed=1, batch_tokens=30, num_slices=4, example_weights=corpus.weights, **limits)
     [batch] = TrainingText(plan, corpus, tokenizer, tokenizer, **limits).dataset(0).take(1)
     weights = dict(zip(batch.lines.numpy().tolist(), batch.weights.numpy().tolist()))

@@ -7,10 +7,12 @@
 
 import pathlib
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
-from nmt_keras.data.batching import make_batch
+from nmt_keras.data.batching import Batch, make_batch
+from nmt_keras.data.padding import rows_of
 from nmt_keras.models.seq2seq import build_seq2seq
 from nmt_keras.runs.layout import checkpoints_of, read_config
 from nmt_keras.runs.loading import load_run
@@ -40,6 +42,6 @@ def test_training_goes_on_from_it():
 @pytest.mark.parametrize("checkpoint, loss", [("best", 25.7586), ("ema", 25.8417)])
 def test_it_gives_a_pair_the_loss_it_gave(checkpoint, loss):
     run = load_run(RUN, checkpoint)
-    ids = tf.ragged.constant([run.tokenizers.source.encode("a b c h g")], tf.int32)
-    batch = make_batch(ids, ids, tf.ones([1]), tf.zeros([1], tf.int64), 16, 16)
+    ids = rows_of([run.tokenizers.source.encode("a b c h g")])
+    batch = Batch(*map(tf.constant, make_batch(ids, ids, np.ones(1, np.float32), np.zeros(1, np.int64), 16, 16)))
     assert float(cross_entropy_of(run.model, batch, None, 0.0).loss) == pytest.approx(loss, abs=1e-3)
