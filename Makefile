@@ -2,29 +2,46 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder \
-	--cov --cov-report=term:skip-covered --cov-fail-under=90
+# A thread for each of the parallel workers' operations; the longest groups of tests (tests/conftest.py) come first.
+PYTEST := TF_NUM_INTRAOP_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadgroup \
+	--no-loadscope-reorder
+COV := --cov --cov-report=term:skip-covered --cov-fail-under=90
 
-.PHONY: quickstart test test-all lint benchmark clean
+.PHONY: quickstart test test-slow test-all coverage lint format lock benchmark clean
 
-$(VENV)/ready: setup.cfg pyproject.toml
+# The versions that were tested; without the lock file, the newest ones that setup.cfg allows.
+$(VENV)/ready: setup.cfg pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --no-compile --editable '.[dev]'
+	$(BIN)/pip install --quiet --no-compile --constraint requirements.lock --editable '.[dev]'
 	touch $@
 
 quickstart: $(VENV)/ready  ## train, evaluate, export and serve English to Chinese
 	$(BIN)/python -m pipelines.quickstart
 
-test: $(VENV)/ready  ## what CI runs, a thread for each of the parallel workers' operations
-	TF_NUM_INTRAOP_THREADS=1 $(PYTEST) -m 'not slow'
+test: $(VENV)/ready  ## all but the long ones; COVERAGE=1 says what they leave out
+	$(PYTEST) -m 'not slow' $(if $(COVERAGE),$(COV))
 
-test-all: $(VENV)/ready  ## with the long ones
+test-slow: $(VENV)/ready  ## the long ones; FIFTH=0 to 4 runs a fifth of them
+	$(PYTEST) -m slow $(if $(FIFTH),--fifth=$(FIFTH))
+
+test-all: $(VENV)/ready  ## both
 	$(PYTEST)
 
+coverage:  ## `make test`, and what it leaves out
+	$(MAKE) test COVERAGE=1
+
 lint: $(VENV)/ready
-	$(BIN)/flake8
+	$(BIN)/black --check --quiet .
 	$(BIN)/isort --check-only --quiet .
+	$(BIN)/flake8
 	$(BIN)/mypy
+
+format: $(VENV)/ready
+	$(BIN)/isort --quiet .
+	$(BIN)/black --quiet .
+
+lock: $(VENV)/ready  ## writes the versions of this environment as those that were tested
+	(echo '# The versions that the tests ran with. `make lock` writes this file.'; $(BIN)/pip freeze --exclude-editable) > requirements.lock
 
 benchmark: $(VENV)/ready  ## the quickstart's corpus against lookup, word by word and no attention
 	$(BIN)/python -m benchmarks.quickstart_baselines

@@ -63,7 +63,7 @@ def require_other_file(path: str | os.PathLike, read: str | os.PathLike) -> None
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+def atomic_write(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Gives a temporary file beside `path`, whose folder is made; it becomes `path` if the block succeeds.
 
     A symbolic link stays one: what it points to is replaced. A pipe or a device is given as it is.
@@ -103,7 +103,9 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def growing(path: str | os.PathLike, resume: bool, about: Mapping[str, Any]) -> Iterator[tuple[typing.TextIO, int]]:
+def resumable_write(
+    path: str | os.PathLike, resume: bool, about: Mapping[str, Any]
+) -> Iterator[tuple[typing.TextIO, int]]:
     """Gives a file that grows as `<path>.partial`, and how many lines it has; it becomes `path` if the block succeeds.
 
     Whatever ends the block early leaves the partial file, if anything is in it, and `resume` goes on after its last
@@ -196,7 +198,7 @@ class _OfAnotherFile(Exception):
 
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes UTF-8 with line feeds as they are. Raises as `replacing`."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 

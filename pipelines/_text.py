@@ -38,8 +38,8 @@ def define_model_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("concurrency", 4, "With --server: requests at once.", 1, flag_values=values)
 
 
-def check_model_flags(values: flags.FlagValues, knobs: Sequence[str] = ()) -> None:
-    """Sees that exactly one model is given, and no option that an export does not take; `knobs` it does.
+def check_model_flags(values: flags.FlagValues, request_options: Sequence[str] = ()) -> None:
+    """Sees that exactly one model is given, and no option that an export does not take; `request_options` it does.
 
     Raises:
         UserError: it is none or several, or a flag is not of it.
@@ -55,9 +55,11 @@ def check_model_flags(values: flags.FlagValues, knobs: Sequence[str] = ()) -> No
         given += [
             name
             for name in ("beam_size", "length_penalty")
-            if name in values and values[name].present and name not in knobs
+            if name in values and values[name].present and name not in request_options
         ]
-        given += [f"decoding.{name}" for name in options if name not in (*knobs, "beam_size", "length_penalty")]
+        given += [
+            f"decoding.{name}" for name in options if name not in (*request_options, "beam_size", "length_penalty")
+        ]
         if given:
             raise UserError(f"--{given[0]} goes with --run_dir: an export keeps what it was made with")
 
@@ -157,5 +159,5 @@ def writer(path: str | None, resume: bool, about: dict[str, typing.Any]):
         typing.cast(io.TextIOWrapper, sys.stdout).reconfigure(encoding="utf-8", newline="\n")
         yield lambda text: print(text, end="", flush=True), 0
         return
-    with files.growing(path, resume, about) as (file, count):
+    with files.resumable_write(path, resume, about) as (file, count):
         yield lambda text: print(text, end="", file=file, flush=True), count

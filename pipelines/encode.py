@@ -35,7 +35,7 @@ def _job(values: flags.FlagValues) -> None:
     files.require_writable(values.output)
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(_text.opened(values.input)) if values.input else sys.stdin.buffer
-        temporary = stack.enter_context(files.replacing(values.output))  # found to be writable before the work
+        temporary = stack.enter_context(files.atomic_write(values.output))  # found to be writable before the work
         client = stack.enter_context(_text.open_client(values))
         progress = stack.enter_context(tqdm(unit="line", disable=not sys.stderr.isatty()))
         vectors = []

@@ -51,30 +51,30 @@ def replay_dump(run_dir: pathlib.Path, name: str = "") -> dict:
     configure(config.training)
 
     from nmt_keras.models.seq2seq import build_seq2seq
-    from nmt_keras.training.bad_batches import BadBatches
     from nmt_keras.training.losses import build_loss
+    from nmt_keras.training.non_finite_steps import NonFiniteSteps
     from nmt_keras.training.replay import replay
 
-    bad_batches = BadBatches(run_dir / "bad_batches")
-    bad, worker = bad_batches.read(name)
+    non_finite_steps = NonFiniteSteps(run_dir / "bad_batches")
+    non_finite, worker = non_finite_steps.read(name)
     tokenizers = load_tokenizers(run_dir)
     model = build_seq2seq(config.model, tokenizers.source.vocab_size, tokenizers.target.vocab_size)
-    if bad.weights.keys() != {variable.path for variable in model.variables}:
+    if non_finite.weights.keys() != {variable.path for variable in model.variables}:
         raise UserError(
-            f"The dump of step {bad.step} in {run_dir} is of another model than its config.json; give another"
+            f"The dump of step {non_finite.step} in {run_dir} is of another model than its config.json; give another"
         )
-    verdict = replay(model, bad, build_loss(config.training), worker * len(bad.slices))
+    verdict = replay(model, non_finite, build_loss(config.training), worker * len(non_finite.slices))
     where = {
         "weights": f"{verdict.layer} is bad: {verdict.detail}",
         "forward": f"{verdict.layer} is the first that goes bad: {verdict.detail}",
         "gradient": f"{verdict.layer}: {verdict.detail}",
         "nowhere": f"{verdict.detail} in float32; what went bad is {precision}",
     }
-    _process.report(f"step {bad.step:,}, restart {bad.restarts}: {where[verdict.where]}")
+    _process.report(f"step {non_finite.step:,}, restart {non_finite.restarts}: {where[verdict.where]}")
     if verdict.lines:
         _process.report(f"training lines: {', '.join(str(line + 1) for line in verdict.lines)}")
     lines = [line + 1 for line in verdict.lines]
-    numbers = {"step": bad.step, "restarts": bad.restarts, "lines": lines, "loss": str(verdict.loss)}
+    numbers = {"step": non_finite.step, "restarts": non_finite.restarts, "lines": lines, "loss": str(verdict.loss)}
     return {**numbers, "where": verdict.where, "layer": verdict.layer, "detail": verdict.detail}
 
 

@@ -22,7 +22,7 @@ from nmt_keras.errors import Interrupted, UserError
 from nmt_keras.tokenizers.white_space import is_blank
 from pipelines import _cli, _process, _text
 
-_KNOBS = ("beam_size", "length_penalty", "max_length")  # options of the search that an export takes too
+_REQUEST_OPTIONS = ("beam_size", "length_penalty", "max_length")  # options of the search that an export takes too
 _NOTHING = {"translation": "", "pieces": [], "log_prob": 0.0, "score": 0.0, "token_log_probs": [], "alignment": []}
 # Lines, and how many came before, to lines of output, each with whether its source was cut, and whether there is text
 # but no translation.
@@ -121,7 +121,7 @@ def _job(values: flags.FlagValues) -> int | None:
 
 
 def _check(values: flags.FlagValues) -> None:
-    _text.check_model_flags(values, _KNOBS)
+    _text.check_model_flags(values, _REQUEST_OPTIONS)
     if not values.run_dir:
         given = [name for name in ("top_k", "top_p", "split_sentences") if values[name].present]
         if given:
@@ -207,19 +207,19 @@ def _with_run_dir(values: flags.FlagValues) -> Iterator[tuple[Translate, dict[st
 @contextlib.contextmanager
 def _with_client(values: flags.FlagValues) -> Iterator[tuple[Translate, dict[str, typing.Any]]]:
     """Translates with an export, here or on a server."""
-    knobs = _cli.decoding_overrides(values)
+    request_options = _cli.decoding_overrides(values)
     if _as_json(values):
-        knobs |= {"num_hypotheses": max(values.n_best, values.samples)}
+        request_options |= {"num_hypotheses": max(values.n_best, values.samples)}
     if values.samples:
-        knobs |= {"num_hypotheses": values.samples, "temperature": values.temperature, "seed": values.seed}
+        request_options |= {"num_hypotheses": values.samples, "temperature": values.temperature, "seed": values.seed}
 
     def translate(lines, done):
         has_warned = False
         lines, again = itertools.tee(lines)
-        results = client.stream(lines, first_number=done, **knobs)
+        results = client.stream(lines, first_number=done, **request_options)
         for number, (line, result) in enumerate(zip(again, results), done + 1):
             text, truncated = result.text, result.about["truncated"]
-            count, wanted = len(result.hypotheses), knobs.get("num_hypotheses", 1)
+            count, wanted = len(result.hypotheses), request_options.get("num_hypotheses", 1)
             if 0 < count < wanted and not has_warned:
                 has_warned = True
                 _process.report(
@@ -233,7 +233,7 @@ def _with_client(values: flags.FlagValues) -> Iterator[tuple[Translate, dict[str
 
     with _text.open_client(values) as client:
         names = ("input", "saved_model", "server", "n_best", "samples", "scores", "alignments")
-        yield translate, {**{name: values[name].value for name in names}, **knobs}
+        yield translate, {**{name: values[name].value for name in names}, **request_options}
 
 
 def _is_lost(line: str, translation: str) -> bool:

@@ -3,6 +3,8 @@
 import gc
 import os
 import random
+import re
+import zlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -16,20 +18,45 @@ tf.config.set_logical_device_configuration(
 
 gc.set_threshold(100_000, 20, 100)  # graphs are many objects that live: looking through them took 6% of the time
 
+# Files whose tests take longest: they come first, so that parallel workers end together.
 _LONGEST = (
+    "test_jobs.py",
     "test_contracts.py",
     "test_trainer.py",
-    "test_jobs.py",
     "test_served.py",
-    "test_faults.py",
     "test_translator.py",
+    "test_faults.py",
+    "test_shortlist.py",
+    "test_signatures.py",
     "test_client.py",
 )
+_SHARED = {"test_contracts.py": 4}  # files whose tests several workers share, and in how many parts
+_FIFTHS = 5
 
 
-def pytest_collection_modifyitems(items):
-    """The longest files first, so that parallel workers end together."""
-    items.sort(key=lambda item: item.path.name not in _LONGEST)
+def pytest_addoption(parser):
+    parser.addoption("--fifth", type=int, choices=range(_FIFTHS), help="Run this fifth of the tests, 0 to 4.")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Chooses a fifth, orders, and says which tests one worker takes: those of a file, whose fixtures they share."""
+    fifth = config.getoption("--fifth")
+    if fifth is not None:
+        chosen = [_part(item.nodeid, _FIFTHS) == fifth for item in items]
+        config.hook.pytest_deselected(items=[item for item, is_chosen in zip(items, chosen) if not is_chosen])
+        items[:] = [item for item, is_chosen in zip(items, chosen) if is_chosen]
+    place = {name: number for number, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+    for item in items:
+        parts = _SHARED.get(item.path.name, 1)
+        component = re.search(r"\[(.*?)\d*\]", item.nodeid)  # of a registry; its tests share a model
+        part = _part(component[1], parts) if component else 0
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.relative_to(config.rootpath)}:{part}"))
+
+
+def _part(name, parts):
+    return zlib.crc32(name.encode()) % parts
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ def test_a_write_that_fails_leaves_nothing_behind_and_the_old_file_as_it_was(tmp
     with pytest.raises(
         UserError, match=r"^Cannot write \S+a\.json: No space left on device; free the disk or give another path$"
     ):
-        with files.replacing(path) as temporary:
+        with files.atomic_write(path) as temporary:
             temporary.write_bytes(b"half")
             raise OSError(errno.ENOSPC, "No space left on device")
     assert path.read_bytes() == b"old"
@@ -25,7 +25,7 @@ def test_a_write_that_fails_leaves_nothing_behind_and_the_old_file_as_it_was(tmp
 
 def test_a_block_that_fails_otherwise_leaves_nothing_and_its_error_goes_on(tmp_path):
     with pytest.raises(KeyError):
-        with files.replacing(tmp_path / "a.txt") as temporary:
+        with files.atomic_write(tmp_path / "a.txt") as temporary:
             temporary.write_bytes(b"half")
             raise KeyError("x")
     assert not list(tmp_path.iterdir())
@@ -55,14 +55,14 @@ def test_text_is_utf8_with_its_line_feeds_as_they_are(tmp_path):
 def test_a_growing_file_goes_on_with_what_it_was_about_alone(tmp_path):
     path = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        with files.growing(path, False, {"a": 1}) as (file, lines):
+        with files.resumable_write(path, False, {"a": 1}) as (file, lines):
             file.write("one\ntw")
             raise KeyboardInterrupt
     assert lines == 0 and not path.exists()
     with pytest.raises(UserError, match="out.partial was made otherwise: a was 1, now 2; b was None, now 3; give the"):
-        with files.growing(path, True, {"a": 2, "b": 3}):
+        with files.resumable_write(path, True, {"a": 2, "b": 3}):
             pass
-    with files.growing(path, True, {"a": 1}) as (file, lines):
+    with files.resumable_write(path, True, {"a": 1}) as (file, lines):
         file.write("two\n")
     assert lines == 1 and path.read_text() == "one\ntwo\n" and [p.name for p in tmp_path.iterdir()] == ["out"]
 
@@ -70,13 +70,13 @@ def test_a_growing_file_goes_on_with_what_it_was_about_alone(tmp_path):
 def test_a_growing_file_without_its_card_is_refused(tmp_path):
     (tmp_path / "out.partial").write_text("one\n")
     with pytest.raises(UserError, match="out.partial.json, which says how .*out.partial was made, cannot be read"):
-        with files.growing(tmp_path / "out", True, {}):
+        with files.resumable_write(tmp_path / "out", True, {}):
             pass
 
 
 def test_an_error_of_another_file_is_not_laid_to_a_growing_one(tmp_path):
     with pytest.raises(FileNotFoundError, match="elsewhere"):
-        with files.growing(tmp_path / "out", False, {}):
+        with files.resumable_write(tmp_path / "out", False, {}):
             open(tmp_path / "elsewhere")
     assert not list(tmp_path.iterdir())
 
@@ -84,7 +84,7 @@ def test_an_error_of_another_file_is_not_laid_to_a_growing_one(tmp_path):
 def test_a_mistake_after_some_lines_leaves_them_as_an_interruption_does(tmp_path):
     for written, left in (("", []), ("one\n", ["out.partial", "out.partial.json"])):
         with pytest.raises(UserError, match="line 2"):
-            with files.growing(tmp_path / "out", False, {}) as (file, _):
+            with files.resumable_write(tmp_path / "out", False, {}) as (file, _):
                 file.write(written)
                 raise UserError("line 2")
         assert sorted(path.name for path in tmp_path.iterdir()) == left

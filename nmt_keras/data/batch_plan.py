@@ -6,14 +6,14 @@ A batch is a function of (seed, epoch, batch), so starting and resuming cost not
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from nmt_keras.errors import UserError
 
-FILLER_LINE = -1
+PADDING_LINE = -1
 _MASK64 = (1 << 64) - 1
 LARGEST_WORTHY_BUDGET = 32_768  # target positions: more of them in one update teach little more
 MIN_WORTHY_BATCHES = 100  # an epoch
@@ -45,7 +45,7 @@ class BatchRows(NamedTuple):
     """One global batch of the plan."""
 
     bucket: Bucket
-    lines: np.ndarray  # int64 [rows], -1 for fillers at the end
+    lines: np.ndarray  # int64 [rows], -1 for padding rows at the end
 
 
 class _Group(NamedTuple):
@@ -101,7 +101,7 @@ class BatchPlan:
     one bucket. An epoch visits each line of corpus i `weights[i]` times: with a fraction, so many lines of an endless
     succession of permutations, and at least one line in each bucket that has lines of the corpus. Batches of a bucket
     differ in size by one row at most, and a batch has at most `batch_tokens` padded target positions (or
-    `batch_sentences` rows), rounded up to a multiple of `num_slices` with fillers where the bucket runs out.
+    `batch_sentences` rows), rounded up to a multiple of `num_slices` with padding rows where the bucket runs out.
 
     Attributes:
         seed: of the order.
@@ -197,7 +197,15 @@ class BatchPlan:
         self._batch_ends = np.cumsum([bucket.num_batches for bucket in self.buckets])
         self.num_batches = int(self._batch_ends[-1])
 
-    def _filter(self, source, target, starts, example_weights, max_source_length: int, max_target_length: int):
+    def _filter(
+        self,
+        source: np.ndarray,
+        target: np.ndarray,
+        starts: np.ndarray,
+        example_weights: Sequence[np.ndarray | None],
+        max_source_length: int,
+        max_target_length: int,
+    ) -> np.ndarray:
         """bool [lines]: which pairs have two sides within their limits, and a weight."""
         empty = (source <= 1) | (target <= 1)
         long = ~empty & ((source > max_source_length) | (target > max_target_length))
@@ -255,8 +263,8 @@ class BatchPlan:
                 offsets = place_in_stream[place_in_stream // size == lap] % size
                 lines[here] = self._lines[start + permute(offsets, size, mix(seed, 3, int(lap), int(start)))]
             begin += count
-        fillers = -len(lines) % self.num_slices
-        return BatchRows(bucket, np.append(lines, np.full(fillers, FILLER_LINE)))
+        padding_rows = -len(lines) % self.num_slices
+        return BatchRows(bucket, np.append(lines, np.full(padding_rows, PADDING_LINE)))
 
     def summary(self) -> str:
         """One line for the log: what is visited, what was left out, and the batches of an epoch."""
@@ -275,7 +283,7 @@ def _fingerprint(options: dict, arrays: Sequence[np.ndarray | None]) -> str:
     return digest.hexdigest()
 
 
-def _cut(length: np.ndarray, visits: np.ndarray, rows_of) -> Iterator[tuple[int, int]]:
+def _cut(length: np.ndarray, visits: np.ndarray, rows_of: Callable[[int], int]) -> Iterator[tuple[int, int]]:
     """Cuts sorted lengths [N] into buckets: two positions wide, or wider until their visits fill a few batches.
 
     `visits` [N + 1] are an epoch's of all lines before each, and at last of all.

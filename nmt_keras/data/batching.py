@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from nmt_keras.constants import BOS_ID
-from nmt_keras.data.batch_plan import FILLER_LINE, BatchPlan, BatchRows, mix
+from nmt_keras.data.batch_plan import PADDING_LINE, BatchPlan, BatchRows, mix
 from nmt_keras.data.corpus import ParallelCorpus
 from nmt_keras.data.encoded import EncodedCorpus
 from nmt_keras.data.padding import Rows, end, rows_of, table_of
@@ -21,14 +21,14 @@ from nmt_keras.tokenizers.base import Tokenizer
 
 
 class Batch(NamedTuple):
-    """Ids of B sentence pairs, right-padded with PAD, as tensors or NumPy arrays. A filler row is one EOS with weight
+    """Ids of B sentence pairs, right-padded with PAD, as tensors or NumPy arrays. A padding row is one EOS with weight
     0."""
 
     source_ids: tf.Tensor  # int32 [B, S], ends with EOS
     target_input_ids: tf.Tensor  # int32 [B, T], starts with BOS
     target_output_ids: tf.Tensor  # int32 [B, T], ends with EOS
     weights: tf.Tensor  # float32 [B], of each row in the loss
-    lines: tf.Tensor  # int64 [B], running line number in the corpus, -1 for a filler
+    lines: tf.Tensor  # int64 [B], running line number in the corpus, -1 for a padding row
 
 
 class Shape(NamedTuple):
@@ -57,7 +57,7 @@ def make_batch(
         lines: int64 [B].
         max_source_length: of the source with EOS.
         max_target_length: of the target with EOS.
-        shape: of the batch, with fillers as its last rows; 0 is as small as its sentences allow.
+        shape: of the batch, with padding rows as its last rows; 0 is as small as its sentences allow.
     """
     rows = shape.rows or len(lines)
     source_ids = end(*table_of(source, max_source_length, width=shape.source_length, num_rows=rows))
@@ -65,13 +65,13 @@ def make_batch(
     target_input_ids = np.empty_like(table)
     target_input_ids[:, 0] = BOS_ID
     target_input_ids[:, 1:] = table[:, :-1]
-    fillers = (0, rows - len(lines))
+    padding_rows = (0, rows - len(lines))
     return Batch(
         source_ids,
         target_input_ids,
         end(table, lengths),
-        np.pad(weights, fillers),
-        np.pad(lines, fillers, constant_values=FILLER_LINE),
+        np.pad(weights, padding_rows),
+        np.pad(lines, padding_rows, constant_values=PADDING_LINE),
     )
 
 
@@ -177,6 +177,7 @@ class TrainingText:
         Returns:
             A dataset of `Batch`, one element a slice.
         """
+
         @functools.lru_cache(1)  # the slices of a step follow each other
         def planned(step: int) -> BatchRows:
             epoch, index = divmod(step, self.plan.num_batches)
@@ -204,9 +205,9 @@ class TrainingText:
         """One slice of a planned batch."""
         size = len(planned.lines) // num_slices
         lines = planned.lines[number * size : (number + 1) * size]
-        real = lines[lines != FILLER_LINE]  # fillers are at the end
-        fillers = (0, size - len(real))
-        weights = np.pad(self.corpus.weights_of(real), fillers)
+        real = lines[lines != PADDING_LINE]  # padding rows are at the end
+        padding_rows = (0, size - len(real))
+        weights = np.pad(self.corpus.weights_of(real), padding_rows)
         if self._alpha:
             seed, bucket = self.plan.seed_after(restarts), planned.bucket
             part = (number,) if num_slices > 1 else ()
@@ -216,7 +217,7 @@ class TrainingText:
             )
         else:
             source, target = (self._encoded.rows(side, real) for side in (0, 1))
-        source, target = (rows._replace(lengths=np.pad(rows.lengths, fillers)) for rows in (source, target))
+        source, target = (rows._replace(lengths=np.pad(rows.lengths, padding_rows)) for rows in (source, target))
         shape = Shape(0, 0, 0)
         if self.static_shapes:
             rows = planned.bucket.rows // num_slices

@@ -142,7 +142,7 @@ class TextFile:
         """The path of the cache entry `name`, which `write(path)` makes (through a rename) if it is missing."""
         path = self.cache_path(name)
         if not path.exists():
-            with files.replacing(path) as temporary:
+            with files.atomic_write(path) as temporary:
                 write(temporary)
         return path
 
@@ -371,7 +371,7 @@ def _materialise_tfds(name: str, cache_dir: str, language: str, tfds_dir: str | 
             f"{', '.join(sorted(examples.element_spec))}"
         )
 
-    with files.replacing(path) as temporary, open(temporary, "wb") as file:
+    with files.atomic_write(path) as temporary, open(temporary, "wb") as file:
         for example in examples.as_numpy_iterator():
             file.write(example[language].replace(b"\n", b" ") + b"\n")
     return str(path)

@@ -10,6 +10,7 @@ import itertools
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
+from typing import BinaryIO
 
 import numpy as np
 
@@ -141,7 +142,7 @@ def _encode(
         counts_path.unlink()
 
 
-def _append(file, numbers: Iterable[int], dtype: type) -> None:
+def _append(file: BinaryIO, numbers: Iterable[int], dtype: type) -> None:
     file.write(np.fromiter(numbers, dtype).tobytes())
     file.flush()
 

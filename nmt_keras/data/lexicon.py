@@ -23,7 +23,7 @@ class Lexicon(NamedTuple):
 
     def write(self, path: pathlib.Path) -> None:
         """Writes it, whole or not at all."""
-        with files.replacing(path) as new, new.open("wb") as file:
+        with files.atomic_write(path) as new, new.open("wb") as file:
             np.savez_compressed(file, **self._asdict())
 
     def coverage(self, pairs: Iterable[tuple[Sequence[int], Sequence[int]]], num_proposals: int) -> float:

@@ -129,7 +129,7 @@ def beam_search(
 
 
 def _new_history() -> _History:
-    def array(dtype, rank):
+    def array(dtype: tf.DType, rank: int) -> tf.TensorArray:
         return tf.TensorArray(dtype, 0, dynamic_size=True, element_shape=[None] * rank, clear_after_read=False)
 
     return _History(
@@ -158,7 +158,9 @@ def _read_back(finished: _Finished, history: _History) -> Hypotheses:
     lengths = tf.where(exists, finished.position + 1, 0)
     size = tf.maximum(tf.reduce_max(lengths), 1)
 
-    def body(position, live, ids, log_probs, attention):
+    def body(
+        position: tf.Tensor, live: tf.Tensor, ids: tf.Tensor, log_probs: tf.Tensor, attention: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
         # `live` [B, N]: each hypothesis's place among the live ones after this position, or for one that ends here,
         # after the position before.
         ends, inside = position == lengths - 1, position < lengths - 1

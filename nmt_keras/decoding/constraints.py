@@ -136,7 +136,7 @@ class Constraints(NamedTuple):
         """Whether what stands before makes a difference to what may follow."""
         return bool(self.no_repeat_ngram or self.repetition_penalty != 1.0 or self.banned_phrases is not None)
 
-    def _may_follow(self, ids, position, allowed=True):
+    def _may_follow(self, ids: tf.Tensor, position: tf.Tensor, allowed: tf.Tensor | bool = True) -> tf.Tensor:
         """Whether `ids`, which broadcast, may stand at `position`; `allowed` is what the other rules say."""
         too_short = position + 1 < tf.reshape(self.min_length, [-1, 1, 1])
         possible = allowed & (ids != PAD_ID) & (ids != BOS_ID) & ~(too_short & (ids == EOS_ID))
@@ -147,20 +147,20 @@ class Constraints(NamedTuple):
             possible = tf.where((forced != PAD_ID) & ~at_last, ids == forced, possible)
         return possible
 
-    def _forced(self, position):
+    def _forced(self, position: tf.Tensor) -> tf.Tensor:
         """int32 [B, 1, 1]: the id of the prefix at `position`, PAD where there is none."""
         width = tf.shape(self.prefix)[1]
         padded = tf.pad(self.prefix, [[0, 0], [0, 1]], constant_values=PAD_ID)
         return padded[:, tf.minimum(position, width)][:, None, None]
 
-    def _forced_among(self, ids, position):
+    def _forced_among(self, ids: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The ids [B, Q, C], all of them the forced one where there is one, and which of them it makes copies."""
         if self.prefix is None:
             return ids, False
         forced = self._forced(position)
         return tf.where(forced != PAD_ID, forced, ids), (forced != PAD_ID) & (tf.range(tf.shape(ids)[-1]) > 0)
 
-    def _repeats(self, position, ids, vocab_size):
+    def _repeats(self, position: tf.Tensor, ids: tf.Tensor, vocab_size: int | tf.Tensor) -> tf.Tensor:
         """bool [B, Q, V]: the ids that would end an n-gram for the second time."""
         n = self.no_repeat_ngram
         starts = tf.shape(ids)[2] - n + 1

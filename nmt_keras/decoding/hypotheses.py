@@ -36,7 +36,7 @@ def loop_shapes(variables: Any) -> Any:
     """Shape invariants for a search loop: the first two axes of every leaf may be anything, and so may an axis that is
     empty at first, which grows."""
 
-    def shape(leaf):
+    def shape(leaf: Any) -> tf.TensorShape:
         if isinstance(leaf, tf.TensorArray):
             return tf.TensorShape(None)
         return tf.TensorShape([None if axis < 2 or not size else size for axis, size in enumerate(leaf.shape)])

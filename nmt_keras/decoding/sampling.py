@@ -35,7 +35,7 @@ def greedy(step_fn: StepFn, state: Any, constraints: Constraints, ranking: Ranki
         One hypothesis a row, of length 0 where the constraints leave none.
     """
 
-    def choose(logits, position, past):
+    def choose(logits: tf.Tensor, position: tf.Tensor, past: Past) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         found = constraints.continuations(logits, position, past, 1)
         best = tf.reduce_max(found.scores, -1, keepdims=True)
         place = tf.argmax(found.scores, -1, output_type=tf.int32)
@@ -80,10 +80,10 @@ def sample(
         N hypotheses a row, in the order they were drawn. `log_prob` is the model's own, before temperature and
         truncation.
     """
-    temperature, top_p = (tf.reshape(tf.cast(knob, tf.float32), [-1, 1, 1]) for knob in (temperature, top_p))
+    temperature, top_p = (tf.reshape(tf.cast(option, tf.float32), [-1, 1, 1]) for option in (temperature, top_p))
     top_k = tf.reshape(top_k, [-1, 1, 1])
 
-    def choose(logits, position, past):
+    def choose(logits: tf.Tensor, position: tf.Tensor, past: Past) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         scores, log_probs = constraints.score(logits, position, past)
         cumulated = tf.cumsum(tf.nn.softmax(_truncate(scores / temperature, top_k, top_p)), axis=-1)
         drawn = tf.map_fn(  # uniform on [0, 1), [B, N]; the first n of them are those of n samples

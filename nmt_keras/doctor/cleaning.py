@@ -73,11 +73,11 @@ def write_clean_copy(
         names.append(prefix + os.path.basename(weights.path).removesuffix(".gz"))
     for name, text in zip(names, texts):
         files.require_other_file(folder / name, text.path)
-        with files.replacing(folder / name) as temporary, open(temporary, "wb") as file:
+        with files.atomic_write(folder / name) as temporary, open(temporary, "wb") as file:
             for start in range(0, size, _BLOCK):
                 lines = [line for line in range(start, min(start + _BLOCK, size)) if line not in why]
                 file.writelines(line.removesuffix(b"\n") + b"\n" for line in text.raw_lines(lines))
-    with files.replacing(folder / f"{prefix}dropped.tsv") as temporary:
+    with files.atomic_write(folder / f"{prefix}dropped.tsv") as temporary:
         with open(temporary, "w", encoding="utf-8", newline="\n") as file:
             file.write("line\treasons\tsource\ttarget\n")
             for line in sorted(why):

@@ -75,7 +75,7 @@ def evaluate(
     sources = corpus.text()[0]
     with contextlib.ExitStack() as stack:
         scores_file, translations_file = (
-            stack.enter_context(files.replacing(p)) if p else None for p in (output, translations)
+            stack.enter_context(files.atomic_write(p)) if p else None for p in (output, translations)
         )
         start = time.monotonic()
         with tqdm(total=len(sources), unit="sentence", disable=not sys.stderr.isatty()) as progress:

@@ -31,11 +31,11 @@ from nmt_keras.runs.tokenizers import load_tokenizers, prepare_tokenizers
 from nmt_keras.tokenizers.base import Tokenizers, unknown_rate
 from nmt_keras.tokenizers.building import own_tokenizers, require_sampling
 from nmt_keras.training import memory
-from nmt_keras.training.bad_batches import BadBatches
 from nmt_keras.training.checkpoints import Checkpoints, weights_sha256
 from nmt_keras.training.cluster import barrier, build_strategy, is_chief, task_of
 from nmt_keras.training.feed import Feed
 from nmt_keras.training.losses import build_loss
+from nmt_keras.training.non_finite_steps import NonFiniteSteps
 from nmt_keras.training.precision import configure, resolve_precision
 from nmt_keras.training.pretrained_vectors import load_pretrained_vectors
 from nmt_keras.training.stopping import StopRequest
@@ -122,10 +122,10 @@ def _train(
     tokenizers = load_tokenizers(run_dir)
     require_sampling(tokenizers, config.data)
     _report_unknown(tokenizers, dev, report)
-    bad_batches = BadBatches(run_dir / "bad_batches", task_of(strategy), report)
+    non_finite_steps = NonFiniteSteps(run_dir / "bad_batches", task_of(strategy), report)
     with strategy.scope():
         model = build_seq2seq(config.model, tokenizers.source.vocab_size, tokenizers.target.vocab_size)
-        trainer = Trainer(model, training, strategy, bad_batches)
+        trainer = Trainer(model, training, strategy, non_finite_steps)
     replicas = strategy.num_replicas_in_sync
     report(f"model: {model.count_params():,} weights; {replicas} replica(s); {training.precision}")
     if not training.batch_tokens and not training.batch_sentences:

@@ -32,7 +32,7 @@ class Sampling(NamedTuple):
     top_p: float = 1.0
 
 
-class Knobs(NamedTuple):
+class RequestOptions(NamedTuple):
     """What a caller asks of each row, all [B]. A value out of range is moved into it."""
 
     beam_size: tf.Tensor  # int32, 1 to `max_beam_size`; the configuration's where it is 0 or less
@@ -107,26 +107,32 @@ class Search:
             )
         return _with_ids_of(shortlist, found)
 
-    def with_knobs(self, source_ids: tf.Tensor, knobs: Knobs) -> Hypotheses:
+    def with_options(self, source_ids: tf.Tensor, request_options: RequestOptions) -> Hypotheses:
         """Hypotheses of a batch, each row as its caller asks and as in a call of its own.
 
         Args:
             source_ids: int32 [B, S], each with EOS.
-            knobs: of each row.
+            request_options: of each row.
         """
         config = self._config
         most = max(config.max_beam_size, config.beam_size)
-        temperature = _within(knobs.temperature, 0.0, 100.0)
+        temperature = _within(request_options.temperature, 0.0, 100.0)
         is_sampled = temperature > 0.0
-        beam_size = tf.where(knobs.beam_size > 0, tf.minimum(knobs.beam_size, most), config.beam_size)
+        beam_size = tf.where(
+            request_options.beam_size > 0, tf.minimum(request_options.beam_size, most), config.beam_size
+        )
         beam_size = tf.where(is_sampled, 1, beam_size)
-        count = tf.clip_by_value(knobs.num_hypotheses, 1, tf.where(is_sampled, most, beam_size))
+        count = tf.clip_by_value(request_options.num_hypotheses, 1, tf.where(is_sampled, most, beam_size))
         (step_fn, state, constraints, ranking), shortlist = self._begin(
             source_ids, tf.zeros([tf.shape(source_ids)[0], 0], tf.int32)
         )
-        limit = tf.where(knobs.max_length > 0, knobs.max_length, config.max_length)
+        limit = tf.where(request_options.max_length > 0, request_options.max_length, config.max_length)
         constraints = constraints._replace(max_length=tf.minimum(constraints.max_length, limit))
-        penalty = tf.where(knobs.length_penalty >= 0.0, tf.minimum(knobs.length_penalty, 10.0), config.length_penalty)
+        penalty = tf.where(
+            request_options.length_penalty >= 0.0,
+            tf.minimum(request_options.length_penalty, 10.0),
+            config.length_penalty,
+        )
         ranking = ranking._replace(length_penalty=penalty)
 
         def search():
@@ -139,7 +145,7 @@ class Search:
                 state,
                 constraints,
                 ranking,
-                seeds=tf.stack([knobs.seed, tf.zeros_like(knobs.seed)], 1),
+                seeds=tf.stack([request_options.seed, tf.zeros_like(request_options.seed)], 1),
                 num_samples=tf.reduce_max(tf.where(is_sampled, count, 1)),
                 temperature=tf.where(is_sampled, tf.maximum(temperature, 1e-3), 1.0),
             )

@@ -156,8 +156,8 @@ def _decoded_places(raw: tf.Tensor, places: tf.Tensor, replaces_each_byte: bool)
         broken = tf.tensor_scatter_nd_update(broken, doubtful[:, None], is_broken)
         sizes = tf.where(broken, 3 * (ends - starts.values), sizes)
 
-    def padded(values, filler):
-        return codes.with_values(values).to_tensor(filler)
+    def padded(values, padding_row):
+        return codes.with_values(values).to_tensor(padding_row)
 
     char_ends = padded(ends, tf.int32.max)
     number = tf.searchsorted(char_ends, places, side="right")  # of characters that end before

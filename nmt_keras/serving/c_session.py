@@ -95,7 +95,7 @@ class Session:
             place.index = int(index)
         return places
 
-    def _tensor(self, values, kind: int):
+    def _tensor(self, values: Any, kind: int) -> Any:
         if kind != _STRING:
             array: np.ndarray = np.ascontiguousarray(values, _TYPES[kind])
             tensor = self._allocate(kind, array.shape, array.nbytes)
@@ -109,11 +109,11 @@ class Session:
             self._c.TF_StringCopy(place, text, ctypes.c_size_t(len(text)))
         return tensor
 
-    def _allocate(self, kind: int, shape: tuple[int, ...], size: int):
+    def _allocate(self, kind: int, shape: tuple[int, ...], size: int) -> Any:
         dims = (ctypes.c_int64 * len(shape))(*shape)
         return self._c.TF_AllocateTensor(kind, dims, len(shape), ctypes.c_size_t(size))
 
-    def _value(self, address: int | None, kind: int):
+    def _value(self, address: int | None, kind: int) -> Any:
         tensor = ctypes.c_void_p(address)
         shape = [self._c.TF_Dim(tensor, axis) for axis in range(self._c.TF_NumDims(tensor))]
         count, start = self._c.TF_TensorElementCount(tensor), self._c.TF_TensorData(tensor)
@@ -136,7 +136,7 @@ def main() -> None:
     """Serves requests until the input ends."""
     session = Session(**json.loads(sys.stdin.readline()))
 
-    def to_json(value):
+    def to_json(value: Any) -> Any:
         if isinstance(value, bytes):
             return value.decode("utf-8", "surrogateescape")
         return [to_json(v) for v in value] if isinstance(value, list) else value.tolist()

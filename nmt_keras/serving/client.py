@@ -61,8 +61,8 @@ _Result = TypeVar("_Result")
 Row = dict[str, Any]
 
 
-class Wishes(NamedTuple):
-    """Knobs with one value for all texts; the defaults stand for the export's own."""
+class TranslateOptions(NamedTuple):
+    """Request options with one value for all texts; the defaults stand for the export's own."""
 
     beam_size: int = 0
     num_hypotheses: int = 0
@@ -75,7 +75,9 @@ class Wishes(NamedTuple):
 class Translation(NamedTuple):
     """Of one text."""
 
-    hypotheses: list[Row]  # best first: `translation`, `log_prob`, `score`, ...; none of a blank text asked with knobs
+    hypotheses: list[
+        Row
+    ]  # best first: `translation`, `log_prob`, `score`, ...; none of a blank text asked with request options
     about: Row  # what is said of the text as a whole: `truncated`, `source_pieces`, ...
 
     @property
@@ -137,7 +139,7 @@ class Client:
     def __enter__(self) -> "Client":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -182,11 +184,13 @@ class Client:
                 raise Interrupted(f"The client of {self._server} was closed")
             tries += 1
 
-    def translate(self, texts: Iterable[str], **knobs: float | None) -> list[Translation]:
+    def translate(self, texts: Iterable[str], **request_options: float | None) -> list[Translation]:
         """The translations of `texts`, in their order; see `stream`."""
-        return list(self.stream(texts, first_number=0, **knobs))
+        return list(self.stream(texts, first_number=0, **request_options))
 
-    def stream(self, texts: Iterable[str], *, first_number: int = 0, **knobs: float | None) -> Iterator[Translation]:
+    def stream(
+        self, texts: Iterable[str], *, first_number: int = 0, **request_options: float | None
+    ) -> Iterator[Translation]:
         """Translates texts as they come, in order and in constant memory.
 
         Texts are read as requests are sent, at most `concurrency` times `batch_sentences` ahead.
@@ -194,24 +198,24 @@ class Client:
         Args:
             texts: of any length.
             first_number: of the texts, which number those of a longer stream; samples differ from text to text.
-            **knobs: fields of `Wishes`. With none given, or None, the answer is that of `serving_default`, which is the
-                best hypothesis; with any, that of `translate`, which says more.
+            **request_options: fields of `TranslateOptions`. With none given, or None, the answer is that of
+                `serving_default`, which is the best hypothesis; with any, that of `translate`, which says more.
 
         Raises:
-            UserError: a knob is no number of its type, or there is no answer.
+            UserError: a request option is no number of its type, or there is no answer.
         """
         _require_several(texts, "texts")
-        given: dict[str, Any] = {name: value for name, value in knobs.items() if value is not None}
+        given: dict[str, Any] = {name: value for name, value in request_options.items() if value is not None}
         signature = "translate" if given else "serving_default"
         if not given:
             return map(_translation, self._rows(signature, ("text",), zip(texts)))
-        wishes = _checked(Wishes(**given))
+        translate_options = _checked(TranslateOptions(**given))
 
-        def asked():
+        def asked() -> Iterator[tuple[Any, ...]]:
             for number, text in enumerate(texts, first_number):
-                yield text, *wishes._replace(seed=_seed(wishes.seed, number))
+                yield text, *translate_options._replace(seed=_seed(translate_options.seed, number))
 
-        return map(_translation, self._rows(signature, ("text", *Wishes._fields), asked()))
+        return map(_translation, self._rows(signature, ("text", *TranslateOptions._fields), asked()))
 
     def score(self, sources: Iterable[str], targets: Iterable[str]) -> list[Row]:
         """How probable the model finds each target as the translation of its source: see `scores`.
@@ -330,14 +334,14 @@ def _seed(seed: int, number: int) -> int:
     return (seed * 2654435761 + number + 2**31) % 2**32 - 2**31
 
 
-def _checked(knobs: Wishes) -> Wishes:
-    """Knobs in the types of the signature.
+def _checked(request_options: TranslateOptions) -> TranslateOptions:
+    """Request options in the types of the signature.
 
     Raises:
         UserError: one has no such value.
     """
     values: dict[str, Any] = {}
-    for name, value, default in zip(Wishes._fields, knobs, Wishes()):
+    for name, value, default in zip(TranslateOptions._fields, request_options, TranslateOptions()):
         try:
             values[name] = type(default)(value)
         except (OverflowError, TypeError, ValueError):
@@ -345,7 +349,7 @@ def _checked(knobs: Wishes) -> Wishes:
         if values[name] is None or isinstance(default, int) and (values[name] != value or abs(value) >= 2**31):
             kind = "a number" if isinstance(default, float) else "a whole number below 2 ** 31"
             raise UserError(f"{name} is {value!r} and must be {kind}; leave it out for the export's default")
-    return Wishes(**values)
+    return TranslateOptions(**values)
 
 
 def _row(outputs: Mapping[str, Any]) -> Row:

@@ -4,7 +4,7 @@ int8 is for size: weights are brought back to float32 once a call, and multiplie
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -55,5 +55,5 @@ def _stored(weight: keras.Variable, precision: str) -> StoredWeight:
     return StoredWeight(weight, _variable(rounded), _variable(scales.astype(np.float32)))
 
 
-def _variable(value) -> tf.Variable:
+def _variable(value: Any) -> tf.Variable:
     return tf.Variable(value, trainable=False)

@@ -18,7 +18,7 @@ from nmt_keras.config import DecodingConfig
 from nmt_keras.constants import BOS_ID
 from nmt_keras.data.lexicon import Lexicon
 from nmt_keras.errors import UserError
-from nmt_keras.inference.search import Knobs, Search
+from nmt_keras.inference.search import RequestOptions, Search
 from nmt_keras.inference.text import (
     alignment,
     at_least_two_rows,
@@ -32,14 +32,16 @@ from nmt_keras.inference.translator import translate_text
 from nmt_keras.layers.masks import padding_mask
 from nmt_keras.models.ensemble import Ensemble
 from nmt_keras.models.seq2seq import Seq2Seq
-from nmt_keras.serving.client import Wishes
+from nmt_keras.serving.client import TranslateOptions
 from nmt_keras.serving.compression import StoredWeight
 from nmt_keras.tokenizers.base import Tokenizer
 
 _TEXT = tf.TensorSpec([None], tf.string)
 # Of outputs for rows beyond the limit; 0 of the others.
 _PADDING = {"alignment": -1, "truncated": True, "log_prob": tf.float32.min, "score": tf.float32.min}
-_KNOBS = Knobs(*(tf.TensorSpec([None], dtype) for dtype in (tf.int32,) * 3 + (tf.float32,) * 2 + (tf.int32,)))
+_REQUEST_OPTIONS = RequestOptions(
+    *(tf.TensorSpec([None], dtype) for dtype in (tf.int32,) * 3 + (tf.float32,) * 2 + (tf.int32,))
+)
 
 
 class TranslationModule(tf.Module):
@@ -79,7 +81,7 @@ class TranslationModule(tf.Module):
         `truncated`, bool [B]."""
         _, source_tokenizer, target_tokenizer, config = self._parts()
 
-        def serve(text):
+        def serve(text: tf.Tensor) -> dict[str, tf.Tensor]:
             found = translate_text(self._search(), source_tokenizer, target_tokenizer, config, text)
             return {
                 "translation": found.text[:, 0],
@@ -90,12 +92,21 @@ class TranslationModule(tf.Module):
 
         return self._run(serve, text)
 
-    @tf.function(input_signature=[_TEXT, *_KNOBS], autograph=False)
-    def translate(self, text, beam_size, num_hypotheses, max_length, length_penalty, temperature, seed):
+    @tf.function(input_signature=[_TEXT, *_REQUEST_OPTIONS], autograph=False)
+    def translate(
+        self,
+        text: tf.Tensor,
+        beam_size: tf.Tensor,
+        num_hypotheses: tf.Tensor,
+        max_length: tf.Tensor,
+        length_penalty: tf.Tensor,
+        temperature: tf.Tensor,
+        seed: tf.Tensor,
+    ) -> dict[str, tf.Tensor]:
         """Several translations of each text, a sentence, with all that is known of them.
 
         Args:
-            text: string [B]. The others are the fields of `Knobs`, [B] each.
+            text: string [B]. The others are the fields of `RequestOptions`, [B] each.
 
         Returns:
             `num_hypotheses` int32 [B]; `translation` string, `log_prob` and `score` float32, `num_pieces` int32, [B, N]
@@ -108,9 +119,11 @@ class TranslationModule(tf.Module):
         """
         _, source_tokenizer, target_tokenizer, config = self._parts()
 
-        def translate(text, *knobs):
-            source, knobs = at_least_two_rows(tokenize(source_tokenizer, text, config), Knobs(*knobs))
-            hypotheses = self._search().with_knobs(source.ids, knobs)
+        def translate(text: tf.Tensor, *request_options: tf.Tensor) -> dict[str, tf.Tensor]:
+            source, options = at_least_two_rows(
+                tokenize(source_tokenizer, text, config), RequestOptions(*request_options)
+            )
+            hypotheses = self._search().with_options(source.ids, RequestOptions(*options))
             of_batch = (source_tokenizer, target_tokenizer, config, source)
             translation, hypotheses = detokenize(*of_batch, hypotheses)
             source_starts, source_ends = source_spans(source_tokenizer, source)
@@ -149,7 +162,7 @@ class TranslationModule(tf.Module):
         """
         model, source_tokenizer, target_tokenizer, config = self._parts()
 
-        def score(source_text, target_text):
+        def score(source_text: tf.Tensor, target_text: tf.Tensor) -> dict[str, tf.Tensor]:
             source, _ = at_least_two_rows(tokenize(source_tokenizer, source_text, config))
             target, _ = at_least_two_rows(tokenize(target_tokenizer, target_text, config))
             token_log_probs = _token_log_probs(model, source.ids, target.ids, config.batch_sentences)
@@ -169,7 +182,7 @@ class TranslationModule(tf.Module):
         bool [B]."""
         model, source_tokenizer, _, config = self._parts()
 
-        def encode(text):
+        def encode(text: tf.Tensor) -> dict[str, tf.Tensor]:
             source, _ = at_least_two_rows(tokenize(source_tokenizer, text, config))
             return {"vector": model.sentence_vectors(source.ids), "truncated": source.truncated}
 
@@ -196,7 +209,7 @@ class TranslationModule(tf.Module):
         with keras.StatelessScope(weights) if weights else contextlib.nullcontext():
             outputs = function(*(value[:kept] for value in inputs))
 
-        def padded(name, value):
+        def padded(name: str, value: tf.Tensor) -> tf.Tensor:
             missing = [[0, rows - kept]] + [[0, 0]] * (value.shape.rank - 1)
             return tf.pad(value[:kept], missing, constant_values=_PADDING.get(name, tf.zeros([], value.dtype)))
 
@@ -208,7 +221,7 @@ def _token_log_probs(model: Seq2Seq | Ensemble, source_ids: tf.Tensor, target_id
     rows, size = tf.shape(source_ids)[0], max(size, 2)
     shifted = tf.pad(target_ids[:, :-1], [[0, 0], [1, 0]], constant_values=BOS_ID)
 
-    def score_group(start, done):
+    def score_group(start: tf.Tensor, done: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         start = tf.minimum(start, rows - 2)  # a row alone would be rounded otherwise
         sources, inputs, labels = (ids[start : start + size] for ids in (source_ids, shifted, target_ids))
         hidden, _ = model(sources, inputs)
@@ -276,10 +289,10 @@ def publish(folder: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
 def sample_requests(module: TranslationModule, texts: Sequence[str]) -> list[tuple[str, dict[str, list]]]:
     """A request to each signature: its name and inputs."""
     rows = list(texts)
-    wishes = Wishes(num_hypotheses=2)._asdict()
+    translate_options = TranslateOptions(num_hypotheses=2)._asdict()
     inputs = {
         "serving_default": {"text": rows},
-        "translate": {"text": rows, **{knob: [value] * len(rows) for knob, value in wishes.items()}},
+        "translate": {"text": rows, **{name: [value] * len(rows) for name, value in translate_options.items()}},
         "score": {"source": rows, "target": rows},
         "encode": {"text": rows},
         "limits": {"text": rows},

@@ -55,7 +55,7 @@ class FreshProcess:
         self._write(self._setup)
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.communicate()
         self._errors.close()
@@ -125,7 +125,7 @@ def unsupported_operations(folder: pathlib.Path) -> list[str]:
     return sorted(name for name in used if not hasattr(tf.raw_ops, name))
 
 
-def _graph(folder: pathlib.Path):
+def _graph(folder: pathlib.Path) -> Any:
     try:
         saved = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
     except (OSError, protobuf_message.DecodeError) as error:

@@ -304,7 +304,7 @@ def _no_model(text: str, states: Callable[[], dict[str, str]]) -> Failure:
 
 
 def _to_json(value: np.ndarray) -> Any:
-    def escaped(leaf):
+    def escaped(leaf: Any) -> Any:
         if isinstance(leaf, list):
             return [escaped(each) for each in leaf]
         data = to_bytes(leaf)

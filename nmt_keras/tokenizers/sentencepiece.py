@@ -169,7 +169,7 @@ class SentencePieceTokenizer:
         it first samples, and never again, so that each call has a thread of its own.
         """
 
-        def draw():
+        def draw() -> list[list[int]]:
             sentencepiece.set_random_generator_seed(seed % (1 << 32))
             return [self._processor.sample_encode_as_ids(self._prepared(text), -1, alpha) for text in texts]
 

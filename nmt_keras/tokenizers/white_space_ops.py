@@ -32,7 +32,7 @@ def spans_before_folding(text: tf.Tensor, starts: tf.Tensor, ends: tf.Tensor) ->
     first = tf.cast(offsets.values, tf.int32)
     last = first + _utf8_size(values)
 
-    def keep(mask, *leaves):
+    def keep(mask: tf.Tensor, *leaves: tf.Tensor) -> tuple[tf.Tensor, ...]:
         return tuple(tf.boolean_mask(leaf, mask) for leaf in leaves)
 
     rows, values, first, last = keep(~_is_in(values, white_space.INVISIBLE), rows, values, first, last)
@@ -51,7 +51,7 @@ def spans_before_folding(text: tf.Tensor, starts: tf.Tensor, ends: tf.Tensor) ->
     rows, is_white, first, last = keep(kept, rows, is_white, first, last)
     sizes = tf.where(is_white, 1, tf.boolean_mask(_utf8_size(values), kept))
 
-    def ragged(flat):
+    def ragged(flat: tf.Tensor) -> tf.RaggedTensor:
         return tf.RaggedTensor.from_value_rowids(flat, tf.cast(rows, tf.int64), tf.size(text, tf.int64), validate=False)
 
     folded_ends = tf.cumsum(ragged(sizes).to_tensor(0), axis=-1)
@@ -59,7 +59,7 @@ def spans_before_folding(text: tf.Tensor, starts: tf.Tensor, ends: tf.Tensor) ->
     number_of_end = tf.searchsorted(folded_ends, tf.maximum(ends, 1))
     number_of_start = tf.searchsorted(folded_ends, starts, side="right")
 
-    def place(flat, number, offsets):
+    def place(flat: tf.Tensor, number: tf.Tensor, offsets: tf.Tensor) -> tf.Tensor:
         """Of a character the place in `flat`, less what lies between it and an offset, which may be inside it."""
         table = tf.pad(ragged(flat).to_tensor(0), [[0, 0], [0, 1]])
         less = tf.gather(folded_ends, number, batch_dims=1) - offsets

@@ -39,7 +39,7 @@ class Feed:
         if replicas == 1:
             return self.text.dataset(step, restarts=restarts)
 
-        def pipeline(context) -> tf.data.Dataset:
+        def pipeline(context: tf.distribute.InputContext) -> tf.data.Dataset:
             local = replicas // context.num_input_pipelines
             first = context.input_pipeline_id * local
             return self.text.dataset(step, replicas, range(first, first + local), restarts)
@@ -65,7 +65,7 @@ class Feed:
         return list(dict.fromkeys(found))
 
     def rows_of(self, bucket: Bucket) -> int:
-        """Rows of a bucket's largest batch, fillers included."""
+        """Rows of a bucket's largest batch, padding rows included."""
         unit = self.text.plan.num_slices
         return bucket.rows if self.text.static_shapes else -(-bucket.largest_batch // unit) * unit
 

@@ -13,7 +13,7 @@ from nmt_keras.models.seq2seq import Seq2Seq
 from nmt_keras.training.checkpoints import by_path
 from nmt_keras.training.losses import Forward, Loss
 from nmt_keras.training.losses.cross_entropy import label_smoothed_cross_entropy
-from nmt_keras.training.train_step import BadStep, dropout_seed, part_of
+from nmt_keras.training.train_step import NonFiniteStep, dropout_seed, part_of
 
 _LISTED = 10
 
@@ -28,7 +28,7 @@ class Verdict(NamedTuple):
     loss: float  # of a token, of the part that was computed last
 
 
-def replay(model: Seq2Seq, bad: BadStep, loss: Loss, first_replica: int = 0) -> Verdict:
+def replay(model: Seq2Seq, non_finite: NonFiniteStep, loss: Loss, first_replica: int = 0) -> Verdict:
     """Runs a bad step once more, with its weights, its batch and its dropout, and checks every layer's result.
 
     Args:
@@ -38,8 +38,8 @@ def replay(model: Seq2Seq, bad: BadStep, loss: Loss, first_replica: int = 0) -> 
         first_replica: the number of the replica that `bad.slices[0]` went to.
     """
     for path, variable in by_path(model.variables).items():
-        variable.assign(bad.weights[path])
-    for path, weights in bad.weights.items():
+        variable.assign(non_finite.weights[path])
+    for path, weights in non_finite.weights.items():
         if not np.isfinite(weights).all():
             return Verdict("weights", path, f"it was not finite before the step: {_describe(weights)}", [], np.nan)
     eager = tf.config.functions_run_eagerly()
@@ -47,10 +47,10 @@ def replay(model: Seq2Seq, bad: BadStep, loss: Loss, first_replica: int = 0) -> 
     layers = dict(_layers(model, model.name, set()))
     try:
         verdict = Verdict("nowhere", "", "", [], np.nan)
-        for replica, whole in enumerate(bad.slices, first_replica):
-            seed = dropout_seed(bad.seed, bad.restarts, bad.step - 1, replica)
-            for number in range(bad.accumulation_steps):
-                part = Batch(*(part_of(tf.constant(leaf), number, bad.accumulation_steps) for leaf in whole))
+        for replica, whole in enumerate(non_finite.slices, first_replica):
+            seed = dropout_seed(non_finite.seed, non_finite.restarts, non_finite.step - 1, replica)
+            for number in range(non_finite.accumulation_steps):
+                part = Batch(*(part_of(tf.constant(leaf), number, non_finite.accumulation_steps) for leaf in whole))
                 verdict = _replay_part(model, part, fold_in(seed, number), loss, layers)
                 if verdict.where != "nowhere":
                     return verdict
@@ -59,7 +59,7 @@ def replay(model: Seq2Seq, bad: BadStep, loss: Loss, first_replica: int = 0) -> 
         tf.config.run_functions_eagerly(eager)
 
 
-def _replay_part(model: Seq2Seq, part: Batch, seed, loss: Loss, layers: dict[str, Any]) -> Verdict:
+def _replay_part(model: Seq2Seq, part: Batch, seed: tf.Tensor, loss: Loss, layers: dict[str, Any]) -> Verdict:
     with tf.GradientTape() as tape, _Watched(layers) as results:
         sums = loss(Forward(model, part), part, seed)
     for name, tensor in results:
@@ -68,7 +68,7 @@ def _replay_part(model: Seq2Seq, part: Batch, seed, loss: Loss, layers: dict[str
             return Verdict("forward", name, _describe(values), _lines(values, part), np.nan)
     value = float(sums.loss) / max(float(sums.weight), 1e-6)
     if not np.isfinite(value):
-        return _bad_loss(model, part, seed)
+        return _non_finite_loss(model, part, seed)
     weights = model.trainable_variables
     sources = [*(weight.value for weight in weights), *(tensor for _, tensor in results)]
     gradients = tape.gradient(sums.loss, sources)
@@ -85,7 +85,7 @@ def _replay_part(model: Seq2Seq, part: Batch, seed, loss: Loss, layers: dict[str
     return Verdict("nowhere", "", f"loss {value:.4g} and gradient norm {norm:.4g} of all tokens are finite", [], value)
 
 
-def _bad_loss(model: Seq2Seq, part: Batch, seed) -> Verdict:
+def _non_finite_loss(model: Seq2Seq, part: Batch, seed: tf.Tensor) -> Verdict:
     """Of logits that are not finite, or too large for a cross entropy: the lines are then those that lose most."""
     hidden, _ = model(part.source_ids, part.target_input_ids, seed)
     logits = model.project(hidden)
@@ -121,7 +121,7 @@ class _Watched:
                 object.__setattr__(layer, name, self._watch(getattr(layer, name), path, name))
         return self._results
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         for layer in self._layers.values():
             for name in _methods(layer):
                 object.__delattr__(layer, name)
@@ -129,7 +129,7 @@ class _Watched:
     def _watch(self, method: Callable, path: str, name: str) -> Callable:
         label = path if name == "call" else f"{path}.{name}"
 
-        def watched(*args, **kwargs):
+        def watched(*args: Any, **kwargs: Any) -> Any:
             result = method(*args, **kwargs)
             for tensor in tf.nest.flatten(result):
                 if isinstance(tensor, tf.Tensor) and tensor.dtype.is_floating and id(tensor) not in self._seen:
@@ -180,5 +180,5 @@ def _lines(values: np.ndarray, part: Batch) -> list[int]:
     lines = part.lines.numpy()
     if not values.ndim or len(values) != len(lines):
         return []
-    bad = ~np.isfinite(values.reshape(len(lines), -1)).all(1)
-    return [int(line) for line in lines[bad] if line >= 0][:_LISTED]
+    non_finite = ~np.isfinite(values.reshape(len(lines), -1)).all(1)
+    return [int(line) for line in lines[non_finite] if line >= 0][:_LISTED]

@@ -8,24 +8,24 @@ import tensorflow as tf
 from nmt_keras.config import TrainingConfig
 
 
-def _constant(update, config: TrainingConfig):
+def _constant(update: tf.Tensor, config: TrainingConfig) -> tf.Tensor:
     return tf.ones_like(update)
 
 
-def _inverse_sqrt(update, config: TrainingConfig):
+def _inverse_sqrt(update: tf.Tensor, config: TrainingConfig) -> tf.Tensor:
     """Linear warm-up to the peak, then peak * sqrt(warmup / update) (Vaswani et al. 2017, eq. 3)."""
     warmup = float(max(config.warmup_steps, 1))
     return tf.minimum(update / warmup, tf.sqrt(warmup / update))
 
 
-def _cosine(update, config: TrainingConfig):
+def _cosine(update: tf.Tensor, config: TrainingConfig) -> tf.Tensor:
     """Linear warm-up to the peak, then half a cosine down to zero at `max_steps` (Loshchilov and Hutter 2017)."""
     warmup = float(config.warmup_steps)
     done = tf.clip_by_value((update - warmup) / max(config.max_steps - warmup, 1.0), 0.0, 1.0)
     return tf.minimum(update / max(warmup, 1.0), 0.5 * (1.0 + tf.cos(math.pi * done)))
 
 
-def _luong_halving(update, config: TrainingConfig):
+def _luong_halving(update: tf.Tensor, config: TrainingConfig) -> tf.Tensor:
     """The peak for two thirds of training, then halved four times (tensorflow/nmt's luong234)."""
     start = config.max_steps * 2.0 / 3.0
     halvings = tf.floor(tf.maximum(update - start, 0.0) / max(config.max_steps / 12.0, 1.0))
@@ -47,7 +47,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         self.config = config
         self.restarts = restarts
 
-    def __call__(self, updates):
+    def __call__(self, updates: tf.Tensor) -> tf.Tensor:
         """The number of updates made so far, to the learning rate of the next one."""
         update = tf.cast(updates, tf.float32) + 1.0
         halved = tf.pow(0.5, tf.cast(tf.convert_to_tensor(self.restarts), tf.float32))

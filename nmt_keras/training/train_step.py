@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from nmt_keras.config import TrainingConfig
 from nmt_keras.constants import PAD_ID
-from nmt_keras.data.batch_plan import FILLER_LINE
+from nmt_keras.data.batch_plan import PADDING_LINE
 from nmt_keras.data.batching import Batch
 from nmt_keras.layers.dropout import fold_in
 from nmt_keras.layers.fusion import fused
@@ -35,7 +35,7 @@ class Totals(NamedTuple):
     updates: Any
 
 
-class BadStep(NamedTuple):
+class NonFiniteStep(NamedTuple):
     """A step whose loss or gradient is not finite, with all it was computed from."""
 
     step: int  # its number in the log, from 1
@@ -65,8 +65,8 @@ class TrainStep:
         loss: what is minimised.
         optimizer: its learning rate is halved by each restart.
         variables: everything a checkpoint keeps, as `tf.train.Checkpoint` tracks it.
-        on_bad: called on the host with a `BadStep`, while the step runs. An overflow that a smaller loss scale may
-            mend is none.
+        on_non_finite: called on the host with a `NonFiniteStep`, while the step runs. An overflow that a smaller loss
+            scale may mend is none.
     """
 
     def __init__(self, model: Seq2Seq, config: TrainingConfig, strategy: tf.distribute.Strategy):
@@ -74,14 +74,14 @@ class TrainStep:
         self.config = config
         self.strategy = strategy
         self.loss = build_loss(config)
-        self.on_bad: Callable[[BadStep], None] = lambda bad: None
+        self.on_non_finite: Callable[[NonFiniteStep], None] = lambda non_finite: None
         self.restarts = tf.Variable(0, dtype=tf.int32, name="restarts", trainable=False)
         self.optimizer = build_optimizer(config, self.restarts)
         self.optimizer.build(model.trainable_variables)
         self.steps = tf.Variable(0, dtype=tf.int64, name="steps", trainable=False)
         self.begun = tf.Variable(0, dtype=tf.int64, name="begun", trainable=False)  # ahead of `steps` in an update
         self.skipped = tf.Variable(0, dtype=tf.int64, name="skipped", trainable=False)
-        self.bad_in_a_row = tf.Variable(0, dtype=tf.int64, name="bad_in_a_row", trainable=False)
+        self.non_finite_in_a_row = tf.Variable(0, dtype=tf.int64, name="bad_in_a_row", trainable=False)
         size = len(Totals._fields) - 1 + len(self.loss.names)
         self.totals = tf.Variable([0.0] * size, dtype=tf.float64, name="totals", trainable=False)
         self.scales_loss = config.precision == "mixed_float16"
@@ -97,7 +97,7 @@ class TrainStep:
             restarts=self.restarts,
             steps=self.steps,
             skipped=self.skipped,
-            bad_in_a_row=self.bad_in_a_row,
+            bad_in_a_row=self.non_finite_in_a_row,  # its name in checkpoints of format 2
             totals=self.totals,
             loss_scale=self.loss_scale,
             finite_steps=self.finite_steps,
@@ -105,13 +105,13 @@ class TrainStep:
         )
         self._compiled: Callable[[Any, Any], None] | None = None
 
-    def compile(self, element_spec) -> None:
+    def compile(self, element_spec: Any) -> None:
         """Traces the step for batches of this type; a step that is compiled already stays."""
         if self._compiled is None:
             signature = (element_spec, tf.TensorSpec([], tf.bool))
             self._compiled = tf.function(self._step, input_signature=signature, autograph=False)
 
-    def __call__(self, batch, apply: bool = True) -> None:
+    def __call__(self, batch: Any, apply: bool = True) -> None:
         """Consumes one of the strategy's batches; without `apply` it is computed and nothing changes."""
         assert self._compiled is not None, "compile it first"
         self._compiled(batch, tf.constant(apply))
@@ -135,28 +135,28 @@ class TrainStep:
         elif float(self.loss_scale.numpy()) == 1.0 and not int(self.finite_steps.numpy()):
             self.loss_scale.assign(_FIRST_LOSS_SCALE)
 
-    def _step(self, batch, apply: tf.Tensor) -> None:
+    def _step(self, batch: Any, apply: tf.Tensor) -> None:
         gradients, scale, norms, sums, counts = self.strategy.run(self._replica_gradients, args=(batch,))
         norm, scale_value, sums, counts = tf.nest.map_structure(self._first, (norms, scale, sums, counts))
         is_good = tf.math.is_finite(norm) & tf.math.is_finite(sums.loss) & (sums.weight > 0)
         may_overflow = self.scales_loss & (tf.convert_to_tensor(self.loss_scale) > 1.0)
-        is_bad = ~is_good & (sums.weight > 0) & ~(may_overflow & tf.math.is_finite(sums.loss)) & apply
+        is_non_finite = ~is_good & (sums.weight > 0) & ~(may_overflow & tf.math.is_finite(sums.loss)) & apply
 
-        def update():
+        def update() -> tf.Tensor:
             with tf.control_dependencies([self.begun.assign(tf.convert_to_tensor(self.steps) + 1)]):
                 self.strategy.run(self._replica_apply, args=(gradients, scale, norms))
             return tf.constant(1.0)
 
-        def dump():
+        def dump() -> tf.Tensor:
             self._dump(batch, sums.loss * scale_value, norm)
             return tf.constant(0, tf.int64)
 
-        dumped = tf.cond(is_bad, dump, lambda: tf.constant(0, tf.int64))
+        dumped = tf.cond(is_non_finite, dump, lambda: tf.constant(0, tf.int64))
         updates = tf.cond(is_good & apply, update, lambda: tf.constant(0.0))
         with tf.control_dependencies([updates, dumped]):  # a step that fails leaves the count as it was
-            in_a_row = tf.convert_to_tensor(self.bad_in_a_row)
+            in_a_row = tf.convert_to_tensor(self.non_finite_in_a_row)
             if_good = tf.where(is_good & apply, tf.zeros_like(in_a_row), in_a_row)
-            self.bad_in_a_row.assign(tf.where(is_bad, in_a_row + 1, if_good))
+            self.non_finite_in_a_row.assign(tf.where(is_non_finite, in_a_row + 1, if_good))
             consumed = tf.cast(apply, tf.int64)
             self.steps.assign_add(consumed)
             self.skipped.assign_add(consumed - tf.cast(updates, tf.int64))
@@ -166,20 +166,27 @@ class TrainStep:
             if self.scales_loss:
                 self._update_loss_scale(is_good, apply)
 
-    def _first(self, value):
+    def _first(self, value: Any) -> Any:
         return self.strategy.experimental_local_results(value)[0]
 
-    def _dump(self, batch, loss: tf.Tensor, norm: tf.Tensor) -> None:
-        """Hands a bad step to `on_bad`, on the host. What was read is passed, so that no later update changes it."""
+    def _dump(self, batch: Any, loss: tf.Tensor, norm: tf.Tensor) -> None:
+        """Hands a step to `on_non_finite`, on the host. What was read is passed, so that no later update changes it."""
         leaves = [self.strategy.experimental_local_results(leaf) for leaf in batch]
         num_slices = len(leaves[0])
         weights = {weight.path: tf.convert_to_tensor(weight.value) for weight in self.model.variables}
-        numbers = [self.steps, self.restarts, self.bad_in_a_row]
+        numbers = [self.steps, self.restarts, self.non_finite_in_a_row]
 
-        def call(step, restarts, in_a_row, loss, norm, *arrays):
+        def call(
+            step: np.ndarray,
+            restarts: np.ndarray,
+            in_a_row: np.ndarray,
+            loss: np.ndarray,
+            norm: np.ndarray,
+            *arrays: np.ndarray,
+        ) -> None:
             ids, rest = arrays[: num_slices * len(Batch._fields)], arrays[num_slices * len(Batch._fields) :]
-            self.on_bad(
-                BadStep(
+            self.on_non_finite(
+                NonFiniteStep(
                     int(step) + 1,
                     int(restarts),
                     self.config.seed,
@@ -195,7 +202,9 @@ class TrainStep:
         flat = [part for parts in leaves for part in parts]
         tf.numpy_function(call, [*map(tf.convert_to_tensor, numbers), loss, norm, *flat, *weights.values()], [])
 
-    def _replica_gradients(self, batch: Batch):
+    def _replica_gradients(
+        self, batch: Batch
+    ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor, LossSums, list[tf.Tensor]]:
         """Summed gradients, what makes means of them, the means' norm, sums, counts; over all replicas."""
         context = tf.distribute.get_replica_context()
         seed = dropout_seed(
@@ -206,7 +215,7 @@ class TrainStep:
         )
         parts = self.config.accumulation_steps
 
-        def add(number, *before):
+        def add(number: tf.Tensor, *before: Any) -> tuple[Any, ...]:
             part = Batch(*(part_of(leaf, number, parts) for leaf in batch))
             return number + 1, *tf.nest.map_structure(tf.add, before, self._sums(part, fold_in(seed, number)))
 
@@ -220,7 +229,7 @@ class TrainStep:
             _, gradients, sums = tf.while_loop(
                 lambda number, *_: number < parts, add, (0, *none), parallel_iterations=1, maximum_iterations=parts
             )
-        real = tf.not_equal(batch.target_output_ids, PAD_ID) & tf.not_equal(batch.lines, FILLER_LINE)[:, None]
+        real = tf.not_equal(batch.target_output_ids, PAD_ID) & tf.not_equal(batch.lines, PADDING_LINE)[:, None]
         counts = [tf.reduce_sum(tf.cast(real, tf.float32)), tf.cast(tf.size(batch.target_output_ids), tf.float32)]
         gradients, sums, counts = context.all_reduce("sum", (gradients, sums, counts))
         scale = 1.0 / (tf.maximum(sums.weight, 1e-6) * tf.convert_to_tensor(self.loss_scale))
@@ -234,7 +243,7 @@ class TrainStep:
         gradients = tape.gradient(sums.loss, weights, unconnected_gradients="zero")
         return [tf.convert_to_tensor(gradient) for gradient in gradients], sums
 
-    def _replica_apply(self, gradients, scale, norm) -> None:
+    def _replica_apply(self, gradients: list[tf.Tensor], scale: tf.Tensor, norm: tf.Tensor) -> None:
         """Scales, clips and applies. Gradients are equal on all replicas, and the optimizer sums them once more.
 
         Args:
@@ -244,7 +253,7 @@ class TrainStep:
         """
         replicas = tf.distribute.get_replica_context().num_replicas_in_sync
 
-        def apply(gradients, scale, norm):
+        def apply(gradients: list[tf.Tensor], scale: tf.Tensor, norm: tf.Tensor) -> None:
             factor = scale / replicas
             if self.config.clip_norm:
                 factor *= tf.minimum(1.0, self.config.clip_norm / tf.maximum(norm, 1e-12))
@@ -274,7 +283,7 @@ class TrainStep:
         self.finite_steps.assign(tf.where(apply, tf.where(grow, tf.zeros_like(count), count), before))
 
 
-def dropout_seed(seed: int, restarts, step, replica) -> tf.Tensor:
+def dropout_seed(seed: int, restarts: int | tf.Tensor, step: int | tf.Tensor, replica: int | tf.Tensor) -> tf.Tensor:
     """int32 [2]: the seed of a step's dropout on a replica; a part of a slice folds in its number."""
     salted = tf.bitwise.bitwise_xor(tf.constant(seed), tf.cast(restarts, tf.int32) * _RESTART_SALT)
     return fold_in(tf.stack([salted, tf.cast(step, tf.int32)]), replica)

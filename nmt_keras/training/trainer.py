@@ -4,7 +4,7 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -14,13 +14,13 @@ from tqdm import tqdm
 from nmt_keras.config import TrainingConfig
 from nmt_keras.errors import Failure, Stopped, UserError
 from nmt_keras.models.seq2seq import Seq2Seq
-from nmt_keras.training.bad_batches import BadBatches
 from nmt_keras.training.checkpoints import Checkpoints
 from nmt_keras.training.dev_loss import perplexity
 from nmt_keras.training.feed import Feed
+from nmt_keras.training.non_finite_steps import NonFiniteSteps
 from nmt_keras.training.stopping import StopRequest
 from nmt_keras.training.summaries import Summaries
-from nmt_keras.training.train_step import BadStep, TrainStep
+from nmt_keras.training.train_step import NonFiniteStep, TrainStep
 
 MAX_RESTARTS = 3
 _STEPS_BETWEEN_AGREEMENTS = 10  # of workers, on whether to stop
@@ -55,7 +55,7 @@ class Trainer:
         model: Seq2Seq,
         config: TrainingConfig,
         strategy: tf.distribute.Strategy,
-        bad_batches: BadBatches | None = None,
+        non_finite_steps: NonFiniteSteps | None = None,
     ):
         self.model = model
         self.config = config
@@ -70,10 +70,10 @@ class Trainer:
         self._measured_before: Mapping[str, Any] = {}  # of checkpoints that do not tell
         self.new_measures: list[str] = []  # what was measured otherwise at the checkpoint that training goes on from
         self.train_step = TrainStep(model, config, strategy)
-        self.train_step.on_bad = self._note_bad
+        self.train_step.on_non_finite = self._note_non_finite
         self._is_new = True
-        self._bad_batches = bad_batches
-        self._bad_in_a_row = 0
+        self._non_finite_steps = non_finite_steps
+        self._non_finite_in_a_row = 0
         self._restarted_at = (sys.maxsize, -1)  # the step and the updates of the latest restart of this job
         self.owes_evaluation = False  # of the step it is at: what stopped it came before the end of that
         self._window_start = 0.0  # of the log's next row, in monotonic time; what is no training moves it on
@@ -141,7 +141,7 @@ class Trainer:
             self.best = self.best_step = None
         self._restored_seconds = state["window_seconds"]
         self.train_step.settle()
-        self._bad_in_a_row = 0
+        self._non_finite_in_a_row = 0
 
     def train(
         self,
@@ -189,7 +189,7 @@ class Trainer:
             while self.step < config.max_steps and not self._has_stalled() and not self._is_to_stop(stop):
                 self._take_step(batches, feed, checkpoints)
                 progress.update()
-                if self._bad_in_a_row >= config.max_bad_steps:
+                if self._non_finite_in_a_row >= config.max_bad_steps:
                     self._restart(checkpoints, summaries, report)
                     batches = feed.start(self.step, self.restarts)
                     progress.reset(config.max_steps)
@@ -211,8 +211,8 @@ class Trainer:
             return f"{config.best_metric} has not improved for {config.patience} evaluations"
         return f"max_steps={config.max_steps:,} reached"
 
-    def _take_step(self, batches, feed: Feed, checkpoints: Checkpoints) -> None:
-        self._bad_in_a_row = 0
+    def _take_step(self, batches: Iterator[Any], feed: Feed, checkpoints: Checkpoints) -> None:
+        self._non_finite_in_a_row = 0
         try:
             self.train_step(next(batches))
         except tf.errors.ResourceExhaustedError as error:
@@ -243,23 +243,24 @@ class Trainer:
                 "seed": self.config.seed,
                 "plan": feed.text.plan.fingerprint,
                 "measured": dict(self.measured),
-                "is_good": not self.train_step.bad_in_a_row.numpy(),
+                "is_good": not self.train_step.non_finite_in_a_row.numpy(),
             },
             replace,
         )
         self._window_start += time.monotonic() - started
 
-    def _note_bad(self, bad: BadStep) -> None:
+    def _note_non_finite(self, non_finite: NonFiniteStep) -> None:
         """Called while a step runs, by a thread of TensorFlow's."""
-        self._bad_in_a_row = bad.in_a_row
-        if self._bad_batches is not None:
-            self._bad_batches.write(bad)
+        self._non_finite_in_a_row = non_finite.in_a_row
+        if self._non_finite_steps is not None:
+            self._non_finite_steps.write(non_finite)
 
     def _restart(self, checkpoints: Checkpoints, summaries: Summaries, report: Callable[[str], None]) -> None:
         failed = (
-            f"{self._bad_in_a_row} steps in a row up to step {self.step:,} had a loss or gradient that is not finite"
+            f"{self._non_finite_in_a_row} steps in a row up to step {self.step:,} had a loss or gradient that is not "
+            "finite"
         )
-        dumps = self._bad_batches.describe() if self._bad_batches is not None else "no batch was kept"
+        dumps = self._non_finite_steps.describe() if self._non_finite_steps is not None else "no batch was kept"
         if self.restarts >= MAX_RESTARTS:
             raise Failure(
                 f"{failed}, after {MAX_RESTARTS} restarts with other seeds and half the learning rate each, which is "
@@ -302,7 +303,15 @@ class Trainer:
     def _has_stalled(self) -> bool:
         return 0 < self.config.patience <= self.evaluations_since_best
 
-    def _evaluate(self, evaluate, feed, checkpoints, summaries, report, stop: StopRequest) -> None:
+    def _evaluate(
+        self,
+        evaluate: Callable[[int], Evaluation],
+        feed: Feed,
+        checkpoints: Checkpoints,
+        summaries: Summaries,
+        report: Callable[[str], None],
+        stop: StopRequest,
+    ) -> None:
         started, evaluation = time.monotonic(), None
         with contextlib.suppress(Stopped):
             stop.interrupts = not self._has_peers  # a worker that left would be waited for
@@ -334,7 +343,7 @@ class Trainer:
         return float(self._sum(tf.constant(value, tf.float32), tf.constant(chief_alone)))
 
     def _sum_in_graph(self, value: tf.Tensor, chief_alone: tf.Tensor) -> tf.Tensor:
-        def share():
+        def share() -> tf.Tensor:
             context = tf.distribute.get_replica_context()
             is_counted = ~chief_alone | tf.equal(context.replica_id_in_sync_group, 0)
             return context.all_reduce("sum", tf.where(is_counted, value, 0.0))

@@ -73,13 +73,15 @@ def test_top_p_of_one_keeps_everything():
     assert (sampling._truncate(scores, tf.constant(0), tf.constant(1.0)) > NEVER).numpy().all()
 
 
-def test_each_row_has_its_own_knobs_and_the_first_samples_are_those_of_fewer():
+def test_each_row_has_its_own_options_and_the_first_samples_are_those_of_fewer():
     step_fn = _fixed([1e-9, 0.1, 1e-9, 0.1, 0.4, 0.3, 0.1])
     seeds, limits = tf.constant([[1, 2], [1, 3]]), Constraints(tf.constant([6, 6]))
-    knobs = {"temperature": [0.5, 1.5], "top_k": [2, 0], "top_p": [1.0, 0.8]}
-    both = sample(step_fn, STATE, limits, seeds=seeds, num_samples=5, **{k: tf.constant(v) for k, v in knobs.items()})
+    request_options = {"temperature": [0.5, 1.5], "top_k": [2, 0], "top_p": [1.0, 0.8]}
+    both = sample(
+        step_fn, STATE, limits, seeds=seeds, num_samples=5, **{k: tf.constant(v) for k, v in request_options.items()}
+    )
     for row in range(2):
-        own = {name: values[row] for name, values in knobs.items()}
+        own = {name: values[row] for name, values in request_options.items()}
         alone = sample(step_fn, STATE, limits, seeds=seeds, num_samples=3, **own)
         for number in range(3):
             length = int(alone.lengths[row, number])

@@ -95,8 +95,8 @@ def test_no_more_rows_are_asked_at_once_than_the_export_answers(varied_transform
 def test_an_export_that_cannot_tell_its_limit_loses_no_row(varied_transformer):
     texts = ["abc", "g", "", "bb", "fed"]
     with _few(varied_transformer) as new, _few(varied_transformer, limits=False) as old:
-        for knobs in ({}, {"beam_size": 2}):
-            found, wanted = (client.translate(texts, **knobs) for client in (old, new))
+        for request_options in ({}, {"beam_size": 2}):
+            found, wanted = (client.translate(texts, **request_options) for client in (old, new))
             assert [t.text for t in found] == [t.text for t in wanted]
             assert not any(t.about["truncated"] for t in found)
         rows = zip(old.score(texts, texts), new.score(texts, texts), strict=True)
@@ -131,7 +131,7 @@ def _decoded(value):
     return [_decoded(each) for each in value] if isinstance(value, list) else value
 
 
-def _knobs(rows):
+def _request_options(rows):
     kinds = {"length_penalty": np.float32, "temperature": np.float32}
     return {name: np.full(rows, value, kinds.get(name, np.int32)) for name, value in KNOBS.items()}
 
@@ -146,7 +146,7 @@ def _message(call):
 
 
 def test_an_answer_is_that_of_the_c_library(client, double):
-    for signature, inputs in (("serving_default", {}), ("translate", _knobs(len(TEXTS))), ("encode", {})):
+    for signature, inputs in (("serving_default", {}), ("translate", _request_options(len(TEXTS))), ("encode", {})):
         expected = _expected(double, signature, TEXTS, **inputs)
         outputs = client.call(signature, {"text": TEXTS, **inputs})
         assert list(double.inputs["text"]) == [_bytes(text) for text in TEXTS]
@@ -156,7 +156,7 @@ def test_an_answer_is_that_of_the_c_library(client, double):
             np.testing.assert_array_equal(value, np.array(expected[name], value.dtype), err_msg=name)
 
 
-def test_translations_without_knobs_are_those_of_the_default_signature(client, double):
+def test_translations_without_options_are_those_of_the_default_signature(client, double):
     expected = _expected(double, "serving_default", TEXTS)
     for row, translation in enumerate(client.translate(TEXTS, seed=None)):
         [hypothesis] = translation.hypotheses
@@ -170,7 +170,7 @@ def _item(value):
 
 
 def test_a_row_is_cut_to_what_is_no_padding(client, double):
-    expected = _expected(double, "translate", TEXTS, **_knobs(len(TEXTS)))
+    expected = _expected(double, "translate", TEXTS, **_request_options(len(TEXTS)))
     translations = client.translate(TEXTS, **KNOBS)
     assert [len(translation.hypotheses) for translation in translations] == expected["num_hypotheses"].tolist()
     assert [translation.text for translation in translations] == [row[0] for row in expected["translation"]]
@@ -455,9 +455,9 @@ def test_arguments_out_of_range():
     assert "concurrency must be at least 1" in _message(lambda: Client("http://h:1/m", concurrency=-1))
     assert "timeout must be above 0" in _message(lambda: Client("http://h:1/m", timeout=0))
     with Client("http://h:1/m") as client:
-        for knob, value in (("seed", 1 << 32), ("beam_size", 1.5), ("max_length", float("nan"))):
-            message = _message(lambda: client.translate(["a"], **{knob: value}))
-            assert f"{knob} is {value} and must be a whole number below 2 ** 31" in message
+        for name, value in (("seed", 1 << 32), ("beam_size", 1.5), ("max_length", float("nan"))):
+            message = _message(lambda: client.translate(["a"], **{name: value}))
+            assert f"{name} is {value} and must be a whole number below 2 ** 31" in message
         assert "temperature is 'hot' and must be a number" in _message(lambda: client.translate([], temperature="hot"))
         with pytest.raises(TypeError, match="beam_sise"):
             client.translate(["a"], beam_sise=2)

@@ -8,7 +8,7 @@ from hypothesis import strategies
 from nmt_keras.config import DecodingConfig
 from nmt_keras.inference.strings import from_bytes, to_bytes
 from nmt_keras.inference.translator import Translator
-from nmt_keras.serving.client import Wishes
+from nmt_keras.serving.client import TranslateOptions
 from nmt_keras.serving.export import TranslationModule, save
 from nmt_keras.serving.proof import FreshProcess
 from nmt_keras.tokenizers.building import train_tokenizer
@@ -64,8 +64,10 @@ def _check(pair, texts):
 def _check_spans(process, texts):
     """Spans of pieces are in order, within their text, and end at characters."""
     texts = [from_bytes(to_bytes(text)) for text in texts]
-    wishes = {knob: [value] * len(texts) for knob, value in Wishes(num_hypotheses=2)._asdict().items()}
-    reply = process.ask("translate", {"text": texts, **wishes})
+    translate_options = {
+        name: [value] * len(texts) for name, value in TranslateOptions(num_hypotheses=2)._asdict().items()
+    }
+    reply = process.ask("translate", {"text": texts, **translate_options})
     for row, count in enumerate(reply["num_hypotheses"]):
         for number in range(count):
             line = reply["translation"][row][number].encode("utf-8")

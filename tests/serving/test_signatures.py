@@ -40,10 +40,10 @@ def module(parts):
 
 
 def _call(module, rows, **changes):
-    """The `translate` signature on rows of TEXTS with their knobs, as NumPy arrays."""
+    """The `translate` signature on rows of TEXTS with their request options, as NumPy arrays."""
     own = [{**{name: values[row] for name, values in KNOBS.items()}, **changes} for row in rows]
-    knobs = [tf.constant([row[name] for row in own], DTYPES.get(name, tf.int32)) for name in KNOBS]
-    outputs = module.translate(tf.constant([TEXTS[row] for row in rows]), *knobs)
+    request_options = [tf.constant([row[name] for row in own], DTYPES.get(name, tf.int32)) for name in KNOBS]
+    outputs = module.translate(tf.constant([TEXTS[row] for row in rows]), *request_options)
     return {name: value.numpy() for name, value in outputs.items()}
 
 
@@ -72,7 +72,7 @@ def test_a_row_is_as_in_a_call_of_its_own_whatever_it_is_merged_with(module):
         _assert_is_row(reversed_, len(TEXTS) - 1 - row, alone)
 
 
-def test_knobs_out_of_range_are_moved_into_it(module):
+def test_options_out_of_range_are_moved_into_it(module):
     outputs = _call(module, range(len(TEXTS)))
     assert outputs["num_hypotheses"].tolist() == [3, 0, 1, 2, 6, 3]
     assert (outputs["num_pieces"][2] <= 4).all() and (outputs["num_pieces"] <= 9).all()
@@ -141,10 +141,10 @@ def test_a_sentence_vector_is_the_mean_of_the_encoders_states(module, parts):
 
 def test_all_signatures_run_through_the_c_library(module, tmp_path):
     folder = export.save(module, tmp_path)
-    knobs = {name: np.nan_to_num(values, nan=-1.0).tolist() for name, values in KNOBS.items()}
+    request_options = {name: np.nan_to_num(values, nan=-1.0).tolist() for name, values in KNOBS.items()}
     with proof.FreshProcess(folder) as process:
         served = process.ask("serving_default", {"text": TEXTS})
-        reply = process.ask("translate", {"text": TEXTS, **knobs})
+        reply = process.ask("translate", {"text": TEXTS, **request_options})
         scored = process.ask("score", {"source": ["abc"], "target": ["gg"]})
         encoded = process.ask("encode", {"text": ["abc", ""]})
     expected = module.serve(tf.constant(TEXTS))

@@ -15,9 +15,9 @@ from nmt_keras.data.corpus import ParallelCorpus, TextFile
 from nmt_keras.errors import Failure, Stopped, UserError
 from nmt_keras.models.seq2seq import build_seq2seq
 from nmt_keras.tokenizers.characters import ByteTokenizer
-from nmt_keras.training.bad_batches import BadBatches
 from nmt_keras.training.checkpoints import Checkpoints, weights_sha256
 from nmt_keras.training.feed import Feed
+from nmt_keras.training.non_finite_steps import NonFiniteSteps
 from nmt_keras.training.stopping import StopRequest
 from nmt_keras.training.summaries import Summaries
 from nmt_keras.training.trainer import Evaluation, Trainer
@@ -61,7 +61,7 @@ class Run:
         for weight in model.trainable_variables:
             weight.assign(rng.normal(size=weight.shape) * 0.3)
         return Trainer(
-            model, config, tf.distribute.get_strategy(), BadBatches(self.folder / "bad", 0, self.lines.append)
+            model, config, tf.distribute.get_strategy(), NonFiniteSteps(self.folder / "bad", 0, self.lines.append)
         )
 
     def train(self, trainer=None, stop=None, evaluate=None):
@@ -218,7 +218,7 @@ def test_a_bad_step_is_skipped_counted_and_kept_with_the_weights_before_it(run, 
     }
     [line] = [line for line in run.lines if line.startswith("warning: ")]
     assert line.startswith("warning: step 4 is skipped: its loss is nan and the norm of its gradient 0.0; kept in ")
-    dumps = BadBatches(run.folder / "bad")
+    dumps = NonFiniteSteps(run.folder / "bad")
     assert dumps.names() == ["step-00000004-restart-0"]
     bad, worker = dumps.read()
     assert (bad.step, bad.restarts, bad.seed, bad.accumulation_steps, bad.in_a_row, worker) == (4, 0, 1, 1, 1, 0)
@@ -261,7 +261,7 @@ def test_training_that_stays_bad_ends_and_names_its_dumps(run, monkeypatch):
         "2 steps in a row up to step 4 had a loss or gradient that is not finite, after 3 restarts"
     )
     names = [f"step-0000000{step}-restart-{restart}" for restart in range(4) for step in (3, 4)]
-    assert names == BadBatches(run.folder / "bad").names() and all(name in message for name in names)
+    assert names == NonFiniteSteps(run.folder / "bad").names() and all(name in message for name in names)
     assert "python -m pipelines.replay --run_dir=" in message
     assert Checkpoints(run.folder / "checkpoints").steps() == [0, 3]  # where a restart begins, and the latest
 
@@ -276,10 +276,10 @@ def test_an_overflow_that_a_smaller_scale_mends_is_no_bad_step(run, monkeypatch)
     monkeypatch.setattr(tf.linalg, "global_norm", lambda gradients: real(gradients) * np.inf)
     step.compile(batches.element_spec)
     step(next(batches))
-    assert (step.skipped.numpy(), step.bad_in_a_row.numpy(), step.loss_scale.numpy()) == (1, 0, 2.0**14)
+    assert (step.skipped.numpy(), step.non_finite_in_a_row.numpy(), step.loss_scale.numpy()) == (1, 0, 2.0**14)
     step.loss_scale.assign(1.0)
     step(next(batches))
-    assert (step.skipped.numpy(), step.bad_in_a_row.numpy()) == (2, 1)
+    assert (step.skipped.numpy(), step.non_finite_in_a_row.numpy()) == (2, 1)
 
 
 def test_a_device_without_memory_ends_the_run_with_its_state_saved(run, whole):

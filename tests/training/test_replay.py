@@ -10,7 +10,7 @@ from nmt_keras.models.seq2seq import build_seq2seq
 from nmt_keras.training.checkpoints import by_path
 from nmt_keras.training.losses.cross_entropy import CrossEntropy
 from nmt_keras.training.replay import replay
-from nmt_keras.training.train_step import BadStep
+from nmt_keras.training.train_step import NonFiniteStep
 
 V = 11
 
@@ -31,7 +31,7 @@ def _bad(model, batch=None, **weights):
     for path, change in weights.items():
         [path] = [name for name in values if name.endswith(path.replace("__", "/"))]
         values[path] = change(values[path])
-    return BadStep(8, 0, 5, 2, 1, float("nan"), float("nan"), [batch or _batch()], values)
+    return NonFiniteStep(8, 0, 5, 2, 1, float("nan"), float("nan"), [batch or _batch()], values)
 
 
 def _model(**fields):

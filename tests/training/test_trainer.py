@@ -234,7 +234,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(tmp_path, copy_text):
     for variable, value in zip(step.optimizer.variables, before):
         np.testing.assert_array_equal(variable, value)
     assert step.skipped.numpy() == 1 and step.optimizer.iterations.numpy() == 0
-    assert step.bad_in_a_row.numpy() == 1
+    assert step.non_finite_in_a_row.numpy() == 1
     assert set(trainer._log_row()) == {
         "learning_rate",
         "target_tokens",
@@ -245,7 +245,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(tmp_path, copy_text):
     kernel.assign(good)
     step(next(batches))
     assert step.skipped.numpy() == 1 and step.optimizer.iterations.numpy() == 1
-    assert step.steps.numpy() == 2 and step.bad_in_a_row.numpy() == 0
+    assert step.steps.numpy() == 2 and step.non_finite_in_a_row.numpy() == 0
 
 
 def test_the_loss_scale_halves_after_an_overflow(copy_text):

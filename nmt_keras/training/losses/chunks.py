@@ -46,7 +46,7 @@ def sums_over_chunks(
     """
     count = len(inputs)
 
-    def values_and_gradients(bias, scale, *chunk):
+    def values_and_gradients(bias: tf.Tensor, scale: tf.Tensor, *chunk: tf.Tensor) -> tuple[Any, Any, Any]:
         logits, rest = list(chunk[:count]), chunk[count:]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([bias, *logits])
@@ -58,11 +58,11 @@ def sums_over_chunks(
     compiled = fused(values_and_gradients, bias.shape[0])
 
     @tf.custom_gradient
-    def run(kernel, bias, *inputs):
+    def run(kernel: tf.Tensor, bias: tf.Tensor, *inputs: tf.Tensor) -> tuple[Any, Callable]:
         columns = tf.cast(kernel, dtype)
         scale = tf.cast(gradient_scale, bias.dtype)
 
-        def of_chunk(*chunk):
+        def of_chunk(*chunk: tf.Tensor) -> tuple[Any, list[tf.Tensor]]:
             operands, rest = chunk[:count], chunk[count:]
             logits = [tf.matmul(each, columns, transpose_b=transpose_kernel) for each in operands]
             sums, d_logits, d_bias = compiled(bias, scale, *logits, *rest)
@@ -74,7 +74,7 @@ def sums_over_chunks(
         operands = [tf.cast(each, dtype) for each in inputs]
         (sums, d_kernel, d_bias), d_inputs = _by_chunks(of_chunk, (*operands, *rows), chunk_rows)
 
-        def gradient(d_loss, *_):
+        def gradient(d_loss: tf.Tensor, *_: tf.Tensor) -> tuple[tf.Tensor, ...]:
             return d_kernel * d_loss, d_bias * d_loss, *(d * d_loss for d in d_inputs)
 
         return sums, gradient
@@ -103,7 +103,7 @@ def _by_chunks(of_chunk: Callable, rows: Sequence[tf.Tensor], chunk_rows: int) -
     with tf.control_dependencies(tf.nest.flatten(first)):
         place = tf.constant(1)
 
-    def body(place, total, arrays):
+    def body(place: tf.Tensor, total: Any, arrays: tuple[tf.TensorArray, ...]) -> tuple[Any, ...]:
         term, parts = of_chunk(*(x[place] for x in cut))
         arrays = tuple(array.write(place, part) for array, part in zip(arrays, parts))
         return place + 1, tf.nest.map_structure(tf.add, total, term), arrays

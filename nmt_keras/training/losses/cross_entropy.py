@@ -24,9 +24,8 @@ class CrossEntropy:
         """See `Loss`."""
         del batch
 
-        def values_of(logits, labels, weights):
-            [logits] = logits
-            values = label_smoothed_cross_entropy(logits, labels, self._smoothing)
+        def values_of(logits: list[tf.Tensor], labels: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            values = label_smoothed_cross_entropy(logits[0], labels, self._smoothing)
             return tuple(tf.reduce_sum(weights * value) for value in values)
 
         smoothed, plain, correct = forward.sums(values_of, [forward(seed)])

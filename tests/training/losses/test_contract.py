@@ -120,7 +120,7 @@ def test_padding_changes_nothing(loss, model):
     _assert_equal(_sums_and_gradients(loss, model, wider), _sums_and_gradients(loss, model, batch))
 
 
-def test_filler_rows_change_nothing(loss, model):
+def test_padding_rows_change_nothing(loss, model):
     batch = _batch()
     filled = Batch(
         *(

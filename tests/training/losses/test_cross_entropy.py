@@ -307,7 +307,7 @@ def test_padding_does_not_change_the_loss(model):
     np.testing.assert_allclose(_values(cross_entropy_of(model, wider, None, 0.1)), expected, rtol=1e-5)
 
 
-def test_filler_rows_do_not_change_the_loss_or_its_gradient(model):
+def test_padding_rows_do_not_change_the_loss_or_its_gradient(model):
     batch = _batch()
     filled = Batch(
         *(
@@ -329,7 +329,7 @@ def test_filler_rows_do_not_change_the_loss_or_its_gradient(model):
         np.testing.assert_allclose(b, a, atol=1e-5)
 
 
-def test_a_batch_of_fillers_alone_has_sums_of_zero(model):
+def test_a_batch_of_padding_rows_alone_has_sums_of_zero(model):
     sums = cross_entropy_of(model, _batch((0.0, 0.0, 0.0)), None, 0.1)
     np.testing.assert_array_equal(_values(sums), [0, 0, 0, 0])
 

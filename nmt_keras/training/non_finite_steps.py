@@ -14,12 +14,12 @@ import numpy as np
 
 from nmt_keras.data.batching import Batch
 from nmt_keras.errors import UserError
-from nmt_keras.training.train_step import BadStep
+from nmt_keras.training.train_step import NonFiniteStep
 
 _KEPT = 2  # of a restart
 
 
-class BadBatches:
+class NonFiniteSteps:
     """The dumps of one run, or of one worker of it.
 
     Args:
@@ -34,33 +34,42 @@ class BadBatches:
         self._report = report
         self._written: dict[str, int] = {}  # names and restarts, of this job
 
-    def write(self, bad: BadStep) -> None:
+    def write(self, non_finite: NonFiniteStep) -> None:
         """Reports a step and keeps it, and of earlier ones of the same restart the latest few.
 
         A disk that is full costs the dump, not the run.
         """
-        what = f"its loss is {bad.loss} and the norm of its gradient {bad.gradient_norm}"
-        name = f"step-{bad.step:08d}-restart-{bad.restarts}" + (f"-worker-{self._worker}" if self._worker else "")
+        what = f"its loss is {non_finite.loss} and the norm of its gradient {non_finite.gradient_norm}"
+        name = f"step-{non_finite.step:08d}-restart-{non_finite.restarts}" + (
+            f"-worker-{self._worker}" if self._worker else ""
+        )
         temporary = self.folder / f".tmp-{name}"
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
-            arrays = {f"{number}/{k}": v for number, part in enumerate(bad.slices) for k, v in part._asdict().items()}
+            arrays = {
+                f"{number}/{k}": v for number, part in enumerate(non_finite.slices) for k, v in part._asdict().items()
+            }
             np.savez(temporary / "batch.npz", **arrays)  # type: ignore[arg-type]
-            np.savez(temporary / "weights.npz", **bad.weights)  # type: ignore[arg-type]
-            about = {name: value for name, value in bad._asdict().items() if name not in ("slices", "weights")}
-            card = {**about, "loss": str(bad.loss), "gradient_norm": str(bad.gradient_norm), "worker": self._worker}
+            np.savez(temporary / "weights.npz", **non_finite.weights)  # type: ignore[arg-type]
+            about = {name: value for name, value in non_finite._asdict().items() if name not in ("slices", "weights")}
+            card = {
+                **about,
+                "loss": str(non_finite.loss),
+                "gradient_norm": str(non_finite.gradient_norm),
+                "worker": self._worker,
+            }
             (temporary / "step.json").write_text(json.dumps(card) + "\n", encoding="utf-8")
             shutil.rmtree(self.folder / name, ignore_errors=True)  # of an earlier job that came here too
             temporary.rename(self.folder / name)
-            self._written[name] = bad.restarts
-            for old in [name for name, restarts in self._written.items() if restarts == bad.restarts][:-_KEPT]:
+            self._written[name] = non_finite.restarts
+            for old in [name for name, restarts in self._written.items() if restarts == non_finite.restarts][:-_KEPT]:
                 shutil.rmtree(self.folder / old, ignore_errors=True)
                 del self._written[old]
-            self._report(f"warning: step {bad.step:,} is skipped: {what}; kept in {self.folder / name}")
+            self._report(f"warning: step {non_finite.step:,} is skipped: {what}; kept in {self.folder / name}")
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            self._report(f"warning: step {bad.step:,} is skipped: {what}; its batch cannot be kept: {error}")
+            self._report(f"warning: step {non_finite.step:,} is skipped: {what}; its batch cannot be kept: {error}")
 
     def names(self) -> list[str]:
         """Of all dumps, in the order of their restarts and steps."""
@@ -72,7 +81,7 @@ class BadBatches:
         names = ", ".join(self._written) or "none could be kept"
         return f"see {self.folder} ({names}); python -m pipelines.replay --run_dir={self.folder.parent} names the layer"
 
-    def read(self, name: str = "") -> tuple[BadStep, int]:
+    def read(self, name: str = "") -> tuple[NonFiniteStep, int]:
         """A dump, by its name, and the number of the worker that wrote it; the latest if "".
 
         Raises:
@@ -94,6 +103,6 @@ class BadBatches:
                 weights = dict(arrays)
             worker = card.pop("worker")
             card |= {name: float(card[name]) for name in ("loss", "gradient_norm")}
-            return BadStep(**card, slices=slices, weights=weights), worker
+            return NonFiniteStep(**card, slices=slices, weights=weights), worker
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"The dump {folder} cannot be read ({error}); give another --dump") from error
