@@ -7,6 +7,9 @@ PYTEST := TF_NUM_INTRAOP_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesse
 	--no-loadscope-reorder
 COV := --cov --cov-report=term:skip-covered --cov-fail-under=90
 
+# Where Python keeps no byte code, each process that a test starts compiles TensorFlow's 2,700 modules anew, 4 s of 6.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: quickstart test test-slow test-all coverage lint format lock benchmark clean
 
 # The versions that were tested; without the lock file, the newest ones that setup.cfg allows.
@@ -19,7 +22,7 @@ quickstart: $(VENV)/ready  ## train, evaluate, export and serve English to Chine
 	$(BIN)/python -m pipelines.quickstart
 
 test: $(VENV)/ready  ## all but the long ones; COVERAGE=1 says what they leave out
-	$(PYTEST) -m 'not slow' $(if $(COVERAGE),$(COV))
+	$(PYTEST) -m 'not slow' --plain-graphs $(if $(COVERAGE),$(COV))
 
 test-slow: $(VENV)/ready  ## the long ones; FIFTH=0 to 4 runs a fifth of them
 	$(PYTEST) -m slow $(if $(FIFTH),--fifth=$(FIFTH))

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from absl import flags
 
 from nmt_keras.errors import UserError
-from nmt_keras.runs.loading import inference_config
 from pipelines import _cli, _process
 
 _PRECISIONS = ("float32", "mixed_bfloat16")
@@ -60,13 +59,10 @@ def _job(values: flags.FlagValues) -> int | None:
 
 def _measure(run_dir: pathlib.Path, values: flags.FlagValues) -> dict:
     _process.load_tensorflow()
-    from nmt_keras.runs.layout import read_config
-    from nmt_keras.runs.loading import load_run
+    from nmt_keras.runs.loading import load
 
-    config = read_config(run_dir)
-    config.training.precision = values.precisions[0]
-    inference_config(config)
-    translator = load_run(run_dir, values.checkpoint)._replace(config=config).translator()
+    run = load(run_dir, {"training.precision": values.precisions[0]}, values.checkpoint)
+    translator = run.translator()
     lines = pathlib.Path(values.input).read_text(encoding="utf-8").split("\n")[: values.lines]
     expected = translator.translate(lines)
     equal, largest = [True] * len(lines), 0.0

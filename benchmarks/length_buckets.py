@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from absl import flags
 
 from nmt_keras.errors import UserError
-from nmt_keras.runs.loading import inference_config
 from pipelines import _cli, _process
 
 _EDGES = (9, 12, 15, 19)  # words of the source; the last bucket is open
@@ -47,16 +46,12 @@ def _by_length(run_dir: pathlib.Path, checkpoint: str, source: str, reference: s
     import dataclasses
 
     from nmt_keras.experiment.text import open_corpus
-    from nmt_keras.runs.layout import read_config
-    from nmt_keras.runs.loading import load_run
-
-    config = read_config(run_dir)
-    inference_config(config)
     from nmt_keras.inference.evaluation import bleu_metric
+    from nmt_keras.runs.loading import load
 
-    data = dataclasses.replace(config.data, data_dir="")
+    run = load(run_dir, checkpoint=checkpoint, report=_process.report)
+    data = dataclasses.replace(run.config.data, data_dir="")
     sources, references = open_corpus(data, [source], [reference], _process.report).text()
-    run = load_run(run_dir, checkpoint, _process.report)
     hypotheses = [result.text for result in run.translator().translate(sources)]
     metric = bleu_metric(data.target_language)
     unspaced = data.source_language.startswith(("zh", "ja", "th"))

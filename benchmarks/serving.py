@@ -19,7 +19,6 @@ import numpy as np
 from absl import flags
 
 from nmt_keras.errors import UserError
-from nmt_keras.runs.loading import inference_config
 from pipelines import _cli, _process
 
 _TURNS = 5
@@ -45,8 +44,7 @@ def _job(values: flags.FlagValues) -> None:
         raise UserError("--run_dir, --saved_model and --input must be given")
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # before TensorFlow makes its threads
     _process.load_tensorflow()
-    from nmt_keras.runs.layout import read_config
-    from nmt_keras.runs.loading import load_run
+    from nmt_keras.runs.loading import load
     from nmt_keras.serving.compression import PRECISIONS
     from nmt_keras.serving.proof import FreshProcess
     from nmt_keras.training.checkpoints import weights_sha256
@@ -57,16 +55,14 @@ def _job(values: flags.FlagValues) -> None:
     card = json.loads((folder / "parity.json").read_text(encoding="utf-8"))
     if pathlib.Path(values.run_dir).resolve() not in [pathlib.Path(run).resolve() for run in card["run_dirs"]]:
         raise UserError(f"--run_dir must be what was exported, {card['run_dirs'][0]}. Received: {values.run_dir}")
-    config = read_config(pathlib.Path(values.run_dir))
-    config.training.precision = PRECISIONS[card["precision"]]
-    inference_config(config, {"shortlist": card["shortlist"]})
-    run = load_run(pathlib.Path(values.run_dir), values.checkpoint, _process.report)
+    overrides = {"training.precision": PRECISIONS[card["precision"]], "decoding.shortlist": card["shortlist"]}
+    run = load(pathlib.Path(values.run_dir), overrides, values.checkpoint, report=_process.report)
     if weights_sha256(run.model) not in card.get("weights_sha256", []):
         raise UserError(
             f"{folder} was not made of checkpoint {values.checkpoint} of {values.run_dir}: its weights are others; "
             "give the run and the --checkpoint that were exported, or export again"
         )
-    translator = run._replace(config=config).translator()
+    translator = run.translator()
     lines = pathlib.Path(values.input).read_text(encoding="utf-8").split("\n")[: values.lines]
     batches = [lines[i : i + 64] for i in range(0, len(lines), 64)]
     with FreshProcess(folder) as served:

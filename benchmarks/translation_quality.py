@@ -14,7 +14,6 @@ from absl import flags
 
 from benchmarks import measure
 from nmt_keras.errors import UserError
-from nmt_keras.runs.loading import inference_config
 from pipelines import _cli, _process
 
 _WAYS = [("float32", 0), ("mixed_bfloat16", 0), ("mixed_bfloat16", 50)]
@@ -79,15 +78,12 @@ def _work(
 
     from nmt_keras.experiment.text import open_corpus
     from nmt_keras.inference.evaluation import score_text
-    from nmt_keras.runs.layout import read_config
-    from nmt_keras.runs.loading import load_run
+    from nmt_keras.runs.loading import load
 
-    config = read_config(pathlib.Path(run_dir))
-    config.training.precision = precision
-    inference_config(config, {"beam_size": beam_size, "shortlist": shortlist})
-    data = dataclasses.replace(config.data, data_dir=data_dir)
+    overrides = {"training.precision": precision, "decoding.beam_size": beam_size, "decoding.shortlist": shortlist}
+    run = load(pathlib.Path(run_dir), overrides, checkpoint, report=_process.report)
+    data = dataclasses.replace(run.config.data, data_dir=data_dir)
     sources, references = open_corpus(data, [source], [reference], _process.report).text()
-    run = load_run(pathlib.Path(run_dir), checkpoint, _process.report)._replace(config=config)
     translations = [result.text for result in run.translator().translate(sources)]
     return {"bleu": score_text(translations, [references], data.target_language)["bleu"], "translations": translations}
 

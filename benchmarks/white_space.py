@@ -16,7 +16,7 @@ from absl import flags
 
 from nmt_keras.inference.evaluation import bleu_metric
 from nmt_keras.runs.layout import read_config
-from nmt_keras.runs.loading import load_run
+from nmt_keras.runs.loading import load
 from nmt_keras.training.precision import configure
 
 _SYMBOLS = list("😀🎉🚀❤⭐🐶☀✓→★")
@@ -80,7 +80,7 @@ def main() -> None:
 def _measure(run_dir: pathlib.Path, checkpoint: str, sources: list[str], references: list[str]) -> dict[str, str]:
     config = read_config(run_dir)
     configure(config.training)
-    run = load_run(run_dir, checkpoint)
+    run = load(run_dir, checkpoint=checkpoint)
     translator, bleu, found = run.translator(), bleu_metric(config.data.target_language), {}
     for kind, change in KINDS.items():
         changed = [change(text, random.Random(number)) for number, text in enumerate(sources)]

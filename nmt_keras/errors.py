@@ -10,16 +10,16 @@ class UserError(ValueError):
 
 
 class Interrupted(UserError):
-    """What cut a job off is not in what was asked of it: a server that went down, a file that ends too early.
+    """A job was cut off by something outside the request: a server that went down, a file that ends too early.
 
-    What was done so far is kept.
+    The output so far is kept.
     """
 
 
 class Failure(UserError):
-    """What a job found ends it, and not how it was called: serious faults of the text, numbers that go bad again and
-    again. Jobs end with status 1."""
+    """A job ends because of what it found, not how it was called: serious faults of the text, or steps that are not
+    finite again and again. Jobs end with status 1."""
 
 
 class Stopped(BaseException):
-    """A signal asked the job to stop. Like `KeyboardInterrupt`, nothing on the way up takes it for an error."""
+    """A signal asked the job to stop. Like `KeyboardInterrupt`, no `except Exception` catches it."""

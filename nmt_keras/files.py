@@ -30,7 +30,7 @@ def require_writable(path: str | os.PathLike) -> None:
     """Checks that `path` could be written, and leaves everything as it is.
 
     Raises:
-        UserError: it cannot be: its folder is no folder that may be written or made, or it is a directory.
+        UserError: `path` is a directory, or its folder cannot be written or made.
     """
     path = pathlib.Path(path)
     folder = next(parent for parent in path.absolute().parents if parent.exists())
@@ -53,7 +53,7 @@ def require_writable(path: str | os.PathLike) -> None:
 
 
 def require_other_file(path: str | os.PathLike, read: str | os.PathLike) -> None:
-    """Sees that what is written is not what is read.
+    """Checks that the file to be written is not the one that is read.
 
     Raises:
         UserError: both are one file.
@@ -117,8 +117,8 @@ def resumable_write(
         about: JSON values that decide what is written; kept in `<path>.partial.json`.
 
     Raises:
-        UserError: the folder cannot be written, the disk is full, there is a partial file and it is not to be resumed,
-            or it cannot be: it was about something else, or `path` is whole already.
+        UserError: the folder cannot be written or the disk is full; there is a partial file, and `resume` is False or
+            its `about` differs; or `resume` is True and only the whole file is there.
     """
     path = pathlib.Path(path)
     try:
@@ -193,25 +193,25 @@ def _whole_lines(path: pathlib.Path) -> int:
 
 
 class _OfAnotherFile(Exception):
-    """Its cause is an error of a file that the block opened itself."""
+    """Carries, as its cause, an error of a file that the caller's block opened itself."""
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Writes UTF-8 with line feeds as they are. Raises as `replacing`."""
+    """Writes UTF-8 with line feeds as they are. Raises as `atomic_write`."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Writes indented JSON. Raises as `replacing`."""
+    """Writes indented JSON. Raises as `atomic_write`."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def _mode_of_new_files(folder: pathlib.Path) -> int:
     """The permissions that a file has when anyone makes it in `folder`.
 
-    One is made there and looked at: reading the umask means setting it, and files of other threads would be made
-    without one for a moment.
+    A file is made there to find out: the umask can only be read by setting it, and for a moment other threads would
+    make files without one.
     """
     path = folder / f".tmp-mode-{uuid.uuid4().hex[:12]}"
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)

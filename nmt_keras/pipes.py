@@ -1,4 +1,4 @@
-"""Files that can be read once alone, and the folder where what comes from them is kept."""
+"""Pipes, which can be read only once, and the cache folder that keeps their content."""
 
 import hashlib
 import os
@@ -17,12 +17,16 @@ def default_cache_dir() -> str:
 
 
 _CHUNK_BYTES = 1 << 24
-_KEPT: dict[tuple[str, int], str] = {}  # pipes that this process has read: the file with what came
+_KEPT: dict[tuple[str, int], str] = {}  # pipes that this process has read, and the copy of each
 
 
 def kept(path: str, cache_dir: str | pathlib.Path) -> str:
-    """The path of a file that can be read again: of a pipe, such as <(cut -f1 x.tsv), what comes out of it, kept in the
-    cache."""
+    """The path of a file that can be read again: `path` itself, or for a pipe, such as <(cut -f1 x.tsv), a copy of its
+    content in the cache.
+
+    Raises:
+        UserError: the copy cannot be written.
+    """
     try:
         status = os.stat(path)
     except OSError:

@@ -87,14 +87,18 @@ def run(
 
 
 def _of_system(error: OSError) -> str:
-    """What is known of an error of the operating system that nobody has explained, and no more."""
+    """The message for an error of the operating system that no other code has explained."""
     place = "" if error.filename is None else f"{error.filename}: "
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return f"{place}{error.strerror or error}" + ("; free the disk or give another path" if full else "")
 
 
 def define_inference_flags(values: flags.FlagValues, argv: list[str], searches: bool = True) -> None:
-    """The flags of jobs that use a trained model; what `searches` not has the limits of texts alone of the search."""
+    """Defines the flags of jobs that use a trained model; of the search, a job that does not search takes limits only.
+
+    Raises:
+        UserError: an option of the search is unknown, or not for this job.
+    """
     flags.DEFINE_list(
         "run_dir",
         None,
@@ -161,6 +165,11 @@ def decoding_overrides(values: flags.FlagValues) -> dict[str, typing.Any]:
     return given
 
 
+def overrides(values: flags.FlagValues) -> dict[str, typing.Any]:
+    """The options of the search that the command line gives, by the paths of their fields."""
+    return {f"decoding.{name}": value for name, value in decoding_overrides(values).items()}
+
+
 def _help(values: flags.FlagValues) -> list[str]:
     return [
         f"  --{name}: {values[name].help}"
@@ -171,7 +180,7 @@ def _help(values: flags.FlagValues) -> list[str]:
 
 
 def _help_on_fields(values: flags.FlagValues, is_full: bool) -> list[str]:
-    """What is said of the fields of a recipe by a job that takes one."""
+    """The part of --help on the fields of a recipe, for jobs that take one."""
     if "config" not in values:
         return []
     if not is_full:
@@ -180,7 +189,7 @@ def _help_on_fields(values: flags.FlagValues, is_full: bool) -> list[str]:
 
 
 def _recipes_of_runs(arguments: list[str]) -> list[str]:
-    """Arguments in which a run's config.json, or a run, as --config is the recipe that reads it.
+    """Replaces a --config that is a run, or a run's config.json, by the recipe that reads it.
 
     Raises:
         UserError: --config is another file that is no Python.
@@ -207,8 +216,8 @@ def _recipes_of_runs(arguments: list[str]) -> list[str]:
 
 
 def _say_what_is_given_twice(values: flags.FlagValues, arguments: Sequence[str]) -> None:
-    """Refuses a flag that is given twice with two values; of options of --config and --decoding the last one is taken,
-    as scripts that append to a command expect, and that is said.
+    """Refuses a flag that is given twice with two values. Of an option of --config or --decoding the last value is
+    taken and reported, as scripts that append to a command expect.
 
     Raises:
         UserError: a flag is given twice.
@@ -259,7 +268,7 @@ def _parse(values: flags.FlagValues, arguments: list[str]) -> None:
 
 
 def _explain_recipe(message: str) -> str:
-    """One line on a mistake in a recipe or an override where the exception's own message is not one; "" of others."""
+    """One line on a mistake in a recipe or an override whose own message explains it badly; "" for other mistakes."""
     from nmt_keras import config
 
     if "has no attribute 'get_config'" in message:

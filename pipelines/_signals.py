@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def interrupt_on_sigterm() -> None:
-    """SIGTERM is what Ctrl-C is: what was done so far is kept. Training has its own way (`stopping`)."""
+    """Makes SIGTERM act like Ctrl-C: what was done so far is kept. Training uses `stopping` instead."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
@@ -21,7 +21,7 @@ def interrupt_on_sigterm() -> None:
 def stopping() -> "Iterator[StopRequest]":
     """Within the block SIGTERM and SIGINT ask for a stop, and the second of them ends the process at once.
 
-    The request interrupts, raising `Stopped`, until whoever works says that it looks for it.
+    A request raises `Stopped` at once, until the training sets `interrupts` to False and looks for requests itself.
     """
     from nmt_keras.training.stopping import StopRequest
 

@@ -1,4 +1,4 @@
-"""What jobs on lines of text share: where lines come from and go to, and the model that is asked of them."""
+"""Shared by jobs on lines of text: reading and writing the lines, and a client of the model."""
 
 import codecs
 import contextlib
@@ -39,10 +39,10 @@ def define_model_flags(values: flags.FlagValues) -> None:
 
 
 def check_model_flags(values: flags.FlagValues, request_options: Sequence[str] = ()) -> None:
-    """Sees that exactly one model is given, and no option that an export does not take; `request_options` it does.
+    """Checks that exactly one model is given, and that the flags fit it; an export takes `request_options` only.
 
     Raises:
-        UserError: it is none or several, or a flag is not of it.
+        UserError: there is no model or several, or a flag does not fit it.
     """
     if sum(bool(values[name].value) for name in ("run_dir", "saved_model", "server")) != 1:
         raise UserError("Exactly one of --run_dir, --saved_model and --server must be given")
@@ -65,7 +65,7 @@ def check_model_flags(values: flags.FlagValues, request_options: Sequence[str] =
 
 
 def open_client(values: flags.FlagValues) -> "Client":
-    """A client of the model that the flags name; a run's does not search a shortlist.
+    """A client of the model that the flags name; for a run it uses no shortlist.
 
     Raises:
         UserError: it cannot be used.
@@ -82,33 +82,16 @@ def open_client(values: flags.FlagValues) -> "Client":
 
     if values.saved_model:
         return local.load_export(pathlib.Path(values.saved_model))
-    from nmt_keras.runs.layout import read_config
-    from nmt_keras.runs.loading import inference_config, load_runs
-    from nmt_keras.serving.client import Client
+    from nmt_keras.runs.loading import load
 
-    run_dirs = _cli.run_dirs(values)
-    config = read_config(run_dirs[0])
-    inference_config(config, {**_cli.decoding_overrides(values), "shortlist": 0})
-
-    from nmt_keras.serving.export import TranslationModule, signatures_of
-
-    run = load_runs(run_dirs, values.checkpoint, _process.report)
-
-    def make():
-        for tokenizer in run.tokenizers:
-            tokenizer.renew()
-        module = TranslationModule(run.model, *run.tokenizers, config.decoding)
-        return signatures_of(module), module
-
-    functions, module = make()
-    transport = local.LocalTransport(functions, module, make)
-    return Client(",".join(values.run_dir), transport=transport, concurrency=1)
+    overrides = {**_cli.overrides(values), "decoding.shortlist": 0}
+    return load(_cli.run_dirs(values), overrides, values.checkpoint, report=_process.report).client()
 
 
 def lines(source: typing.BinaryIO, name: str) -> Iterator[str]:
     """Lines end at the line feed alone; a CR before it and a byte order mark at the start are not text.
 
-    What was odd is reported at the end, of the file `name`.
+    Oddities of the text are reported at the end, under the file's `name`.
     """
     oddities = Oddities()
     try:
@@ -153,8 +136,8 @@ def _open(path: str) -> typing.BinaryIO:
 
 @contextlib.contextmanager
 def writer(path: str | None, resume: bool, about: dict[str, typing.Any]):
-    """A function that writes text at once, and how many lines are there. A file has its name when it is whole; without
-    a path, or with -, it is stdout."""
+    """Gives a function that writes text at once, and how many lines are written already. A file gets its name when it
+    is complete; without a path, or with -, the output is stdout."""
     if path in (None, "-"):
         typing.cast(io.TextIOWrapper, sys.stdout).reconfigure(encoding="utf-8", newline="\n")
         yield lambda text: print(text, end="", flush=True), 0

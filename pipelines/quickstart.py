@@ -111,12 +111,12 @@ def write_corpus(folder: pathlib.Path) -> None:
 def write_attention(run_dir: pathlib.Path, sources: pathlib.Path) -> str:
     """Draws the attention of the first line's translation to `<run_dir>/attention.png`; returns a line that says so."""
     from nmt_keras.experiment.dev_set import draw_attention
-    from nmt_keras.runs.loading import load_run
+    from nmt_keras.runs.loading import load
 
-    trained = load_run(run_dir)
+    trained = load(run_dir)
     source = sources.read_text(encoding="utf-8").split("\n")[0]
     [translation] = trained.translator().translate([source])
-    picture, note = draw_attention(translation, trained.tokenizers)
+    picture, note = draw_attention(translation)
     path = run_dir / "attention.png"
     path.write_bytes(picture)
     return f"{path}" + (f" ({note})" if note else "")

@@ -69,7 +69,7 @@ def _job(values: flags.FlagValues) -> None:
 
 
 def _sums(path: str) -> tuple[float, int, int]:
-    """Of the rows of an interrupted job: log probability, pieces, pairs in part."""
+    """Sums over the rows of an interrupted job: log probability, pieces, and pairs that were scored in part."""
     with open(path, encoding="utf-8", newline="\n") as file:
         rows = [json.loads(line) for line in file]
     return tuple(sum(row[name] for row in rows) for name in ("log_prob", "num_pieces", "truncated"))  # type: ignore

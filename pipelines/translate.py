@@ -22,11 +22,12 @@ from nmt_keras.errors import Interrupted, UserError
 from nmt_keras.tokenizers.white_space import is_blank
 from pipelines import _cli, _process, _text
 
+if typing.TYPE_CHECKING:
+    from nmt_keras.inference.translation import Translation
+
 _REQUEST_OPTIONS = ("beam_size", "length_penalty", "max_length")  # options of the search that an export takes too
-_NOTHING = {"translation": "", "pieces": [], "log_prob": 0.0, "score": 0.0, "token_log_probs": [], "alignment": []}
-# Lines, and how many came before, to lines of output, each with whether its source was cut, and whether there is text
-# but no translation.
-Translate = Callable[[Iterable[str], int], Iterator[tuple[str, bool, bool]]]
+# Lines, and how many came before them, to their translations.
+Stream = Callable[[Iterable[str], int], Iterator["Translation"]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,11 +79,11 @@ def _job(values: flags.FlagValues) -> int | None:
     _check(values)
     if values.output not in (None, "-"):
         files.require_writable(values.output)
-    count = 0
+    count, has_few = 0, False
     try:
         with contextlib.ExitStack() as stack:
             source = stack.enter_context(_text.opened(values.input)) if values.input else sys.stdin.buffer
-            translate, about = stack.enter_context((_with_run_dir if values.run_dir else _with_client)(values))
+            stream, about = stack.enter_context(_opened(values))
             write, count = stack.enter_context(_text.writer(values.output, values.resume, about))
             if count:
                 _process.report(f"resuming after line {count:,}")
@@ -93,20 +94,15 @@ def _job(values: flags.FlagValues) -> int | None:
             skipped = sum(1 for _ in itertools.islice(lines, count))
             if skipped < count:
                 raise UserError(f"--resume: the interrupted --output has {count:,} lines, --input only {skipped:,}")
-            for text, truncated, is_lost in translate(lines, count):
-                if truncated and values.on_long == "refuse":
+            lines, again = itertools.tee(lines)
+            for line, translation in zip(again, stream(lines, count)):
+                if translation.truncated and values.on_long == "refuse":
                     raise Interrupted(
                         f"Line {count + 1} is longer than the model's limit; shorten it, or give --on_long=truncate"
                         + ("" if count else ", or raise --decoding.max_source_length or .max_source_characters")
                     )
-                if truncated:
-                    _process.report(
-                        f"warning: line {count + 1} is longer than the model's limit and was translated in part; "
-                        "--decoding.max_source_length (pieces) and --decoding.max_source_characters are the limits"
-                        + ("" if values.run_dir else ", with which the model is exported")
-                    )
-                if is_lost:
-                    _process.report(f"warning: line {count + 1} has text, and its translation is empty")
+                has_few |= _report_doubts(count + 1, line, translation, values, has_few)
+                text = _to_json(count + 1, translation, values) if _as_json(values) else translation.text
                 write(text + "\n")
                 count += 1
                 progress.update()
@@ -148,123 +144,103 @@ def _check(values: flags.FlagValues) -> None:
 
 
 @contextlib.contextmanager
-def _with_run_dir(values: flags.FlagValues) -> Iterator[tuple[Translate, dict[str, typing.Any]]]:
-    _process.load_tensorflow()
-    from nmt_keras.runs.layout import read_config
-    from nmt_keras.runs.loading import inference_config, load_runs, require_lexicon
-
-    run_dirs = _cli.run_dirs(values)
-    config = read_config(run_dirs[0])
-    overrides = _cli.decoding_overrides(values)
-    if values.split_sentences:
-        overrides["split_sentences"] = True
-    inference_config(config, overrides)
-    require_lexicon(run_dirs[0], config.decoding)
-    if config.decoding.split_sentences and _as_json(values):
-        raise UserError(
-            "--split_sentences gives one text for a line, and nothing of its sentences: leave out --n_best, --samples, "
-            "--scores and --alignments"
-        )
-
-    from nmt_keras.inference.search import Sampling
-
-    sampling = Sampling(values.seed, values.temperature, values.top_k, values.top_p) if values.samples else None
-    if not sampling and values.n_best > config.decoding.beam_size:
-        raise UserError(
-            f"--n_best must be at most the beam size. Received: {values.n_best} and {config.decoding.beam_size}; give "
-            f"--beam_size={values.n_best}"
-        )
-    run = load_runs(run_dirs, values.checkpoint, _process.report)._replace(config=config)
-    translator = run.translator(values.samples or values.n_best, sampling)
-    source, target = run.tokenizers
-
-    def translate(lines, done):
-        lines, again = itertools.tee(lines)
-        results = translator.translate_stream(lines, first_number=done)
-        for number, (line, result) in enumerate(zip(again, results), done + 1):
-            text = result.text
-            if _as_json(values):
-                hypotheses = [
-                    {
-                        "translation": hypothesis.text,
-                        "pieces": [target.piece(i) for i in hypothesis.ids],
-                        "log_prob": hypothesis.log_prob,
-                        "score": hypothesis.score,
-                        "token_log_probs": hypothesis.token_log_probs,
-                        "alignment": hypothesis.alignment(),
-                    }
-                    for hypothesis in result.hypotheses
-                ]
-                pieces = [source.piece(i) for i in result.source_ids]
-                text = _to_json(number, result.truncated, pieces, hypotheses, values)
-            yield text, result.truncated, _is_lost(line, result.text)
-
-    names = ("input", "run_dir", "n_best", "samples", "scores", "alignments", "seed", "temperature", "top_k", "top_p")
-    about = {**{name: values[name].value for name in names}, "step": run.step, "checkpoint": values.checkpoint}
-    yield translate, {**about, **dataclasses.asdict(config.decoding)}
-
-
-@contextlib.contextmanager
-def _with_client(values: flags.FlagValues) -> Iterator[tuple[Translate, dict[str, typing.Any]]]:
-    """Translates with an export, here or on a server."""
+def _opened(values: flags.FlagValues) -> Iterator[tuple[Stream, dict[str, typing.Any]]]:
+    """What translates lines, and what decides the translations, for --resume."""
+    if values.run_dir:
+        yield _of_run(values)
+        return
+    names = ("input", "saved_model", "server", "n_best", "samples", "scores", "alignments")
     request_options = _cli.decoding_overrides(values)
     if _as_json(values):
         request_options |= {"num_hypotheses": max(values.n_best, values.samples)}
     if values.samples:
-        request_options |= {"num_hypotheses": values.samples, "temperature": values.temperature, "seed": values.seed}
-
-    def translate(lines, done):
-        has_warned = False
-        lines, again = itertools.tee(lines)
-        results = client.stream(lines, first_number=done, **request_options)
-        for number, (line, result) in enumerate(zip(again, results), done + 1):
-            text, truncated = result.text, result.about["truncated"]
-            count, wanted = len(result.hypotheses), request_options.get("num_hypotheses", 1)
-            if 0 < count < wanted and not has_warned:
-                has_warned = True
-                _process.report(
-                    f"warning: line {number} has {count} of {wanted} translations: the export's limit "
-                    "(decoding.max_beam_size), or all that its search found"
-                )
-            if _as_json(values):
-                hypotheses = [{**row, "alignment": row["alignment"][:-1]} for row in result.hypotheses]
-                text = _to_json(number, truncated, result.about["source_pieces"], hypotheses or [_NOTHING], values)
-            yield text, truncated, _is_lost(line, result.text)
-
+        request_options |= {"temperature": values.temperature, "seed": values.seed}
     with _text.open_client(values) as client:
-        names = ("input", "saved_model", "server", "n_best", "samples", "scores", "alignments")
-        yield translate, {**{name: values[name].value for name in names}, **request_options}
+
+        def stream(texts: Iterable[str], first_number: int) -> Iterator["Translation"]:
+            return client.stream(texts, first_number=first_number, **request_options)
+
+        yield stream, {**{name: values[name].value for name in names}, **request_options}
 
 
-def _is_lost(line: str, translation: str) -> bool:
-    return not translation.strip() and not is_blank(line)
+def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any]]:
+    """As `_opened`, of --run_dir."""
+    _process.load_tensorflow()
+    from nmt_keras.config import ExperimentConfig
+    from nmt_keras.inference.search import Sampling
+    from nmt_keras.runs.loading import load
+
+    sampling = Sampling(values.seed, values.temperature, values.top_k, values.top_p) if values.samples else None
+
+    def check(config: ExperimentConfig) -> None:
+        if config.decoding.split_sentences and _as_json(values):
+            raise UserError(
+                "--split_sentences gives one text for a line, and nothing of its sentences: leave out --n_best, "
+                "--samples, --scores and --alignments"
+            )
+        if not sampling and values.n_best > config.decoding.beam_size:
+            raise UserError(
+                f"--n_best must be at most the beam size. Received: {values.n_best} and {config.decoding.beam_size}; "
+                f"give --beam_size={values.n_best}"
+            )
+
+    overrides = _cli.overrides(values)
+    if values.split_sentences:
+        overrides["decoding.split_sentences"] = True
+    run = load(_cli.run_dirs(values), overrides, values.checkpoint, report=_process.report, check=check)
+    translator = run.translator(values.samples or values.n_best, sampling)
+
+    def stream(texts: Iterable[str], first_number: int) -> Iterator["Translation"]:
+        return translator.stream(texts, first_number=first_number)
+
+    names = ("input", "run_dir", "n_best", "samples", "scores", "alignments", "seed", "temperature", "top_k", "top_p")
+    about = {**{name: values[name].value for name in names}, "step": run.step, "checkpoint": values.checkpoint}
+    return stream, {**about, **dataclasses.asdict(run.config.decoding)}
+
+
+def _report_doubts(
+    number: int, line: str, translation: "Translation", values: flags.FlagValues, is_silent_on_few: bool
+) -> bool:
+    """Warns of a line that was translated in part, to nothing, or to fewer translations than wanted; whether to the
+    last."""
+    if translation.truncated:
+        _process.report(
+            f"warning: line {number} is longer than the model's limit and was translated in part; "
+            "--decoding.max_source_length (pieces) and --decoding.max_source_characters are the limits"
+            + ("" if values.run_dir else ", with which the model is exported")
+        )
+    if not translation.text.strip() and not is_blank(line):
+        _process.report(f"warning: line {number} has text, and its translation is empty")
+    count, wanted = len(translation.hypotheses), max(values.n_best, values.samples)
+    has_few = not values.run_dir and bool(translation.best.pieces) and count < wanted
+    if has_few and not is_silent_on_few:
+        _process.report(
+            f"warning: line {number} has {count} of {wanted} translations: the export's limit "
+            "(decoding.max_beam_size), or all that its search found"
+        )
+    return has_few
 
 
 def _as_json(values: flags.FlagValues) -> bool:
     return max(values.n_best, values.samples) > 1 or values.scores or values.alignments
 
 
-def _to_json(
-    number: int,
-    truncated: bool,
-    source_pieces: list[str],
-    hypotheses: list[dict[str, typing.Any]],
-    values: flags.FlagValues,
-) -> str:
-    row: dict[str, typing.Any] = {"line": number, "truncated": truncated}
+def _to_json(number: int, translation: "Translation", values: flags.FlagValues) -> str:
+    row: dict[str, typing.Any] = {"line": number, "truncated": translation.truncated}
     if values.alignments:
-        row["source_pieces"] = source_pieces
+        row["source_pieces"] = translation.source_pieces
     row["hypotheses"] = []
-    for hypothesis in hypotheses:
-        entry: dict[str, typing.Any] = {"text": hypothesis["translation"]}
+    for hypothesis in translation.hypotheses:
+        entry: dict[str, typing.Any] = {"text": hypothesis.text}
         if values.scores or values.alignments:
-            entry["pieces"] = hypothesis["pieces"]
+            entry["pieces"] = hypothesis.pieces
         if values.scores:
             for name in ("log_prob", "score"):
-                entry[name] = hypothesis[name] if math.isfinite(hypothesis[name]) else None
-            entry["token_log_probs"] = [round(value, 6) for value in hypothesis["token_log_probs"]]
+                value = getattr(hypothesis, name)
+                entry[name] = value if math.isfinite(value) else None
+            entry["token_log_probs"] = [round(value, 6) for value in hypothesis.token_log_probs]
         if values.alignments:
-            entry["alignment"] = hypothesis["alignment"]
+            entry["alignment"] = hypothesis.alignment
         row["hypotheses"].append(entry)
     return json.dumps(row, ensure_ascii=False)
 

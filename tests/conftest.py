@@ -1,9 +1,12 @@
 """What tests share. Two logical CPU devices stand in for two accelerators; TensorFlow's remarks are silenced."""
 
+import fcntl
 import gc
 import os
+import pathlib
 import random
 import re
+import shutil
 import zlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -36,6 +39,12 @@ _FIFTHS = 5
 
 def pytest_addoption(parser):
     parser.addoption("--fifth", type=int, choices=range(_FIFTHS), help="Run this fifth of the tests, 0 to 4.")
+    parser.addoption("--plain-graphs", action="store_true", help="Run graphs as they are traced: 12% less time.")
+
+
+def pytest_configure(config):
+    if config.getoption("--plain-graphs"):
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -94,10 +103,36 @@ def varied_transformer():
 @pytest.fixture(scope="session")
 def copy_text(tmp_path_factory):
     """Files of a copy task: {train,dev}.{src,tgt}, words of letters; returns their folder."""
-    folder = tmp_path_factory.mktemp("copy")
+    return write_copy_text(tmp_path_factory.mktemp("copy"))
+
+
+def write_copy_text(folder):
+    """Writes the files of a copy task to a folder."""
+    folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(1)
     for name, count in (("train", 600), ("dev", 24)):
         lines = ["".join(" ".join(rng.choice(list("abcdefgh"), size=rng.integers(2, 7)))) for _ in range(count)]
         for side in ("src", "tgt"):
             (folder / f"{name}.{side}").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained_copy(tmp_path_factory):
+    """The folder of a copy model that is trained once for all workers: its `run`, which keeps a moving average of its
+    weights, and the `text` of its task. Take a copy of the run to change it."""
+    from pipelines import train
+
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "trained_copy"
+    folder.mkdir(exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "run" / "run_card.json").exists():
+            shutil.rmtree(folder / "run", ignore_errors=True)
+            write_copy_text(folder / "text")
+            recipe = pathlib.Path(__file__).parent / "pipelines" / "copy_recipe.py"
+            options = [f"--data_dir={folder}/text", f"--config.data.cache_dir={folder}/cache"]
+            arguments = [f"--config={recipe}", f"--run_dir={folder}/run"]
+            assert train.main([*arguments, *options]) == 0
     return folder

@@ -28,7 +28,7 @@ ALLOWED = {
     "training": TEXT | MODELS,
     "inference": TEXT | MODELS | {"decoding"},
     "serving": TEXT | MODELS | {"decoding", "inference"},
-    "runs": TEXT | MODELS | {"doctor", "decoding", "training", "inference"},
+    "runs": TEXT | MODELS | {"doctor", "decoding", "training", "inference", "serving"},
     "experiment": TEXT | MODELS | {"doctor", "decoding", "training", "inference", "serving", "runs"},
 }
 

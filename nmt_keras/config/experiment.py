@@ -34,13 +34,13 @@ class ExperimentConfig:
             raise UserError("; ".join(problems))
 
     def normalise(self) -> None:
-        """Takes a text alone, where several files may be named, as one file."""
+        """Turns a single string into a tuple of one, in the fields that name several files."""
         for name in ("train_source", "train_target", "train_example_weights"):
             if isinstance(getattr(self.data, name), str):
                 setattr(self.data, name, (getattr(self.data, name),))
 
     def resolve_positions(self) -> None:
-        """Gives `model.max_positions` its number where it is 0."""
+        """Sets `model.max_positions` to the longest sentence of training where it is 0."""
         if not self.model.max_positions:
             self.model.max_positions = self.longest_sentence
 

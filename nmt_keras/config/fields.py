@@ -1,4 +1,4 @@
-"""What is declared of a field beside its type and its default: help, a rule, and what happens to it on resume.
+"""The declaration of a field beyond its type and default: help, rule, and whether a resumed run may change it.
 
 A field is written once, as in `d_model: int = spec(512, "width of states", positive=True)`. Checks, `--help`,
 docs/configuration.md and what may change when a run goes on are derived from it.
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 REFUSED = "refused"  # another value is another experiment: a run does not go on with it
 ALLOWED = "allowed"  # with --allow_config_change; the variables of a checkpoint stay what they are
-FREE = "free"  # how long it trains, and what is only reported or searched
+FREE = "free"  # may change: the length of training, reports and the search
 
 _KINDS = {
     str: "a text",
@@ -25,14 +25,14 @@ _KINDS = {
 
 
 class Spec(NamedTuple):
-    """What is declared of a field."""
+    """The declaration of a field."""
 
     help: str
     choices: tuple[str, ...]
     rule: str  # such as "must be positive"; "" where any value of the type will do
     holds: Callable[[Any], bool]
     resume: str  # REFUSED, ALLOWED or FREE
-    keeps_old_default: bool  # a run keeps its value where a recipe leaves a default that has changed since
+    keeps_old_default: bool  # where a recipe has today's default, a resumed run keeps the value it began with
 
 
 class Field(NamedTuple):
@@ -85,9 +85,9 @@ def spec(
         positive: it must be more than 0.
         not_negative: it must be 0 or more.
         rate: it must be at least 0 and below 1.
-        rule: what it must be in another way, for people ("must be ...") and as a function.
+        rule: any other rule, as text for people ("must be ...") and as a function of the value.
         resume: whether a run may go on with another value.
-        keeps_old_default: a run keeps its value where a recipe leaves a default that has changed since.
+        keeps_old_default: where a recipe has today's default, a resumed run keeps the value it began with.
     """
     rules: list[tuple[str, Callable[[Any], bool]]] = [rule] if rule else []
     if choices:

@@ -1,4 +1,4 @@
-"""What fields of an experiment must be by themselves, and which of them go together."""
+"""The rules of an experiment's fields: of each by itself, and of their combinations."""
 
 from typing import TYPE_CHECKING
 
@@ -117,8 +117,10 @@ def _recurrent_decoder_problems(model: ModelConfig) -> list[str]:
 
 
 def problems_of(config: "ExperimentConfig") -> list[str]:
-    """All that is wrong with an experiment, each with the field, its value and the rule; rules are looked at where the
-    types are right."""
+    """Lists all that is wrong with an experiment, each problem with the field, its value and the rule.
+
+    If the type of any value is wrong, only wrong types are listed.
+    """
     fields = list(fields_of(type(config)))
     wrong_types = list(filter(None, (field.type_problem_in(config) for field in fields)))
     if wrong_types:

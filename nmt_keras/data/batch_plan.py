@@ -19,7 +19,7 @@ LARGEST_WORTHY_BUDGET = 32_768  # target positions: more of them in one update t
 MIN_WORTHY_BATCHES = 100  # an epoch
 _BUCKET_WIDTH = 2
 _MIN_BATCHES_PER_BUCKET = 3
-_VERSION = 1  # of the order that a plan's arguments give
+_VERSION = 1  # raised when the same arguments give another order
 
 
 class Bucket(NamedTuple):
@@ -95,13 +95,14 @@ def _mix_array(values: np.ndarray, key: int) -> np.ndarray:
 
 
 class BatchPlan:
-    """Which lines form which batch, for ever.
+    """The plan of all batches: which lines form which batch, in every epoch.
 
     Pairs are sorted into buckets about two positions wide (wider where pairs are rare); all rows of a batch come from
-    one bucket. An epoch visits each line of corpus i `weights[i]` times: with a fraction, so many lines of an endless
-    succession of permutations, and at least one line in each bucket that has lines of the corpus. Batches of a bucket
-    differ in size by one row at most, and a batch has at most `batch_tokens` padded target positions (or
-    `batch_sentences` rows), rounded up to a multiple of `num_slices` with padding rows where the bucket runs out.
+    one bucket. An epoch visits each line of corpus i `weights[i]` times, on average where that is a fraction:
+    the lines come from an endless sequence of permutations. It visits at least one line in each bucket that has lines
+    of the corpus. Batches of a bucket differ in size by one row at most, and a batch has at most `batch_tokens` padded
+    target positions (or `batch_sentences` rows), rounded up to a multiple of `num_slices` with padding rows where the
+    bucket runs out.
 
     Attributes:
         seed: of the order.
@@ -109,7 +110,7 @@ class BatchPlan:
         buckets: the buckets, by length.
         num_batches: batches in an epoch.
         num_empty, num_long, num_weightless: pairs left out, because a side is empty or over its limit, or the weight 0.
-        fingerprint: a hash of everything that decides the batches but the text behind the lengths.
+        fingerprint: a hash of everything that decides the batches, except the text itself (only its lengths).
     """
 
     def __init__(
@@ -226,7 +227,7 @@ class BatchPlan:
         return is_kept
 
     def _group(self, start: int, corpus_of: np.ndarray, weights: np.ndarray, seen: np.ndarray) -> list[_Group]:
-        """Brings a bucket's lines, from `start` on, into the order of their corpora [N], which it adds to `seen`."""
+        """Sorts a bucket's lines, from `start` on, by their corpora [N], and adds each corpus's lines to `seen`."""
         stop = start + len(corpus_of)
         corpora, sizes = np.zeros(1, int), np.array([len(corpus_of)])
         if len(weights) > 1:
@@ -286,7 +287,7 @@ def _fingerprint(options: dict, arrays: Sequence[np.ndarray | None]) -> str:
 def _cut(length: np.ndarray, visits: np.ndarray, rows_of: Callable[[int], int]) -> Iterator[tuple[int, int]]:
     """Cuts sorted lengths [N] into buckets: two positions wide, or wider until their visits fill a few batches.
 
-    `visits` [N + 1] are an epoch's of all lines before each, and at last of all.
+    `visits` [N + 1]: an epoch's visits to all lines before each line, and at the end to all lines.
     """
 
     def fills(start: int, stop: int) -> bool:

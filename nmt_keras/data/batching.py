@@ -1,8 +1,8 @@
 """Batches: the tf.data pipeline that follows a `BatchPlan`.
 
-A batch is a gather from the ids of the corpus, which are made once (`data/encoded.py`), and a padding, both in NumPy;
-where segmentations are sampled its lines are tokenized anew. Nothing is dropped. The teacher-forcing shift happens
-here, once, in `make_batch`.
+NumPy gathers a batch from the ids of the corpus, which are encoded once (`data/encoded.py`), and pads it. Where
+segmentations are sampled, the lines of the batch are tokenized anew. Nothing is dropped. The teacher-forcing shift
+happens here, once, in `make_batch`.
 """
 
 import functools
@@ -118,7 +118,7 @@ def evaluation_batches(
 
 
 def _untuned() -> tf.data.Options:
-    """Nothing here is left to tune, and an iterator would wait up to ten seconds for the tuner when it ends."""
+    """Options without autotuning: it has nothing to tune, and an ending iterator may wait ten seconds for it."""
     options = tf.data.Options()
     options.autotune.enabled = False
     return options
@@ -166,7 +166,8 @@ class TrainingText:
     ) -> tf.data.Dataset:
         """Endless slices of global batches, from step `first_step` (0 is the first batch of the first epoch).
 
-        No other slice is made. A slice is padded to its own longest sentence, so that it is the same whoever makes it.
+        Only the slices in `slices` are made. A slice is padded to its own longest sentence, so that every process makes
+        it the same.
 
         Args:
             first_step: the number of global batches consumed before.
@@ -225,7 +226,7 @@ class TrainingText:
         return make_batch(source, target, weights, lines, *self._limits, shape)
 
     def _sampled(self, side: int, texts: list[str], lines: np.ndarray, seed: int, limit: int) -> Rows:
-        """Sampled ids of each text, but the best ones where a sample leaves EOS no room."""
+        """The ids of a sampled segmentation of each text, or of the best one if the sample leaves no room for EOS."""
         sampled = self._tokenizers[side].sample(texts, self._alpha, seed)
         overlong = [row for row, ids in enumerate(sampled) if len(ids) >= limit]
         for row in overlong:

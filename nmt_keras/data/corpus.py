@@ -37,7 +37,7 @@ _ODDITIES = (
 
 
 class Finding(NamedTuple):
-    """One kind of oddity in a text file; `lines` are 1-based, and not all of very many."""
+    """One kind of oddity in a text file; `lines` are 1-based, at most the first 100,000."""
 
     kind: str
     num_lines: int
@@ -61,7 +61,7 @@ class Oddities:
         self._has_bom = True
 
     def note(self, number: int, line: bytes) -> None:
-        """Looks at one line, without its line feed, of a 1-based number."""
+        """Looks at line `number` (1-based), given without its line feed."""
         after_bom = line[1:] if number == 1 else line  # one at the very beginning has a note of its own
         odd = (line.endswith(b"\r"), _BOM in after_bom, b"\0" in line, b"\xe2\x80\xa8" in line, not _is_utf8(line))
         for kind, is_odd in enumerate(odd):
@@ -244,7 +244,7 @@ class ParallelCorpus:
         return self.fetch(np.arange(len(self)))
 
     def reference_streams(self, count: int | None = None) -> list[list[str]]:
-        """Of a corpus of one source, its first translations as text, by reference; all lines, or the first `count`."""
+        """The lines of each reference, for a corpus of one source: all lines, or the first `count`."""
         lines = range(len(self) if count is None else count)
         return [text.lines(lines) for text in (self.targets[0], *self.references)]
 
@@ -356,7 +356,7 @@ def _materialise_tfds(name: str, cache_dir: str, language: str, tfds_dir: str | 
 
     try:
         builder = tfds.builder(name, data_dir=tfds_dir and os.path.abspath(tfds_dir))
-        builder.download_and_prepare()  # or there is nothing yet to tell it by
+        builder.download_and_prepare()  # its files are part of the key
         key = hashlib.sha256(json.dumps([_fingerprint_of(builder), split, language]).encode()).hexdigest()[:16]
         path = pathlib.Path(cache_dir) / f"tfds-{name.replace('/', '-').replace(':', '-')}-{key}.{language}"
         if path.exists():
@@ -378,7 +378,7 @@ def _materialise_tfds(name: str, cache_dir: str, language: str, tfds_dir: str | 
 
 
 def _fingerprint_of(builder: Any) -> list[Any]:
-    """What tells the prepared data of a TFDS builder apart: name, configuration and version, the folder, its files."""
+    """The identity of a TFDS builder's prepared data: name, configuration, version, folder and files."""
     folder = pathlib.Path(builder.data_path)
     found = [(path.name, path.stat()) for path in sorted(folder.glob("*")) if path.is_file()]
     return [

@@ -1,8 +1,9 @@
 """Text as ids, encoded once into mapped files beside the line index.
 
-Of a text and a tokenizer three raw files: `.ids` has the ids of all lines one after the other, without special ids,
-`.offsets` where each line begins, `.lengths` how many ids each line has with EOS. They are named by the text's identity
-and the tokenizer's hash. A process that is stopped leaves what it has encoded, and the next one goes on from there.
+A text and a tokenizer have three raw files: `.ids` holds the ids of all lines one after the other, without special ids;
+`.offsets` holds where each line begins; `.lengths` holds how many ids each line has with EOS. They are named by the
+text's identity and the tokenizer's hash. A process that is stopped leaves what it has encoded, and the next one goes on
+from there.
 """
 
 import fcntl
@@ -68,7 +69,7 @@ class EncodedCorpus:
         progress: takes how many more lines have been encoded.
 
     Attributes:
-        lengths: of source and target, for each of the corpora the ids of its lines with EOS, int32 [lines].
+        lengths: for source and target a list with one int32 [lines] a corpus: the ids of each line, EOS included.
     """
 
     def __init__(
@@ -148,7 +149,7 @@ def _append(file: BinaryIO, numbers: Iterable[int], dtype: type) -> None:
 
 
 def _whole_lines(ids_path: pathlib.Path, counts_path: pathlib.Path, size: int) -> int:
-    """How many lines an earlier process has encoded whole; what is behind them is cut off."""
+    """Counts the lines that an earlier process has encoded completely, and cuts both files off after them."""
     try:
         counts = np.fromfile(counts_path, np.int32, os.path.getsize(counts_path) // 4)
         there = os.path.getsize(ids_path) // size

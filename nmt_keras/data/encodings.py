@@ -1,4 +1,4 @@
-"""Which encoding text is in that is no UTF-8: by byte order marks, zero bytes, escape sequences, and letter
+"""Guesses the encoding of text that is not UTF-8, by byte order marks, zero bytes, escape sequences and letter
 frequencies."""
 
 import codecs
@@ -40,9 +40,9 @@ _LATIN = {
     **dict.fromkeys("tr az ku tk".split(), ("ISO-8859-9",)),
     "vi": ("CP1258",),
 }
-_ZERO_SHARE = 0.05  # of bytes, from which text is taken to be of wide characters
+_ZERO_SHARE = 0.05  # share of zero bytes above which text is taken to have 16 or 32 bits a character
 _FEW_LINES = 3
-_FEW_BYTES = 16  # beyond ASCII, from which a library may guess; of wide characters it is known above
+_FEW_BYTES = 16  # bytes beyond ASCII that the library needs to guess; wide encodings are recognised before
 _NOT_GUESSED = ("utf_7", "utf_16", "utf_16_le", "utf_16_be", "utf_32", "utf_32_le", "utf_32_be")
 _ENOUGH = 0.6  # of the letters beyond ASCII that must be of the language's script
 
@@ -75,7 +75,7 @@ def guess(sample: bytes, broken_lines: Sequence[bytes], language: str) -> str:
             readings.sort(key=lambda name: -_frequent_letters(raw.decode(name), script))
         if readings and broken_lines:
             return readings[0]
-    for name in _wide_by_line_ends(sample):  # of a script whose characters have no zero bytes, some line ends show it
+    for name in _wide_by_line_ends(sample):  # line ends give it away where the characters have no zero bytes
         if _reads(sample[: len(sample) // 2 * 2], name, language):
             return name
     if not broken_lines:
@@ -89,8 +89,7 @@ def guess(sample: bytes, broken_lines: Sequence[bytes], language: str) -> str:
 
 
 def _is_western(raw: bytes) -> bool:
-    """Whether single bytes beyond ASCII stand within words, as letters of Western Europe do, and are frequent ones "
-    "there."""
+    """Whether text looks Western European: few characters are beyond ASCII, and most of these are frequent there."""
     try:
         text = raw.decode(_WESTERN[0])
     except UnicodeDecodeError:
@@ -150,9 +149,8 @@ def _reads(raw: bytes, name: str, language: str) -> bool:
     return 2 * len(letters) >= len(beyond) and ScriptCheck(language).share(letters) >= _ENOUGH
 
 
-# Letters that are frequent in text of a script: of Latin ones those beyond ASCII, of Cyrillic ones in Russian, of Han
-# ones in
-# Chinese of either script. A wrong reading has them rarely.
+# Frequent letters of a script: of Latin those beyond ASCII, of Cyrillic those of Russian and Ukrainian, of Han those of
+# simplified and traditional Chinese. Text decoded with the wrong encoding rarely has them.
 _FREQUENT = {
     "Latin": frozenset("äöüßéèêàçñáíóúãõåæøëïîôûâìòùąćęłńśźżčďěňřšťůžőűăşţğıİÄÖÜÉÁÅØŠŽČŁŚŻ¿¡’“”„«»–—…€°"),
     "Cyrillic": frozenset("оеаинтсрвлкмдпуяыьгзбчйхжшюцщэфіїєґ"),

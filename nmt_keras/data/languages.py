@@ -1,8 +1,7 @@
 """Languages: the one table of their codes, of the scripts they are written in, and of what scores need to know.
 
 A language is given by its code of two or three letters (ISO 639-1, 639-2, 639-3), with or without a script (ISO 15924)
-and a
-region: `zh`, `zho_Hans`, `zh-TW`, `sr-Latn`.
+and a region: `zh`, `zho_Hans`, `zh-TW`, `sr-Latn`.
 """
 
 from typing import NamedTuple
@@ -143,6 +142,10 @@ def _names(scripts: str) -> list[str]:
 
 
 def _script_of_scores(code: str, scripts: str) -> str:
-    """Japanese stays Japanese where its script is given as Han or Kana, Korean where it is Hangul."""
+    """The scripts that choose BLEU's tokenizer.
+
+    They are the language's own where it is Chinese, Japanese or Korean and `scripts` has Han, Kana or Hangul, so that
+    Japanese given as Kana stays Japanese; otherwise `scripts`.
+    """
     own = _LANGUAGES.get(code, (code, ""))[1]
     return own if own in _BLEU_TOKENIZERS and set(_names(scripts)) & {"Han", "Kana", "Hangul"} else scripts

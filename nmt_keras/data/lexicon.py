@@ -1,4 +1,4 @@
-"""Which target ids a source id is translated by, from a parallel text: IBM Model 1 (Brown et al. 1993, 4.2)."""
+"""A lexicon of the target ids that translate a source id, from parallel text: IBM Model 1 (Brown et al. 1993, 4.2)."""
 
 import pathlib
 import zipfile
@@ -19,7 +19,7 @@ class Lexicon(NamedTuple):
 
     proposals: np.ndarray  # int32 [V_source, n]: each source id's most probable target ids, the best first
     common: np.ndarray  # int32 [m]: the most frequent target ids, which any sentence may need
-    tokenizers: np.ndarray  # the hashes of the two whose ids they are, of source and target
+    tokenizers: np.ndarray  # hashes of the source and the target tokenizer, whose ids these are
 
     def write(self, path: pathlib.Path) -> None:
         """Writes it, whole or not at all."""
@@ -105,7 +105,7 @@ def build_lexicon(
     probability = np.ones(len(keys))
     for _ in range(_ITERATIONS):
         shares = probability[entry_of]
-        shares /= np.bincount(place_of, shares)[place_of]  # of what explains a target id, each source id's part
+        shares /= np.bincount(place_of, shares)[place_of]  # each source id's share in explaining a target id
         expected = np.bincount(entry_of, shares)
         probability = expected / np.bincount(keys // target_size, expected, source_size)[keys // target_size]
     proposals = np.zeros([source_size, num_proposals], np.int32)

@@ -53,7 +53,7 @@ def table_of(
 
 
 def end(table: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """A table with EOS behind the ids of each row, in place."""
+    """Writes EOS behind the ids of each row of a table, in place, and returns the table."""
     table[np.arange(len(table)), lengths] = EOS_ID
     return table
 

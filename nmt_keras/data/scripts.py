@@ -38,7 +38,7 @@ _RANGES = {
 WITHOUT_SPACES = re.compile(
     f"[{''.join(_RANGES[name] for name in ('Han', 'Kana', 'Thai', 'Lao', 'Khmer', 'Myanmar', 'Tibetan'))}]"
 )
-_MIN_LETTERS = 6  # one of a script without spaces, which is nearly a word, counts twice
+_MIN_LETTERS = 6  # letters needed to judge a line; one of a script without spaces, almost a word, counts twice
 
 
 class ScriptCheck:
@@ -54,7 +54,7 @@ class ScriptCheck:
         self._letters = re.compile(f"[{ranges}]") if ranges else None
 
     def share(self, letters: str) -> float:
-        """The share of letters that are of the language's script; 1 where that is not known, 0 of none."""
+        """The share of letters that are of the language's script; 1 if the script is unknown, 0 without letters."""
         if self._letters is None:
             return 1.0
         return len(self._letters.findall(letters)) / max(len(letters), 1)
@@ -71,8 +71,8 @@ class ScriptCheck:
 
 
 def script_of(text: str) -> str:
-    """The script that most letters of a text are of, as people call it: Japanese of Kana, Chinese of Han without any,
-    Korean of Hangul; "" where it is none of those that are known."""
+    """Names the script of most letters of a text as people do: Japanese if there is any Kana, Chinese for Han, Korean
+    for Hangul; "" where no letter is of a known script."""
     counts = {name: len(re.findall(f"[{ranges}]", text)) for name, ranges in _RANGES.items()}
     if counts["Kana"]:
         return "Japanese"

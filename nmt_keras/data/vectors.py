@@ -101,7 +101,7 @@ def _read(path: str, width: int) -> Iterator[tuple[int, list[str]]]:
 
 
 def _is_number(field: str) -> bool:
-    """Whether what should be the end of a word is one more number, as in a file of a greater width."""
+    """Whether a field that should end a word is a number instead, as in a file of wider vectors."""
     try:
         float(field)
     except ValueError:

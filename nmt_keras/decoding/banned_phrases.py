@@ -1,8 +1,7 @@
 """Phrases that no translation may contain, as an automaton over pieces.
 
-A phrase can be cut into pieces in many ways, so that banning one of them bans little. What is followed here is the
-text itself, byte by byte (Aho and Corasick 1975): a piece is banned after a hypothesis whose text it would complete to
-a phrase, however both are cut.
+A phrase can be cut into pieces in many ways, so banning one way bans little. The automaton follows the text itself,
+byte by byte (Aho and Corasick 1975): a piece is banned where it would complete a phrase, however the text is cut.
 """
 
 from collections.abc import Sequence
@@ -11,14 +10,14 @@ import numpy as np
 
 
 def automaton(phrases: Sequence[str], surfaces: Sequence[bytes]) -> np.ndarray:
-    """What each piece does in each state.
+    """Builds the table of next states, for each state and each piece.
 
     Args:
         phrases: texts, none of them empty; case and spaces count.
         surfaces: the text of each id, V of them; empty for those that add none.
 
     Returns:
-        int32 [states, V]: the next state, and its bitwise complement, which is negative, where the piece would complete
+        int32 [states, V]: the next state, or its bitwise complement, which is negative, where the piece would complete
         a phrase. A text begins in state 0.
     """
     following, complete = _match([phrase.encode("utf-8") for phrase in phrases])

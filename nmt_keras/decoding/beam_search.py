@@ -3,10 +3,11 @@
 At each position every live hypothesis offers its end (EOS) to the finished ones, and the K best continuations live on.
 Choices are kept as back-pointers, so that no history is copied while searching; ids, token log probabilities and
 attention are read off them at the end. The search of a row stops when no live hypothesis can still win: totals only
-fall and the coverage penalty takes away, so the bound of a live one is its total over the largest penalty it can reach.
+fall and a coverage penalty only lowers scores, so a live hypothesis can at best score its total over the largest length
+penalty it can reach.
 
-Rows may ask for beams of different widths. A row that asked for fewer than the widest keeps the surplus at -inf from
-the first position, so that its result is that of a search of its own.
+Rows may ask for different numbers of beams. A row that asked for fewer than the most has its surplus beams at -inf from
+the first position on, so that its result is that of a search of its own.
 """
 
 from typing import Any, NamedTuple
@@ -63,7 +64,7 @@ def beam_search(
         step_fn: see `nmt_keras.decoding.hypotheses`.
         state: before BOS, leaves [B, 1, ...].
         constraints: what hypotheses may look like.
-        ranking: what makes a score of log probabilities.
+        ranking: turns log probabilities into scores.
         beam_size: int32 [] or [B]; K is the largest. 1 is greedy: it ends where EOS is the best.
         num_hypotheses: int32 [] or [B], at most `beam_size`; N is the largest.
 

@@ -1,7 +1,7 @@
-"""What may follow: lengths, a forced beginning, repetitions, banned phrases.
+"""The rules of which ids may follow: lengths, a forced beginning, repetitions, banned phrases.
 
-A rule that looks back needs what a hypothesis has produced so far, its `Past`, which a search carries beside the
-decoder's state and reorders with it.
+A rule that looks back needs the `Past` of a hypothesis, what it has produced so far. A search carries the past beside
+the decoder's state and reorders both together.
 """
 
 from typing import NamedTuple
@@ -15,14 +15,14 @@ NEVER = float("-inf")
 
 
 class Past(NamedTuple):
-    """Of hypotheses [B, Q]; a field that no rule needs is ()."""
+    """What hypotheses [B, Q] have produced so far; a field that no rule needs is ()."""
 
     ids: tf.Tensor | tuple  # int32 [B, Q, L], PAD where nothing stands yet
     phrase_states: tf.Tensor | tuple  # int32 [B, Q], of the automaton of banned phrases
 
 
 class Scored(NamedTuple):
-    """Of every id that may come next, float32 [B, Q, V]."""
+    """The scores of every id as the next one, float32 [B, Q, V]."""
 
     scores: tf.Tensor  # what a search adds up: `log_probs` after the repetition penalty, -inf for what may not follow
     log_probs: tf.Tensor  # the model's own
@@ -68,7 +68,7 @@ class Constraints(NamedTuple):
         all_ids, states = past
         if self.banned_phrases is not None:
             states = tf.gather_nd(self.banned_phrases, tf.stack([states, ids], -1))
-            states = tf.where(states < 0, tf.bitwise.invert(states), states)  # of a phrase that was forced
+            states = tf.where(states < 0, tf.bitwise.invert(states), states)  # negative after a forced phrase
         if isinstance(all_ids, tf.Tensor):
             all_ids = tf.where(tf.range(tf.shape(all_ids)[2]) == position, ids[:, :, None], all_ids)
         return Past(all_ids, states)
@@ -76,7 +76,7 @@ class Constraints(NamedTuple):
     def continuations(
         self, logits: tf.Tensor, position: tf.Tensor, past: Past, count: int | tf.Tensor
     ) -> Continuations:
-        """What a search for the best needs of `score`, without a pass over all ids for each rule.
+        """The best continuations of each hypothesis; without a pass over all ids for each rule if no rule looks back.
 
         Args:
             logits: float32 [B, Q, V].
@@ -111,7 +111,7 @@ class Constraints(NamedTuple):
         )
 
     def score(self, logits: tf.Tensor, position: tf.Tensor, past: Past) -> Scored:
-        """Scores what may follow at `position`; what is not a number may not.
+        """Scores every id as the next one at `position`; an id whose score is NaN may not follow.
 
         Args:
             logits: float32 [B, Q, V].
@@ -133,7 +133,7 @@ class Constraints(NamedTuple):
 
     @property
     def _looks_back(self) -> bool:
-        """Whether what stands before makes a difference to what may follow."""
+        """Whether any rule depends on what a hypothesis has produced so far."""
         return bool(self.no_repeat_ngram or self.repetition_penalty != 1.0 or self.banned_phrases is not None)
 
     def _may_follow(self, ids: tf.Tensor, position: tf.Tensor, allowed: tf.Tensor | bool = True) -> tf.Tensor:
@@ -154,7 +154,7 @@ class Constraints(NamedTuple):
         return padded[:, tf.minimum(position, width)][:, None, None]
 
     def _forced_among(self, ids: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The ids [B, Q, C], all of them the forced one where there is one, and which of them it makes copies."""
+        """The ids [B, Q, C], all replaced by the forced id where there is one, and which of them are then copies."""
         if self.prefix is None:
             return ids, False
         forced = self._forced(position)

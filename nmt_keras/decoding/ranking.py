@@ -1,4 +1,4 @@
-"""What hypotheses are ranked by: log probability, corrected for length and for what was left untranslated."""
+"""The score that ranks hypotheses: log probability, corrected for length and for what was left untranslated."""
 
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ class Ranking(NamedTuple):
     """total / penalty(length) + coverage_penalty * sum_i log(min(sum_t a_{t,i}, 1)) (Wu et al. 2016, eq. 14)."""
 
     length_penalty: float | tf.Tensor = 0.0  # alpha, not negative, float32 [] or [B]; 0 ranks by log probability
-    kind: str = "gnmt"  # ((5 + length) / 6)^alpha, or `average`: length^alpha, which 1 makes the mean of a token
+    kind: str = "gnmt"  # ((5 + length) / 6)^alpha, or `average`: length^alpha; alpha 1 gives the mean of a token
     coverage_penalty: float = 0.0  # beta, not negative
     source_mask: Any = None  # bool [B, S], needed with a coverage penalty
 
@@ -37,7 +37,7 @@ class Ranking(NamedTuple):
         return score + self.coverage_penalty * left_out
 
     def bound(self, total: tf.Tensor, max_length: tf.Tensor) -> tf.Tensor:
-        """What no continuation of live hypotheses can exceed: totals only fall, penalties only grow.
+        """An upper bound on the score of any continuation of live hypotheses: totals only fall, penalties only grow.
 
         Args:
             total: float32 [B, N].

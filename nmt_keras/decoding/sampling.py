@@ -29,7 +29,7 @@ def greedy(step_fn: StepFn, state: Any, constraints: Constraints, ranking: Ranki
         step_fn: see `nmt_keras.decoding.hypotheses`.
         state: before BOS, leaves [B, 1, ...].
         constraints: what hypotheses may look like.
-        ranking: what makes a score of log probabilities.
+        ranking: turns log probabilities into scores.
 
     Returns:
         One hypothesis a row, of length 0 where the constraints leave none.
@@ -68,7 +68,7 @@ def sample(
         step_fn: see `nmt_keras.decoding.hypotheses`.
         state: before BOS, leaves [B, 1, ...].
         constraints: what hypotheses may look like.
-        ranking: what makes a score of log probabilities.
+        ranking: turns log probabilities into scores.
         seeds: int32 [B, 2], one a row: a row's samples depend on its seed and on no other row.
         num_samples: N, independent samples a row; the first n are those of n samples.
         temperature: of the softmax, positive, [] or [B]; below 1 sharpens.
@@ -100,7 +100,7 @@ def sample(
 
 
 def _truncate(scores: tf.Tensor, top_k: tf.Tensor, top_p: tf.Tensor) -> tf.Tensor:
-    """-inf for what neither top-k nor top-p keeps; the most probable id is always kept.
+    """Replaces by -inf the scores of ids that top-k or top-p drops; the most probable id is always kept.
 
     scores: [B, N, V]; top_k and top_p: [B, 1, 1] or [1, 1, 1].
     """
@@ -120,7 +120,11 @@ def _decode(
     choose: Callable[[tf.Tensor, tf.Tensor, Past], tuple[tf.Tensor, tf.Tensor, tf.Tensor]],
     width: int | tf.Tensor,
 ) -> Hypotheses:
-    """`choose`: (logits [B, N, V], position, past) to the ids that follow, their scores and log probabilities."""
+    """Decodes position by position; the Hypotheses are not sorted.
+
+    `choose` takes (logits [B, N, V], position, past) and returns the next ids, their scores and their log
+    probabilities, [B, N] each.
+    """
     batch = tf.shape(constraints.max_length)[0]
     limit = tf.reduce_max(constraints.max_length)
 

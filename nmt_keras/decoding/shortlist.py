@@ -2,7 +2,7 @@
 L'Hostis et al. 2016, 3.2).
 
 Each row searches among its own ids, so that a translation depends on its own text alone. The output product is computed
-once for the ids that any row of the batch has, and of these each row sees its own.
+once for the ids of all rows of the batch, and each row searches only its own.
 """
 
 from typing import NamedTuple
@@ -31,7 +31,7 @@ def make_shortlist(
     prefix_ids: tf.Tensor,
     vocab_size: int,
 ) -> Shortlist:
-    """The ids that the source's own propose, the common ones, those of the forced beginning and the special ones.
+    """Joins the ids that the source ids propose, the common ones, those of the forced beginning and the special ones.
 
     Args:
         proposals: int32 [V_source, n], of each source id.

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-_FEW = 1024  # so many are not worth two stages
+_FEW = 1024  # a shorter axis is not worth two stages
 _BLOCKS = range(32, 129)  # sizes of a block
 _BLOCK = 32  # where the axis cannot be cut evenly
 
@@ -10,15 +10,15 @@ _BLOCK = 32  # where the axis cannot be cut evenly
 def top_k(values: tf.Tensor, k: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """`tf.math.top_k` of a long last axis: the same values, and the same indices where values are equal.
 
-    The axis is cut into blocks. The k largest lie in the k blocks whose maxima are largest, so that one pass of maxima,
-    which is vectorised, does for the long axis, and the search sees k blocks.
+    The axis is cut into blocks. The k largest values lie in the k blocks with the largest maxima: one vectorised pass
+    finds the maxima of the long axis, and only k blocks are searched.
 
     Args:
-        values: float32 [B, Q, V]; of a row with a NaN, what is found says nothing.
+        values: float32 [B, Q, V]; the result of a row with a NaN is undefined.
         k: at most V.
 
     Returns:
-        float32 and int32 [B, Q, k], the largest first, of equal ones that of the lower index.
+        Values float32 and indices int32, [B, Q, k] each, the largest first; of equal values the lower index first.
     """
     size = values.shape[-1]
     if size is not None and size < _FEW:

@@ -1,8 +1,8 @@
 """Where two texts are shifted against each other, by the lengths of their lines and the words that go together.
 
-Line i of a source belongs to line i + d of its target. A path through the values of d is found that costs least
-(Viterbi 1967), first over blocks of lines by the lengths alone, as Gale and Church (1993) align sentences; then each
-change is put on its line by the words around it, whose associations the aligned part of the text has taught.
+Line i of a source belongs to line i + d of its target. The cheapest path through the values of d (Viterbi 1967) is
+found first, over blocks of lines by the lengths alone, as Gale and Church (1993) align sentences. Then the words
+around each change of d find its exact line; which words go together is learned from the aligned part of the text.
 """
 
 from collections import Counter
@@ -16,27 +16,27 @@ from nmt_keras.data.scripts import words
 MAX_SHIFT = 10  # lines
 _BLOCK = 32  # lines
 _SWITCH = 20.0  # nats that a change of d costs
-_DOUBT = 3.0  # nats by which a line may be less likely to be that of a change, and still be it
+_DOUBT = 3.0  # nats by which a line may cost more than the best line of a change, and still be its line
 _CAP = 4.5  # nats that a pair costs at most: three standard deviations
-_WINDOW = 96  # lines around a change that its line is looked for in
+_WINDOW = 96  # lines on each side of a change among which its exact line is looked for
 _SAMPLE = 8_000  # pairs that teach which words go together
 _VOCABULARY = 1_500
-_ENOUGH = 500  # pairs, of which the even ones teach it
+_ENOUGH = 500  # aligned pairs that are enough to learn from; only the even ones are used
 _EXAMINED = 1_000  # lines whose words are compared with chance
-_FAR = 38  # lines from its own place to the chance partner of a line; even, so that it did not teach either
-_GOOD_PART = 0.2  # of the gain where lines are aligned, that a part must show
+_FAR = 38  # lines between a line's partner and its chance partner; even, so that neither taught (odd lines do not)
+_GOOD_PART = 0.2  # share of the gain of aligned lines that a part must reach
 _PART = 1_500  # lines that are judged together where lengths tell nothing
-_TOGETHER = 0.7  # of the spread of chance ratios, that of lines whose lengths go together
+_TOGETHER = 0.7  # lengths go together where their ratios spread less than this share of chance ratios' spread
 _MIN_SIGNAL = 0.3  # nats by which an aligned pair's lengths must be likelier than a chance pair's
 
 Fetch = Callable[[np.ndarray, np.ndarray], tuple[list[str], list[str]]]  # by source and target line numbers [N]
 
 
 class Segment(NamedTuple):
-    """Lines `start` to `stop` (0-based, the last not counted) of a source, which belong to the target's by `shift`.
+    """Lines `start` to `stop` (0-based, exclusive) of a source; line i belongs to line i + `shift` of the target.
 
-    A shift of None: they belong to no lines near them. Up to `before` lines ahead of them, and `after` behind them, may
-    belong as they do: lengths and words tell them from these by little.
+    A shift of None: they belong to no lines near them. Up to `before` lines before the segment and `after` lines after
+    it may be part of it too: lengths and words hardly tell them apart.
     """
 
     start: int
@@ -90,7 +90,7 @@ def segments(source_lengths: np.ndarray, target_lengths: np.ndarray, fetch: Fetc
 
 
 def _by_words(lexicon: "_Lexicon", size: int) -> list[Segment]:
-    """Which parts of a text are aligned, where lengths do not tell: as many parts as words can judge."""
+    """Finds the aligned parts of a text by words alone, where lengths tell nothing; parts have 1,500 lines or more."""
     if not lexicon.favours(MAX_SHIFT, None, 0, size):
         return [Segment(0, size, None)]
     edges = np.linspace(0, size, max(size // _PART, 1) + 1).astype(int)
@@ -113,10 +113,10 @@ def _merged(parts: list[Segment]) -> list[Segment]:
 
 
 def _confirmed(path: np.ndarray, costs: "_LengthCosts", lexicon: "_Lexicon") -> np.ndarray:
-    """A path whose parts are what their words say too.
+    """Corrects the parts of a path that their words do not confirm.
 
-    A shift that brings no words together is none. Lines that belong nowhere by their lengths belong where they are if
-    their words do, or if their lengths go together in a way of their own, as in a table of contents.
+    A shift that brings no words together is dropped. Lines that belong nowhere by their lengths count as aligned if
+    their words go together, or if their lengths vary together in their own way, as in a table of contents.
     """
     path = path.copy()
     edges = [0, *(np.flatnonzero(path[1:] != path[:-1]) + 1), len(path)]
@@ -177,7 +177,7 @@ class _LengthCosts:
         return spreads[0] < _TOGETHER * spreads[1] or spreads[1] < self._deviation
 
     def of(self, state: int, low: int, high: int) -> np.ndarray:
-        """float [high - low]: of source lines `low` to `high` in a state."""
+        """The costs in nats of source lines `low` to `high` in a state, float [high - low]."""
         costs = np.full(high - low, self.of_none, np.float32)
         if state != _NONE:
             start, residual = self._residuals(state - MAX_SHIFT, low, high)
@@ -208,10 +208,9 @@ def _block_path(costs: _LengthCosts, size: int) -> np.ndarray:
 def _best_line(
     before: int, after: int, low: int, high: int, costs: _LengthCosts, lexicon: "_Lexicon"
 ) -> tuple[int, int, int]:
-    """The line at which a path goes from one state to another, between two lines: the first it may be, the likeliest,
-    and the last.
+    """Finds the line between `low` and `high` where a path changes its state: the first possible, the best, the last.
 
-    Where the shift falls, so many lines of the source have no translation: they are in neither part.
+    Where the shift falls by n, n lines of the source have no translation and are in neither part.
     """
     cost_before, cost_after = (costs.of(state, low, high) + lexicon.of(state, low, high) for state in (before, after))
     gap = before - after if _NONE not in (before, after) and before > after else 0
@@ -220,14 +219,14 @@ def _best_line(
     nowhere = np.minimum(gap, np.arange(high - low, -1, -1)) * costs.of_none
     total = ahead + behind[gap : gap + len(ahead)] + nowhere
     best = int(total.argmin())
-    far = np.flatnonzero(total > total[best] + _DOUBT)  # beyond the nearest of these it is not
+    far = np.flatnonzero(total > total[best] + _DOUBT)  # the change is between the nearest of these
     first = int(far[far < best].max(initial=-1)) + 1
     last = int(far[far > best].min(initial=len(total))) - 1
     return low + first, low + best, low + last
 
 
 class _Lexicon:
-    """Nats that pairs cost by their words: how little more often than by chance these stand beside each other."""
+    """The costs of pairs by their words, in nats: low where they stand in one pair more often than by chance."""
 
     def __init__(self, path: np.ndarray, size: int, target_size: int, fetch: Fetch):
         self._fetch = fetch
@@ -256,8 +255,8 @@ class _Lexicon:
     def favours(self, state: int, other: int | None, low: int, high: int) -> bool:
         """Whether the words of lines `low` to `high` go together in a state more than in another, or than by chance.
 
-        Lines that taught the associations, the even ones, are not asked. By three standard errors of the mean, and by a
-        good part of what it is where lines are aligned.
+        Only odd lines are compared, since even ones taught the associations. The mean gain must exceed three standard
+        errors and a fifth of the gain of aligned lines.
         """
         lines = np.arange(low | 1, high, 2)
         lines = lines[:: max(len(lines) // _EXAMINED, 1)]
@@ -273,7 +272,7 @@ class _Lexicon:
         return float(gains.mean()) > max(3.0 * error, _GOOD_PART * (self._means[0] - self._means[1]), 1e-6)
 
     def of(self, state: int, low: int, high: int) -> np.ndarray:
-        """float [high - low]: of source lines `low` to `high` in a state; 0 says nothing."""
+        """The costs in nats of source lines `low` to `high` in a state, float [high - low]; 0 favours no state."""
         costs = np.zeros(high - low, np.float32)
         if state == _NONE:
             return costs
@@ -305,7 +304,7 @@ class _Lexicon:
 
 
 def _frequent(texts: list[list[str]]) -> dict[str, int]:
-    """The most frequent words that most texts do not have."""
+    """The most frequent words, each with a number, among those in at least two texts and at most half of them."""
     counts = Counter(word for text in texts for word in set(text))
     kept = [word for word, count in counts.most_common(_VOCABULARY + 50) if 2 <= count <= 0.5 * len(texts)]
     return {word: number for number, word in enumerate(kept[:_VOCABULARY])}

@@ -47,7 +47,7 @@ def examine(
 def refuse_serious_findings(
     data: DataConfig, corpus: ParallelCorpus, dev: ParallelCorpus, report: Report
 ) -> list[Finding]:
-    """Examines what a training is about to read, and reports what it finds, which is returned.
+    """Examines the text that a training is about to read; reports and returns the findings.
 
     Raises:
         Failure: something is serious, and `data.on_findings` is refuse.
@@ -58,7 +58,7 @@ def refuse_serious_findings(
     serious = []
     findings = list(examine(data, list(zip(corpus.sources, corpus.targets)), held_out))
     for finding in findings:
-        if finding.kind != "encoding" or finding.severity == "serious":  # the rest was said when it was opened
+        if finding.kind != "encoding" or finding.severity == "serious":  # opening the text reported the rest
             report(f"doctor, {finding.severity}: {finding.text}")
         if finding.severity == "serious":
             serious.append(finding.kind)

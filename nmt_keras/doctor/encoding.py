@@ -6,12 +6,12 @@ from nmt_keras.doctor.findings import Finding, severity_of
 
 _SERIOUS_ODDITIES = ("invalid UTF-8",)
 _SAMPLED_BYTES = 1 << 16
-_FEW_SOUND = 0.1  # lines of UTF-8 beyond ASCII for each that is not, in a text that is of another encoding as a whole
+_FEW_SOUND = 0.1  # valid lines beyond ASCII for each broken one, at most, where a whole text has another encoding
 _SAMPLED_LINES = 500
 
 
 def encoding_findings(text: TextFile, language: str) -> list[Finding]:
-    """What is odd about the bytes of a text; first, where it looks like another encoding, which, and what to do."""
+    """Lists what is odd about the bytes of a text; first the encoding it looks like, if not UTF-8, and the remedy."""
     findings, broken, is_serious = [], [], False
     for finding in text.findings:
         severity = "note"

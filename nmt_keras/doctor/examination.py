@@ -1,7 +1,7 @@
 """The corpus doctor: what is wrong with parallel text, by line, before anything is trained on it.
 
-Lines are read in blocks, and of each pair a hash and two lengths are kept, 16 bytes; sorting and comparing them takes
-some three times as much. Numbers of lines that something is found in are kept too.
+Lines are read in blocks. Of each pair a hash and two lengths stay in memory, 16 bytes; sorting and comparing them takes
+about three times as much. The numbers of lines with findings stay in memory too.
 """
 
 import hashlib
@@ -22,14 +22,14 @@ from nmt_keras.tokenizers.white_space import fold
 
 _BLOCK = 10_000
 _OUTLYING = 8.0  # standard deviations of a pair's length, as Gale and Church (1993) reckon it
-_FACTOR = 4.0  # by which lengths of a pair may differ from the usual, where one side is
-_LONG = 20  # characters of the source or more
+_FACTOR = 4.0  # by which the length ratio of a long pair may differ from the usual one
+_LONG = 20  # source characters from which a pair is long
 _FEW = 1_000  # pairs
 _IGNORED = dict.fromkeys(code for code in range(0x20000) if unicodedata.category(chr(code))[0] in "PSZC")
 
 
 class HeldOut(NamedTuple):
-    """Text to measure on, which is to be in no training text."""
+    """Text to measure on, none of which should be in the training text."""
 
     name: str
     source: TextFile
@@ -79,7 +79,7 @@ class Doctor:
             return tuple(_lines_or_blanks(text, numbers) for text, numbers in texts)  # type: ignore[return-value]
 
         lengths = scan.characters
-        if len(source) != len(target):  # what has no partner by its number has one by a shift
+        if len(source) != len(target):  # lines beyond the shorter side may have a partner by a shift
             sizes = (slice(scan.size, len(text)) for text in (source, target))
             more = [
                 np.array([len(line) for line in text.lines(range(part.start, part.stop))], np.float32)
@@ -241,7 +241,7 @@ def _line_of_each(text: TextFile) -> dict[int, int]:
 
 
 def _key(line: str) -> int | None:
-    """Of a line without case, spaces and punctuation, which make no other sentence; None if nothing is left."""
+    """The hash of a line without case, spaces, punctuation and symbols; None if nothing is left."""
     rest = line.casefold().translate(_IGNORED)
     return _hash(rest) if rest else None
 

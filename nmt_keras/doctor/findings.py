@@ -1,6 +1,6 @@
 """What is found in a corpus, and how bad it is.
 
-A finding is a note (listed), a warning, or serious: what would cost a training.
+A finding is a note (only listed), a warning, or serious: a fault that would waste a training.
 """
 
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ class Finding(NamedTuple):
         return self.lines[:LISTED]
 
     def card(self) -> dict[str, Any]:
-        """What is written where not every line is wanted."""
+        """The finding as JSON values, with its first lines instead of all."""
         values = {**self._asdict(), "first_lines": self.first_lines}
         del values["lines"]
         return values
@@ -69,8 +69,10 @@ class LineNumbers:
 
 
 def unknown_pieces(name: str, rate: float, is_own: bool = True) -> Finding | None:
-    """A finding where too many pieces of a text are unknown to its tokenizer; a warning at most if that is not the own
-    one but trained on a sample."""
+    """A finding if too many pieces of a text are unknown to its tokenizer, else None.
+
+    Where the tokenizer is not the run's own (`is_own`) but trained on a sample, it is a warning at most.
+    """
     severity = severity_of("unknown pieces", rate)
     severity = "warning" if severity == "serious" and not is_own else severity
     if severity == "note":

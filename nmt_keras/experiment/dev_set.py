@@ -6,7 +6,8 @@ from nmt_keras.config import ExperimentConfig
 from nmt_keras.data.batching import evaluation_batches
 from nmt_keras.data.corpus import ParallelCorpus
 from nmt_keras.inference.evaluation import bleu_metric
-from nmt_keras.inference.translator import Translation, Translator
+from nmt_keras.inference.translation import Translation
+from nmt_keras.inference.translator import Translator
 from nmt_keras.models.seq2seq import Seq2Seq
 from nmt_keras.reports import Report
 from nmt_keras.tokenizers.base import Tokenizers
@@ -18,11 +19,12 @@ from nmt_keras.training.trainer import Evaluation
 _NUM_SAMPLES = 5
 
 
-def draw_attention(translation: Translation, tokenizers: Tokenizers) -> tuple[bytes, str]:
+def draw_attention(translation: Translation) -> tuple[bytes, str]:
     """The attention of a translation as a PNG, and a note on its labels: see `attention_picture`."""
-    source_ids, target_ids = translation.source_ids, translation.best.ids
-    source, target = ([tokenizer.piece(i) for i in ids] for tokenizer, ids in zip(tokenizers, (source_ids, target_ids)))
-    return attention_picture(translation.best.attention_weights, source, target, source_ids, target_ids)
+    best = translation.best
+    assert best.attention_weights is not None, "it is of a model in this process"
+    source, target = translation.source_pieces, best.pieces
+    return attention_picture(best.attention_weights, source, target, translation.source_ids, best.ids)
 
 
 class DevEvaluator:
@@ -42,7 +44,6 @@ class DevEvaluator:
         is_font_noted: bool = False,
     ):
         data, training = config.data, config.training
-        self._tokenizers = tokenizers
         self._summaries = summaries
         self._report = report
         self._loss = compile_dev_loss(model)
@@ -65,7 +66,7 @@ class DevEvaluator:
         hypotheses = [translation.text for translation in translations]
         bleu = self._bleu.corpus_score(hypotheses, self._references)
         self._summaries.translations(step, self._sources[:_NUM_SAMPLES], self._references[0], hypotheses)
-        picture, note = draw_attention(next((t for t in translations if t.best.ids), translations[0]), self._tokenizers)
+        picture, note = draw_attention(next((t for t in translations if t.best.ids), translations[0]))
         self._summaries.attention(step, picture)
         if note and not self._font_noted:
             self._report(f"attention pictures: {note}")

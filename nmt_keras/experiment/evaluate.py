@@ -17,10 +17,9 @@ from nmt_keras import files
 from nmt_keras.data.batching import evaluation_batches
 from nmt_keras.experiment.text import open_references
 from nmt_keras.inference.evaluation import open_bleu, score_text
-from nmt_keras.inference.translator import Translation
+from nmt_keras.inference.translation import Translation
 from nmt_keras.reports import Report, silent
-from nmt_keras.runs.layout import read_config
-from nmt_keras.runs.loading import Run, inference_config, load_runs, require_lexicon
+from nmt_keras.runs.loading import Run, config_of, load
 from nmt_keras.tokenizers.white_space import is_blank
 from nmt_keras.training.dev_loss import compile_dev_loss, perplexity
 
@@ -62,16 +61,16 @@ def evaluate(
 
     for path in filter(None, (output, translations)):  # what cannot be written is found before the work
         files.require_writable(path)
-    config = read_config(run_dirs[0])
-    data = dataclasses.replace(config.data, data_dir=data_dir)
-    data.bleu_tokenizer = data.bleu_tokenizer if bleu_tokenizer is None else bleu_tokenizer
+    overrides: dict[str, Any] = {f"decoding.{name}": value for name, value in decoding.items()}
+    overrides["data.data_dir"] = data_dir
+    if bleu_tokenizer is not None:
+        overrides["data.bleu_tokenizer"] = bleu_tokenizer
+    data = config_of(run_dirs[0], overrides).data
     bleu = open_bleu(data, report)
-    inference_config(config, decoding)
-    require_lexicon(run_dirs[0], config.decoding)
-
     corpus = open_references(data, source, references, report)
     streams = corpus.reference_streams()
-    trained = load_runs(run_dirs, checkpoint, report)._replace(config=config)
+    trained = load(run_dirs, overrides, checkpoint, report=report)
+    config = trained.config
     sources = corpus.text()[0]
     with contextlib.ExitStack() as stack:
         scores_file, translations_file = (

@@ -10,20 +10,20 @@ import numpy as np
 import tensorflow as tf
 
 from nmt_keras import files
+from nmt_keras.data.lexicon import Lexicon
 from nmt_keras.errors import UserError
 from nmt_keras.experiment.model_card import model_card
 from nmt_keras.experiment.text import dev_references, open_references
 from nmt_keras.inference.evaluation import open_bleu
 from nmt_keras.inference.translator import Translator
 from nmt_keras.reports import Report, silent
-from nmt_keras.runs.layout import read_config
-from nmt_keras.runs.loading import Run, inference_config, load_runs, require_lexicon
+from nmt_keras.runs.layout import lexicon_of
+from nmt_keras.runs.loading import Run, config_of, load
 from nmt_keras.serving import export as exporting
 from nmt_keras.serving import local, proof
 from nmt_keras.serving.compression import PRECISIONS, StoredWeight, compress
 from nmt_keras.serving.transports import as_tensor
 from nmt_keras.training.checkpoints import weights_sha256
-from nmt_keras.training.precision import configure
 
 _DEV_LINES = 200
 _NASTY = [
@@ -43,7 +43,7 @@ _WARMUP_BATCHES = (1, 8, 64)  # rows
 class _Proof(NamedTuple):
     """How an export compares with the model it was made of."""
 
-    compared: int  # translations, and other signatures once a batch
+    compared: int  # translations, and requests to the signatures
     different: int
     largest_log_prob_difference: float | None  # nats; None where the export did not run
     translations: list[str]  # of the dev lines, by the export
@@ -72,8 +72,9 @@ def export(
         report: takes a line for the user.
 
     Returns:
-        The folder, its size, and of the dev set's first 200 lines and of some nasty ones how many were compared and
-        differed, how fast they were translated, and their BLEU, beside that of float32.
+        The folder and its size; how many translations of the dev set's first 200 lines and of some nasty lines, and how
+        many replies of the signatures, were compared, and how many differed; speed and BLEU on the dev lines, with the
+        BLEU of float32 beside it.
 
     Raises:
         UserError: the run cannot be used, or `output` cannot be written.
@@ -84,37 +85,39 @@ def export(
             f"{output} is a version of an export: give the folder of all versions, --output={output.parent}"
         )
     files.require_writable(output / ".tmp-export")
-    config = read_config(run_dirs[0])
-    config.data.data_dir = config.data.data_dir if data_dir is None else data_dir
-    bleu = open_bleu(config.data, report)
-    run_precision, config.training.precision = config.training.precision, "float32"
-    inference_config(config, decoding)
-    require_lexicon(run_dirs[0], config.decoding)
-
-    dev = open_references(config.data, config.data.dev_source, dev_references(config.data), report)
-    trained = load_runs(run_dirs, checkpoint, report)._replace(config=config)
+    overrides: dict[str, Any] = {f"decoding.{name}": value for name, value in decoding.items()}
+    if data_dir is not None:
+        overrides["data.data_dir"] = data_dir
+    before = config_of(run_dirs[0], overrides)
+    bleu = open_bleu(before.data, report)
+    if before.decoding.shortlist:
+        Lexicon.read(lexicon_of(run_dirs[0]))
+    dev = open_references(before.data, before.data.dev_source, dev_references(before.data), report)
     count = min(_DEV_LINES, len(dev))
     sources, references = dev.sources[0].lines(range(count)), dev.reference_streams(count)
+    run_precision = before.training.precision
+
+    def load_in(name: str, report: Report = silent) -> Run:
+        """The run, which computes in a precision from here on."""
+        return load(run_dirs, {**overrides, "training.precision": name}, checkpoint, report=report)
 
     def bleu_of(run: Run) -> float:
         hypotheses = [translation.text for translation in run.translator().translate(sources)]
         return round(bleu.corpus_score(hypotheses, references).score, 2)
 
+    trained = load_in("float32", report)
     fingerprints = [weights_sha256(model) for model in getattr(trained.model, "members", [trained.model])]
     stored: list[StoredWeight] = []
-    float32_bleu: dict[str, Any] = {}
-    if run_precision != PRECISIONS[precision]:  # jobs on the run directory compute in it
-        config.training.precision = run_precision
-        configure(config.training)
-        float32_bleu["dev_bleu_run"] = bleu_of(load_runs(run_dirs, checkpoint)._replace(config=config))
-        config.training.precision = "float32"
-        configure(config.training)
+    bleus: dict[str, Any] = {}
     if precision != "float32":
-        float32_bleu["dev_bleu_float32"] = bleu_of(trained)
-        config.training.precision = PRECISIONS[precision]
-        configure(config.training)
-        trained = load_runs(run_dirs, checkpoint)._replace(config=config)
+        bleus["dev_bleu_float32"] = bleu_of(trained)
+    if run_precision != PRECISIONS[precision]:  # jobs on the run directory compute in it
+        bleus["dev_bleu_run"] = bleu_of(load_in(run_precision))
+    if precision != "float32" or run_precision != PRECISIONS[precision]:
+        trained = load_in(PRECISIONS[precision])
+    if precision != "float32":
         stored = compress(trained.model.variables, precision)
+    config = trained.config
     module = exporting.TranslationModule(trained.model, *trained.tokenizers, config.decoding, stored, trained.lexicon)
     folder = exporting.save(module, output)
     try:
@@ -136,7 +139,7 @@ def export(
             "megabytes": round(sum(path.stat().st_size for path in folder.rglob("*")) / 1e6, 1),
             "dev_lines": len(sources),
             "dev_bleu": round(bleu.corpus_score(proved.translations, references).score, 2),
-            **float32_bleu,
+            **bleus,
             "dev_bleu_signature": str(bleu.get_signature()),
         }
         files.write_json(folder / "parity.json", result)
@@ -153,8 +156,7 @@ def export(
 
 
 def _bleus(result: Mapping[str, Any]) -> list[str]:
-    """Lines on the BLEU of an export, and of the run where that computes otherwise and translates some lines
-    otherwise."""
+    """Lines for the user on the BLEU of an export, and on that of the run where it computes in another precision."""
     lines = [
         f"BLEU of the export ({result['precision']}) on {result['dev_lines']:,} dev lines: {result['dev_bleu']:.2f}"
     ]
@@ -176,8 +178,8 @@ def _prove(
     sources: list[str],
     report: Report,
 ) -> _Proof:
-    """Compares the export's translations, of `sources` and of nasty lines, with the translator's, and what all its
-    signatures say of some of them with what they say here."""
+    """Compares an export with its model: the translations of `sources` and of nasty lines with the translator's, and
+    the replies of all signatures to some of these lines with those of this process."""
 
     size = translator.config.batch_sentences
     dev, nasty = ([lines[i : i + size] for i in range(0, len(lines), size)] for lines in (sources, _NASTY))

@@ -59,10 +59,11 @@ after {trained.step:,} steps (checkpoint {result["checkpoint"]}).
 
 From Python, by REST or gRPC:
 
+    from nmt_keras.serving.client import Client
 
     with Client("grpc://localhost:8500/{name}") as client:
         [translation] = client.translate([{example!r}], beam_size={decoding.beam_size}, num_hypotheses=1)
-        print(translation.text, [hypothesis["score"] for hypothesis in translation.hypotheses])
+        print(translation.text, [hypothesis.score for hypothesis in translation.hypotheses])
 """
 
 

@@ -68,7 +68,7 @@ def train(
     """
     config.validate()
     config.resolve_positions()
-    build_loss(config.training)  # there is one of that name
+    build_loss(config.training)  # raises if there is none of that name
     stop = stop or StopRequest()
     resolve_precision(config.training)
     strategy = build_strategy(config.training.distribution)  # before any TensorFlow operation
@@ -181,7 +181,7 @@ def _budget(
     strategy: tf.distribute.Strategy,
     report: Report,
 ) -> int:
-    """The largest `batch_tokens` that fits, or is worth its time; the default's where memory is not told."""
+    """The largest `batch_tokens` that fits and is worth its time; about the default where memory is not known."""
 
     replicas = strategy.num_replicas_in_sync
     if not memory.is_told():
@@ -197,7 +197,7 @@ def _budget(
 
 
 def _report_font(dev: ParallelCorpus, report: Report) -> bool:
-    """Says what attention pictures will lack; whether there was anything to say."""
+    """Reports the script that attention pictures have no font for; returns whether there is one."""
 
     note = font_note("".join([*dev.sources[0].lines([0]), *dev.targets[0].lines([0])]))
     if note:
@@ -217,7 +217,7 @@ def _report_unknown(tokenizers: Tokenizers, dev: ParallelCorpus, report: Report)
 def _training_text(
     config: ExperimentConfig, corpus: ParallelCorpus, tokenizers: Tokenizers, num_replicas: int
 ) -> TrainingText:
-    """The corpus as a `TrainingText`, planned for so many replicas; in small batches where their size is not known."""
+    """The corpus as a `TrainingText`, planned for so many replicas; in the smallest batches where no size is set."""
 
     data, training = config.data, config.training
     limits: dict[str, Any] = {"max_source_length": data.max_source_length, "max_target_length": data.max_target_length}

@@ -1,7 +1,7 @@
 """Text longer than a sentence, as graph operations: split, translated and joined in order.
 
-Rules, not a model: a sentence ends at its punctuation, before what may begin one, unless the full stop is that of an
-abbreviation, and at a line break. Line breaks stay where they are.
+Rules, not a model, find the sentences. A sentence ends at a line break; it also ends at its punctuation if what follows
+may begin a sentence, unless the full stop belongs to an abbreviation. Line breaks stay where they are.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ _ENDS = (
     rf"(\p{{Greek}}[;\x{{37E}}]{_CLOSERS}) ({_OPENERS}\p{{Greek}})",
     rf"([.!?…]+{_CLOSERS}(?: »)?) {_BEGINNING}",
 )
-# What has a full stop and ends no sentence, in any of the languages: as it is written here, and with a capital too.
+# Abbreviations of any of the languages, whose full stop ends no sentence; each is also matched with a capital.
 _ABBREVIATIONS = (
     # English, German
     "Mr Mrs Ms Messrs Rev Hon Gen Col Capt Cpt Sgt Lt Gov Sen Rep Pres Sec St Mt Jr Sr dr prof vs cf ca approx "
@@ -47,7 +47,7 @@ _ABBREVIATIONS = (
     "hab inż ks ul św tzn tzw np mudr judr rndr tzv např sv Дж проф акад ул тыс гр г-н г-жа ср напр bl\\.a "
     "t\\.ex dvs Doç Yrd Sn örn डॉ प्रो د م أ"
 ).split()
-# The same where a number follows.
+# Abbreviations whose full stop ends no sentence if a number follows.
 _BEFORE_NUMBERS = (
     "al no nos nr fig figs vol p pp pg sec ch eq tab art abb abs bd str kap jan feb mar apr aug sept sep oct okt nov "
     "dec dez kl núm num pág págs pag cap blz č čl obr rys rozdz poz стр рис гл п табл см n° nº"
@@ -79,7 +79,7 @@ _NO_SPACE_AFTER = r"([\p{Han}\p{Hiragana}\p{Katakana}。！？，、；：｡」
 
 
 class _Parts(NamedTuple):
-    """What is translated of B texts: P parts in all, and an empty one at the end."""
+    """The parts of B texts that are translated one by one: P in all, and an empty one at the end."""
 
     text: tf.Tensor  # string [P + 1]
     ids: tf.RaggedTensor  # int32 [P + 1, None], without EOS
@@ -87,9 +87,9 @@ class _Parts(NamedTuple):
 
 
 def split_sentences(text: tf.Tensor) -> tf.RaggedTensor:
-    """The sentences of strings [B], and between them the line breaks as they came, each after a mark, string [B, None].
+    """Splits strings [B] into sentences and the line breaks between them, each break after a mark, string [B, None].
 
-    A sentence has single spaces as its only white space. A blank text has neither.
+    Line breaks are kept as they came. A sentence has single spaces as its only white space. A blank text has no parts.
     """
     text = tf.where(is_blank(text), "", tf.strings.regex_replace(text, _SEPARATORS, " "))
     text = tf.strings.regex_replace(text, _BREAKS, rf"{_MARK}{_BREAK_MARK}\0{_MARK}")
@@ -138,7 +138,7 @@ def translate_paragraphs(
     A sentence over the model's limit is translated in as many parts as it needs.
 
     Args:
-        translate: of a `Source`, texts, log probabilities and scores, [rows] each.
+        translate: takes a `Source`, and returns texts, log probabilities and scores, [rows] each.
         tokenizer: of the source.
         config: of the search.
         text: string [B].

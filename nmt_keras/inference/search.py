@@ -1,4 +1,4 @@
-"""From a configuration and what a caller asks of each row to a search: greedy, beam search or sampling."""
+"""Searches (greedy, beam search or sampling) as a configuration and the request options of each row say."""
 
 from typing import NamedTuple
 
@@ -39,7 +39,7 @@ class RequestOptions(NamedTuple):
     num_hypotheses: tf.Tensor  # int32, 1 to the beam size, or to `max_beam_size` where the row is sampled
     max_length: tf.Tensor  # int32, 1 to what the configuration allows; that where it is 0 or less
     length_penalty: tf.Tensor  # float32, 0 to 10; the configuration's where it is negative or no number
-    temperature: tf.Tensor  # float32, 0 to 100; 0, what is negative or no number searches, anything above samples
+    temperature: tf.Tensor  # float32, at most 100; above 0 the row is sampled; 0, a negative value or NaN searches
     seed: tf.Tensor  # int32, of samples
 
 
@@ -85,7 +85,7 @@ class Search:
         Args:
             source_ids: int32 [B, S], each with EOS.
             prefix_ids: int32 [B, P], what translations begin with, then PAD; P may be 0.
-            numbers: int32 [B], what tells the rows' samples apart, such as their line numbers.
+            numbers: int32 [B], such as line numbers: rows with different numbers draw different samples.
         """
         config = self._config
         problem, shortlist = self._begin(source_ids, prefix_ids)
@@ -108,7 +108,7 @@ class Search:
         return _with_ids_of(shortlist, found)
 
     def with_options(self, source_ids: tf.Tensor, request_options: RequestOptions) -> Hypotheses:
-        """Hypotheses of a batch, each row as its caller asks and as in a call of its own.
+        """Hypotheses of a batch, each row by its own options and with the result of a call of its own.
 
         Args:
             source_ids: int32 [B, S], each with EOS.
@@ -158,8 +158,10 @@ class Search:
         return _first(_with_ids_of(shortlist, _joined(is_sampled, drawn, searched)), count)
 
     def _begin(self, source_ids: tf.Tensor, prefix_ids: tf.Tensor):
-        """What searches take of a batch, step function, its state before BOS, rules and ranking; and the list whose
-        places its ids are, or None."""
+        """Prepares a batch: returns (step function, state before BOS, constraints, ranking), and the shortlist or None.
+
+        With a shortlist, the ids of the search are places in it.
+        """
         config, source_mask = self._config, padding_mask(source_ids)
         shortlist = self._shortlist(source_ids, source_mask, prefix_ids)
         constraints = self._constraints(source_mask, prefix_ids, shortlist)
@@ -204,7 +206,7 @@ class Search:
 
 
 def _with_ids_of(shortlist: Shortlist | None, hypotheses: Hypotheses) -> Hypotheses:
-    """The places of a list that a search found, as ids."""
+    """Turns the places in a shortlist that a search found into ids."""
     return hypotheses if shortlist is None else hypotheses._replace(ids=tf.gather(shortlist.ids, hypotheses.ids))
 
 
@@ -221,7 +223,7 @@ def _no_hypotheses(source_ids: tf.Tensor) -> Hypotheses:
 
 
 def _joined(condition: tf.Tensor, first: Hypotheses, second: Hypotheses) -> Hypotheses:
-    """Of each row the hypotheses of `first` where `condition` [B], else those of `second`; padded to one shape."""
+    """Takes each row's hypotheses from `first` where `condition` [B], else from `second`; pads both to one shape."""
     number, length = (tf.maximum(*(tf.shape(h.ids)[axis] for h in (first, second))) for axis in (1, 2))
 
     def padded(leaf):
@@ -238,7 +240,7 @@ def _joined(condition: tf.Tensor, first: Hypotheses, second: Hypotheses) -> Hypo
 
 
 def _first(hypotheses: Hypotheses, count: tf.Tensor) -> Hypotheses:
-    """The first `count` [B] of each row; the others have length 0, and no number of theirs is one of a hypothesis."""
+    """Keeps the first `count` [B] hypotheses of each row that exist; all numbers of the others become 0."""
     kept = (tf.range(tf.shape(hypotheses.lengths)[1]) < count[:, None]) & (hypotheses.lengths > 0)
 
     def masked(leaf):

@@ -1,8 +1,8 @@
-"""Strings as bytes and back: what TensorFlow and servers hold is bytes, what callers hold is Python's `str`."""
+"""Converts between Python's `str`, which callers hold, and the bytes that TensorFlow and servers hold."""
 
 
 def to_bytes(text: str) -> bytes:
-    """UTF-8, with the bytes that Python's "surrogateescape" stands for; what is no character otherwise is "?"."""
+    """UTF-8 in which surrogate escapes are the bytes they stand for; if there are other surrogates, all become "?"."""
     try:
         return text.encode("utf-8", errors="surrogateescape")
     except UnicodeEncodeError:

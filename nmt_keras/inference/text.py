@@ -45,13 +45,13 @@ def cut(text: tf.Tensor, config: DecodingConfig) -> tuple[tf.Tensor, tf.Tensor]:
 def tokenize(tokenizer: Tokenizer, text: tf.Tensor, config: DecodingConfig) -> Source:
     """Strings [B] as the model takes them."""
     text, truncated = cut(text, config)
-    ids = tokenizer.encode_tf(fold_tf(text))  # also of tokenizers that do not fold: what they were trained on has not
+    ids = tokenizer.encode_tf(fold_tf(text))  # folded for tokenizers of old runs too, which do not fold
     limit = config.max_source_length
     return Source(text, source_tensor(ids, limit), truncated | (ids.row_lengths() >= limit))
 
 
 def at_least_two_rows(source: Source, others: Any = ()) -> tuple[Source, Any]:
-    """Pads a batch with empty texts, and tensors [B, ...] with zeros: one row's products round differently."""
+    """Pads a batch to two rows with empty texts, and tensors [B, ...] with zeros: one row alone rounds differently."""
     missing = tf.maximum(2 - tf.shape(source.text)[0], 0)
     size = tf.shape(source.ids)[1]
     width = tf.maximum(size, 1)
@@ -113,7 +113,7 @@ def target_spans(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The bytes of a translation, string [B, N], where each piece starts and ends, int32 [B, N, L] each.
 
-    A character that is spread over several pieces is all of the last one's.
+    A character that is spread over several pieces belongs to the last of them.
     """
     if config.replace_unknown:
         surfaces = _words(source_tokenizer, target_tokenizer, source, hypotheses)
@@ -133,10 +133,10 @@ def target_spans(
 
 
 def _decoded_places(raw: tf.Tensor, places: tf.Tensor, replaces_each_byte: bool) -> tf.Tensor:
-    """Where places in bytes, int32 [N, L], of strings [N] that need not be UTF-8, are once the strings are decoded.
+    """Maps byte positions `places`, int32 [N, L], in strings [N] of any bytes to positions in the decoded strings.
 
-    A place inside a character is at its start. What makes no character is decoded to U+FFFD, three bytes, a run of such
-    bytes to one or, with `replaces_each_byte`, to one each.
+    A position inside a character moves to its start. Bytes that make no character are decoded to U+FFFD, three bytes:
+    a run of them to one U+FFFD, or with `replaces_each_byte` to one each.
     """
     codes, starts = tf.strings.unicode_decode_with_offsets(raw, "UTF-8", errors="replace")
     rows, starts = codes.value_rowids(), starts.with_values(tf.cast(starts.values, tf.int32))
@@ -189,8 +189,8 @@ def _surfaces(tokenizer: Tokenizer) -> tf.Tensor:
 def _words(
     source_tokenizer: Tokenizer, target_tokenizer: Tokenizer, source: Source, hypotheses: Hypotheses
 ) -> tf.Tensor:
-    """Words with the space before them, string [B, N, L]; an unknown one is the source word that it reads most (Luong
-    et al. 2015, Addressing the Rare Word Problem; Jean et al. 2015)."""
+    """Words with the space before them, string [B, N, L]; an unknown word becomes the source word that it reads most
+    (Luong et al. 2015, Addressing the Rare Word Problem; Jean et al. 2015)."""
     surfaces, places = tf.gather(_surfaces(target_tokenizer), hypotheses.ids), alignment(hypotheses)
     assert isinstance(source_tokenizer, WordTokenizer)
     words = tf.strings.join([" ", source_tokenizer.split_tf(fold_tf(source.text)).to_tensor("")])

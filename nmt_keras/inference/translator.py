@@ -16,6 +16,7 @@ from nmt_keras.inference.paragraphs import translate_paragraphs
 from nmt_keras.inference.search import Sampling, Search
 from nmt_keras.inference.strings import to_bytes
 from nmt_keras.inference.text import Source, at_least_two_rows, detokenize, tokenize
+from nmt_keras.inference.translation import Hypothesis, Translation
 from nmt_keras.layers.masks import padding_mask
 from nmt_keras.models.ensemble import Ensemble
 from nmt_keras.models.seq2seq import Seq2Seq
@@ -24,48 +25,12 @@ from nmt_keras.tokenizers.white_space import fold
 
 
 class Translations(NamedTuple):
-    """Of a batch of B texts; N hypotheses each, L ids at most, S source ids at most."""
+    """The translations of B texts: N hypotheses each, L ids at most, S source ids at most."""
 
     text: tf.Tensor  # string [B, N]; empty for an empty or blank source
     hypotheses: Hypotheses  # all zeros for an empty or blank source
     source_ids: tf.Tensor  # int32 [B, S]
     truncated: tf.Tensor  # bool [B], whether the source was longer than the limit
-
-
-class Hypothesis(NamedTuple):
-    """One translation of a text."""
-
-    text: str
-    log_prob: float  # the sum of `token_log_probs`; -inf where the search found none
-    score: float  # what is ranked
-    ids: list[int]  # with EOS
-    token_log_probs: list[float]  # of `ids`
-    attention_weights: np.ndarray  # float32 [ids, source ids]
-
-    def alignment(self) -> list[int]:
-        """Of each id but EOS, the source position that it reads most; -1 where it reads nothing."""
-        if not self.ids:
-            return []
-        weights = self.attention_weights[:-1]
-        return np.where(weights.any(-1), weights.argmax(-1), -1).tolist()
-
-
-class Translation(NamedTuple):
-    """Of one text."""
-
-    hypotheses: list[Hypothesis]  # best first, at least one
-    source_ids: list[int]  # with EOS
-    truncated: bool  # whether the text was longer than the limit
-
-    @property
-    def best(self) -> Hypothesis:
-        """The first hypothesis."""
-        return self.hypotheses[0]
-
-    @property
-    def text(self) -> str:
-        """Of the best hypothesis."""
-        return self.best.text
 
 
 def translate_text(
@@ -86,7 +51,7 @@ def translate_text(
         config: of the search. With `split_sentences` a text has one hypothesis without ids.
         text: string [B].
         prefix_ids: int32 [B, P], what translations begin with, then PAD.
-        numbers: int32 [B], what tells the rows' samples apart, such as their line numbers.
+        numbers: int32 [B], such as line numbers: rows with different numbers draw different samples.
     """
 
     def translate(source: Source, prefix_ids=None, numbers=None) -> Translations:
@@ -182,7 +147,7 @@ class Translator:
         Args:
             texts: strings of any length; what is over `max_source_length` ids is not translated.
             report: is told after each batch how many texts it held.
-            first_number: of the texts, which number those of a stream; a sample depends on its text's number.
+            first_number: the number of the first text in its stream; a sample depends on its text's number.
             prefixes: what each translation begins with; none where None. Not of texts that are split.
         """
         limit = self.config.max_source_characters
@@ -202,7 +167,7 @@ class Translator:
     ) -> list[Translation]:
         """The translations of `texts` as one batch, however many and however long they are.
 
-        `numbers` are those that samples depend on; 0, 1, 2, ... if None. `prefixes` as for `translate`.
+        Samples depend on `numbers`, one for each text; 0, 1, 2, ... if None. `prefixes` as for `translate`.
         """
         if prefixes and self.config.split_sentences:
             raise UserError("`decoding.split_sentences` leaves no one beginning to force: give sentences, or no prefix")
@@ -212,49 +177,56 @@ class Translator:
         prefix_ids, _ = table_of(rows_of(beginnings), reserved=0)
         inputs = (encoded, prefix_ids, tf.constant(list(numbers), tf.int32))
         try:
-            return list(_unpack(self._function(*inputs)))
-        except (tf.errors.NotFoundError, tf.errors.FailedPreconditionError):  # of a resource, once it was destroyed
+            return list(self._unpack(self._function(*inputs)))
+        except (tf.errors.NotFoundError, tf.errors.FailedPreconditionError):  # a resource was destroyed
             for tokenizer in (self.source_tokenizer, self.target_tokenizer):
                 tokenizer.renew()
             self._function = self._compiled()
-            return list(_unpack(self._function(*inputs)))
+            return list(self._unpack(self._function(*inputs)))
 
-    def translate_stream(self, lines: Iterable[str], chunk: int = 2048, first_number: int = 0) -> Iterator[Translation]:
-        """Translates lines as they come, in order and in constant memory. `first_number` as for `translate`.
+    def stream(self, texts: Iterable[str], *, first_number: int = 0, chunk: int = 2048) -> Iterator[Translation]:
+        """Translates texts as they come, in order and in constant memory. `first_number` as for `translate`.
 
-        A batch of lines is read first, then twice as many each time, `chunk` at most, of which those of similar length
+        A batch of texts is read first, then twice as many each time, `chunk` at most, of which those of similar length
         make batches: whoever waits sees the first ones soon.
         """
-        lines, start, size = iter(lines), first_number, min(self.config.batch_sentences, chunk)
-        while buffer := list(itertools.islice(lines, size)):
+        texts, start, size = iter(texts), first_number, min(self.config.batch_sentences, chunk)
+        while buffer := list(itertools.islice(texts, size)):
             yield from self.translate(buffer, first_number=start)
             start, size = start + len(buffer), min(2 * size, chunk)
 
-
-def _unpack(batch: Translations) -> Iterator[Translation]:
-    text, hypotheses, source_ids, truncated = (
-        batch.text.numpy(),
-        Hypotheses(*(leaf.numpy() for leaf in batch.hypotheses)),
-        batch.source_ids.numpy(),
-        batch.truncated.numpy(),
-    )
-    source_lengths = padding_mask(batch.source_ids).numpy().sum(1)
-    for row, source_length in enumerate(source_lengths):
-        found = max(int((hypotheses.lengths[row] > 0).sum()), 1)
-        yield Translation(
-            [_hypothesis(text[row], hypotheses, row, number, source_length) for number in range(found)],
-            source_ids[row, :source_length].tolist(),
-            bool(truncated[row]),
+    def _unpack(self, batch: Translations) -> Iterator[Translation]:
+        text, hypotheses, source_ids, truncated = (
+            batch.text.numpy(),
+            Hypotheses(*(leaf.numpy() for leaf in batch.hypotheses)),
+            batch.source_ids.numpy(),
+            batch.truncated.numpy(),
         )
+        source_lengths = padding_mask(batch.source_ids).numpy().sum(1)
+        for row, length in enumerate(source_lengths):
+            found = max(int((hypotheses.lengths[row] > 0).sum()), 1)
+            ids = source_ids[row, :length].tolist()
+            yield Translation(
+                [self._hypothesis(text[row], hypotheses, row, number, length) for number in range(found)],
+                bool(truncated[row]),
+                [self.source_tokenizer.piece(each) for each in ids],
+                ids,
+            )
 
-
-def _hypothesis(text: np.ndarray, hypotheses: Hypotheses, row: int, number: int, source_length: int) -> Hypothesis:
-    length = hypotheses.lengths[row, number]
-    return Hypothesis(
-        text[number].decode("utf-8", errors="replace"),
-        float(hypotheses.log_prob[row, number]),
-        float(hypotheses.score[row, number]),
-        hypotheses.ids[row, number, :length].tolist(),
-        hypotheses.token_log_probs[row, number, :length].tolist(),
-        hypotheses.attention_weights[row, number, :length, :source_length],
-    )
+    def _hypothesis(
+        self, text: np.ndarray, hypotheses: Hypotheses, row: int, number: int, source_length: int
+    ) -> Hypothesis:
+        length = hypotheses.lengths[row, number]
+        ids = hypotheses.ids[row, number, :length].tolist()
+        weights = hypotheses.attention_weights[row, number, :length, :source_length]
+        read = weights[:-1]
+        return Hypothesis(
+            text[number].decode("utf-8", errors="replace"),
+            float(hypotheses.log_prob[row, number]),
+            float(hypotheses.score[row, number]),
+            [self.target_tokenizer.piece(each) for each in ids],
+            hypotheses.token_log_probs[row, number, :length].tolist(),
+            np.where(read.any(-1), read.argmax(-1), -1).tolist() if len(ids) > 1 else [],
+            ids,
+            weights,
+        )

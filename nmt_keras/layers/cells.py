@@ -15,8 +15,8 @@ class Cell(NamedTuple):
         num_gates: G, so that both projections have width G * units.
         num_states: of how many tensors [B, U] the state consists; the first is h, the output.
         update: (input projection [B, G*U], recurrent projection [B, G*U], states, *parameters) -> new states.
-        biases: first values, a number a gate, of the vectors added to the input's projection and, if there are two, to
-            the recurrent one. Where there is one, the projections are only ever added and share a gradient.
+        biases: initial values, a number a gate, of the bias of the input projection and, if there are two, of that of
+            the recurrent projection. With one bias, the cell only adds the projections, so they share a gradient.
         parameters: names and first values of the other vectors, a number for each `units` of their width.
     """
 

@@ -19,9 +19,9 @@ _position: contextvars.ContextVar["_Position | None"] = contextvars.ContextVar("
 
 
 class CastOnce:
-    """Operands of products, weights or tensors, cast where this is made; products within it take them so.
+    """Casts operands of products, weights or tensors, once, when it is made; products within its block use the casts.
 
-    For a loop that does not change them: cast inside, each of them would be cast at every step.
+    It is for operands that a loop does not change, and that would otherwise be cast at every step.
 
     Example:
         cast = CastOnce(model.variables, "bfloat16")
@@ -48,10 +48,10 @@ def _operand(value: Any, dtype: str) -> tf.Tensor:
 
 
 class LateGradients:
-    """Kernels of products in a loop over positions, whose gradients wait for its end.
+    """Delays the gradients of kernels that are used in a loop over positions until after the loop.
 
     The gradient of a kernel is then one product over all positions, not a sum of T small ones, and the kernel is cast
-    once. Holds for the first product with a kernel at a position; others stay as they are.
+    once. Only the first product with a kernel at each position is delayed; others keep their usual gradient.
 
     Example:
         late = LateGradients(layer.trainable_variables, "bfloat16", length, rows)
@@ -67,7 +67,7 @@ class LateGradients:
         weights: matrices [I, O] among them are the kernels.
         dtype: of the products.
         length: T.
-        rows: of the products, all leading axes of x in one.
+        rows: of each product: all leading axes of x, flattened.
     """
 
     def __init__(self, weights: Iterable[Any], dtype: str, length: tf.Tensor, rows: int | tf.Tensor):
@@ -82,7 +82,7 @@ class LateGradients:
         self.slots = [self._slots(number) for number in range(len(self._kernels))]
 
     def _slots(self, number: int) -> tf.TensorArray:
-        """Of each position a tensor [rows, O], whose gradient is that of the product there."""
+        """An array with zeros [rows, O] for each position, which receive the gradient of the product there."""
 
         @tf.custom_gradient
         def slots(kernel):
@@ -95,7 +95,7 @@ class LateGradients:
         return self._array(kernel.shape[1]).unstack(slots(tf.convert_to_tensor(kernel)))
 
     def arrays(self) -> tuple[tf.TensorArray, ...]:
-        """What the loop carries from position to position: inputs of the products."""
+        """Empty arrays for the inputs of the products at all positions; the loop carries them."""
         return tuple(self._array(kernel.shape[0]) for kernel in self._kernels)
 
     def _array(self, width: int) -> tf.TensorArray:
@@ -104,7 +104,7 @@ class LateGradients:
 
     @contextlib.contextmanager
     def at(self, position: tf.Tensor, arrays: Sequence[tf.TensorArray]) -> Iterator["_Position"]:
-        """Within it, products are those of a position, int32 []."""
+        """Within its block, products are those at `position`, int32 []."""
         here = _Position(self, position, arrays)
         token = _position.set(here)
         try:
@@ -114,12 +114,12 @@ class LateGradients:
             self._used |= here.used
 
     def end(self, arrays: Sequence[tf.TensorArray]) -> None:
-        """Takes what the loop has carried to its end."""
+        """Takes the arrays that the loop ends with; the gradients of the kernels are computed from them."""
         self._inputs = {number: arrays[number].stack() for number in self._used}
 
 
 class _Position:
-    """A position of a loop with late gradients; `arrays` are those to hand on."""
+    """A position of a loop with late gradients; the loop carries `arrays` to the next position."""
 
     def __init__(self, late: LateGradients, position: tf.Tensor, arrays: Sequence[tf.TensorArray]):
         self._late = late
@@ -128,7 +128,7 @@ class _Position:
         self.used: set[int] = set()
 
     def product(self, x: tf.Tensor, kernel: Any) -> tf.Tensor | None:
-        """x [rows, I] times the kernel [I, O]; None if its gradient does not wait."""
+        """x [rows, I] times the kernel [I, O]; None if the kernel's gradient is not delayed."""
         number = self._late.numbers.get(id(kernel))
         if number is None or number in self.used:
             return None
@@ -150,7 +150,7 @@ class _Position:
 
 
 def weight_gradient(inputs: tf.Tensor, d_outputs: tf.Tensor) -> tf.Tensor:
-    """Of the kernel of a product of all positions: [T, B, I] and [T, B, O] to float32 [I, O]."""
+    """The gradient of a kernel over all positions: inputs [T, B, I], d_outputs [T, B, O]; float32 [I, O]."""
     flat = (tf.reshape(operand, [-1, operand.shape[-1]]) for operand in (inputs, d_outputs))
     return tf.cast(tf.matmul(*flat, transpose_a=True), tf.float32)
 
@@ -167,8 +167,8 @@ def product(
 ) -> tf.Tensor:
     """x [..., I] times kernel [I, O] (or [O, I], transposed), computed in `dtype`; float32 [..., O].
 
-    Where a bias is of the product's type, as in float32 and among `CastOnce`'s operands, TensorFlow makes one operation
-    of the product, the bias and a ReLU.
+    If the bias has the product's type (in float32, or cast by `CastOnce`), TensorFlow makes one operation of the
+    product, the bias and a ReLU.
 
     Args:
         x: float32, or of `dtype`.
@@ -176,7 +176,7 @@ def product(
         dtype: of the product.
         bias: float32 [O], added to it.
         activation: a function of the result.
-        transpose_kernel: which of the two `kernel` is.
+        transpose_kernel: whether `kernel` is [O, I].
         is_operand: the result is read by other products alone, and may stay in `dtype`.
     """
     shape = tf.shape(x)

@@ -71,13 +71,13 @@ class TokenEmbedding(Layer):
         return dense.product(embedded, self.kernel, self.compute_dtype)
 
     def to_table_width(self, hidden: tf.Tensor) -> tf.Tensor:
-        """float32 [..., D] to [..., E], which the transposed table makes logits of (Press and Wolf 2017)."""
+        """Hidden states, float32 [..., D], to the table's width, [..., E], for tied logits (Press and Wolf 2017)."""
         if self.d_embedding == self.d_model:
             return hidden
         return dense.product(hidden, self.kernel, self.compute_dtype, transpose_kernel=True)
 
     def trained_table(self) -> keras.Variable | tf.Tensor:
-        """[V, E], of which frozen rows take no gradient."""
+        """The table, [V, E]; its frozen rows take no gradient."""
         if not self.has_frozen_rows:
             return self.table
         table = tf.convert_to_tensor(self.table)
@@ -85,7 +85,7 @@ class TokenEmbedding(Layer):
 
 
 class OutputColumns(NamedTuple):
-    """The part of an output projection that U ids have."""
+    """The columns of an output projection for U ids."""
 
     kernel: tf.Tensor  # float32 [D, U]; of a tied embedding [U, E]
     bias: tf.Tensor  # float32 [B, 1, U], -inf where a row may not use an id
@@ -96,7 +96,7 @@ class OutputProjection(Layer):
 
     Args:
         vocab_size: V.
-        tied_embedding: an embedding whose transpose it is (Press and Wolf 2017); None for its own kernel.
+        tied_embedding: the embedding whose table is the kernel (Press and Wolf 2017); None for a kernel of its own.
     """
 
     def __init__(self, vocab_size: int, tied_embedding: TokenEmbedding | None = None, name: str | None = None):
@@ -112,7 +112,7 @@ class OutputProjection(Layer):
             )
 
     def columns(self, ids: tf.Tensor, penalty: tf.Tensor) -> OutputColumns:
-        """Those of ids, int32 [U]; `penalty`, float32 [B, 1, U], is added to logits."""
+        """The columns of ids, int32 [U]; `penalty`, float32 [B, 1, U], is added to their logits."""
         kernel = self._kernel()
         axis = 1 if self.tied_embedding is None else 0
         return OutputColumns(
@@ -133,8 +133,8 @@ class OutputProjection(Layer):
         return self.tied_embedding is not None
 
     def factors(self, hidden: tf.Tensor) -> tuple[tf.Tensor, keras.Variable | tf.Tensor]:
-        """What the product before the bias is of: inputs, float32 [..., I], of hidden states [..., D], and the kernel,
-        [I, V], or [V, I] where it is tied."""
+        """The factors of the output product before the bias: inputs, float32 [..., I], made of hidden states [..., D],
+        and the kernel, [I, V], or [V, I] where it is tied."""
         if self.tied_embedding is not None:
             hidden = self.tied_embedding.to_table_width(hidden)
         return hidden, self._kernel()

@@ -15,7 +15,7 @@ def padding_mask(ids: tf.Tensor) -> tf.Tensor:
 def masked_softmax(scores: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     """Softmax over the last axis, in float32; exactly zero where `mask` (broadcast to `scores`) is False.
 
-    Scores must be finite and far from 1e9. A row whose mask is False everywhere, which no batch of ours has, says
-    nothing.
+    Scores must be finite and far from 1e9. The result of a row whose mask is False everywhere means nothing; no batch
+    of ours has such a row.
     """
     return tf.nn.softmax(tf.cast(scores, tf.float32) + tf.where(mask, 0.0, _NEVER))

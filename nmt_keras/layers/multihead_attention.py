@@ -64,7 +64,7 @@ class MultiHeadAttention(Layer):
         d_model: D.
         num_heads: H, divides D; C = D / H.
         rotary: turn queries and keys by their positions (Su et al. 2021).
-        relative: add what a learned vector of the distance says to a query (Shaw et al. 2018, keys alone).
+        relative: add the product of the query and a learned vector of the distance (Shaw et al. 2018, keys alone).
         dropout_rate: of the weights.
     """
 
@@ -95,7 +95,7 @@ class MultiHeadAttention(Layer):
             self.distances.build()
 
     def project(self, x: tf.Tensor, positions: tf.Tensor | None = None) -> KeyValues:
-        """What is read of x [B, S, D], which stands at `positions` [S] (needed where they turn keys)."""
+        """Projects x [B, S, D] to keys and values; `positions` [S] are needed with `rotary`, to turn the keys."""
         keys, values = split_heads(self.key_projection(x), self.num_heads), split_heads(
             self.value_projection(x), self.num_heads
         )

@@ -42,7 +42,7 @@ def _angles(positions: tf.Tensor, count: int) -> tf.Tensor:
 
 
 class PositionEmbedding(Layer):
-    """Adds to embeddings what their positions are.
+    """Adds vectors of their positions to embeddings.
 
     Args:
         kind: `sinusoidal`, or `learned` (Gehring et al. 2017, 3.1); anything else adds nothing.
@@ -75,7 +75,7 @@ class PositionEmbedding(Layer):
 
 
 class RelativePositions(Layer):
-    """q_t . a_{i-t}: what a query says to the distance of a key, clipped to 16 (Shaw et al. 2018, eq. 4, keys alone).
+    """q_t . a_{i-t}: scores of keys by distance from the query, clipped to 16 (Shaw et al. 2018, eq. 4, keys alone).
 
     Args:
         channels: C.

@@ -54,12 +54,12 @@ def _kernels(cell: Cell, width: int) -> _Kernels:
 
 
 def _biased(projections, biases) -> list[tf.Tensor]:
-    """The projections, of which the first ones have a bias."""
+    """Adds the biases to the first projections; there may be fewer biases than projections."""
     return [p + b for p, b in zip(projections, biases)] + list(projections[len(biases) :])
 
 
 def _array(size: tf.Tensor, like: tf.Tensor) -> tf.TensorArray:
-    """For `size` arrays [B, width] of the last two dimensions and type of another."""
+    """A TensorArray for `size` tensors [B, width] with the type and the last two dimensions of `like`."""
     return tf.TensorArray(like.dtype, size, element_shape=like.shape[-2:], clear_after_read=False)
 
 
@@ -118,7 +118,7 @@ class RecurrentLayer(Layer):
         Args:
             x: float32 [B, T, I].
             sequence_mask: bool [B, T], padding on the right; at a padded position the states stay and the output is
-                zero. None where no position is padding, or what comes after the first is of no use.
+                zero. None where no position is padding, or nothing from the first padded position on is used.
             initial_states: before the first position, each [B, U]; zeros if None.
             dropout_seed: int32 [2], or None at inference.
 
@@ -178,7 +178,7 @@ class RecurrentLayer(Layer):
 
 
 class _Recurrence:
-    """A loop over time, time-major, whose backward pass leaves all products over positions for after the loop.
+    """A loop over time, time-major; its backward pass computes the gradients of the kernels after the loop.
 
     Args:
         cell: what happens at a position.

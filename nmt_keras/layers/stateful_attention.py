@@ -90,8 +90,8 @@ class MonotonicAttention(NormedBahdanauAttention):
     """p_{t,i} = sigmoid(e_{t,i} + r), a_{t,i} = p_{t,i} ((1 - p_{t,i-1}) a_{t,i-1} / p_{t,i-1} + a_{t-1,i}): the
     expected weights of reading from left to right without going back (Raffel et al. 2017, eqs. 9 to 11 and 16).
 
-    Training adds standard normal noise to e, which drives p to 0 and 1. Weights sum to at most 1. The state is a_{t-1},
-    all on the first position before the first one.
+    Training adds standard normal noise to e, which drives p to 0 and 1. Weights sum to at most 1. The state is a_{t-1};
+    at the start it is 1 at the first source position and 0 elsewhere.
     """
 
     is_stateful = True
@@ -134,7 +134,7 @@ class HardMonotonicAttention(MonotonicAttention):
 
 
 def expected_weights(stop: tf.Tensor, before: tf.Tensor) -> tf.Tensor:
-    """Raffel et al. 2017, eq. 13, as a recurrence over the source, which divides by nothing.
+    """Raffel et al. 2017, eq. 13, as a recurrence over the source that needs no division.
 
     With q_i the probability that the reader arrives at position i, q_i = a_{t-1,i} + (1 - p_{i-1}) q_{i-1} and a_{t,i}
     = p_i q_i. The recurrence is linear, so it takes log2(S) passes over the whole (a scan by doubling).

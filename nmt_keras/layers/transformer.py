@@ -1,4 +1,4 @@
-"""The parts of a Transformer layer (Vaswani et al. 2017), and the SSRU that may stand for its decoder's self-attention.
+"""The parts of a Transformer layer (Vaswani et al. 2017), and the SSRU that may replace its decoder's self-attention.
 
 A mixer lets a target position see those before it, in two modes that agree:
 
@@ -24,7 +24,7 @@ NORM_EPSILON = 1e-6
 class LayerNorm(Layer):
     """Layer normalisation of the last axis (Ba et al. 2016, eq. 3), in float32 under any policy.
 
-    Keras's own makes arrays of two factors before it multiplies, and takes half as long again.
+    Keras's own layer first computes two arrays of factors, and takes one and a half times as long.
     """
 
     def build(self, shape) -> None:
@@ -104,8 +104,8 @@ class Residual(Layer):
 
 
 class CausalSelfAttention(Layer):
-    """A mixer: self-attention that sees no later position; its state is what was projected so far, in the type that
-    products take, and grows by a position a step.
+    """A mixer: self-attention that sees no later position. Its state is the keys and values so far, in the compute
+    type; it grows by a position a step.
 
     The arguments are those of `MultiHeadAttention`.
     """

@@ -102,11 +102,11 @@ class RecurrentDecoder(Layer):
 
     @property
     def context_width(self) -> int:
-        """Of what attention reads."""
+        """The width of the context: D, or 0 without attention."""
         return self.config.d_model if self.attention.has_context else 0
 
     def prepare(self, encoder_output: EncoderOutput) -> RNNMemory:
-        """Projects what attention compares with, and the decoder's first states."""
+        """Makes the attention's memory and the decoder's first states."""
         return RNNMemory(
             self.attention.prepare(encoder_output.states, encoder_output.mask), self.bridge(encoder_output.last_states)
         )
@@ -124,7 +124,7 @@ class RecurrentDecoder(Layer):
         return self._advance(embedded, tf.reshape(position, [1]), state, memory, None, None)
 
     def _advance(self, embedded, positions, state, memory, state_masks, dropout_seed):
-        """One position, [B, Q, D], for search and for a recurrence that attention is part of."""
+        """One position, [B, Q, D]: a step of a search, or of a recurrence with attention inside it."""
         raise NotImplementedError
 
     def _state_masks(self, batch, dropout_seed):
@@ -238,8 +238,8 @@ class RNNDecoder(RecurrentDecoder):
 
 
 class GNMTDecoder(RecurrentDecoder):
-    """The first layer's states read the source, every other layer reads what they read, with residuals from the third
-    layer on (Wu et al. 2016, 3; `gnmt_v2` of tensorflow/nmt: the new state reads, as Luong's).
+    """The first layer's states attend to the source, and every other layer reads their context, with residuals from the
+    third layer on (Wu et al. 2016, 3; as in `gnmt_v2` of tensorflow/nmt and in Luong's, the new state attends).
 
     With input feeding the first layer reads the previous position's context, as the paper has it; without, it runs
     over all positions before attention does. y_t is read from the last layer.

@@ -1,8 +1,8 @@
 """Encoders: an embedded source sentence to the states h_1..h_S.
 
-An encoder is a Keras layer `call(embedded [B,S,D], source_mask [B,S], dropout_seed) -> EncoderOutput`. What stands at
-padded positions never changes what stands at real ones. (The name `mask` is Keras's own: it fills
-such an argument itself.)
+An encoder is a Keras layer `call(embedded [B,S,D], source_mask [B,S], dropout_seed) -> EncoderOutput`. Padded
+positions never change the states at real ones. (The argument is not called `mask`, because Keras fills an argument of
+that name itself.)
 """
 
 from typing import NamedTuple
@@ -26,7 +26,7 @@ class EncoderOutput(NamedTuple):
 
 
 def mean_state(states: tf.Tensor, mask: tf.Tensor) -> tuple[States, ...]:
-    """What a decoder starts from where no state is the last: the mean of the real ones, as that of one layer.
+    """The last states of an encoder that has none: the mean of its real states, as the one state of one layer.
 
     Args:
         states: float32 [B, S, D], zero at padding.
@@ -60,7 +60,7 @@ class RNNEncoder(Layer):
         """Embedded source, float32 [B, S, D], and its mask, bool [B, S], to the states."""
         x = dropout(embedded, self.input_dropout_rate, fold_in(dropout_seed, 0))
         states, last = self.stack(x, sequence_mask=source_mask, dropout_seed=fold_in(dropout_seed, 1))
-        states = tf.where(source_mask[:, :, None], states, 0.0)  # a residual brings in what is embedded there
+        states = tf.where(source_mask[:, :, None], states, 0.0)  # a residual connection adds the embedding of padding
         return EncoderOutput(states, x, source_mask, last)
 
 

@@ -1,8 +1,8 @@
 """Networks of the literature by name, with the hyperparameters of their papers.
 
 A recipe takes one as its argument, `--config=pipelines/recipes/multi30k_en_de.py:gnmt`, and calls `apply_preset`;
-overrides of the command line win over it. What a paper has and this toolkit has not is said beside it. This module
-imports no TensorFlow.
+overrides of the command line win over it. The comment above a preset says what its paper has and this toolkit
+lacks. This module imports no TensorFlow.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""What may differ between the configuration of a run and one that it goes on with."""
+"""Changes of the configuration with which a run may be resumed."""
 
 import pathlib
 from typing import Any
@@ -11,7 +11,7 @@ SCHEDULED_TO_THE_END = ("cosine", "luong_halving")
 
 
 def keep_what_was_decided(before: ExperimentConfig, config: ExperimentConfig) -> None:
-    """Gives a configuration the budget that was found before, and the defaults that there were then."""
+    """Gives a configuration the `batch_tokens` that the run found, and the run's values of defaults changed since."""
     config.training.batch_tokens = config.training.batch_tokens or before.training.batch_tokens
     for field in fields_of(ExperimentConfig):
         if field.spec.keeps_old_default and field.value_in(config) == field.default:
@@ -21,7 +21,11 @@ def keep_what_was_decided(before: ExperimentConfig, config: ExperimentConfig) ->
 def require_allowed(
     run_dir: pathlib.Path, before: ExperimentConfig, config: ExperimentConfig, allow_change: bool
 ) -> tuple[list[str], list[str]]:
-    """What changes with permission, and what without."""
+    """Lists the changes that need permission, and those that need none.
+
+    Raises:
+        UserError: a change is refused, or needs permission and `allow_change` is False.
+    """
     differences, changeable, changes = _differences(before, config)
     refused = differences + ([] if allow_change else changeable)
     if refused:
@@ -34,7 +38,7 @@ def require_allowed(
 
 
 def _differences(old: ExperimentConfig, new: ExperimentConfig) -> tuple[list[str], list[str], list[str]]:
-    """What makes another experiment, what does unless it is allowed, and what does not."""
+    """Lists the differences of two configurations: refused ones, those that need permission, and free ones."""
     found: dict[str, list[str]] = {REFUSED: [], ALLOWED: [], FREE: []}
     for field in fields_of(ExperimentConfig):
         before, after = field.value_in(old), field.value_in(new)

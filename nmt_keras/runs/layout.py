@@ -52,9 +52,9 @@ def open_run_dir(
 ) -> Iterator[None]:
     """Makes a run directory with its `config.json`, or checks that an existing one is of the same experiment.
 
-    Holds it, within the block, against every other training job of this machine. What may change and did is reported;
-    with `allow_change`, fields that need permission may too. A `batch_tokens` of 0, "find it", becomes what was found
-    before. `check` may refuse what else there is before anything is written.
+    Within the block, the directory is locked against other training jobs of this machine. Changed fields are reported;
+    those that need permission may change only with `allow_change`. A `batch_tokens` of 0, "find it", becomes the value
+    found before. `check` is called before anything is written and may raise, to refuse other changes.
 
     Raises:
         UserError: it belongs to another configuration, with the difference, or another job trains there; nothing is
@@ -104,8 +104,8 @@ def _keep_config(
 
 
 def require_same_experiment(run_dir: pathlib.Path, config: ExperimentConfig, allow_change: bool) -> None:
-    """Sees that a run directory, if it is one that was trained in, may go on with a configuration; for before the work
-    that comes before `open_run_dir`.
+    """Checks that a run with checkpoints may go on with `config`: an early check, before the work that precedes
+    `open_run_dir`.
 
     Raises:
         UserError: it belongs to another configuration, or cannot be written.

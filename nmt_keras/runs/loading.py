@@ -1,22 +1,25 @@
 """Opens a trained model."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from nmt_keras.config import DecodingConfig, ExperimentConfig
+from nmt_keras.config import ExperimentConfig
 from nmt_keras.data.lexicon import Lexicon
 from nmt_keras.errors import UserError
 from nmt_keras.inference.search import Sampling
 from nmt_keras.inference.translator import Translator
 from nmt_keras.models.ensemble import Ensemble
 from nmt_keras.models.seq2seq import Seq2Seq, build_seq2seq
-from nmt_keras.reports import Report
+from nmt_keras.reports import Report, silent
 from nmt_keras.runs.layout import checkpoints_of, lexicon_of, read_config
 from nmt_keras.runs.tokenizers import load_tokenizers
+from nmt_keras.serving.client import Client
+from nmt_keras.serving.export import TranslationModule, signatures_of
+from nmt_keras.serving.local import Functions, LocalTransport
 from nmt_keras.tokenizers.base import Tokenizers
 from nmt_keras.training.checkpoints import Checkpoints, by_path
 from nmt_keras.training.precision import configure
@@ -52,19 +55,77 @@ class Run(NamedTuple):
         """A translator with the configuration's search."""
         return Translator(self.model, *self.tokenizers, self.config.decoding, num_hypotheses, sampling, self.lexicon)
 
+    def client(self) -> Client:
+        """A client of what an export of this run would be, in this process."""
 
-def load_run(run_dir: pathlib.Path, checkpoint: str = "best", report: Report = lambda line: None) -> Run:
-    """Loads a trained model.
+        def make() -> tuple[Functions, Any]:
+            for tokenizer in self.tokenizers:
+                tokenizer.renew()
+            module = TranslationModule(self.model, *self.tokenizers, self.config.decoding, lexicon=self.lexicon)
+            return signatures_of(module), module
+
+        functions, module = make()
+        transport = LocalTransport(functions, module, make)
+        return Client(str(self.folder), transport=transport, concurrency=1)
+
+
+def load(
+    run_dirs: pathlib.Path | Sequence[pathlib.Path],
+    overrides: Mapping[str, Any] = MappingProxyType({}),
+    checkpoint: str = "best",
+    *,
+    report: Report = silent,
+    check: Callable[[ExperimentConfig], None] = lambda config: None,
+) -> Run:
+    """Loads a trained model as it will be used, and sets the process to its precision.
 
     Args:
-        run_dir: of a training job.
+        run_dirs: of a training job; several with the same tokenizers are an ensemble, and what is not the model is of
+            the first.
+        overrides: values by the paths of fields, such as `{"decoding.beam_size": 3}`, in the place of the recipe's.
         checkpoint: `best`, `latest`, a step, `averaged`, the mean of the latest `training.keep_checkpoints`, or `ema`,
             the moving average that `training.ema_decay` keeps, as it is in the latest.
         report: takes a line for the user.
+        check: may refuse the configuration before anything is loaded.
 
     Raises:
-        UserError: the directory is not a run's, or has no such checkpoint.
+        UserError: a directory is not a run's, or has no such checkpoint; the configuration is not valid, or asks for a
+            lexicon that is not there; the tokenizers of several runs differ.
     """
+    folders = [run_dirs] if isinstance(run_dirs, pathlib.Path) else list(run_dirs)
+    config = config_of(folders[0], overrides)
+    check(config)
+    if config.decoding.shortlist:
+        Lexicon.read(lexicon_of(folders[0]))
+    configure(config.training)
+    runs = [_load(folder, checkpoint, report) for folder in folders]
+    hashes = [[tokenizer.sha256 for tokenizer in run.tokenizers] for run in runs]
+    for folder, own in zip(folders, hashes):
+        if own != hashes[0]:
+            raise UserError(
+                f"{folder} has other tokenizers than {folders[0]}, and an ensemble needs the same ones: train on the "
+                "same text with the same options of data, and another training.seed"
+            )
+    members = [run.model for run in runs if isinstance(run.model, Seq2Seq)]
+    return runs[0]._replace(config=config, model=members[0] if len(members) == 1 else Ensemble(members))
+
+
+def config_of(run_dir: pathlib.Path, overrides: Mapping[str, Any] = MappingProxyType({})) -> ExperimentConfig:
+    """The configuration of a run with values in the place of its own, as for `load`.
+
+    Raises:
+        UserError: the directory is not a run's, or a value is not valid.
+    """
+    config = read_config(run_dir)
+    for path, value in overrides.items():
+        section, name = path.split(".")
+        setattr(getattr(config, section), name, value)
+    config.validate()
+    return config
+
+
+def _load(run_dir: pathlib.Path, checkpoint: str, report: Report) -> Run:
+    """One run, with its own configuration."""
     config = read_config(run_dir)
     tokenizers = load_tokenizers(run_dir)
     model = build_seq2seq(config.model, tokenizers.source.vocab_size, tokenizers.target.vocab_size)
@@ -90,44 +151,3 @@ def load_run(run_dir: pathlib.Path, checkpoint: str = "best", report: Report = l
         raise UserError(f"{run_dir} has no checkpoint of a trained model yet; train it first")
     report(f"checkpoint: {checkpoint}, step {manifest['step']:,} of {run_dir}")
     return Run(config, tokenizers, model, manifest["step"], run_dir)
-
-
-def load_runs(run_dirs: Sequence[pathlib.Path], checkpoint: str = "best", report: Report = lambda line: None) -> Run:
-    """Loads trained models as one, an ensemble where they are several; what is not the model is of the first.
-
-    Args:
-        run_dirs: of training jobs with the same tokenizers.
-        checkpoint: of each, as for `load_run`.
-        report: takes a line for the user.
-
-    Raises:
-        UserError: as `load_run`, or their tokenizers differ.
-    """
-    runs = [load_run(run_dir, checkpoint, report) for run_dir in run_dirs]
-    fingerprints = [[tokenizer.sha256 for tokenizer in run.tokenizers] for run in runs]
-    for run_dir, fingerprint in zip(run_dirs, fingerprints):
-        if fingerprint != fingerprints[0]:
-            raise UserError(
-                f"{run_dir} has other tokenizers than {run_dirs[0]}, and an ensemble needs the same ones: train on the "
-                "same text with the same options of data, and another training.seed"
-            )
-    members = [run.model for run in runs if isinstance(run.model, Seq2Seq)]
-    return runs[0] if len(runs) == 1 else runs[0]._replace(model=Ensemble(members))
-
-
-def require_lexicon(run_dir: pathlib.Path, decoding: DecodingConfig) -> None:
-    """Sees that a search among a shortlist has the lexicon that it needs, before anything is loaded.
-
-    Raises:
-        UserError: it has none, or a broken one.
-    """
-    if decoding.shortlist:
-        Lexicon.read(lexicon_of(run_dir))
-
-
-def inference_config(config: ExperimentConfig, decoding: Mapping[str, Any] = MappingProxyType({})) -> None:
-    """Applies the options of `decoding` that a job was given, and configures the process."""
-    for name, value in decoding.items():
-        setattr(config.decoding, name, value)
-    config.validate()
-    configure(config.training)

@@ -1,4 +1,4 @@
-"""What the evaluations of a training measure, so that a best value is compared with its like."""
+"""What a training's evaluations measure, so that a best value is compared only with values measured the same way."""
 
 import dataclasses
 import json
@@ -44,8 +44,8 @@ def _measure(config: ExperimentConfig, hashes: Sequence[str], lines: int, tokeni
 
 
 def measure_before(run_dir: pathlib.Path) -> dict[str, Any]:
-    """`measure_of` a run whose checkpoints do not tell it, by its configuration and data card; empty where they do
-    not."""
+    """Rebuilds `measure_of` from the configuration and data card of a run, for checkpoints that do not record it; empty
+    where these cannot be read."""
     try:
         config = read_config(run_dir)
         language = config.data.target_language.partition("-")[0].partition("_")[0].lower()

@@ -1,11 +1,12 @@
 """A client of exports that TensorFlow Serving serves, by REST or gRPC.
 
-Texts go out in batches, several at once, and come back in order; what passes is tried again. A signature's outputs are
-handed on under their names, whatever they are: all that is assumed of them is that they begin with B, that `source_*`
-are of the source, and that `num_*` say how much of the others is no padding.
+Texts are sent in batches, several at once, and results come back in order; requests that fail for a passing reason are
+retried. All outputs of a signature are handed on under their names. The client assumes only that they begin with B,
+that `source_*` belong to the source, and that `num_*` say how much of the others is not padding.
 """
 
 import itertools
+import math
 import random
 import threading
 from collections import deque
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from nmt_keras.errors import Interrupted, UserError
+from nmt_keras.inference.translation import NOTHING, Hypothesis, Translation
 from nmt_keras.serving.transports import (
     Failure,
     GrpcTransport,
@@ -72,35 +74,21 @@ class TranslateOptions(NamedTuple):
     seed: int = 0
 
 
-class Translation(NamedTuple):
-    """Of one text."""
-
-    hypotheses: list[
-        Row
-    ]  # best first: `translation`, `log_prob`, `score`, ...; none of a blank text asked with request options
-    about: Row  # what is said of the text as a whole: `truncated`, `source_pieces`, ...
-
-    @property
-    def text(self) -> str:
-        """Of the best hypothesis."""
-        return self.hypotheses[0]["translation"] if self.hypotheses else ""
-
-
 class Client:
     """Talks to one model of a server. Threads may share it.
 
     Example:
         with Client("grpc://localhost:8500/en_zh") as client:
             [translation] = client.translate(["A man rides a horse."], beam_size=5, num_hypotheses=3)
-            print(translation.text, [hypothesis["score"] for hypothesis in translation.hypotheses])
+            print(translation.text, [hypothesis.score for hypothesis in translation.hypotheses])
 
     Args:
         server: `grpc://host:port/model[/version]` or `http://host:port/model[/version]`; grpcs and https with TLS.
         timeout: of a request, in seconds.
-        retries: of a request, with growing pauses, while what keeps it from being answered may pass.
+        retries: of a request, with growing pauses, after failures that may pass.
         batch_sentences: texts of a request.
         concurrency: requests at once.
-        transport: the way there, where `server` is no address but a name for messages.
+        transport: sends the requests; `server` is then only a name for messages. None connects to `server`.
         report: takes a line for the user, when a request is tried again.
 
     Raises:
@@ -152,7 +140,7 @@ class Client:
 
         Args:
             signature: its name.
-            inputs: of each input the values: strings, floats, integers or an array.
+            inputs: the values of each input, by its name: strings, floats, integers or an array.
 
         Returns:
             The outputs as arrays, padding included: float32, int32 or bool, and strings as objects of `str`, in which
@@ -197,7 +185,7 @@ class Client:
 
         Args:
             texts: of any length.
-            first_number: of the texts, which number those of a longer stream; samples differ from text to text.
+            first_number: the number of the first text in a longer stream; a sample depends on its text's number.
             **request_options: fields of `TranslateOptions`. With none given, or None, the answer is that of
                 `serving_default`, which is the best hypothesis; with any, that of `translate`, which says more.
 
@@ -229,8 +217,8 @@ class Client:
         return list(self.scores(zip(sources, targets, strict=True)))
 
     def scores(self, pairs: Iterable[tuple[str, str]]) -> Iterator[Row]:
-        """Of pairs as they come, how probable the model finds the second as the translation of the first: `log_prob`,
-        `token_log_probs`, `pieces` and more; in order and in constant memory.
+        """Scores pairs of a source and a target as they come, in order and in constant memory: `log_prob`,
+        `token_log_probs`, `pieces` and more, of the target as the translation of the source.
 
         Raises:
             UserError: there is no answer.
@@ -238,7 +226,7 @@ class Client:
         return self._rows("score", ("source", "target"), pairs)
 
     def encode(self, texts: Iterable[str]) -> list[Row]:
-        """Of each text the sentence `vector`, and whether it was `truncated`.
+        """The sentence `vector` of each text, and whether the text was `truncated`.
 
         Raises:
             UserError: there is no answer.
@@ -270,8 +258,8 @@ class Client:
         yield from _in_order(ask, itertools.chain(first, rows), size, self._concurrency)
 
     def _rows_at_once(self) -> int:
-        """The most rows that the export answers in one request, and that a server merges; as many as are wanted where
-        it is an older one, which cannot be asked."""
+        """The most rows that the export answers in one request and a server merges; `batch_sentences` for an older
+        export, which has no `limits`."""
         if self._limit is None:
             try:
                 limits = self.call("limits", {"text": [""]})
@@ -291,7 +279,7 @@ def _transport(server: str, timeout: float, connections: int) -> Transport:
 def _in_order(
     ask: Callable[[list[_Item]], list[_Result]], items: Iterable[_Item], batch_size: int, concurrency: int
 ) -> Iterator[_Result]:
-    """What `ask` makes of batches of items, of which `concurrency` are in flight."""
+    """Yields the results of `ask` on batches of items, in order; up to `concurrency` batches are in flight."""
     items = iter(items)
     pending: deque[Future[list[_Result]]] = deque()
     pool = ThreadPoolExecutor(concurrency)
@@ -371,13 +359,21 @@ def _row(outputs: Mapping[str, Any]) -> Row:
 
 
 def _translation(row: Row) -> Translation:
-    """Outputs of `translate`, or of `serving_default`, which are of its one hypothesis, apart from `truncated`."""
+    """A row of `translate`, or of `serving_default`, whose outputs but `truncated` belong to its one hypothesis."""
     several = "num_hypotheses" in row
-    of_hypotheses = [
-        name
+    of_hypotheses = {
+        name: value if several else [value]
         for name, value in row.items()
         if not name.startswith("source_") and (isinstance(value, list) if several else name != "truncated")
-    ]
-    columns = [row[name] if several else [row[name]] for name in of_hypotheses]
-    about = {name: value for name, value in row.items() if name not in of_hypotheses}
-    return Translation([dict(zip(of_hypotheses, values)) for values in zip(*columns)], about)
+    }
+    outputs = {name: value for name, value in row.items() if name not in of_hypotheses}
+    rows = [dict(zip(of_hypotheses, values)) for values in zip(*of_hypotheses.values())]
+    truncated, pieces = bool(outputs.pop("truncated")), outputs.pop("source_pieces", [])
+    return Translation([_hypothesis(each) for each in rows] or [NOTHING], truncated, pieces, outputs=outputs)
+
+
+def _hypothesis(row: Row) -> Hypothesis:
+    alignment = row.pop("alignment", [])[:-1]  # that of </s>
+    text, log_prob = row.pop("translation"), row.pop("log_prob", math.nan)
+    known = {name: row.pop(name) for name in ("pieces", "token_log_probs") if name in row}
+    return Hypothesis(text, log_prob, row.pop("score", math.nan), **known, alignment=alignment, outputs=row)

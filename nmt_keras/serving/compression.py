@@ -1,6 +1,6 @@
 """Weights of an export in fewer bytes: bfloat16, or int8 with a scale for each row or column.
 
-int8 is for size: weights are brought back to float32 once a call, and multiplied as such.
+int8 saves space, not time: weights are restored to float32 once a call, and products are in float32.
 """
 
 from collections.abc import Iterable
@@ -28,7 +28,7 @@ class StoredWeight(NamedTuple):
 
 
 def compress(weights: Iterable[keras.Variable], precision: str) -> list[StoredWeight]:
-    """Rounds weights to what `precision` can hold, in place, so that the model is what its export is.
+    """Rounds weights to what `precision` can hold, in place, so that the model computes as its export does.
 
     Args:
         weights: of a model.

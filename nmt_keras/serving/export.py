@@ -37,7 +37,7 @@ from nmt_keras.serving.compression import StoredWeight
 from nmt_keras.tokenizers.base import Tokenizer
 
 _TEXT = tf.TensorSpec([None], tf.string)
-# Of outputs for rows beyond the limit; 0 of the others.
+# The values of outputs for rows beyond the limit; outputs not listed have 0.
 _PADDING = {"alignment": -1, "truncated": True, "log_prob": tf.float32.min, "score": tf.float32.min}
 _REQUEST_OPTIONS = RequestOptions(
     *(tf.TensorSpec([None], dtype) for dtype in (tf.int32,) * 3 + (tf.float32,) * 2 + (tf.int32,))
@@ -45,14 +45,15 @@ _REQUEST_OPTIONS = RequestOptions(
 
 
 class TranslationModule(tf.Module):
-    """What is saved. Every input and output begins with B, so that a server may merge calls.
+    """The module that an export saves. Every input and output begins with B, so that a server may merge calls.
 
     Args:
         model: built.
         source_tokenizer: of the source.
         target_tokenizer: of the target.
         config: of the search.
-        stored_weights: of the model, where they are not kept as they are.
+        stored_weights: the model's weights as the export stores them, if not as they are.
+        lexicon: what `decoding.shortlist` takes its ids from.
     """
 
     def __init__(
@@ -190,17 +191,16 @@ class TranslationModule(tf.Module):
 
     @tf.function(input_signature=[_TEXT], autograph=False)
     def limits(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
-        """What a client must know before it asks: string [B], whatever it is, to int32 [B] each,
-        `max_request_sentences`,
-        the most rows of a call that are answered, and `batch_sentences`, the most that a server should merge."""
+        """The limits that a client needs first: any strings [B] to `max_request_sentences`, the most rows of a call
+        that are answered, and `batch_sentences`, the most rows that a server should merge, int32 [B] each."""
         _, _, _, config = self._parts()
         names = ("max_request_sentences", "batch_sentences")
         return {name: tf.fill(tf.shape(text), getattr(config, name)) for name in names}
 
     def _run(self, function: Callable[..., dict[str, tf.Tensor]], *inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Runs a function of the first `max_request_sentences` rows, with the weights that are kept.
+        """Runs a function on the first `max_request_sentences` rows, with the weights as the export stores them.
 
-        Rows beyond have padding for outputs, and are `truncated`.
+        For rows beyond, the outputs are padding, and `truncated` is True.
         """
         _, _, _, config = self._parts()
         rows = tf.shape(inputs[0])[0]
@@ -217,7 +217,10 @@ class TranslationModule(tf.Module):
 
 
 def _token_log_probs(model: Seq2Seq | Ensemble, source_ids: tf.Tensor, target_ids: tf.Tensor, size: int) -> tf.Tensor:
-    """Of target ids, int32 [B, T], float32 [B, T], 0 at padding; `size` rows at a time, since [rows, T, V] is large."""
+    """Log probabilities, float32 [B, T], of target ids, int32 [B, T]; 0 at padding.
+
+    They are computed for `size` rows at a time, since [rows, T, V] is large.
+    """
     rows, size = tf.shape(source_ids)[0], max(size, 2)
     shifted = tf.pad(target_ids[:, :-1], [[0, 0], [1, 0]], constant_values=BOS_ID)
 
@@ -270,7 +273,7 @@ def discard(folder: pathlib.Path) -> None:
 
 
 def signatures_of(module: TranslationModule) -> dict[str, Callable]:
-    """What a server runs, by the names it goes by; no `translate`, which is of sentences, where texts are split."""
+    """The signatures that a server runs; without `translate`, which takes single sentences, where texts are split."""
     signatures = {"serving_default": module.serve, "score": module.score, "encode": module.encode}
     signatures["limits"] = module.limits
     return signatures if module.splits_sentences else {**signatures, "translate": module.translate}

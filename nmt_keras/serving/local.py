@@ -20,7 +20,7 @@ class LocalTransport:
 
     Args:
         functions: of each signature, from tensors by name to tensors by name.
-        owner: of the functions, which is kept: a `tf.function` holds its module weakly.
+        owner: the functions' module, kept alive here: a `tf.function` holds it weakly.
         renew: makes both anew, where their resources were destroyed, as `tf.random.set_seed` does
         (tensorflow/text#570).
     """

@@ -16,7 +16,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from nmt_keras.serving import c_session
 
-# Of TF Text, what TensorFlow Serving links besides TensorFlow's own (its SUPPORTED_TENSORFLOW_OPS), and we use.
+# The operations of TF Text that we use and that TensorFlow Serving links (its SUPPORTED_TENSORFLOW_OPS).
 _TEXT_OPERATIONS = frozenset(
     ("SentencepieceOp", "SentencepieceTokenizeOp", "SentencepieceTokenizeWithOffsetsOp", "SentencepieceDetokenizeOp")
 )

@@ -1,7 +1,7 @@
 """One request to TensorFlow Serving, by REST or by gRPC, and what became of it.
 
 Both take and give NumPy arrays: float32, int32, bool, and strings as `str` objects, in which bytes that are no UTF-8
-are surrogate escapes. What goes wrong is a `Failure` of one of the kinds below, whichever way it came. REST needs no
+are surrogate escapes. Both raise a `Failure` of one of the kinds below when a request goes wrong. REST needs no
 TensorFlow; the messages of gRPC contain its tensors, so gRPC imports it.
 """
 
@@ -39,13 +39,13 @@ class Address(NamedTuple):
 
     @property
     def path(self) -> str:
-        """Of the model in the REST interface."""
+        """The path of the model in the REST interface."""
         version = "" if self.version is None else f"/versions/{self.version}"
         return f"/v1/models/{urllib.parse.quote(self.model, safe='')}{version}"
 
 
 class Kind(enum.Enum):
-    """Of failures."""
+    """The kinds of failures."""
 
     DOWN = "nothing answers there"
     UNKNOWN_HOST = "there is no such host"
@@ -235,7 +235,7 @@ class GrpcTransport:
         for name, value in inputs.items():
             if value.dtype == object:
                 value = bytes_of(value)
-            dtype = tf.string if value.dtype == object else None  # of an empty list nothing tells
+            dtype = tf.string if value.dtype == object else None  # which an empty list does not show
             request.inputs[name].CopyFrom(tf.make_tensor_proto(value, dtype))
         try:
             reply = self._prediction.Predict(request, self._timeout)
@@ -284,7 +284,7 @@ def _kind_of_text(text: str) -> Kind | None:
 
 
 def _lost(error: urllib3.exceptions.HTTPError) -> Failure:
-    """A status line that is none is what a gRPC port answers; that none came is what a dying server does."""
+    """The failure behind a lost reply: a gRPC port answers without a status line of HTTP, a dying server not at all."""
     cause = error.args[-1] if error.args else None
     if isinstance(cause, http.client.BadStatusLine) and not isinstance(cause, http.client.RemoteDisconnected):
         return Failure(Kind.FOREIGN, "its reply is not HTTP")
@@ -294,7 +294,7 @@ def _lost(error: urllib3.exceptions.HTTPError) -> Failure:
 
 
 def _no_model(text: str, states: Callable[[], dict[str, str]]) -> Failure:
-    """Tells a model that is not there yet from one that is not there."""
+    """Distinguishes a model that is still being loaded from one that the server does not have."""
     try:
         found = states()
     except (Failure, LookupError, TypeError):
@@ -317,7 +317,8 @@ def _to_json(value: np.ndarray) -> Any:
 
 
 def _from_json(value: Any) -> np.ndarray:
-    """TensorFlow Serving writes a point or an exponent in every float and in no integer."""
+    """An output as an array; its type is that of the JSON values, since TensorFlow Serving writes a point or an
+    exponent in every float and in no integer."""
     leaf = value
     while isinstance(leaf, list) and leaf:
         leaf = leaf[0]

@@ -2,8 +2,8 @@
 
 Every tokenizer has the special ids of `nmt_keras.constants` at 0..3 and adds none of them itself: BOS and EOS belong to
 batching. `encode`/`decode` work on Python strings, `encode_tf`/`decode_tf` in a graph; tests hold them equal. White
-space is folded before text is cut into pieces (`white_space.fold`), unless a tokenizer was saved before that was so. A
-tokenizer is saved as one folder with `tokenizer.json` and, for SentencePiece, `sentencepiece.model`.
+space is folded before text is cut into pieces (`white_space.fold`), unless the tokenizer was saved by an older version.
+A tokenizer is saved as one folder with `tokenizer.json` and, for SentencePiece, `sentencepiece.model`.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ class Tokenizer(Protocol):
     vocab_size: int
     folds: bool  # whether white space is folded first
     samples: bool  # whether `sample` can be called
-    replaces_each_byte: bool  # whether each byte that makes no character, or each run of them, is decoded to U+FFFD
+    replaces_each_byte: bool  # if True, each byte that makes no character is decoded to U+FFFD; else each run of them
 
     def encode(self, text: str) -> list[int]:
         """The ids of one string."""
@@ -49,7 +49,7 @@ class Tokenizer(Protocol):
         """The ids of strings [N], and the byte of its string where each piece starts and ends, int32 [N, None] each.
 
         The bytes are those of the string as `fold_tf` leaves it, where `folds`. A character that is spread over several
-        pieces may be all of the last one's.
+        pieces may belong to the last of them.
         """
 
     def decode_tf(self, ids: tf.RaggedTensor) -> tf.Tensor:
@@ -73,11 +73,11 @@ class Tokenizer(Protocol):
 
     @property
     def sha256(self) -> str:
-        """Of everything that decides the ids."""
+        """The hash of everything that decides the ids."""
 
 
 class Tokenizers(NamedTuple):
-    """Of both sides; one object twice where the vocabulary is joint."""
+    """The tokenizers of both sides; the same object twice where the vocabulary is joint."""
 
     source: Tokenizer
     target: Tokenizer
@@ -90,7 +90,7 @@ def unknown_rate(tokenizer: Tokenizer, sentences: Iterable[str]) -> float:
 
 
 def spans(lengths: tf.RaggedTensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
-    """Where pieces of so many bytes, int32 [N, None], start and end when they stand one after the other."""
+    """The starts and ends of consecutive pieces, in bytes, from their lengths; int32 [N, None] each."""
     ends = tf.cumsum(lengths.values)
     starts = ends - lengths.values
     row_starts = tf.concat([starts, [0]], 0)
@@ -108,5 +108,5 @@ def hash_of(content: bytes, folds: bool) -> str:
 
 def write_card(folder: pathlib.Path, card: dict, folds: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    card = {**card, "folds_white_space": True} if folds else card  # those from before cards said so did not
+    card = {**card, "folds_white_space": True} if folds else card  # a card without it: does not fold
     (folder / "tokenizer.json").write_text(json.dumps(card, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")

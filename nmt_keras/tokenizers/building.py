@@ -36,15 +36,15 @@ class Corpus(Protocol):
 
     @property
     def sources(self) -> Sequence[Text]:
-        """Of each corpus, its source."""
+        """The source text of each corpus."""
 
     @property
     def targets(self) -> Sequence[Text]:
-        """Of each corpus, its target."""
+        """The target text of each corpus."""
 
 
 def require_sampling(tokenizers: Tokenizers, data: DataConfig) -> None:
-    """Sees that tokenizers can sample segmentations where `data.sampling_alpha` asks for that.
+    """Checks that tokenizers can sample segmentations if `data.sampling_alpha` asks for it.
 
     Raises:
         UserError: one cannot.
@@ -71,7 +71,7 @@ def own_tokenizers(data: DataConfig) -> Tokenizers:
 
 
 def place_of_model(data: DataConfig, path: str) -> str:
-    """Under `data_dir`, or where it is by itself."""
+    """The path of a model: under `data_dir` if it is there, else `path` as it is."""
     place = os.path.join(data.data_dir, path)
     return place if os.path.exists(place) else path
 
@@ -118,7 +118,7 @@ def train_tokenizers(data: DataConfig, corpus: Corpus, report: Report) -> dict[s
 
 
 class _Lines:
-    """Every k-th line of each text, so that about `limit` come at most."""
+    """Every k-th line of each text, with k such that there are at most about `limit` lines in all."""
 
     def __init__(self, texts: Sequence[Text], limit: int):
         self._texts = texts

@@ -75,7 +75,7 @@ class SentencePieceTokenizer:
         self._ids: list[int] = self._from_model.tolist()  # an array takes longer to look up a sentence
         self.vocab_size = len(self._to_model)
         self._graph_tokenizer: "tf_text.SentencepieceTokenizer | None" = None
-        spec = sentencepiece_model_pb2.TrainerSpec  # of other types there is one segmentation
+        spec = sentencepiece_model_pb2.TrainerSpec  # other types have one segmentation only
         self.samples = _proto(model).trainer_spec.model_type in (spec.UNIGRAM, spec.BPE)
 
     @classmethod
@@ -91,16 +91,16 @@ class SentencePieceTokenizer:
         may_shrink: bool = False,
         report: Callable[[str], None] = lambda line: None,
     ) -> "SentencePieceTokenizer":
-        """Trains a model on `sentences`; the arguments are those of SentencePiece's trainer, but for the last ones.
+        """Trains a model on `sentences`; the arguments but the last two are those of SentencePiece's trainer.
 
-        SentencePiece passes over sentences of more than 4,192 bytes: they are cut at spaces.
+        Sentences of more than 4,192 bytes, which SentencePiece would skip, are cut at spaces.
 
         Args:
             sentences: can be gone through several times.
             vocab_size: of the model.
             model_type: unigram or bpe.
             character_coverage: of the characters of the text, the share that gets pieces of its own.
-            byte_fallback: the others are written as bytes.
+            byte_fallback: whether the other characters are written as bytes.
             normalization: the name of a rule.
             may_shrink: whether a vocabulary that the text cannot fill becomes smaller, and is not refused.
             report: takes a line for the user.
@@ -196,8 +196,8 @@ class SentencePieceTokenizer:
         return self._run(lambda graph: graph.detokenize(kept))
 
     def _run(self, function: Callable[["tf_text.SentencepieceTokenizer"], Any]) -> Any:
-        """Calls the tokenizer of the graph; outside a graph once more with a new one, where the resource was
-        destroyed."""
+        """Calls `function` with the graph tokenizer; if that fails eagerly because its resource was destroyed, once
+        more with a new one."""
         try:
             return function(self._graph())
         except tf.errors.NotFoundError:
@@ -277,8 +277,7 @@ def _proto(model: bytes) -> Any:
 
 
 def _quiet(model: bytes) -> bytes:
-    """The same model with a table of normalization where it has none, since SentencePiece logs a line for each of
-    those.
+    """Adds a table of normalization to a model that has none, since SentencePiece logs a line for each such model.
 
     The one rule of the table maps a code point that is no character to itself.
     """

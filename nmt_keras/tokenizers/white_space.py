@@ -3,9 +3,9 @@
 Each run of Unicode white space becomes one space, and none is left at either end. Characters that show nothing are
 removed: controls, and format characters that mean nothing in running text (soft hyphens, zero width spaces, direction
 marks, byte order marks) or look like nothing (Hangul fillers). A joiner (U+200C, U+200D) stays after a character of a
-script that uses it, and inside emoji;
-after Latin, Greek, Cyrillic, Chinese and the like, digits and punctuation, it shows nothing and is removed.
-Everything else stays as it is, Chinese punctuation and visible format characters of Arabic included.
+script that uses it, and inside emoji; after Latin, Greek, Cyrillic, Chinese and the like, digits and punctuation, it
+shows nothing and is removed. Everything else stays as it is, Chinese punctuation and visible format characters of
+Arabic included.
 """
 
 import re
@@ -88,7 +88,7 @@ def _is_plain(text: str) -> bool:
 
 
 def is_blank(text: str) -> bool:
-    """Whether there is nothing but white space and what shows nothing."""
+    """Whether a text has only white space and invisible characters."""
     return not fold(text)
 
 

@@ -14,7 +14,7 @@ def fold_tf(text: tf.Tensor) -> tf.Tensor:
 
 
 def spans_before_folding(text: tf.Tensor, starts: tf.Tensor, ends: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Where spans of folded texts are in the texts as they came.
+    """Maps spans of folded texts to the texts before folding.
 
     A space stands for the whole run of white space that it was made of. What was removed belongs to no span, unless it
     is inside one.
@@ -60,7 +60,7 @@ def spans_before_folding(text: tf.Tensor, starts: tf.Tensor, ends: tf.Tensor) ->
     number_of_start = tf.searchsorted(folded_ends, starts, side="right")
 
     def place(flat: tf.Tensor, number: tf.Tensor, offsets: tf.Tensor) -> tf.Tensor:
-        """Of a character the place in `flat`, less what lies between it and an offset, which may be inside it."""
+        """The value of `flat` at character `number`, less the bytes from the offset to the character's folded end."""
         table = tf.pad(ragged(flat).to_tensor(0), [[0, 0], [0, 1]])
         less = tf.gather(folded_ends, number, batch_dims=1) - offsets
         return tf.where(number < tf.shape(table)[1] - 1, tf.gather(table, number, batch_dims=1) - less, 0)
@@ -74,7 +74,8 @@ def spans_before_folding(text: tf.Tensor, starts: tf.Tensor, ends: tf.Tensor) ->
 
 
 def _is_useless_joiner(rows: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-    """bool [C]: the joiners of characters [C], in rows [C], after a character that none joins."""
+    """bool [C]: which of the characters [C], in rows [C], are joiners at the start of a row or after a character that
+    is never joined."""
     is_joiner = _is_in(values, white_space.JOINERS)
     others = tf.where(~is_joiner)[:, 0]
     place = tf.cumsum(tf.cast(~is_joiner, tf.int64)) - 1  # in `others`, of the last one that is no joiner

@@ -30,8 +30,8 @@ _MANIFEST = "manifest.json"
 def by_path(variables: Iterable[keras.Variable]) -> dict[str, tf.Variable]:
     """Keras variables under their own paths, as `tf.train.Checkpoint` is to track them.
 
-    Given a Keras model as it is, TensorFlow follows attributes, does not see what hangs in a list of lists, and neither
-    saves nor misses it.
+    TensorFlow tracks a Keras model by its attributes and does not see layers in a list of lists: it does not save them,
+    and does not report them as missing either.
 
     Raises:
         ValueError: two variables have one path.
@@ -76,7 +76,7 @@ class Checkpoints:
         self._intact: set[int] = set()  # written or verified by this process
 
     def clean_up(self) -> None:
-        """Puts right what a killed job left. For the job that trains in the run: others would take its saves away."""
+        """Repairs what a killed job left. Only the job that trains may call it: others would delete its saves."""
         if self._is_chief:
             for replaced in self.folder.glob(".replaced-*"):  # the new one may not have had its name yet
                 final = self.folder / replaced.name.removeprefix(".replaced-")
@@ -146,7 +146,7 @@ class Checkpoints:
             objects: what was saved, already built.
             which: `latest`, `best` or a step. A corrupt `latest` gives way to the one before, and that is reported.
             partial: whether the checkpoint may hold more than `objects`.
-            accept: whether a `latest` is wanted, by its manifest; one that is not gives way to the one before.
+            accept: for `latest`, whether a checkpoint is wanted, by its manifest; if not, the one before is tried.
 
         Returns:
             The manifest, or None where `which` is `latest` and there is no checkpoint, or none is wanted.
@@ -289,7 +289,7 @@ class Checkpoints:
     def _delete_old(self) -> None:
         """Keeps the best, the latest ones, and the latest that a restart may begin from.
 
-        Step 0 is kept until there are two of these: the update before the first may be what broke the weights.
+        Step 0 is kept until there are two later good ones: the first of them may already have broken weights.
         """
         try:
             best = self.best_step()
@@ -310,7 +310,7 @@ class Checkpoints:
         return manifest["state"].get("is_good", True)
 
     def _delete(self, step: int) -> None:
-        gone = self.folder / f".tmp-deleted-{step:08d}"  # a kill leaves no half of it under its name
+        gone = self.folder / f".tmp-deleted-{step:08d}"  # a killed job leaves no half-deleted one under its name
         (self.folder / f"step-{step:08d}").rename(gone)
         shutil.rmtree(gone)
         self._intact.discard(step)

@@ -26,7 +26,7 @@ class Feed:
         self.strategy = strategy
 
     def start(self, step: int, restarts: int) -> Iterator[Any]:
-        """The batches from step `step` on, in the order that so many restarts have left."""
+        """The batches from step `step` on, in the order that holds after so many restarts."""
         return iter(self._dataset(step, restarts))
 
     @property
@@ -52,7 +52,7 @@ class Feed:
         return str(plan.batch(*divmod(step, plan.num_batches), restarts).bucket)
 
     def largest_buckets(self) -> list[Bucket]:
-        """Those whose batches may need the most memory: by positions of both sides, and by pairs of positions."""
+        """The buckets whose batches may need the most memory: by positions of both sides, and by pairs of positions."""
         measures = (
             lambda k: (k.source_length + k.target_length, k.target_length),  # states, logits
             lambda k: (k.source_length * k.target_length, k.target_length),  # attention
@@ -70,7 +70,7 @@ class Feed:
         return bucket.rows if self.text.static_shapes else -(-bucket.largest_batch // unit) * unit
 
     def target_positions(self) -> int:
-        """Of an epoch, padded to the longest of each bucket."""
+        """Target positions of an epoch, padded to the longest target of each bucket."""
         return sum(bucket.num_slots * bucket.target_length for bucket in self.text.plan.buckets)
 
     def full_batch(self, bucket: Bucket, rows: int) -> Any:

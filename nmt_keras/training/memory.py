@@ -14,9 +14,9 @@ from nmt_keras.errors import UserError
 from nmt_keras.training.feed import Feed
 from nmt_keras.training.train_step import TrainStep
 
-_MARGIN = 0.8  # of the memory that is free, for a budget that is found
+_MARGIN = 0.8  # share of the memory limit that a found or suggested budget may use
 _FIRST_POSITIONS = 512  # target positions of the first batch that is tried
-_GROWTH = 3  # of the next one, as far as the ones before say that it fits
+_GROWTH = 3  # factor to the next one, which runs if those before say that it fits
 _GIB = float(1 << 30)
 _CGROUPS = pathlib.Path("/sys/fs/cgroup")
 _V2_FILES = ("memory.max", "memory.current", "inactive_file")  # limit, use, and what of memory.stat is reclaimed
@@ -24,14 +24,14 @@ _V1_FILES = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_f
 
 
 class Need(NamedTuple):
-    """Of a training step."""
+    """The memory and time that a training step needs."""
 
     peak_bytes: int  # of the device, or of this process on a CPU
     seconds: float
 
 
 class Measurement(NamedTuple):
-    """Peak memory of batches of growing size, from none on; a line through the last two tells of larger ones."""
+    """Peak memory of batches of growing size, from none on; a line through the last two predicts larger ones."""
 
     rows: list[int]
     peaks: list[int]
@@ -71,7 +71,7 @@ def measure(run: Callable[[], None]) -> Need:
 
 
 def is_told() -> bool:
-    """Whether this system tells how much memory a process has and had: a GPU's does, and Linux in /proc."""
+    """Whether the system reports a process's memory and its peak: TensorFlow does for a GPU, Linux in /proc."""
     try:
         gpus = [device.name.rpartition("device:")[2] for device in tf.config.list_logical_devices("GPU")]
         for gpu in gpus:
@@ -94,8 +94,8 @@ def limit_of_process() -> float:
 def estimate(step: TrainStep, feed: Feed, limit: Callable[[], float] = limit_of_process) -> tuple[Bucket, Need]:
     """Runs the largest batches of a feed, twice, without applying their gradients.
 
-    On a CPU, which has no limit that could be met without harm, smaller ones run first, and the largest only if it will
-    fit; but not where other workers must run as many. `step` must be compiled.
+    On a CPU, where a process that needs too much memory is killed, smaller batches run first, and the largest only if
+    it will fit. With several workers, which must run the same batches, only the largest run. `step` must be compiled.
 
     Args:
         step: of the training.
@@ -245,7 +245,7 @@ def _status_bytes(name: str) -> int:
 
 
 def _field_bytes(path: str, name: str) -> int:
-    """Of a line such as `VmRSS:  123 kB`."""
+    """The bytes that a line such as `VmRSS:  123 kB` names."""
     line = next(line for line in _lines(path) if line.startswith(f"{name}:"))
     return int(line.split()[1]) * 1024
 

@@ -35,9 +35,9 @@ class NonFiniteSteps:
         self._written: dict[str, int] = {}  # names and restarts, of this job
 
     def write(self, non_finite: NonFiniteStep) -> None:
-        """Reports a step and keeps it, and of earlier ones of the same restart the latest few.
+        """Reports a step and writes its dump; of this job's dumps the latest two of each restart are kept.
 
-        A disk that is full costs the dump, not the run.
+        If the disk is full the dump is lost, and training goes on.
         """
         what = f"its loss is {non_finite.loss} and the norm of its gradient {non_finite.gradient_norm}"
         name = f"step-{non_finite.step:08d}-restart-{non_finite.restarts}" + (

@@ -33,9 +33,9 @@ def replay(model: Seq2Seq, non_finite: NonFiniteStep, loss: Loss, first_replica:
 
     Args:
         model: built under the float32 policy; it gets the weights of the step.
-        bad: the step.
+        non_finite: the step.
         loss: what the training minimises.
-        first_replica: the number of the replica that `bad.slices[0]` went to.
+        first_replica: the number of the replica that `non_finite.slices[0]` went to.
     """
     for path, variable in by_path(model.variables).items():
         variable.assign(non_finite.weights[path])
@@ -86,7 +86,8 @@ def _replay_part(model: Seq2Seq, part: Batch, seed: tf.Tensor, loss: Loss, layer
 
 
 def _non_finite_loss(model: Seq2Seq, part: Batch, seed: tf.Tensor) -> Verdict:
-    """Of logits that are not finite, or too large for a cross entropy: the lines are then those that lose most."""
+    """The verdict on a loss that is not finite: its logits are not, with the lines where they are not, or they are too
+    large for a cross entropy, with the lines of the largest loss."""
     hidden, _ = model(part.source_ids, part.target_input_ids, seed)
     logits = model.project(hidden)
     values = logits.numpy()
@@ -105,9 +106,9 @@ def _non_finite_loss(model: Seq2Seq, part: Batch, seed: tf.Tensor) -> Verdict:
 
 
 class _Watched:
-    """Gives a list of the float results of the public methods of layers within the block, in order, with their names.
+    """Records the float results of the layers' public methods within its block, in order and with their names.
 
-    What one layer hands on from another is the other's.
+    A result that one layer hands on from another is recorded once, as the other's.
     """
 
     def __init__(self, layers: dict[str, Any]):
@@ -170,13 +171,13 @@ def _dense(gradient: Any) -> np.ndarray:
 
 
 def _describe(values: np.ndarray) -> str:
-    """Of an array, how much of it is not finite."""
+    """Says how many values of an array are not finite."""
     nans, infinite = int(np.isnan(values).sum()), int(np.isinf(values).sum())
     return f"{nans} NaN and {infinite} infinite of {values.size} values, shape {list(values.shape)}"
 
 
 def _lines(values: np.ndarray, part: Batch) -> list[int]:
-    """Of the rows that are bad, where the first axis is that of rows."""
+    """Line numbers of at most ten rows with values that are not finite; none if the first axis is not that of rows."""
     lines = part.lines.numpy()
     if not values.ndim or len(values) != len(lines):
         return []

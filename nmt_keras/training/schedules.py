@@ -55,7 +55,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def build_optimizer(config: TrainingConfig, restarts: tf.Variable) -> keras.optimizers.Optimizer:
-    """The Keras optimizer of the configuration. Clipping is the step's: it must follow the all-reduce."""
+    """The Keras optimizer of the configuration. It does not clip: the step does, after the all-reduce."""
     schedule, name = Schedule(config, restarts), config.optimizer  # the name is part of a checkpoint
     moments = {"beta_2": config.adam_beta2, "epsilon": config.adam_epsilon}
     if config.optimizer == "adam":

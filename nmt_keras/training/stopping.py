@@ -10,8 +10,9 @@ class StopRequest:
 
     Attributes:
         reason: "" until it is asked for.
-        interrupts: whether asking raises `Stopped` at once, where nothing is lost by that.
-        listen: hears signals, once more after a strategy of several workers, which takes SIGTERM for itself.
+        interrupts: whether `request` raises `Stopped` at once; set where that loses nothing.
+        listen: installs the signal handlers; to be called again after a strategy of several workers is built, which
+            takes SIGTERM for itself.
     """
 
     def __init__(self) -> None:

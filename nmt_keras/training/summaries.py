@@ -39,7 +39,7 @@ class Summaries:
         self.go_on_from(first_step, owes_evaluation)
 
     def go_on_from(self, step: int, owes_evaluation: bool) -> None:
-        """Drops what was written of later steps than `step`, and its evaluation if that is owed: they come again."""
+        """Drops what was written of steps after `step`, and its evaluation if that is owed: they come again."""
         if not self._enabled:
             return
         if self._writer is not None:
@@ -94,12 +94,12 @@ class Summaries:
 
 
 def _tag(name: str) -> str:
-    """Of a scalar in TensorBoard: dev/bleu of `dev_bleu`, train/loss of `loss`."""
+    """The name of a scalar in TensorBoard: dev/bleu for `dev_bleu`, train/loss for `loss`."""
     return name.replace("dev_", "dev/", 1) if name.startswith("dev_") else f"train/{name}"
 
 
 def _step_of(row: str) -> float:
-    """Of a row of `metrics.jsonl`; a damaged one counts as later than all."""
+    """The step of a row of `metrics.jsonl`; a damaged row counts as later than all."""
     try:
         return json.loads(row)["step"]
     except (ValueError, KeyError, TypeError):
@@ -107,7 +107,7 @@ def _step_of(row: str) -> float:
 
 
 def _start_session(folder: pathlib.Path, first_step: int) -> None:
-    """Tells TensorBoard so: from the second session on, it forgets what was written of `first_step` and later."""
+    """Writes the start of a session: from the second on, TensorBoard then forgets `first_step` and later steps."""
     writer = EventFileWriter(str(folder), filename_suffix=".start")
     start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
     writer.add_event(event_pb2.Event(wall_time=time.time(), step=first_step, session_log=start))
@@ -115,8 +115,7 @@ def _start_session(folder: pathlib.Path, first_step: int) -> None:
 
 
 def font_note(text: str) -> str:
-    """What a user should know before attention of such text is drawn: which script no font of this machine has; ""
-    where all is well."""
+    """A note for the user if no font of this machine has some characters of `text`, with their script; "" otherwise."""
     _, uncovered = _fonts_of(_without_font(text))
     if not uncovered:
         return ""
@@ -129,7 +128,7 @@ def font_note(text: str) -> str:
 
 
 def _without_font(text: str) -> frozenset[int]:
-    """The code points that the font of all pictures has not."""
+    """The code points of `text` that the default font of pictures lacks."""
     from matplotlib import font_manager
 
     covered = font_manager.get_font(font_manager.findfont(_PLAIN_FONT)).get_charmap()
@@ -138,8 +137,8 @@ def _without_font(text: str) -> frozenset[int]:
 
 @functools.lru_cache(64)
 def _fonts_of(characters: frozenset[int]) -> tuple[list[str], frozenset[int]]:
-    """The families of fonts of this machine that have some characters, one after the other the one that has most of
-    what is left; and the characters that none has."""
+    """Chooses font families of this machine for some characters, each time the one with most of those left; returns the
+    families, and the characters that none has."""
     from matplotlib import font_manager
 
     fonts = [font for font in font_manager.fontManager.ttflist if not font.name.startswith("Last Resort")]  # boxes

@@ -40,7 +40,7 @@ class NonFiniteStep(NamedTuple):
 
     step: int  # its number in the log, from 1
     restarts: int
-    seed: int  # of the training; with step, restarts and replica it makes that of dropout
+    seed: int  # of the training; the dropout seed is made of it, step, restarts and replica
     accumulation_steps: int  # parts that each slice was taken in
     in_a_row: int  # such steps up to this one
     loss: float  # of a token
@@ -65,8 +65,8 @@ class TrainStep:
         loss: what is minimised.
         optimizer: its learning rate is halved by each restart.
         variables: everything a checkpoint keeps, as `tf.train.Checkpoint` tracks it.
-        on_non_finite: called on the host with a `NonFiniteStep`, while the step runs. An overflow that a smaller loss
-            scale may mend is none.
+        on_non_finite: called on the host with a `NonFiniteStep`, while the step runs. Not called for an
+            overflow that a smaller loss scale may cure.
     """
 
     def __init__(self, model: Seq2Seq, config: TrainingConfig, strategy: tf.distribute.Strategy):
@@ -128,7 +128,8 @@ class TrainStep:
         return int(self.begun.numpy()) <= int(self.steps.numpy())
 
     def settle(self) -> None:
-        """After variables were restored: no update is under way, and the loss scale is one of this precision."""
+        """To call after variables were restored: notes that no update is under way, and fits the loss scale to the
+        precision."""
         self.begun.assign(self.steps)
         if not self.scales_loss:
             self.loss_scale.assign(1.0)
@@ -170,7 +171,7 @@ class TrainStep:
         return self.strategy.experimental_local_results(value)[0]
 
     def _dump(self, batch: Any, loss: tf.Tensor, norm: tf.Tensor) -> None:
-        """Hands a step to `on_non_finite`, on the host. What was read is passed, so that no later update changes it."""
+        """Hands a step to `on_non_finite`, on the host, as values, which no later update of the variables changes."""
         leaves = [self.strategy.experimental_local_results(leaf) for leaf in batch]
         num_slices = len(leaves[0])
         weights = {weight.path: tf.convert_to_tensor(weight.value) for weight in self.model.variables}
@@ -205,7 +206,8 @@ class TrainStep:
     def _replica_gradients(
         self, batch: Batch
     ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor, LossSums, list[tf.Tensor]]:
-        """Summed gradients, what makes means of them, the means' norm, sums, counts; over all replicas."""
+        """Returns, over all replicas: summed gradients, the factor that makes means of them, the norm of these means,
+        the loss sums, and the counts of real tokens and of padded target positions."""
         context = tf.distribute.get_replica_context()
         seed = dropout_seed(
             self.config.seed,
@@ -248,7 +250,7 @@ class TrainStep:
 
         Args:
             gradients: sums over the tokens of a global batch.
-            scale: what makes means of them.
+            scale: the factor that makes means of them.
             norm: of the means.
         """
         replicas = tf.distribute.get_replica_context().num_replicas_in_sync

@@ -40,14 +40,14 @@ class Trainer:
     next step depends on is in a checkpoint, so that a run that stopped goes on as if it had not.
 
     After `max_bad_steps` steps in a row whose loss or gradient is not finite, the latest checkpoint from before them is
-    loaded and `restarts` counted up: it enters the seeds of the plan, of sampling and of dropout, since the same seeds
-    would meet the same numbers, and halves the learning rate.
+    loaded and `restarts` is increased. It changes the seeds of the plan, of sampling and of dropout, since the same
+    seeds would lead to the same numbers again; and it halves the learning rate.
 
     Args:
         model: built.
         config: of the training.
         strategy: the one whose scope this is built in.
-        bad_batches: where steps that are not finite are written.
+        non_finite_steps: writes steps that are not finite; None keeps none.
     """
 
     def __init__(
@@ -62,12 +62,12 @@ class Trainer:
         self.strategy = strategy
         self.step = 0
         self.restarts = 0
-        self.is_stopped = False  # it was asked to, and is not done
+        self.is_stopped = False  # it was asked to stop before it was done
         self.best: float | None = None
         self.best_step: int | None = None
         self.evaluations_since_best = 0
         self.measured: Mapping[str, Any] = {}  # what evaluations measure
-        self._measured_before: Mapping[str, Any] = {}  # of checkpoints that do not tell
+        self._measured_before: Mapping[str, Any] = {}  # the same, for older checkpoints that do not record it
         self.new_measures: list[str] = []  # what was measured otherwise at the checkpoint that training goes on from
         self.train_step = TrainStep(model, config, strategy)
         self.train_step.on_non_finite = self._note_non_finite
@@ -75,8 +75,8 @@ class Trainer:
         self._non_finite_steps = non_finite_steps
         self._non_finite_in_a_row = 0
         self._restarted_at = (sys.maxsize, -1)  # the step and the updates of the latest restart of this job
-        self.owes_evaluation = False  # of the step it is at: what stopped it came before the end of that
-        self._window_start = 0.0  # of the log's next row, in monotonic time; what is no training moves it on
+        self.owes_evaluation = False  # whether the evaluation of the current step is due and not done
+        self._window_start = 0.0  # of the log's next row, in monotonic time; moved on by time that is not training
         self._restored_seconds = 0.0  # of training, in that window
         self._has_peers = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
         signature = (tf.TensorSpec([], tf.float32), tf.TensorSpec([], tf.bool))
@@ -92,15 +92,15 @@ class Trainer:
     ) -> bool:
         """Goes on from the latest checkpoint, if there is one.
 
-        Values that were measured otherwise than they will be are not compared: the best one and the patience begin
-        anew, and `new_measures` says why.
+        If evaluations will measure something else than before, old values are not compared: the best value and the
+        patience begin anew, and `new_measures` says why.
 
         Args:
             checkpoints: of the run.
             fingerprint: of the plan that training follows.
             allow_change: go on with another plan than the checkpoint's, at the same step.
             measured: what evaluations measure, JSON values by name.
-            measured_before: of checkpoints that do not tell theirs.
+            measured_before: the same, for older checkpoints that do not record it.
 
         Raises:
             UserError: the checkpoint was made under another plan.
@@ -120,7 +120,7 @@ class Trainer:
         return True
 
     def _take_over(self, manifest: dict[str, Any], checkpoints: Checkpoints) -> None:
-        """Book-keeping of a checkpoint; the best mark becomes what it was then, which a kill may have come before."""
+        """Takes over a checkpoint's book-keeping; sets the best mark again, which a killed job may not have written."""
         self._is_new = False
         state = manifest["state"]
         self.step = manifest["step"]
@@ -152,7 +152,7 @@ class Trainer:
         report: Callable[[str], None],
         stop: StopRequest | None = None,
     ) -> str:
-        """Trains until `max_steps`, until the best metric has stood for `patience` evaluations, or until asked to stop.
+        """Trains until `max_steps`, until `patience` evaluations in a row were no better, or until asked to stop.
 
         Args:
             feed: of the batches.
@@ -166,7 +166,7 @@ class Trainer:
             Why it stopped.
 
         Raises:
-            Failure: it went bad again after `MAX_RESTARTS` restarts.
+            Failure: steps are not finite again after `MAX_RESTARTS` restarts, or no checkpoint to restart from is left.
             UserError: the device has no memory for a batch; the state is saved.
         """
         stop = stop or StopRequest()
@@ -181,7 +181,7 @@ class Trainer:
             total=config.max_steps, initial=self.step, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True
         ) as progress:
             if self.new_measures:
-                self.save(checkpoints, feed, replace=True)  # a kill from here on finds what is measured now
+                self.save(checkpoints, feed, replace=True)  # with the new measures, if the job is killed next
             if self.owes_evaluation:
                 self._evaluate(evaluate, feed, checkpoints, summaries, report, stop)
                 if not self.owes_evaluation:
@@ -314,7 +314,7 @@ class Trainer:
     ) -> None:
         started, evaluation = time.monotonic(), None
         with contextlib.suppress(Stopped):
-            stop.interrupts = not self._has_peers  # a worker that left would be waited for
+            stop.interrupts = not self._has_peers  # the others would wait for a worker that left
             if self._has_peers or not stop.reason:
                 evaluation = evaluate(self.step)
             stop.interrupts = False
@@ -361,7 +361,7 @@ class Trainer:
             report(f"{place}  {loss}  learning rate {row['learning_rate']:.2e}  {speed}")
 
     def _log_row(self) -> dict[str, float]:
-        """What the steps since the last row came to; without a loss where all of them were skipped."""
+        """The row of the log on the steps since the last row; it has no loss if all of them were skipped."""
         totals, loss = self.train_step.take_totals(), self.train_step.loss
         row = {
             "learning_rate": float(self.train_step.optimizer.learning_rate),

@@ -60,21 +60,23 @@ def _only(members, ids):
         bias.assign(values)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"beam_size": 1},
-        {"num_hypotheses": 3, "no_repeat_ngram": 2, "repetition_penalty": 1.2},
-        {"banned_phrases": ("a", "xy")},
-        {"sampling": Sampling(7, top_p=0.9), "num_hypotheses": 2},
-    ],
-    ids=str,
+OPTIONS = (
+    {},
+    {"beam_size": 1},
+    {"num_hypotheses": 3, "no_repeat_ngram": 2, "repetition_penalty": 1.2},
+    {"banned_phrases": ("a", "xy")},
+    {"sampling": Sampling(7, top_p=0.9), "num_hypotheses": 2},
 )
-@pytest.mark.parametrize(
-    "kind",
-    [{}, {"tie_output": True, "d_embedding": 8}, {"decoder": "transformer", "encoder": "transformer"}, "ensemble"],
-)
+KINDS = ({}, {"tie_output": True, "d_embedding": 8}, {"decoder": "transformer", "encoder": "transformer"}, "ensemble")
+# Each way to search with the first kind of model, each kind with one of the ways; the rest are slow.
+PAIRS = [
+    pytest.param(kind, options, marks=[pytest.mark.slow] * (number > 0 and number != place))
+    for number, kind in enumerate(KINDS)
+    for place, options in enumerate(OPTIONS)
+]
+
+
+@pytest.mark.parametrize("kind, options", PAIRS, ids=str)
 def test_it_finds_what_the_whole_vocabulary_would_among_the_same_ids(kind, options):
     members = [_model(5), _model(6)] if kind == "ensemble" else [_model(**kind)]
     model = Ensemble(members) if len(members) > 1 else members[0]

@@ -91,6 +91,8 @@ COMPONENTS = (
     ]
     + [{"encoder": "conv", "decoder": "conv", "positions": "learned"}]
 )
+# Attentions, beside the default, that `make test` takes through a whole model; tests/layers/test_attention.py has all.
+IN_A_MODEL = ("none", "coverage", "local_p", "monotonic_hard", "multi_head")
 ALL = COMPONENTS + [pair for pair in PAIRS if pair not in COMPONENTS] + [_preset(name) for name in PRESETS]
 # Weights whose gradient is zero by construction: a bias of all keys alike shifts all scores of a softmax.
 WITHOUT_GRADIENT = ("attention/key/bias",)
@@ -118,8 +120,12 @@ def _batch():
     return Batch(SOURCE, TARGET, OUTPUT, tf.ones([B]), tf.range(B, dtype=tf.int64))
 
 
+def _is_slow(fields):
+    return fields not in COMPONENTS or set(fields) == {"attention"} and fields["attention"] not in IN_A_MODEL
+
+
 @pytest.fixture(
-    params=[*COMPONENTS, *(pytest.param(pair, marks=pytest.mark.slow) for pair in ALL[len(COMPONENTS) :])],
+    params=[pytest.param(fields, marks=pytest.mark.slow) if _is_slow(fields) else fields for fields in ALL],
     ids=_name,
     scope="module",
 )
@@ -310,7 +316,6 @@ def test_shared_and_tied_tables_are_one_weight():
 @pytest.mark.parametrize(
     "fields",
     [
-        {"encoder": "transformer", "decoder": "ssru"},
         {"attention": "bahdanau", "input_feeding": True},
         *(pytest.param(fields, marks=pytest.mark.slow) for fields in ALL),
     ],
@@ -345,8 +350,8 @@ def test_a_compiled_model_agrees(fields):
 @pytest.mark.parametrize(
     "fields",
     [
-        *({"encoder": encoder, **NEEDS.get(encoder, {})} for encoder in ENCODERS),
-        *({"decoder": decoder, **NEEDS.get(decoder, {})} for decoder in DECODERS if decoder != "rnn"),
+        *({"encoder": encoder, **NEEDS.get(encoder, {})} for encoder in ("rnn", "conv")),
+        *({"decoder": decoder, **NEEDS.get(decoder, {})} for decoder in ("gnmt", "transformer")),
         *(pytest.param(fields, marks=pytest.mark.slow) for fields in ALL),
     ],
     ids=_name,
@@ -382,7 +387,7 @@ def _translating(fields):
 @pytest.mark.parametrize(
     "fields",
     [
-        *({"decoder": decoder, **NEEDS.get(decoder, {})} for decoder in DECODERS),
+        *({"decoder": decoder, **NEEDS.get(decoder, {})} for decoder in ("gnmt", "transformer")),
         *(pytest.param(fields, marks=pytest.mark.slow) for fields in ALL),
     ],
     ids=_name,

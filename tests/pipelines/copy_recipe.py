@@ -25,6 +25,7 @@ def get_config() -> ExperimentConfig:
             learning_rate=1e-2,
             schedule="constant",
             label_smoothing=0.0,
+            ema_decay=0.9,
             log_every=50,
             evaluate_every=250,
             checkpoint_every=125,

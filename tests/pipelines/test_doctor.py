@@ -115,7 +115,7 @@ def test_training_refuses_text_with_serious_faults_and_writes_nothing(folder, tm
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("choice", ["report", "ignore"])
+@pytest.mark.parametrize("choice", ["report", pytest.param("ignore", marks=pytest.mark.slow)])
 def test_training_goes_on_where_it_is_told_to(folder, tmp_path, capsys, choice):
     assert _train(folder, tmp_path, f"--config.data.on_findings={choice}") == 0
     assert ("doctor, serious: " in capsys.readouterr().err) == (choice == "report")

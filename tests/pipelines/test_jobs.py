@@ -19,6 +19,7 @@ import pytest
 from nmt_keras.config import DecodingConfig, ExperimentConfig
 from nmt_keras.config.fields import fields_of
 from nmt_keras.experiment import evaluate as experiment_evaluate
+from nmt_keras.inference.translation import Hypothesis, Translation
 from pipelines import evaluate, export, lexicon, score, train, translate
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -26,16 +27,9 @@ RECIPE = "--config=" + str(pathlib.Path(__file__).parent / "copy_recipe.py")
 
 
 @pytest.fixture(scope="module")
-def run_dir(tmp_path_factory, copy_text):
-    """A trained copy model; the cache is beside it."""
-    folder = tmp_path_factory.mktemp("jobs")
-    assert (
-        train.main(
-            [RECIPE, f"--run_dir={folder}/run", f"--data_dir={copy_text}", f"--config.data.cache_dir={folder}/cache"]
-        )
-        == 0
-    )
-    return folder / "run"
+def run_dir(tmp_path_factory, trained_copy):
+    """A trained copy model."""
+    return pathlib.Path(shutil.copytree(trained_copy / "run", tmp_path_factory.mktemp("jobs") / "run"))
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +193,7 @@ def test_an_interrupted_translation_goes_on(run_dir, tmp_path, monkeypatch, caps
     lines = ["a b c", "", "h g", "d e", "b", "c c d"]
     (tmp_path / "in").write_text("".join(line + "\n" for line in lines))
     arguments = [f"--run_dir={run_dir}", f"--input={tmp_path}/in", f"--output={tmp_path}/out"]
-    real = translate._with_run_dir
+    real = translate._opened
 
     @contextlib.contextmanager
     def interrupted(values):
@@ -213,7 +207,7 @@ def test_an_interrupted_translation_goes_on(run_dir, tmp_path, monkeypatch, caps
 
             yield stop_after_three, about
 
-    monkeypatch.setattr(translate, "_with_run_dir", interrupted)
+    monkeypatch.setattr(translate, "_opened", interrupted)
     assert translate.main(arguments) == 130
     monkeypatch.undo()
     assert "interrupted after line 3; the same command with --resume goes on from there" in capsys.readouterr().err
@@ -237,7 +231,7 @@ def test_an_interrupted_translation_goes_on(run_dir, tmp_path, monkeypatch, caps
 
 def test_an_interruption_before_the_first_line_leaves_nothing(run_dir, tmp_path, monkeypatch, capsys):
     (tmp_path / "in").write_text("a\n")
-    real = translate._with_run_dir
+    real = translate._opened
 
     @contextlib.contextmanager
     def interrupted(values):
@@ -247,7 +241,7 @@ def test_an_interruption_before_the_first_line_leaves_nothing(run_dir, tmp_path,
         with real(values) as (_, about):
             yield stop, about
 
-    monkeypatch.setattr(translate, "_with_run_dir", interrupted)
+    monkeypatch.setattr(translate, "_opened", interrupted)
     assert translate.main([f"--run_dir={run_dir}", f"--input={tmp_path}/in", f"--output={tmp_path}/out"]) == 130
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
     assert "interrupted after line 0" in capsys.readouterr().err
@@ -256,18 +250,18 @@ def test_an_interruption_before_the_first_line_leaves_nothing(run_dir, tmp_path,
 def test_a_resumed_translation_needs_the_text_it_had(run_dir, tmp_path, monkeypatch, capsys):
     (tmp_path / "in").write_text("a b c\nd e\n")
     arguments = [f"--run_dir={run_dir}", f"--input={tmp_path}/in", f"--output={tmp_path}/out"]
-    real = translate._with_run_dir
+    real = translate._opened
 
     @contextlib.contextmanager
     def interrupted(values):
         def stop(lines, done):
-            yield "a b c", False, False
+            yield Translation([Hypothesis("a b c", 0.0, 0.0)], False)
             raise KeyboardInterrupt
 
         with real(values) as (_, about):
             yield stop, about
 
-    monkeypatch.setattr(translate, "_with_run_dir", interrupted)
+    monkeypatch.setattr(translate, "_opened", interrupted)
     assert translate.main(arguments) == 130
     monkeypatch.undo()
     (tmp_path / "in").write_text("")
@@ -320,11 +314,11 @@ def test_scores_that_were_interrupted_go_on(run_dir, tmp_path, capsys):
 
 
 def test_a_translation_that_is_lost_is_reported_with_its_line(run_dir, tmp_path, monkeypatch, capsys):
-    from nmt_keras.inference import translator
+    from nmt_keras.inference.translator import Translator
 
     (tmp_path / "in").write_text("a\n \u200b\nb\n", encoding="utf-8")
-    real = translator._hypothesis
-    monkeypatch.setattr(translator, "_hypothesis", lambda *arguments: real(*arguments)._replace(text=" "))
+    real = Translator._hypothesis
+    monkeypatch.setattr(Translator, "_hypothesis", lambda *arguments: real(*arguments)._replace(text=" "))
     assert translate.main([f"--run_dir={run_dir}", f"--input={tmp_path}/in"]) == 0
     errors = capsys.readouterr().err
     lost = [number for number in (1, 2, 3) if f"line {number} has text, and its translation is empty" in errors]
@@ -336,7 +330,9 @@ def test_a_translation_that_is_lost_is_reported_with_its_line(run_dir, tmp_path,
     assert "warning: 2 line(s) have text, and an empty translation (1, 3)" in out.err
 
 
-def test_evaluation_takes_references_and_says_what_it_scored(run_dir, copy_text, tmp_path, capsys):
+def test_evaluation_takes_references_and_says_what_it_scored(run_dir, copy_text, tmp_path, monkeypatch, capsys):
+    assert experiment_evaluate._TUNED == (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5)
+    monkeypatch.setattr(experiment_evaluate, "_TUNED", (0.2, 1.5))
     sources = (copy_text / "dev.src").read_text().split("\n")[:8]
     sources[3] = "a b " * 40
     (tmp_path / "source").write_text("".join(line + "\n" for line in sources))
@@ -358,7 +354,7 @@ def test_evaluation_takes_references_and_says_what_it_scored(run_dir, copy_text,
     assert "nrefs:2" in found["both"]["bleu_signature"] and found["both"]["bleu"] > found["bad"]["bleu"] + 50
     assert found["commas"]["bleu"] == found["both"]["bleu"] and "greedy_bleu" in found["both"]
     rows = found["commas"]["tuned"]
-    assert [row["length_penalty"] for row in rows] == [0.0, 0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5]
+    assert [row["length_penalty"] for row in rows] == [0.0, 0.2, 1.5]
     assert rows[0]["beam_size"] == 1 and "(best)" in out.err
     assert evaluate.main([*arguments, f"--reference={tmp_path}/good", "--bleu_tokenizer=char"]) == 0
     assert "tok:char" in json.loads(capsys.readouterr().out.strip().split("\n")[-1])["bleu_signature"]
@@ -558,6 +554,7 @@ def test_export_proves_itself_and_translate_takes_it(exported, tmp_path):
         assert (tmp_path / "out").read_text() == "a b c\n\nh g\n"
 
 
+@pytest.mark.slow
 def test_a_second_export_is_the_next_version(exported, run_dir, saves_at_once, tmp_path, capsys):
     shutil.copytree(exported[1], tmp_path / "copy")
     assert export.main([f"--run_dir={run_dir}", f"--output={tmp_path}/copy"]) == 0
@@ -837,6 +834,7 @@ def test_output_to_a_pipe_or_through_a_link(run_dir, tmp_path):
     assert pathlib.Path("/dev/null").is_char_device()
 
 
+@pytest.mark.slow  # tests/training/test_trainer.py asks the same of the trainer
 def test_mirrored_training_on_two_devices_gives_the_losses_of_one(copy_text, tmp_path, capsys):
     program = (
         "import sys, tensorflow as tf; from pipelines import train; cpu = tf.config.list_physical_devices('CPU')[0]; "
@@ -896,7 +894,9 @@ def test_the_full_help_lists_every_field_of_a_recipe(capsys):
     assert translate.main(["--helpfull"]) == 0 and "--config." not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["evaluate", "translate", "export"])
+@pytest.mark.parametrize(
+    "name", ["evaluate", *(pytest.param(name, marks=pytest.mark.slow) for name in ("translate", "export"))]
+)
 def test_a_mistake_is_one_line_on_the_whole_of_stderr(name, tmp_path):
     arguments = [f"--run_dir={tmp_path}", "--source=a", "--reference=b", f"--input={__file__}", "--output=o"]
     wanted = {"evaluate": arguments[:3], "translate": arguments[::3], "export": arguments[::4]}[name]

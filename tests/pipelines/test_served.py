@@ -4,6 +4,7 @@ import contextlib
 import json
 import pathlib
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -11,9 +12,9 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 from nmt_keras.experiment.export import export as export_run
-from nmt_keras.runs.loading import load_run
+from nmt_keras.runs.loading import load
 from nmt_keras.serving.local import load_export
-from pipelines import encode, evaluate, export, score, train, translate
+from pipelines import encode, evaluate, export, score, translate
 from tests.serving.serving_double import Double, serving
 
 RECIPE = "--config=" + str(pathlib.Path(__file__).parent / "copy_recipe.py")
@@ -21,12 +22,9 @@ LINES = "a b c\n\nh g\n\U0001f600 a\n"
 
 
 @pytest.fixture(scope="module")
-def run_dir(tmp_path_factory, copy_text):
+def run_dir(tmp_path_factory, trained_copy):
     """A trained copy model that keeps a moving average of its weights."""
-    folder = tmp_path_factory.mktemp("served")
-    options = [f"--data_dir={copy_text}", f"--config.data.cache_dir={folder}/cache", "--config.training.ema_decay=0.9"]
-    assert train.main([RECIPE, f"--run_dir={folder}/run", *options]) == 0
-    return folder / "run"
+    return pathlib.Path(shutil.copytree(trained_copy / "run", tmp_path_factory.mktemp("served") / "run"))
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +52,7 @@ def _error(capsys):
 
 
 def test_a_moving_average_is_other_weights_that_translate_too(run_dir, copy_text, saved_model, capsys):
-    latest, ema = (load_run(run_dir, which).model.variables for which in ("latest", "ema"))
+    latest, ema = (load(run_dir, checkpoint=which).model.variables for which in ("latest", "ema"))
     distances = [np.abs(np.array(a) - np.array(b)).max() for a, b in zip(latest, ema)]
     assert 0.0 < max(distances) < 0.5
     pair = [f"--source={copy_text}/dev.src", f"--reference={copy_text}/dev.tgt"]

@@ -20,7 +20,7 @@ from nmt_keras.models.ensemble import Ensemble
 from nmt_keras.models.seq2seq import build_seq2seq
 from nmt_keras.runs.data_card import check_data_card, write_data_card
 from nmt_keras.runs.layout import checkpoints_of, open_run_dir, read_config, require_same_experiment
-from nmt_keras.runs.loading import load_run, load_runs
+from nmt_keras.runs.loading import load
 from nmt_keras.runs.tokenizers import load_tokenizers, prepare_tokenizers
 from nmt_keras.training.checkpoints import Checkpoints, by_path
 from nmt_keras.training.pretrained_vectors import load_pretrained_vectors
@@ -238,7 +238,7 @@ def test_a_folder_that_is_no_run_directory_is_refused(run_dir, tmp_path):
 def test_a_broken_configuration_is_named(run_dir, content, message):
     run_dir.mkdir(parents=True)
     (run_dir / "config.json").write_text(content)
-    for use in (read_config, load_run, lambda path: _open(path, _config())):
+    for use in (read_config, load, lambda path: _open(path, _config())):
         with pytest.raises(UserError, match=message):
             use(run_dir)
 
@@ -428,7 +428,7 @@ def trained(run_dir, tmp_path, reports):
 def test_a_run_is_loaded_from_the_checkpoint_that_was_asked_for(trained, checkpoint, step, reports):
     Checkpoints(checkpoints_of(trained)).mark_best(5, "dev_bleu", 1.0)
     del reports[:]
-    run = load_run(trained, checkpoint, reports.append)
+    run = load(trained, checkpoint=checkpoint, report=reports.append)
     assert run.step == step
     assert run.config == _config(joint_vocabulary=False)
     assert all((variable.numpy() == step).all() for variable in run.model.variables)
@@ -438,7 +438,7 @@ def test_a_run_is_loaded_from_the_checkpoint_that_was_asked_for(trained, checkpo
 
 def test_a_run_is_loaded_with_averaged_weights(trained, reports):
     del reports[:]
-    run = load_run(trained, "averaged", reports.append)
+    run = load(trained, checkpoint="averaged", report=reports.append)
     assert run.step == 9 and all((variable.numpy() == 7).all() for variable in run.model.variables)
     assert reports == [f"checkpoint: averaged, steps 5, 9 of {trained}"]
 
@@ -460,7 +460,7 @@ def test_what_is_no_run_directory_is_refused(tmp_path):
             match=rf"^{path} is no run directory: it has no readable config\.json; give the "
             r"--run_dir of a training job$",
         ):
-            load_run(path)
+            load(path)
 
 
 def test_a_run_without_tokenizer_or_checkpoint_is_refused(run_dir, tmp_path, reports):
@@ -469,17 +469,17 @@ def test_a_run_without_tokenizer_or_checkpoint_is_refused(run_dir, tmp_path, rep
     with pytest.raises(
         UserError, match=r"tokenizer/source holds no complete tokenizer \(.*\); restore the run " r"directory$"
     ):
-        load_run(run_dir)
+        load(run_dir)
     prepare_tokenizers(run_dir, config.data, _corpus(tmp_path), reports.append)
     with pytest.raises(UserError, match="^.*first has no checkpoint of a trained model yet; train it first$"):
-        load_run(run_dir, "latest")
+        load(run_dir, checkpoint="latest")
     tokenizers = load_tokenizers(run_dir)
     model = build_seq2seq(config.model, tokenizers.source.vocab_size, tokenizers.target.vocab_size)
     Checkpoints(checkpoints_of(run_dir)).save(0, tf.train.Checkpoint(model=by_path(model.variables)), {})
     with pytest.raises(UserError, match="^.*first has no checkpoint of a trained model yet; train it first$"):
-        load_run(run_dir, "latest")
+        load(run_dir, checkpoint="latest")
     with pytest.raises(UserError, match="has no best checkpoint: the run has not been evaluated yet"):
-        load_run(run_dir, "best")
+        load(run_dir, checkpoint="best")
 
 
 @pytest.mark.parametrize("checkpoint", ["bets", "", "-1", "1.5", "²"])
@@ -487,14 +487,14 @@ def test_a_checkpoint_that_is_no_step_is_refused(trained, checkpoint):
     with pytest.raises(
         UserError, match=rf"^`checkpoint` must be best, latest, averaged, ema or a step\. Received: '{checkpoint}'$"
     ):
-        load_run(trained, checkpoint)
+        load(trained, checkpoint=checkpoint)
 
 
 def test_a_step_that_was_not_saved_is_answered_with_those_that_were(trained):
     with pytest.raises(
         UserError, match="^The checkpoint of step 7 in .* cannot be used: there is none; there are: " "5, 9$"
     ):
-        load_run(trained, "7")
+        load(trained, checkpoint="7")
 
 
 def test_pretrained_vectors_fill_the_tables_and_say_how_much_they_cover(tmp_path):
@@ -522,17 +522,17 @@ def test_pretrained_vectors_fill_the_tables_and_say_how_much_they_cover(tmp_path
 
 def test_an_average_that_was_not_kept_is_refused(trained):
     with pytest.raises(UserError, match="keeps no moving average of its weights, which checkpoint ema asks for"):
-        load_run(trained, "ema")
+        load(trained, checkpoint="ema")
 
 
 def test_an_ensemble_needs_one_tokenizer(trained, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(trained, other)
-    run = load_runs([trained, other], "latest")
+    run = load([trained, other], checkpoint="latest")
     assert isinstance(run.model, Ensemble) and len(run.model.members) == 2
     card = other / "tokenizer" / "source" / "tokenizer.json"
     values = json.loads(card.read_text(encoding="utf-8"))
     values["symbols"] = values["symbols"][::-1]
     card.write_text(json.dumps(values), encoding="utf-8")
     with pytest.raises(UserError, match=f"^{other} has other tokenizers than {trained}, and an ensemble needs"):
-        load_runs([trained, other], "latest")
+        load([trained, other], checkpoint="latest")

@@ -16,6 +16,7 @@ import pytest
 
 from nmt_keras.config import DecodingConfig
 from nmt_keras.errors import UserError
+from nmt_keras.inference.translation import NOTHING
 from nmt_keras.serving import client as client_module
 from nmt_keras.serving import export
 from nmt_keras.serving.client import Client
@@ -87,7 +88,7 @@ def test_no_more_rows_are_asked_at_once_than_the_export_answers(varied_transform
     with _few(varied_transformer) as client:
         alone = [client.translate([text])[0] for text in texts]
         assert [t.text for t in client.translate(texts)] == [t.text for t in alone] and all(alone[0].text)
-        assert not any(t.about["truncated"] for t in client.translate(texts, beam_size=2))
+        assert not any(t.truncated for t in client.translate(texts, beam_size=2))
         assert [row["num_pieces"] for row in client.score(texts, texts)] == [4, 2, 1, 3, 4]
         assert np.array([row["vector"] for row in client.encode(texts)]).any(1).all()
 
@@ -98,7 +99,7 @@ def test_an_export_that_cannot_tell_its_limit_loses_no_row(varied_transformer):
         for request_options in ({}, {"beam_size": 2}):
             found, wanted = (client.translate(texts, **request_options) for client in (old, new))
             assert [t.text for t in found] == [t.text for t in wanted]
-            assert not any(t.about["truncated"] for t in found)
+            assert not any(t.truncated for t in found)
         rows = zip(old.score(texts, texts), new.score(texts, texts), strict=True)
         assert all(a["log_prob"] == pytest.approx(b["log_prob"], abs=1e-5) for a, b in rows)
         rows = zip(old.encode(texts), new.encode(texts), strict=True)
@@ -160,37 +161,42 @@ def test_translations_without_options_are_those_of_the_default_signature(client,
     expected = _expected(double, "serving_default", TEXTS)
     for row, translation in enumerate(client.translate(TEXTS, seed=None)):
         [hypothesis] = translation.hypotheses
-        assert hypothesis == {name: _item(expected[name][row]) for name in ("log_prob", "score", "translation")}
-        assert translation.about == {"truncated": bool(expected["truncated"][row])}
-        assert translation.text == expected["translation"][row]
-
-
-def _item(value):
-    return value.item() if isinstance(value, np.generic) else value
+        assert (hypothesis.log_prob, hypothesis.score) == (expected["log_prob"][row], expected["score"][row])
+        assert translation.truncated == bool(expected["truncated"][row])
+        assert translation.text == hypothesis.text == expected["translation"][row]
+        assert (hypothesis.pieces, hypothesis.outputs, translation.source_pieces, translation.outputs) == (
+            [],
+            {},
+            [],
+            {},
+        )
 
 
 def test_a_row_is_cut_to_what_is_no_padding(client, double):
     expected = _expected(double, "translate", TEXTS, **_request_options(len(TEXTS)))
     translations = client.translate(TEXTS, **KNOBS)
-    assert [len(translation.hypotheses) for translation in translations] == expected["num_hypotheses"].tolist()
+    assert [len(t.hypotheses) for t in translations] == np.maximum(expected["num_hypotheses"], 1).tolist()
     assert [translation.text for translation in translations] == [row[0] for row in expected["translation"]]
-    assert len(translations[0].hypotheses) == 3 and not translations[1].hypotheses and translations[1].text == ""
+    assert len(translations[0].hypotheses) == 3 and translations[1].hypotheses == [NOTHING]
     for row, translation in enumerate(translations):
         length = expected["num_source_pieces"][row]
-        assert translation.about == {
-            "num_hypotheses": len(translation.hypotheses),
+        assert translation.source_pieces == expected["source_pieces"][row][:length]
+        assert translation.truncated == bool(expected["truncated"][row])
+        assert translation.outputs == {
+            "num_hypotheses": expected["num_hypotheses"][row],
             "num_source_pieces": length,
-            "source_pieces": expected["source_pieces"][row][:length],
             "source_piece_starts": expected["source_piece_starts"][row][:length].tolist(),
             "source_piece_ends": expected["source_piece_ends"][row][:length].tolist(),
-            "truncated": bool(expected["truncated"][row]),
         }
-        for number, hypothesis in enumerate(translation.hypotheses):
+        for number, hypothesis in enumerate(translation.hypotheses[: expected["num_hypotheses"][row]]):
             length = expected["num_pieces"][row, number]
-            assert set(hypothesis) | set(translation.about) == set(expected)
-            assert hypothesis["num_pieces"] == length == len(hypothesis["pieces"]) == len(hypothesis["alignment"])
-            assert hypothesis["pieces"] == expected["pieces"][row][number][:length]
-            assert hypothesis["token_log_probs"] == expected["token_log_probs"][row, number, :length].tolist()
+            assert hypothesis.score == expected["score"][row, number]
+            assert hypothesis.log_prob == expected["log_prob"][row, number]
+            assert hypothesis.outputs["num_pieces"] == length == len(hypothesis.pieces) == len(hypothesis.alignment) + 1
+            assert hypothesis.pieces == expected["pieces"][row][number][:length]
+            assert hypothesis.token_log_probs == expected["token_log_probs"][row, number, :length].tolist()
+            assert hypothesis.alignment == expected["alignment"][row, number, : length - 1].tolist()
+            assert set(hypothesis.outputs) == {"num_pieces", "piece_starts", "piece_ends"}
     json.dumps(translations)
 
 
@@ -204,9 +210,11 @@ def test_a_new_output_is_handed_on_with_the_others():
         "source_piece_starts": np.arange(4),
         "cost": np.float32(0.5),
     }
-    [hypothesis], about = client_module._translation(client_module._row(outputs))
-    assert hypothesis == {"num_pieces": 2, "translation": "ab", "piece_starts": [0, 1]}
-    assert about == {"num_hypotheses": 1, "num_source_pieces": 1, "source_piece_starts": [0], "cost": 0.5}
+    translation = client_module._translation(client_module._row({**outputs, "truncated": np.bool_(False)}))
+    [hypothesis] = translation.hypotheses
+    assert hypothesis.text == "ab" and hypothesis.outputs == {"num_pieces": 2, "piece_starts": [0, 1]}
+    about = {"num_hypotheses": 1, "num_source_pieces": 1, "source_piece_starts": [0], "cost": 0.5}
+    assert translation.outputs == about
 
 
 def test_scores_and_vectors(client, double):
@@ -242,7 +250,7 @@ def test_a_stream_keeps_the_order_with_many_requests_at_once(address, double):
     with Client(address, batch_sentences=4, concurrency=3) as client:
         translations = list(client.stream(iter(texts)))
     assert [translation.text for translation in translations] == outputs["translation"]
-    log_probs = [translation.hypotheses[0]["log_prob"] for translation in translations]
+    log_probs = [translation.best.log_prob for translation in translations]
     np.testing.assert_allclose(log_probs, outputs["log_prob"], atol=1e-5)
     assert sorted(double.batches) == [3] + [4] * 10
     assert double.most_in_flight <= 3

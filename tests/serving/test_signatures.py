@@ -88,7 +88,7 @@ def test_a_search_is_the_translators(module, parts):
             length = outputs["num_pieces"][row, number]
             assert outputs["translation"][row, number].decode() == hypothesis.text
             assert length == len(hypothesis.ids)
-            assert outputs["alignment"][row, number].tolist()[: length - 1] == hypothesis.alignment()
+            assert outputs["alignment"][row, number].tolist()[: length - 1] == hypothesis.alignment
             assert (outputs["alignment"][row, number, length - 1 :] == -1).all()
             np.testing.assert_allclose(outputs["score"][row, number], hypothesis.score, atol=1e-5)
             np.testing.assert_allclose(
@@ -165,7 +165,7 @@ def test_what_reads_nothing_is_aligned_with_nothing(parts):
     module, translator = (make(model, tokenizer, tokenizer, CONFIG) for make in (export.TranslationModule, Translator))
     assert (_call(module, [0, 3])["alignment"] == -1).all()
     [translation] = translator.translate(["abc"])
-    assert set(translation.best.alignment()) <= {-1} and len(translation.best.ids) > 1
+    assert set(translation.best.alignment) <= {-1} and len(translation.best.ids) > 1
 
 
 def test_names_of_outputs_need_no_encoding(module, tmp_path):

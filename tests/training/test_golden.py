@@ -15,7 +15,7 @@ from nmt_keras.data.batching import Batch, make_batch
 from nmt_keras.data.padding import rows_of
 from nmt_keras.models.seq2seq import build_seq2seq
 from nmt_keras.runs.layout import checkpoints_of, read_config
-from nmt_keras.runs.loading import load_run
+from nmt_keras.runs.loading import load
 from nmt_keras.runs.tokenizers import load_tokenizers
 from nmt_keras.training.checkpoints import Checkpoints, weights_sha256
 from nmt_keras.training.trainer import Trainer
@@ -41,7 +41,7 @@ def test_training_goes_on_from_it():
 
 @pytest.mark.parametrize("checkpoint, loss", [("best", 25.7586), ("ema", 25.8417)])
 def test_it_gives_a_pair_the_loss_it_gave(checkpoint, loss):
-    run = load_run(RUN, checkpoint)
+    run = load(RUN, checkpoint=checkpoint)
     ids = rows_of([run.tokenizers.source.encode("a b c h g")])
     batch = Batch(*map(tf.constant, make_batch(ids, ids, np.ones(1, np.float32), np.zeros(1, np.int64), 16, 16)))
     assert float(cross_entropy_of(run.model, batch, None, 0.0).loss) == pytest.approx(loss, abs=1e-3)

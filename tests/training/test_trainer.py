@@ -182,7 +182,7 @@ def test_a_part_of_rows_whose_number_is_static_has_such_a_number(rows):
     assert float(run(leaf)) == float(tf.reduce_sum(leaf[4:])) and shapes == [[rows and 4, 3]]
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("mixed_float16", marks=pytest.mark.slow)])
 def test_resuming_gives_the_losses_of_an_uninterrupted_run(tmp_path, copy_text, precision):
     import keras
 
@@ -298,7 +298,12 @@ def test_every_fires_at_multiples_and_at_the_end():
 
 
 @pytest.mark.parametrize(
-    "fields", [{"attention": "luong_general"}, {"attention": "bahdanau", "input_feeding": True}], ids=str
+    "fields",
+    [
+        pytest.param({"attention": "luong_general"}, marks=pytest.mark.slow),
+        {"attention": "bahdanau", "input_feeding": True},
+    ],
+    ids=str,
 )
 def test_it_learns_to_copy(copy_text, fields):
     config = dataclasses.replace(

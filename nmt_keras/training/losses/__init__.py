@@ -1,7 +1,7 @@
 """What training minimises: a loss a file, and its line in `LOSSES`.
 
-A loss is made of the configuration. Called with a `Forward`, a batch and a dropout seed it returns `LossSums`. Whoever
-trains knows nothing else of it: accumulation, replicas, loss scaling, steps that are not finite, resuming.
+A loss is made of the configuration. Called with a `Forward`, a batch and a dropout seed it returns `LossSums`. The
+training step does the rest for any loss: accumulation, replicas, loss scaling, steps that are not finite, resuming.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ class Loss(Protocol):
     Attributes:
         names: of the scalars that it reports, in a fixed order; the first, "loss", is the cross entropy of a target
             token in nats, without smoothing, so that it can be compared with the dev loss.
-        name_of_minimised: under which the log has what is minimised; "" where that is "loss".
+        name_of_minimised: the log's name for what is minimised; "" where that is "loss".
     """
 
     @property
@@ -34,8 +34,8 @@ class Loss(Protocol):
     def __call__(self, forward: Forward, batch: Batch, seed: tf.Tensor | None) -> LossSums:
         """Sums over a batch.
 
-        A row of weight 0, and a position without a label, add nothing to them. Where gradients are taken they are
-        those of the first, times the scale of `forward`.
+        A row of weight 0, and a position without a label, add nothing to them. Gradients flow only from `loss`, times
+        the scale of `forward`.
 
         Args:
             forward: passes of the model over the batch.

@@ -1,4 +1,4 @@
-"""Sums over the logits of a batch that are never there as a whole."""
+"""Sums over the logits of a batch, which are made a chunk of rows at a time."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,9 +25,9 @@ def sums_over_chunks(
 ) -> tuple[tf.Tensor, ...]:
     """Scalars of logits `inputs` times `kernel` plus `bias`, summed over all rows.
 
-    The logits, a training step's largest array, are made of some rows at a time. The gradient of the first scalar is
-    taken where they are made, in the same kernel, and that of the factors before the next rows: the backward pass has
-    only to multiply (as in the Liger Kernel of Hsu et al. 2024).
+    The logits, a training step's largest array, are made a chunk of rows at a time. The gradient of the first scalar is
+    taken with each chunk, in the same kernel, and so are those of the chunk's factors: the backward pass only
+    multiplies them by a number (as in the Liger Kernel of Hsu et al. 2024).
 
     Args:
         values_of: the scalars of some rows, from a list of their logits, float32 [n, V] for each of `inputs`, and their
@@ -37,7 +37,7 @@ def sums_over_chunks(
         bias: float32 [V].
         rows: tensors [N, ...]; zeros are added at their end, and must add nothing to the scalars.
         gradient_scale: what the gradient of the first scalar is multiplied by, so that float16 can hold it.
-        transpose_kernel: which of the two `kernel` is.
+        transpose_kernel: whether `kernel` is [V, I].
         dtype: of the products; what is between them is float32.
         chunk_rows: rows at a time, rounded up to a multiple of 128.
 
@@ -83,11 +83,11 @@ def sums_over_chunks(
 
 
 def _by_chunks(of_chunk: Callable, rows: Sequence[tf.Tensor], chunk_rows: int) -> tuple[Any, list[tf.Tensor]]:
-    """Of a function of some rows of tensors [N, ...], the first result summed over all rows, and the second, a list of
-    tensors of these rows, joined.
+    """Applies a function to chunks of the rows of tensors [N, ...]; sums its first results, and joins its second
+    results, lists of tensors of these rows.
 
     The rows are cut into as few chunks as `chunk_rows`, rounded up to a multiple of 128, allows, all of one size: zeros
-    fill the last one. A chunk ends before the next begins, or the logits of several would be there together.
+    fill the last one. A chunk ends before the next begins, so that the logits of only one exist at a time.
     """
     number = rows[0].shape[0] or tf.shape(rows[0])[0]
     at_once = rounded(chunk_rows)

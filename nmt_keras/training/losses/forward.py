@@ -11,8 +11,8 @@ from nmt_keras.models.ensemble import Ensemble
 from nmt_keras.models.seq2seq import Seq2Seq
 from nmt_keras.training.losses.chunks import CHUNK_ROWS, rounded, sums_over_chunks
 
-# Of the logits of each pass, [N, V] each, the labels [N], the weights [N] and further rows [N, ...]: scalars, summed
-# over the N positions.
+# Takes the logits of each pass, [N, V] each, the labels [N], the weights [N] and further rows [N, ...]; returns
+# scalars, summed over the N positions.
 ValuesOf = Callable[..., tuple[tf.Tensor, ...]]
 
 
@@ -34,7 +34,7 @@ class Forward:
         model: built.
         batch: B sentence pairs.
         gradient_scale: what gradients are multiplied by, so that float16 can hold them.
-        chunk_rows: positions whose logits are there at a time.
+        chunk_rows: positions whose logits exist at a time.
 
     Attributes:
         labels: int32 [N]; PAD where there is none.
@@ -70,7 +70,7 @@ class Forward:
         return Pass(self.at_labels(hidden), attention_weights)
 
     def at_labels(self, values: tf.Tensor) -> tf.Tensor:
-        """Of values of target positions, [B, T, ...], those at positions with a label, [N, ...]."""
+        """Selects from values of target positions, [B, T, ...], those at positions with a label, [N, ...]."""
         if self._real is None:
             return tf.reshape(values, [-1, *values.shape[2:]])
         more = [[0, 0]] * (values.shape.rank - 2)

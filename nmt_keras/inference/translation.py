@@ -1,0 +1,55 @@
+"""What a translation is, whoever made it: a run, an export, or a server."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+
+class Hypothesis(NamedTuple):
+    """One translation of a text."""
+
+    text: str
+    log_prob: float  # the sum of `token_log_probs`; -inf where the search found none
+    score: float  # what is ranked
+    pieces: list[str] = []  # with </s>; none where an export was asked for no more than its best translation
+    token_log_probs: list[float] = []  # of `pieces`
+    alignment: list[int] = []  # of each piece but </s>, the source piece that it reads most; -1 where it reads nothing
+    ids: list[int] = []  # of `pieces`; of a model in this process alone, as the next
+    attention_weights: np.ndarray | None = None  # float32 [pieces, source pieces]
+    outputs: dict[str, Any] = {}  # what else an export gives of a hypothesis, by name
+
+
+class Translation(NamedTuple):
+    """Of one text."""
+
+    hypotheses: list[Hypothesis]  # best first, at least one
+    truncated: bool  # whether the text was longer than the limit
+    source_pieces: list[str] = []  # with </s>
+    source_ids: list[int] = []  # of a model in this process alone
+    outputs: dict[str, Any] = {}  # what else an export gives of a text, by name
+
+    @property
+    def best(self) -> Hypothesis:
+        """The first hypothesis."""
+        return self.hypotheses[0]
+
+    @property
+    def text(self) -> str:
+        """Of the best hypothesis."""
+        return self.best.text
+
+
+NOTHING = Hypothesis("", 0.0, 0.0)  # of an empty or blank text
+
+
+class Translates(Protocol):
+    """What translates lines as they come: a `Translator`, or a `Client` of an export."""
+
+    def stream(self, texts: Iterable[str], *, first_number: int = 0) -> Iterator[Translation]:
+        """The translations of texts, in order and in constant memory.
+
+        Args:
+            texts: of any length.
+            first_number: of the texts, which number those of a longer stream; samples differ from text to text.
+        """
