@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# A thread for each of the parallel workers' operations; the longest groups of tests (tests/conftest.py) come first.
-PYTEST := TF_NUM_INTRAOP_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadgroup \
+# A thread for each of the parallel workers' operations; tests/conftest.py says which tests a worker takes together.
+PYTEST := TF_NUM_INTRAOP_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadscope \
 	--no-loadscope-reorder
 COV := --cov --cov-report=term:skip-covered --cov-fail-under=90
 

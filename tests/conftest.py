@@ -47,9 +47,8 @@ def pytest_configure(config):
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Chooses a fifth, orders, and says which tests one worker takes: those of a file, whose fixtures they share."""
+    """Chooses a fifth, and puts the longest first."""
     fifth = config.getoption("--fifth")
     if fifth is not None:
         chosen = [_part(item.nodeid, _FIFTHS) == fifth for item in items]
@@ -57,11 +56,20 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item, is_chosen in zip(items, chosen) if is_chosen]
     place = {name: number for number, name in enumerate(_LONGEST)}
     items.sort(key=lambda item: place.get(item.path.name, len(place)))
-    for item in items:
-        parts = _SHARED.get(item.path.name, 1)
-        component = re.search(r"\[(.*?)\d*\]", item.nodeid)  # of a registry; its tests share a model
-        part = _part(component[1], parts) if component else 0
-        item.add_marker(pytest.mark.xdist_group(f"{item.path.relative_to(config.rootpath)}:{part}"))
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """One worker takes the tests of a file, whose fixtures they share, or of a part of a file."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            path = nodeid.partition("::")[0]
+            component = re.search(r"\[(.*?)\d*\]", nodeid)  # of a registry; its tests share a model
+            parts = _SHARED.get(pathlib.PurePath(path).name, 1)
+            return f"{path}:{_part(component[1], parts) if component else 0}"
+
+    return Scheduling(config, log)
 
 
 def _part(name, parts):

@@ -11,7 +11,6 @@ from nmt_keras.decoding.hypotheses import Hypotheses
 from nmt_keras.layers.masks import padding_mask
 from nmt_keras.tokenizers.base import Tokenizer
 from nmt_keras.tokenizers.white_space_ops import fold_tf, spans_before_folding
-from nmt_keras.tokenizers.words import WordTokenizer
 
 _REPLACEMENT = 0xFFFD
 _CONTROL = r"[\x00-\x08\x0A-\x1F\x7F]"  # all but the tab: a line stays a line
@@ -192,8 +191,7 @@ def _words(
     """Words with the space before them, string [B, N, L]; an unknown word becomes the source word that it reads most
     (Luong et al. 2015, Addressing the Rare Word Problem; Jean et al. 2015)."""
     surfaces, places = tf.gather(_surfaces(target_tokenizer), hypotheses.ids), alignment(hypotheses)
-    assert isinstance(source_tokenizer, WordTokenizer)
-    words = tf.strings.join([" ", source_tokenizer.split_tf(fold_tf(source.text)).to_tensor("")])
+    words = tf.strings.join([" ", source_tokenizer.words_tf(source.text).to_tensor("")])
     words = tf.pad(words, [[0, 0], [0, 1]], constant_values="")  # EOS reads as nothing
     last = tf.shape(words)[1] - 1
     read = tf.gather(words, tf.clip_by_value(places, 0, last), batch_dims=1)

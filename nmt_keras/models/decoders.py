@@ -135,7 +135,9 @@ class RecurrentDecoder(Layer):
         """Teacher forcing, one position after the other."""
         batch, length = tf.shape(x)[0], tf.shape(x)[1]
         state_masks = self._state_masks(batch, fold_in(dropout_seed, 1))
-        kernels = () if dropout_seed is None else self.trainable_variables  # no custom gradient gets into an export
+        # Late gradients pay where kernels are cast, under a mixed policy; an export holds no custom gradient.
+        is_late = dropout_seed is not None and self.compute_dtype != "float32"
+        kernels = self.trainable_variables if is_late else ()
         late = dense.LateGradients(kernels, self.compute_dtype, length, x.shape[0] or batch)
         inputs = tf.TensorArray(tf.float32, length).unstack(tf.transpose(x, [1, 0, 2]))
 

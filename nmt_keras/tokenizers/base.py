@@ -52,6 +52,13 @@ class Tokenizer(Protocol):
         pieces may belong to the last of them.
         """
 
+    def words_tf(self, text: tf.Tensor) -> tf.RaggedTensor:
+        """The words of strings [N], string [N, None], where each id is of one word.
+
+        Raises:
+            NotImplementedError: ids are of other pieces.
+        """
+
     def decode_tf(self, ids: tf.RaggedTensor) -> tf.Tensor:
         """The strings [N] of ids, int32 [N, None]."""
 

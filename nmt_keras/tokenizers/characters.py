@@ -42,6 +42,9 @@ class ByteTokenizer:
         ids = self.encode_tf(text)
         return ids, *spans(ids.with_values(tf.ones_like(ids.values)))
 
+    def words_tf(self, text: tf.Tensor) -> tf.RaggedTensor:
+        raise NotImplementedError("the ids of this tokenizer are not of words")
+
     def decode_tf(self, ids: tf.RaggedTensor) -> tf.Tensor:
         kept = tf.ragged.boolean_mask(ids, ids >= NUM_SPECIALS)
         table = tf.constant([bytes([b]) for b in range(256)])

@@ -191,6 +191,9 @@ class SentencePieceTokenizer:
         starts, ends = (tf.cast(offsets, tf.int32) for offsets in (starts, ends))
         return tf.ragged.map_flat_values(lambda i: tf.gather(self._from_model, i), ids), starts, ends
 
+    def words_tf(self, text: tf.Tensor) -> tf.RaggedTensor:
+        raise NotImplementedError("the ids of this tokenizer are not of words")
+
     def decode_tf(self, ids: tf.RaggedTensor) -> tf.Tensor:
         kept = tf.ragged.map_flat_values(lambda i: tf.gather(self._to_model, i), without_specials(ids))
         return self._run(lambda graph: graph.detokenize(kept))

@@ -72,6 +72,9 @@ class SymbolTokenizer:
         """The bytes of strings [N] where the symbols that `split_tf` made of them start and end."""
         raise NotImplementedError
 
+    def words_tf(self, text: tf.Tensor) -> tf.RaggedTensor:
+        raise NotImplementedError("the ids of this tokenizer are not of words")
+
     def decode_tf(self, ids: tf.RaggedTensor) -> tf.Tensor:
         surfaces = tf.constant(["", UNK_SURFACE, "", "", *self._symbols])
         pieces = tf.ragged.map_flat_values(lambda i: tf.gather(surfaces, i), without_specials(ids))

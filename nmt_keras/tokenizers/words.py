@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from nmt_keras.tokenizers.symbols import SymbolTokenizer
+from nmt_keras.tokenizers.white_space_ops import fold_tf
 
 _ASCII_SPACE = (b" ", b"\t", b"\n", b"\v", b"\f", b"\r")
 
@@ -18,6 +19,9 @@ class WordTokenizer(SymbolTokenizer):
         return [
             word.decode("utf-8") for word in text.encode("utf-8", errors="replace").split()
         ]  # bytes split at ASCII space, as TF does
+
+    def words_tf(self, text: tf.Tensor) -> tf.RaggedTensor:
+        return self.split_tf(fold_tf(text))
 
     @staticmethod
     def split_tf(text: tf.Tensor) -> tf.RaggedTensor:

@@ -293,6 +293,7 @@ def test_numbers_that_stay_bad_end_with_status_1_and_are_replayed(tmp_path, weig
     assert replay.main([]) == 2
 
 
+@pytest.mark.slow  # tests/training/test_memory.py asks the search for it
 def test_a_budget_is_found_and_kept(tmp_path, weighted_text, capsys, monkeypatch):
     from nmt_keras.training import memory
 

@@ -84,6 +84,7 @@ def _plain_sums(inputs, kernel, bias, labels, weights, smoothing, transpose_kern
     return [tf.reduce_sum(weights * value) for value in (smooth, -at_labels, right)]
 
 
+_OTHERS = ((128, True), (2048, False))
 _ROWS = 300  # in chunks of 128 at most: 128, 128 and 44
 
 
@@ -95,8 +96,10 @@ def _factors(transpose_kernel, rows=_ROWS):
     return *(tf.constant(x) for x in (inputs, kernel, bias)), tf.constant(labels, tf.int32), tf.constant(weights)
 
 
-@pytest.mark.parametrize("chunk_rows", [128, 2048])
-@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize(
+    "chunk_rows, static",
+    [(128, False), (2048, True), *(pytest.param(*each, marks=pytest.mark.slow) for each in _OTHERS)],
+)
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("transpose_kernel", [False, True])
 def test_projected_cross_entropy_is_the_plain_one_in_float64(transpose_kernel, smoothing, static, chunk_rows):
