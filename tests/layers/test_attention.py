@@ -231,3 +231,49 @@ def test_dropout_keeps_the_mean_follows_its_seed_and_rests_without_one():
     np.testing.assert_array_equal(dropped, dropout(x, 0.25, seed))
     assert (dropped.numpy() != dropout(x, 0.25, fold_in(seed, 1)).numpy()).any()
     assert dropout(x, 0.25, None) is x and dropout(x, 0.0, seed) is x and fold_in(None, 3) is None
+
+
+def _attention(name):
+    layer = ATTENTIONS[name](D, 2, name="attention")
+    layer.build((None, None, D))
+    rng = np.random.default_rng(4)
+    for weight in layer.weights:
+        weight.assign(rng.normal(size=weight.shape) * 0.5)
+    return layer, *(tf.constant(rng.normal(size=(B, size, D)), tf.float32) for size in (Q, S))
+
+
+@pytest.mark.parametrize("name", ATTENTIONS)
+def test_every_attention_reads_position_by_position_what_it_reads_at_once(name):
+    layer, queries, states = _attention(name)
+    memory = layer.prepare(states, tf.constant(MASK))
+    context, weights = layer.read_sequence(queries, memory)
+    state = layer.initial_state(memory)
+    for t in range(Q):
+        read, at, state = layer(queries[:, t : t + 1], memory, state, tf.constant([t]))
+        np.testing.assert_allclose(at[:, 0], weights[:, t], atol=1e-6)
+        np.testing.assert_allclose(read[:, 0], context[:, t], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ATTENTIONS)
+def test_no_attention_reads_padding_and_what_is_there_does_not_matter(name):
+    layer, queries, states = _attention(name)
+    context, weights = layer.read_sequence(queries, layer.prepare(states, tf.constant(MASK)))
+    assert (weights.numpy() >= 0).all() and not weights.numpy()[~np.broadcast_to(MASK[:, None], weights.shape)].any()
+    other = tf.where(MASK[:, :, None], states, 9.0)
+    wider = tf.concat([other, tf.fill([B, 2, D], -7.0)], 1)
+    mask = tf.constant(np.pad(MASK, [(0, 0), (0, 2)]))
+    again, wide_weights = layer.read_sequence(queries, layer.prepare(wider, mask))
+    np.testing.assert_allclose(again, context, atol=1e-5)
+    np.testing.assert_allclose(wide_weights[:, :, :S], weights, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in ATTENTIONS if name != "none"])
+def test_a_gradient_reaches_every_weight_of_an_attention(name):
+    layer, queries, states = _attention(name)
+    with tf.GradientTape() as tape:
+        context, weights = layer.read_sequence(queries, layer.prepare(states, tf.constant(MASK)), tf.constant([1, 2]))
+        loss = tf.reduce_sum(tf.square(context)) + tf.reduce_sum(weights * tf.range(1.0, S + 1.0))
+    gradients = tape.gradient(loss, [weight.value for weight in layer.trainable_weights])
+    for weight, gradient in zip(layer.trainable_weights, gradients, strict=True):
+        is_shift = weight.path.endswith("key/bias")  # of all keys alike: it shifts all scores of a softmax
+        assert (np.abs(tf.convert_to_tensor(gradient)).max() > 1e-6) != is_shift, weight.path
