@@ -29,7 +29,10 @@ def top_k(values: tf.Tensor, k: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         values = tf.pad(values, [[0, 0], [0, 0], [0, fill]], constant_values=float("-inf"))
     batch, queries, padded = tf.unstack(tf.shape(values))
     blocks = tf.reshape(values, [batch, queries, padded // block, block])
+    # A value among the k largest has fewer than k larger ones, so fewer than k blocks have a larger maximum than its
+    # own: its block is among the k blocks with the largest maxima. Of ties, top_k takes the block that comes first.
     _, chosen = tf.math.top_k(tf.reduce_max(blocks, -1), tf.minimum(k, padded // block))
-    chosen = tf.sort(chosen)  # of equal values the first is found first
+    # In the order of the axis again, or of equal values in two blocks not the lower index would come first.
+    chosen = tf.sort(chosen)
     inside, places = tf.math.top_k(tf.reshape(tf.gather(blocks, chosen, batch_dims=2), [batch, queries, -1]), k)
     return inside, tf.gather(chosen, places // block, batch_dims=2) * block + places % block

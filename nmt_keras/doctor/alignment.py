@@ -66,13 +66,16 @@ def segments(source_lengths: np.ndarray, target_lengths: np.ndarray, fetch: Fetc
         aligned = np.full(-(-len(source) // _BLOCK), MAX_SHIFT)
         lexicon = _Lexicon(aligned, len(source), len(target), fetch)
         return whole if lexicon.tells_nothing else _by_words(lexicon, len(source))
+    # 1. Lengths say which shift each block of 32 lines has: cheap, exact to a block.
     path = _block_path(costs, len(source))
     if (path == MAX_SHIFT).all():
         return whole
     lexicon = _Lexicon(path, len(source), len(target), fetch)
+    # 2. Words, learned from the blocks that are aligned, must confirm it.
     path = _confirmed(path, costs, lexicon)
     changes = np.flatnonzero(path[1:] != path[:-1]) + 1
     edges, bounds, doubts = [0, *(changes * _BLOCK), len(source)], [0], [(0, 0)]
+    # 3. Around each change both together find its line, not further than half-way into the parts beside it.
     for number, change in enumerate(changes, 1):
         first, last = (edges[number] + edges[number + step] for step in (-1, 1))
         low = max(edges[number] - _WINDOW, first // 2, bounds[-1])
@@ -149,6 +152,8 @@ class _LengthCosts:
         chance = np.random.default_rng(1).integers(0, size, (2, 10_000))
         aligned = float(self._cost(self._residuals(shift, 0, size)[1]).mean())
         random = float(self._cost(target[chance[0]] - source[chance[1]]).mean())
+        # An aligned pair must be likelier than a chance pair, or lengths tell nothing. What belongs nowhere costs
+        # half-way between the two: it is cheaper than any shift only where no shift explains the lengths.
         self.signal = random - aligned
         self.of_none = (random + aligned) / 2
 
@@ -193,6 +198,8 @@ def _block_path(costs: _LengthCosts, size: int) -> np.ndarray:
     best[np.arange(_NONE + 1) != MAX_SHIFT] += _SWITCH  # a text begins aligned, unless much speaks against it
     came_from = np.empty(blocks.shape, np.int8)
     stay = np.arange(_NONE + 1, dtype=np.int8)
+    # Viterbi's recursion: a block stays in its state, or comes from the cheapest one for a fixed price; one number is
+    # enough to find the best switch, since the price is the same from everywhere.
     for number in range(1, len(blocks)):
         cheapest = int(best.argmin())
         switch = best[cheapest] + _SWITCH < best
@@ -214,6 +221,8 @@ def _best_line(
     """
     cost_before, cost_after = (costs.of(state, low, high) + lexicon.of(state, low, high) for state in (before, after))
     gap = before - after if _NONE not in (before, after) and before > after else 0
+    # Of each line at which the state may change: the cost of all lines before it in the old state, of the n lines that
+    # are in neither part, and of all others in the new state.
     ahead = np.concatenate([[0.0], np.cumsum(cost_before)])
     behind = np.concatenate([np.cumsum(cost_after[::-1])[::-1], np.zeros(gap + 1)])
     nowhere = np.minimum(gap, np.arange(high - low, -1, -1)) * costs.of_none
@@ -242,7 +251,7 @@ class _Lexicon:
         self._rows = [_frequent(texts) for texts in (source, target)]
         counts = [self._bags(texts, rows) for texts, rows in zip((source, target), self._rows)]
         together = counts[0].T @ counts[1]
-        chance = np.outer(counts[0].sum(0), counts[1].sum(0)) / max(len(source), 1)
+        chance = np.outer(counts[0].sum(0), counts[1].sum(0)) / max(len(source), 1)  # pairs if words were independent
         with np.errstate(divide="ignore", invalid="ignore"):
             association = np.log(np.maximum(together - 0.5, 1e-9) / np.maximum(chance, 1e-9))
         self._association = np.where(together >= 2, np.clip(association, 0.0, 4.0), 0.0).astype(np.float32)

@@ -84,6 +84,9 @@ class LateGradients:
     def _slots(self, number: int) -> tf.TensorArray:
         """An array with zeros [rows, O] for each position, which receive the gradient of the product there."""
 
+        # The trick: the product at a position is x K + slot, with K held constant and a slot of zeros. The loop's own
+        # gradient then brings d(x K) of each position to its slot, and all slots together, as [T, rows, O], come back
+        # here, where the gradient of the kernel is one product with all inputs.
         @tf.custom_gradient
         def slots(kernel):
             def gradient(d_outputs):
