@@ -48,6 +48,7 @@ def _job(values: flags.FlagValues) -> int:
     config = _cli.recipe(values)
     if values.data_dir is not None:
         config.data.data_dir = values.data_dir
+    config.validate()  # before TensorFlow is loaded
     is_done = run_training(config, pathlib.Path(values.run_dir), values.allow_config_change)
     return 0 if is_done else _cli.STATUS_STOPPED
 

@@ -125,9 +125,9 @@ def problems_of(config: "ExperimentConfig") -> list[str]:
     wrong_types = list(filter(None, (field.type_problem_in(config) for field in fields)))
     if wrong_types:
         return wrong_types
-    problems = [field.problem_in(config) for field in fields]
-    if config.training.distribution == "tpu":
-        problems = [problem for problem in problems if "training.distribution" not in problem]
+    is_tpu = config.training.distribution == "tpu"
+    problems = [f.problem_in(config) for f in fields if not (is_tpu and f.path == "training.distribution")]
+    if is_tpu:
         problems.append(
             "`training.distribution` tpu needs batches of one static shape, which the input pipeline has not yet: use "
             "one_device, mirrored or multi_worker"

@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from nmt_keras import files
 from nmt_keras.data.corpus import ParallelCorpus, TextFile
 from nmt_keras.data.padding import Rows
 from nmt_keras.tokenizers.base import Tokenizer
@@ -41,15 +42,14 @@ class EncodedText:
             tokenizer: makes ids of them.
             progress: takes how many more lines have been encoded.
         """
-        dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.int32
-        stem = f"{tokenizer.sha256[:16]}.{_VERSION}.{np.dtype(dtype).name}"
-        name = text.cache_name(f"{stem}.lengths")
-        if text.cache_path(name).exists():
+        kept = _Files(text, tokenizer)
+        if kept.are_whole():
             progress(len(text))
-        text.cached(name, lambda path: _encode(text, tokenizer, path, stem, dtype, progress))
-        self.lengths = _mapped(text, f"{stem}.lengths", np.int32)
-        self._offsets = _mapped(text, f"{stem}.offsets", np.int64)
-        self._ids = _mapped(text, f"{stem}.ids", dtype)
+        else:
+            kept.make(text, tokenizer, progress)
+        self.lengths = kept.mapped(kept.lengths, np.int32)
+        self._offsets = kept.mapped(kept.offsets, np.int64)
+        self._ids = kept.mapped(kept.ids, kept.dtype)
 
     def rows(self, lines: np.ndarray) -> Rows:
         """The ids of lines, integer [N]."""
@@ -107,57 +107,82 @@ def lines_to_encode(corpus: ParallelCorpus) -> int:
     return 2 * len(corpus)
 
 
-def _mapped(text: TextFile, name: str, dtype: type) -> np.ndarray:
-    path = text.cache_path(text.cache_name(name))
-    return np.memmap(path, dtype, "r") if os.path.getsize(path) else np.empty(0, dtype)
+class _Files:
+    """The files of a text's ids, and those of ids that are being made."""
 
+    def __init__(self, text: TextFile, tokenizer: Tokenizer):
+        self.dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.int32
+        stem = f"{tokenizer.sha256[:16]}.{_VERSION}.{np.dtype(self.dtype).name}"
+        place = text.cache_path(text.cache_name(stem))
+        self._size = len(text)
+        self.ids, self.offsets, self.lengths, self._new_ids, self._new_counts, self._lock = (
+            place.with_name(f"{place.name}.{name}")
+            for name in ("ids", "offsets", "lengths", "unfinished.ids", "unfinished.counts", "lock")
+        )
 
-def _encode(
-    text: TextFile, tokenizer: Tokenizer, lengths_path: pathlib.Path, stem: str, dtype: type, progress: Progress
-) -> None:
-    """Writes the ids and the offsets of a text, and at last its lengths to `lengths_path`."""
-    unfinished = text.cache_path(text.cache_name(f"{stem}.unfinished"))
-    ids_path, counts_path = unfinished.with_name(unfinished.name + ".ids"), unfinished.with_name(unfinished.name + ".n")
-    with open(unfinished.with_name(unfinished.name + ".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        final = [text.cache_path(text.cache_name(f"{stem}.{name}")) for name in ("ids", "offsets")]
-        if all(path.exists() for path in final):  # another process has done it in the meantime, or was stopped here
-            ends = np.append(np.fromfile(final[1], np.int64)[1:], os.path.getsize(final[0]) // np.dtype(dtype).itemsize)
-            (np.diff(ends, prepend=0) + 1).astype(np.int32).tofile(lengths_path)
-            progress(len(text))
-            return
-        done = _whole_lines(ids_path, counts_path, np.dtype(dtype).itemsize)
-        progress(done)
-        with open(ids_path, "ab") as ids_file, open(counts_path, "ab") as counts_file:
-            for start in range(done, len(text), _BLOCK):
-                lines = text.lines(range(start, min(start + _BLOCK, len(text))))
-                encoded = [[] if is_blank(line) else tokenizer.encode(line) for line in lines]
-                _append(ids_file, itertools.chain.from_iterable(encoded), dtype)
-                _append(counts_file, map(len, encoded), np.int32)
-                progress(len(lines))
-        counts = np.fromfile(counts_path, np.int32)
-        (np.cumsum(counts, dtype=np.int64) - counts).tofile(unfinished)
-        (counts + 1).tofile(lengths_path)
-        os.replace(ids_path, final[0])
-        os.replace(unfinished, final[1])
-        counts_path.unlink()
+    def mapped(self, path: pathlib.Path, dtype: type) -> np.ndarray:
+        """A file as an array that is read where it lies."""
+        return np.memmap(path, dtype, "r") if os.path.getsize(path) else np.empty(0, dtype)
+
+    def are_whole(self) -> bool:
+        """Whether all three are there, and as long as they say: someone may have tidied up, or a disk lost a part."""
+        try:
+            lengths, offsets = self.mapped(self.lengths, np.int32), self.mapped(self.offsets, np.int64)
+            if not len(lengths) == len(offsets) == self._size:
+                return False
+            wanted = int(offsets[-1]) + int(lengths[-1]) - 1 if self._size else 0
+            return os.path.getsize(self.ids) == wanted * np.dtype(self.dtype).itemsize
+        except (OSError, ValueError):
+            return False
+
+    def make(self, text: TextFile, tokenizer: Tokenizer, progress: Progress) -> None:
+        """Encodes a text, from where an earlier process stopped, and puts the files in their places."""
+        with open(self._lock, "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if self.are_whole():  # another process has made them in the meantime
+                progress(len(text))
+                return
+            if self.ids.exists() and self._new_counts.exists():  # it was stopped while it put them in their places
+                os.replace(self.ids, self._new_ids)
+            done = self._whole_lines()
+            progress(done)
+            with open(self._new_ids, "ab") as ids_file, open(self._new_counts, "ab") as counts_file:
+                for start in range(done, len(text), _BLOCK):
+                    lines = text.lines(range(start, min(start + _BLOCK, len(text))))
+                    encoded = [[] if is_blank(line) else tokenizer.encode(line) for line in lines]
+                    _append(ids_file, itertools.chain.from_iterable(encoded), self.dtype)
+                    _append(counts_file, map(len, encoded), np.int32)
+                    progress(len(lines))
+                os.fsync(ids_file.fileno())
+            counts = np.fromfile(self._new_counts, np.int32)
+            os.replace(self._new_ids, self.ids)
+            for path, array in (
+                (self.offsets, np.cumsum(counts, dtype=np.int64) - counts),
+                (self.lengths, counts + np.int32(1)),
+            ):
+                with files.atomic_write(path) as temporary:
+                    array.tofile(temporary)
+            self._new_counts.unlink()
+
+    def _whole_lines(self) -> int:
+        """Counts the lines that an earlier process has encoded completely, and cuts both files off after them."""
+        size = np.dtype(self.dtype).itemsize
+        try:
+            counts = np.fromfile(self._new_counts, np.int32, os.path.getsize(self._new_counts) // 4)[: self._size]
+            there = os.path.getsize(self._new_ids) // size
+        except OSError:
+            counts, there = np.empty(0, np.int32), 0
+        ends = np.cumsum(counts, dtype=np.int64)
+        done = int(np.searchsorted(ends, there, side="right"))
+        for path, length in (
+            (self._new_counts, 4 * done),
+            (self._new_ids, size * (int(ends[done - 1]) if done else 0)),
+        ):
+            with open(path, "ab") as file:
+                file.truncate(length)
+        return done
 
 
 def _append(file: BinaryIO, numbers: Iterable[int], dtype: type) -> None:
     file.write(np.fromiter(numbers, dtype).tobytes())
     file.flush()
-
-
-def _whole_lines(ids_path: pathlib.Path, counts_path: pathlib.Path, size: int) -> int:
-    """Counts the lines that an earlier process has encoded completely, and cuts both files off after them."""
-    try:
-        counts = np.fromfile(counts_path, np.int32, os.path.getsize(counts_path) // 4)
-        there = os.path.getsize(ids_path) // size
-    except OSError:
-        counts, there = np.empty(0, np.int32), 0
-    ends = np.cumsum(counts, dtype=np.int64)
-    done = int(np.searchsorted(ends, there, side="right"))
-    for path, length in ((counts_path, 4 * done), (ids_path, size * (int(ends[done - 1]) if done else 0))):
-        with open(path, "ab") as file:
-            file.truncate(length)
-    return done

@@ -116,7 +116,6 @@ def _train(
     report: Report,
 ) -> bool:
     """Trains on open text in a run directory that has its tokenizers."""
-
     started, training = time.time(), config.training
     chief = is_chief(strategy)
     tokenizers = load_tokenizers(run_dir)
@@ -182,7 +181,6 @@ def _budget(
     report: Report,
 ) -> int:
     """The largest `batch_tokens` that fits and is worth its time; about the default where memory is not known."""
-
     replicas = strategy.num_replicas_in_sync
     if not memory.is_told():
         slices = replicas * config.training.accumulation_steps
@@ -198,7 +196,6 @@ def _budget(
 
 def _report_font(dev: ParallelCorpus, report: Report) -> bool:
     """Reports the script that attention pictures have no font for; returns whether there is one."""
-
     note = font_note("".join([*dev.sources[0].lines([0]), *dev.targets[0].lines([0])]))
     if note:
         report(f"attention pictures: {note}")
@@ -206,7 +203,6 @@ def _report_font(dev: ParallelCorpus, report: Report) -> bool:
 
 
 def _report_unknown(tokenizers: Tokenizers, dev: ParallelCorpus, report: Report) -> None:
-
     rates = (
         f"{side} {unknown_rate(tokenizer, lines):.2%}"
         for side, tokenizer, lines in zip(("source", "target"), tokenizers, dev.text())
@@ -218,7 +214,6 @@ def _training_text(
     config: ExperimentConfig, corpus: ParallelCorpus, tokenizers: Tokenizers, num_replicas: int
 ) -> TrainingText:
     """The corpus as a `TrainingText`, planned for so many replicas; in the smallest batches where no size is set."""
-
     data, training = config.data, config.training
     limits: dict[str, Any] = {"max_source_length": data.max_source_length, "max_target_length": data.max_target_length}
     bar = {"unit": "line", "desc": "ids", "leave": False, "disable": not sys.stderr.isatty()}
@@ -249,7 +244,6 @@ def _training_text(
 
 
 def _write_run_card(run_dir: pathlib.Path, trainer: Trainer, text: TrainingText, reason: str, seconds: float) -> None:
-
     files.write_json(
         run_dir / "run_card.json",
         {

@@ -1,6 +1,7 @@
 """What a translation is, whoever made it: a run, an export, or a server."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -12,12 +13,14 @@ class Hypothesis(NamedTuple):
     text: str
     log_prob: float  # the sum of `token_log_probs`; -inf where the search found none
     score: float  # what is ranked
-    pieces: list[str] = []  # with </s>; none where an export was asked for no more than its best translation
-    token_log_probs: list[float] = []  # of `pieces`
-    alignment: list[int] = []  # of each piece but </s>, the source piece that it reads most; -1 where it reads nothing
-    ids: list[int] = []  # of `pieces`; of a model in this process alone, as the next
+    pieces: Sequence[str] = ()  # with </s>; none where an export was asked for no more than its best translation
+    token_log_probs: Sequence[float] = ()  # of `pieces`
+    alignment: Sequence[
+        int
+    ] = ()  # of each piece but </s>, the source piece that it reads most; -1 where it reads nothing
+    ids: Sequence[int] = ()  # of `pieces`; of a model in this process alone, as the next
     attention_weights: np.ndarray | None = None  # float32 [pieces, source pieces]
-    outputs: dict[str, Any] = {}  # what else an export gives of a hypothesis, by name
+    outputs: Mapping[str, Any] = MappingProxyType({})  # what else an export gives of a hypothesis, by name
 
 
 class Translation(NamedTuple):
@@ -25,9 +28,9 @@ class Translation(NamedTuple):
 
     hypotheses: list[Hypothesis]  # best first, at least one
     truncated: bool  # whether the text was longer than the limit
-    source_pieces: list[str] = []  # with </s>
-    source_ids: list[int] = []  # of a model in this process alone
-    outputs: dict[str, Any] = {}  # what else an export gives of a text, by name
+    source_pieces: Sequence[str] = ()  # with </s>
+    source_ids: Sequence[int] = ()  # of a model in this process alone
+    outputs: Mapping[str, Any] = MappingProxyType({})  # what else an export gives of a text, by name
 
     @property
     def best(self) -> Hypothesis:

@@ -3,11 +3,12 @@
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tensorflow as tf
 
 from nmt_keras.config import ExperimentConfig
+from nmt_keras.config.fields import REFUSED, fields_of
 from nmt_keras.data.lexicon import Lexicon
 from nmt_keras.errors import UserError
 from nmt_keras.inference.search import Sampling
@@ -17,12 +18,12 @@ from nmt_keras.models.seq2seq import Seq2Seq, build_seq2seq
 from nmt_keras.reports import Report, silent
 from nmt_keras.runs.layout import checkpoints_of, lexicon_of, read_config
 from nmt_keras.runs.tokenizers import load_tokenizers
-from nmt_keras.serving.client import Client
-from nmt_keras.serving.export import TranslationModule, signatures_of
-from nmt_keras.serving.local import Functions, LocalTransport
 from nmt_keras.tokenizers.base import Tokenizers
 from nmt_keras.training.checkpoints import Checkpoints, by_path
 from nmt_keras.training.precision import configure
+
+if TYPE_CHECKING:
+    from nmt_keras.serving.client import Client
 
 
 class Run(NamedTuple):
@@ -55,10 +56,14 @@ class Run(NamedTuple):
         """A translator with the configuration's search."""
         return Translator(self.model, *self.tokenizers, self.config.decoding, num_hypotheses, sampling, self.lexicon)
 
-    def client(self) -> Client:
+    def client(self) -> "Client":
         """A client of what an export of this run would be, in this process."""
 
-        def make() -> tuple[Functions, Any]:
+        from nmt_keras.serving.client import Client
+        from nmt_keras.serving.export import TranslationModule, signatures_of
+        from nmt_keras.serving.local import LocalTransport  # brings tensorflow_text, 120 MiB
+
+        def make() -> tuple[Any, Any]:
             for tokenizer in self.tokenizers:
                 tokenizer.renew()
             module = TranslationModule(self.model, *self.tokenizers, self.config.decoding, lexicon=self.lexicon)
@@ -93,12 +98,13 @@ def load(
             lexicon that is not there; the tokenizers of several runs differ.
     """
     folders = [run_dirs] if isinstance(run_dirs, pathlib.Path) else list(run_dirs)
-    config = config_of(folders[0], overrides)
+    configs = [config_of(folder, overrides) for folder in folders]
+    config = configs[0]
     check(config)
     if config.decoding.shortlist:
         Lexicon.read(lexicon_of(folders[0]))
     configure(config.training)
-    runs = [_load(folder, checkpoint, report) for folder in folders]
+    runs = [_load(folder, own, checkpoint, report) for folder, own in zip(folders, configs)]
     hashes = [[tokenizer.sha256 for tokenizer in run.tokenizers] for run in runs]
     for folder, own in zip(folders, hashes):
         if own != hashes[0]:
@@ -107,26 +113,30 @@ def load(
                 "same text with the same options of data, and another training.seed"
             )
     members = [run.model for run in runs if isinstance(run.model, Seq2Seq)]
-    return runs[0]._replace(config=config, model=members[0] if len(members) == 1 else Ensemble(members))
+    return runs[0]._replace(model=members[0] if len(members) == 1 else Ensemble(members))
 
 
 def config_of(run_dir: pathlib.Path, overrides: Mapping[str, Any] = MappingProxyType({})) -> ExperimentConfig:
     """The configuration of a run with values in the place of its own, as for `load`.
 
     Raises:
-        UserError: the directory is not a run's, or a value is not valid.
+        UserError: the directory is not a run's, or a value is not valid; there is no such field, or another value of it
+            would be another model.
     """
     config = read_config(run_dir)
+    fields = {field.path: field for field in fields_of(ExperimentConfig)}
     for path, value in overrides.items():
-        section, name = path.split(".")
-        setattr(getattr(config, section), name, value)
+        if path not in fields:
+            raise UserError(f"There is no field {path!r}: give its path, such as decoding.beam_size")
+        if fields[path].section == "model" or fields[path].spec.resume == REFUSED:
+            raise UserError(f"{path} is part of the model that {run_dir} has trained: it cannot be another one here")
+        setattr(getattr(config, fields[path].section), fields[path].name, value)
     config.validate()
     return config
 
 
-def _load(run_dir: pathlib.Path, checkpoint: str, report: Report) -> Run:
-    """One run, with its own configuration."""
-    config = read_config(run_dir)
+def _load(run_dir: pathlib.Path, config: ExperimentConfig, checkpoint: str, report: Report) -> Run:
+    """One run, as its configuration says."""
     tokenizers = load_tokenizers(run_dir)
     model = build_seq2seq(config.model, tokenizers.source.vocab_size, tokenizers.target.vocab_size)
     if checkpoint not in ("best", "latest", "averaged", "ema") and not checkpoint.isdecimal():

@@ -368,8 +368,10 @@ def _translation(row: Row) -> Translation:
     }
     outputs = {name: value for name, value in row.items() if name not in of_hypotheses}
     rows = [dict(zip(of_hypotheses, values)) for values in zip(*of_hypotheses.values())]
-    truncated, pieces = bool(outputs.pop("truncated")), outputs.pop("source_pieces", [])
-    return Translation([_hypothesis(each) for each in rows] or [NOTHING], truncated, pieces, outputs=outputs)
+    truncated, pieces = bool(outputs.pop("truncated", False)), outputs.pop("source_pieces", [])
+    return Translation(
+        [_hypothesis(each) for each in rows] or [NOTHING._replace(outputs={})], truncated, pieces, outputs=outputs
+    )
 
 
 def _hypothesis(row: Row) -> Hypothesis:

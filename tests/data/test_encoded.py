@@ -90,17 +90,41 @@ def test_what_was_encoded_before_a_stop_is_kept(write, monkeypatch, lost):
     assert _sentences(result.rows(np.arange(7))) == [ByteTokenizer().encode(line) for line in lines]
     assert tokenizer.left == {0: 4, 1: 3, 5: 2}[lost]  # lines that were not encoded again
     assert said[0] == tokenizer.left and sum(said) == len(lines)
-    assert not list(folder.glob("*.unfinished.ids")) and not list(folder.glob("*.unfinished.n"))
+    assert not list(folder.glob("*.unfinished.*"))
 
 
-def test_a_stop_before_the_last_file_is_written_loses_nothing(write, monkeypatch):
-    text = write(LINES)
-    before = EncodedText(text, ByteTokenizer())
-    expected = before.lengths.tolist()
-    [path] = pathlib.Path(text.cache_path("")).glob("*.lengths")
-    path.unlink()
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_stop_while_files_are_put_in_their_places_loses_nothing(write, monkeypatch, after):
+    text, real = write(LINES), encoded.files.atomic_write
+    left = [after]
+
+    def stopped(path):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(encoded.files, "atomic_write", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            EncodedText(text, ByteTokenizer())
     monkeypatch.setattr(ByteTokenizer, "encode", lambda *_: pytest.fail("encoded again"))
-    assert EncodedText(text, ByteTokenizer()).lengths.tolist() == expected
+    assert EncodedText(text, ByteTokenizer()).lengths.tolist() == [3, 1, 1, 4, 4, 4]
+
+
+@pytest.mark.parametrize("name", ["ids", "offsets", "lengths"])
+@pytest.mark.parametrize("kept", [0, 7, None])
+def test_a_file_that_is_gone_or_cut_off_is_made_again(write, name, kept):
+    text = write(LINES)
+    expected = _sentences(EncodedText(text, ByteTokenizer()).rows(np.arange(6)))
+    [path] = pathlib.Path(text.cache_path("")).glob(f"*.{name}")
+    content = path.read_bytes()
+    path.unlink()
+    if kept is not None:
+        path.write_bytes(content[:kept])
+    again = EncodedText(text, ByteTokenizer())
+    assert _sentences(again.rows(np.arange(6))) == expected
+    assert path.read_bytes() == content
 
 
 def _encode_in_a_process(path, cache, queue):

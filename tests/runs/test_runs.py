@@ -10,7 +10,7 @@ import pytest
 import sentencepiece
 import tensorflow as tf
 
-from nmt_keras.config import DataConfig, ExperimentConfig, ModelConfig
+from nmt_keras.config import DataConfig, DecodingConfig, ExperimentConfig, ModelConfig
 from nmt_keras.config.fields import ALLOWED, FREE, REFUSED, fields_of
 from nmt_keras.data.corpus import ParallelCorpus, TextFile
 from nmt_keras.data.lengths import sampled_length_factor
@@ -536,3 +536,26 @@ def test_an_ensemble_needs_one_tokenizer(trained, tmp_path):
     card.write_text(json.dumps(values), encoding="utf-8")
     with pytest.raises(UserError, match=f"^{other} has other tokenizers than {trained}, and an ensemble needs"):
         load([trained, other], checkpoint="latest")
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        ({"decoding.beamsize": 3}, "There is no field 'decoding.beamsize': give its path, such as decoding.beam_size"),
+        ({"beam_size": 3}, "There is no field 'beam_size'"),
+        ({"decode.beam_size": 3}, "There is no field 'decode.beam_size'"),
+        ({"model.d_model": 4}, "model.d_model is part of the model that .* has trained"),
+        ({"data.tokenizer": "byte"}, "data.tokenizer is part of the model"),
+        ({"decoding.beam_size": 0}, "`decoding.beam_size` must be positive. Received: 0"),
+    ],
+)
+def test_a_value_in_the_place_of_the_runs_own_must_be_one_of_a_field_that_may_differ(trained, overrides, message):
+    with pytest.raises(UserError, match=message):
+        load(trained, overrides, "latest")
+
+
+def test_a_run_is_loaded_as_it_will_be_used(trained):
+    asked = []
+    run = load(trained, {"decoding.beam_size": 7, "data.data_dir": "/else"}, "latest", check=asked.append)
+    assert (run.config.decoding.beam_size, run.config.data.data_dir, asked) == (7, "/else", [run.config])
+    assert read_config(trained).decoding.beam_size == DecodingConfig().beam_size

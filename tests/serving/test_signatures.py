@@ -15,7 +15,7 @@ from nmt_keras.tokenizers.building import train_tokenizer
 
 TEXTS = ["abc", "", "g", "fedcbagfedcba", "bb", "gac"]
 CONFIG = DecodingConfig(beam_size=3, length_penalty=0.6, max_length=9, max_source_length=16, max_beam_size=6)
-KNOBS = {
+OPTIONS = {
     "beam_size": [3, 3, 1, 6, 99, 0],
     "num_hypotheses": [3, 1, 1, 2, 99, 4],
     "max_length": [9, 9, 4, 9, 9, 0],
@@ -41,8 +41,8 @@ def module(parts):
 
 def _call(module, rows, **changes):
     """The `translate` signature on rows of TEXTS with their request options, as NumPy arrays."""
-    own = [{**{name: values[row] for name, values in KNOBS.items()}, **changes} for row in rows]
-    request_options = [tf.constant([row[name] for row in own], DTYPES.get(name, tf.int32)) for name in KNOBS]
+    own = [{**{name: values[row] for name, values in OPTIONS.items()}, **changes} for row in rows]
+    request_options = [tf.constant([row[name] for row in own], DTYPES.get(name, tf.int32)) for name in OPTIONS]
     outputs = module.translate(tf.constant([TEXTS[row] for row in rows]), *request_options)
     return {name: value.numpy() for name, value in outputs.items()}
 
@@ -141,7 +141,7 @@ def test_a_sentence_vector_is_the_mean_of_the_encoders_states(module, parts):
 
 def test_all_signatures_run_through_the_c_library(module, tmp_path):
     folder = export.save(module, tmp_path)
-    request_options = {name: np.nan_to_num(values, nan=-1.0).tolist() for name, values in KNOBS.items()}
+    request_options = {name: np.nan_to_num(values, nan=-1.0).tolist() for name, values in OPTIONS.items()}
     with proof.FreshProcess(folder) as process:
         served = process.ask("serving_default", {"text": TEXTS})
         reply = process.ask("translate", {"text": TEXTS, **request_options})

@@ -35,7 +35,8 @@ def sums_over_chunks(
         inputs: float32 [N, I], of one pass of the model or of several.
         kernel: float32 [I, V], or [V, I], transposed.
         bias: float32 [V].
-        rows: tensors [N, ...]; zeros are added at their end, and must add nothing to the scalars.
+        rows: tensors [N, ...]; zeros are added at their end, and must add nothing to the scalars. No gradient flows
+            into them.
         gradient_scale: what the gradient of the first scalar is multiplied by, so that float16 can hold it.
         transpose_kernel: whether `kernel` is [V, I].
         dtype: of the products; what is between them is float32.
@@ -52,7 +53,7 @@ def sums_over_chunks(
             tape.watch([bias, *logits])
             sums = values_of([tf.cast(each, bias.dtype) + bias for each in logits], *rest)
             scaled = sums[0] * scale
-        d_bias, *d_logits = tape.gradient(scaled, [bias, *logits])
+        d_bias, *d_logits = tape.gradient(scaled, [bias, *logits], unconnected_gradients="zero")
         return sums, d_logits, d_bias
 
     compiled = fused(values_and_gradients, bias.shape[0])

@@ -76,6 +76,17 @@ class Forward:
         more = [[0, 0]] * (values.shape.rank - 2)
         return tf.pad(tf.gather_nd(values, self._real), [[0, self._fill], *more])
 
+    def scaled(self, term: tf.Tensor) -> tf.Tensor:
+        """A term of a loss that is made beside `sums`, as of hidden states or attention, with its gradient multiplied
+        as theirs is."""
+        scale = tf.cast(self._scale, term.dtype)
+
+        @tf.custom_gradient
+        def run(value: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+            return tf.identity(value), lambda d_value: d_value * scale
+
+        return run(term)
+
     def sums(
         self, values_of: ValuesOf, passes: Sequence[Pass], rows: Sequence[tf.Tensor] = ()
     ) -> tuple[tf.Tensor, ...]:
@@ -84,7 +95,7 @@ class Forward:
         Args:
             values_of: the scalars of some positions.
             passes: whose logits it takes.
-            rows: further tensors [N, ...] that it takes.
+            rows: further tensors [N, ...] that it takes; no gradient flows into them.
         """
         rows = (self.labels, self.weights, *rows)
         hidden = [each.hidden for each in passes]

@@ -57,11 +57,35 @@ class TwoPasses:
         return LossSums(total, tf.reduce_sum(forward.weights), {"loss": plain, "distance": distance})
 
 
-@pytest.fixture(params=[*LOSSES, "focal", "two_passes"])
+class WithTeacher:
+    """Cross entropy of one pass, the distance to another that is only read, and a penalty of hidden states."""
+
+    names = ("loss", "penalty")
+    name_of_minimised = "all"
+
+    def __init__(self, config):
+        del config
+
+    def __call__(self, forward, batch, seed):
+        def values_of(logits, labels, weights):
+            plain = -tf.gather(tf.nn.log_softmax(logits[0]), labels, batch_dims=1)
+            distance = tf.reduce_mean(tf.square(logits[0] - tf.stop_gradient(logits[1])), -1)
+            return tuple(tf.reduce_sum(weights * value) for value in (plain + distance, plain))
+
+        student, teacher = forward(seed), forward(None)
+        total, plain = forward.sums(values_of, [student, teacher])
+        weights = tf.cast(forward.weights, student.hidden.dtype)
+        penalty = tf.cast(tf.reduce_sum(weights[:, None] * tf.square(student.hidden)), total.dtype)
+        scalars = {"loss": plain, "penalty": tf.stop_gradient(penalty)}
+        return LossSums(total + forward.scaled(penalty), tf.reduce_sum(forward.weights), scalars)
+
+
+@pytest.fixture(params=[*LOSSES, "focal", "two_passes", "with_teacher"])
 def loss(request, monkeypatch):
-    """Each loss of the registry, and two of this test."""
+    """Each loss of the registry, and three of this test."""
     monkeypatch.setitem(LOSSES, "focal", Focal)
     monkeypatch.setitem(LOSSES, "two_passes", TwoPasses)
+    monkeypatch.setitem(LOSSES, "with_teacher", WithTeacher)
     return build_loss(TrainingConfig(loss=request.param, **EXTRA.get(request.param, {})))
 
 
@@ -164,7 +188,7 @@ def test_chunks_change_nothing(loss, model):
 def test_the_gradient_is_that_of_the_whole_logits_in_float64(loss):
     """Of the factors of the logits: what is taken a chunk at a time is what TensorFlow takes of all of them at once."""
     rng = np.random.default_rng(4)
-    rows, passes = 300, 2 if isinstance(loss, TwoPasses) else 1
+    rows, passes = 300, 2 if isinstance(loss, (TwoPasses, WithTeacher)) else 1
     hidden = [tf.constant(rng.normal(size=(rows, D))) for _ in range(passes)]
     kernel, bias = tf.constant(rng.normal(size=(D, V))), tf.constant(rng.normal(size=V))
     labels, weights = tf.constant(rng.integers(1, V, rows), tf.int32), tf.constant(rng.choice([0.0, 0.5, 2.0], rows))
@@ -179,6 +203,9 @@ def test_the_gradient_is_that_of_the_whole_logits_in_float64(loss):
         def __call__(self, seed):
             return losses.forward.Pass(next(self._passes), None)
 
+        def scaled(self, term):
+            return term
+
         def sums(self, values_of, passes):
             states = [each.hidden for each in passes]
             if not self._in_chunks:
@@ -191,7 +218,7 @@ def test_the_gradient_is_that_of_the_whole_logits_in_float64(loss):
         with tf.GradientTape() as tape:
             tape.watch(factors)
             sums = loss(Bare(in_chunks), None, tf.constant([1, 2]))
-        results.append((tf.nest.flatten(sums), tape.gradient(sums.loss, factors)))
+        results.append((tf.nest.flatten(sums), tape.gradient(sums.loss, factors, unconnected_gradients="zero")))
     for own, other in zip(*map(tf.nest.flatten, results), strict=True):
         np.testing.assert_allclose(own, other, rtol=1e-9, atol=1e-11)
 

@@ -102,7 +102,7 @@ def _factors(transpose_kernel, rows=_ROWS):
 )
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("transpose_kernel", [False, True])
-def test_projected_cross_entropy_is_the_plain_one_in_float64(transpose_kernel, smoothing, static, chunk_rows):
+def test_cross_entropy_in_chunks_is_the_plain_one_in_float64(transpose_kernel, smoothing, static, chunk_rows):
     """The plain form takes the gradient of all rows at once, in which each has its weight."""
     *factors, labels, weights = _factors(transpose_kernel)
     plain = functools.partial(_plain_sums, smoothing=smoothing, transpose_kernel=transpose_kernel)
