@@ -22,7 +22,7 @@ quickstart: $(VENV)/ready  ## train, evaluate, export and serve English to Chine
 	$(BIN)/python -m pipelines.quickstart
 
 test: $(VENV)/ready  ## all but the long ones; COVERAGE=1 says what they leave out
-	$(PYTEST) -m 'not slow' --plain-graphs $(if $(COVERAGE),$(COV))
+	$(PYTEST) -m 'not slow' $(if $(COVERAGE),$(COV))
 
 test-slow: $(VENV)/ready  ## the long ones; FIFTH=0 to 4 runs a fifth of them
 	$(PYTEST) -m slow $(if $(FIFTH),--fifth=$(FIFTH))

@@ -35,12 +35,10 @@ _LONGEST = (
 )
 _SHARED = {"test_contracts.py": 4}  # files whose tests several workers share, and in how many parts
 _FIFTHS = 5
-_OPTIMIZED = ("test_golden.py", "test_trainer.py", "test_cross_entropy.py", "test_translator.py")  # always
 
 
 def pytest_addoption(parser):
     parser.addoption("--fifth", type=int, choices=range(_FIFTHS), help="Run this fifth of the tests, 0 to 4.")
-    parser.addoption("--plain-graphs", action="store_true", help="Run graphs as they are traced: 12% less time.")
 
 
 def pytest_collection_modifyitems(config, items):
@@ -73,12 +71,10 @@ def _part(name, parts):
 
 
 @pytest.fixture(autouse=True)
-def _seeds_and_precision(request):
+def _seeds_and_precision():
     """Initializers draw their seeds from Python's generator; a job under test may have changed the precision."""
     import keras
 
-    is_plain = request.config.getoption("--plain-graphs") and request.path.name not in _OPTIMIZED
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": is_plain})
     random.seed(1)
     keras.config.set_dtype_policy("float32")
 
