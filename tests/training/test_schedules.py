@@ -55,6 +55,11 @@ def test_luong_halving_keeps_the_peak_for_two_thirds_and_halves_four_times():
     np.testing.assert_allclose(rates, [2, 2, 2, 1, 1, 0.5, 0.25, 0.125, 0.125, 0.125])
 
 
+def test_luong_halving_of_a_short_run_halves_at_each_update_of_its_last_third():
+    rates = _rates([8, 9, 10, 11, 12], schedule="luong_halving", max_steps=12, warmup_steps=50)
+    np.testing.assert_allclose(rates, [2, 1, 0.5, 0.25, 0.125])
+
+
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_a_run_of_a_few_steps_has_finite_rates(name):
     rates = _rates([1, 2, 3], schedule=name, max_steps=1, warmup_steps=400)
