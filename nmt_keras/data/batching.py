@@ -6,7 +6,7 @@ happens here, once, in `make_batch`.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from nmt_keras.data.batch_plan import PADDING_LINE, BatchPlan, BatchRows, mix
 from nmt_keras.data.corpus import ParallelCorpus
 from nmt_keras.data.encoded import EncodedCorpus
 from nmt_keras.data.padding import Rows, end, rows_of, table_of
+from nmt_keras.reports import Report, silent
 from nmt_keras.tokenizers.base import Tokenizer
 
 
@@ -83,7 +84,7 @@ def evaluation_batches(
     batch_tokens: int = 2048,
     max_source_length: int,
     max_target_length: int,
-    report: Callable[[str], None] = lambda line: None,
+    report: Report = silent,
 ) -> Iterator[Batch]:
     """All pairs with two sides, once, sorted by length; longer ones are truncated, and both are reported.
 

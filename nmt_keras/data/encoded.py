@@ -142,8 +142,8 @@ class _Files:
             if self.are_whole():  # another process has made them in the meantime
                 progress(len(text))
                 return
-            if self.ids.exists() and self._new_counts.exists():  # it was stopped while it put them in their places
-                os.replace(self.ids, self._new_ids)
+            if not self._new_ids.exists() and self._new_counts.exists() and self.ids.exists():
+                os.replace(self.ids, self._new_ids)  # a process was stopped while it put the files in their places
             done = self._whole_lines()
             progress(done)
             with open(self._new_ids, "ab") as ids_file, open(self._new_counts, "ab") as counts_file:

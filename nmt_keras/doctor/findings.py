@@ -82,5 +82,6 @@ def unknown_pieces(name: str, rate: float, is_own: bool = True) -> Finding | Non
 
 
 def severity_of(kind: str, share: float) -> str:
+    """The severity, of `SEVERITIES`, of a kind of finding in this share of the lines."""
     warning, serious = _LIMITS[kind]
     return "serious" if share > serious else "warning" if share > warning else "note"

@@ -58,7 +58,6 @@ def evaluate(
     Raises:
         UserError: the run or the text cannot be used.
     """
-
     for path in filter(None, (output, translations)):  # what cannot be written is found before the work
         files.require_writable(path)
     overrides: dict[str, Any] = {f"decoding.{name}": value for name, value in decoding.items()}
@@ -115,7 +114,6 @@ def evaluate(
 
 def _odd_lines(sources: Sequence[str], results: Sequence[Translation], report: Report) -> dict[str, int]:
     """How many lines were translated in part, and how many to nothing although there is text; both are reported."""
-
     truncated = [number for number, result in enumerate(results, 1) if result.truncated]
     lost = [
         number

@@ -10,14 +10,12 @@ import numpy as np
 import tensorflow as tf
 
 from nmt_keras import files
-from nmt_keras.data.lexicon import Lexicon
 from nmt_keras.errors import UserError
 from nmt_keras.experiment.model_card import model_card
 from nmt_keras.experiment.text import dev_references, open_references
 from nmt_keras.inference.evaluation import open_bleu
 from nmt_keras.inference.translator import Translator
 from nmt_keras.reports import Report, silent
-from nmt_keras.runs.layout import lexicon_of
 from nmt_keras.runs.loading import Run, config_of, load
 from nmt_keras.serving import export as exporting
 from nmt_keras.serving import local, proof
@@ -79,7 +77,6 @@ def export(
     Raises:
         UserError: the run cannot be used, or `output` cannot be written.
     """
-
     if (output / "saved_model.pb").exists():
         raise UserError(
             f"{output} is a version of an export: give the folder of all versions, --output={output.parent}"
@@ -90,8 +87,6 @@ def export(
         overrides["data.data_dir"] = data_dir
     before = config_of(run_dirs[0], overrides)
     bleu = open_bleu(before.data, report)
-    if before.decoding.shortlist:
-        Lexicon.read(lexicon_of(run_dirs[0]))
     dev = open_references(before.data, before.data.dev_source, dev_references(before.data), report)
     count = min(_DEV_LINES, len(dev))
     sources, references = dev.sources[0].lines(range(count)), dev.reference_streams(count)

@@ -1,8 +1,8 @@
 """What a translation is, whoever made it: a run, an export, or a server."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,9 +15,7 @@ class Hypothesis(NamedTuple):
     score: float  # what is ranked
     pieces: Sequence[str] = ()  # with </s>; none where an export was asked for no more than its best translation
     token_log_probs: Sequence[float] = ()  # of `pieces`
-    alignment: Sequence[
-        int
-    ] = ()  # of each piece but </s>, the source piece that it reads most; -1 where it reads nothing
+    alignment: Sequence[int] = ()  # of each piece but </s>, the source piece read most; -1 where it reads none
     ids: Sequence[int] = ()  # of `pieces`; of a model in this process alone, as the next
     attention_weights: np.ndarray | None = None  # float32 [pieces, source pieces]
     outputs: Mapping[str, Any] = MappingProxyType({})  # what else an export gives of a hypothesis, by name
@@ -44,15 +42,3 @@ class Translation(NamedTuple):
 
 
 NOTHING = Hypothesis("", 0.0, 0.0)  # of an empty or blank text
-
-
-class Translates(Protocol):
-    """What translates lines as they come: a `Translator`, or a `Client` of an export."""
-
-    def stream(self, texts: Iterable[str], *, first_number: int = 0) -> Iterator[Translation]:
-        """The translations of texts, in order and in constant memory.
-
-        Args:
-            texts: of any length.
-            first_number: of the texts, which number those of a longer stream; samples differ from text to text.
-        """

@@ -51,4 +51,5 @@ def write_data_card(
 
 
 def texts_of(corpus: ParallelCorpus) -> list[TextFile]:
+    """All files of a corpus: sources, targets, further references, weights."""
     return [*corpus.sources, *corpus.targets, *corpus.references, *corpus.weight_texts]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from nmt_keras import files
 from nmt_keras.config import ExperimentConfig
 from nmt_keras.errors import UserError
-from nmt_keras.reports import Report
+from nmt_keras.reports import Report, silent
 from nmt_keras.runs.changes import SCHEDULED_TO_THE_END, keep_what_was_decided, require_allowed
 from nmt_keras.training.checkpoints import Checkpoints
 
@@ -46,7 +46,7 @@ def read_config(run_dir: pathlib.Path) -> ExperimentConfig:
 def open_run_dir(
     run_dir: pathlib.Path,
     config: ExperimentConfig,
-    report: Report = lambda line: None,
+    report: Report = silent,
     allow_change: bool = False,
     check: Callable[[], None] = lambda: None,
 ) -> Iterator[None]:

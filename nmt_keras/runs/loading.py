@@ -58,7 +58,6 @@ class Run(NamedTuple):
 
     def client(self) -> "Client":
         """A client of what an export of this run would be, in this process."""
-
         from nmt_keras.serving.client import Client
         from nmt_keras.serving.export import TranslationModule, signatures_of
         from nmt_keras.serving.local import LocalTransport  # brings tensorflow_text, 120 MiB

@@ -18,6 +18,7 @@ import numpy as np
 
 from nmt_keras.errors import Interrupted, UserError
 from nmt_keras.inference.translation import NOTHING, Hypothesis, Translation
+from nmt_keras.reports import Report, silent
 from nmt_keras.serving.transports import (
     Failure,
     GrpcTransport,
@@ -104,7 +105,7 @@ class Client:
         batch_sentences: int = 64,
         concurrency: int = 4,
         transport: Transport | None = None,
-        report: Callable[[str], None] = lambda line: None,
+        report: Report = silent,
     ):
         for name, value in (("batch_sentences", batch_sentences), ("concurrency", concurrency)):
             if value < 1:

@@ -106,14 +106,17 @@ def spans(lengths: tf.RaggedTensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
 
 
 def without_specials(ids: tf.RaggedTensor) -> tf.RaggedTensor:
+    """Ids, int32 [N, None], without the special ids but UNK."""
     return tf.ragged.boolean_mask(ids, (ids == UNK_ID) | (ids >= NUM_SPECIALS))
 
 
 def hash_of(content: bytes, folds: bool) -> str:
+    """The SHA-256, in hex, of what decides the ids: the content of a tokenizer, and whether it folds."""
     return hashlib.sha256(content + (b" folds" if folds else b"")).hexdigest()
 
 
 def write_card(folder: pathlib.Path, card: dict, folds: bool) -> None:
+    """Writes `tokenizer.json` to a folder, which is made; it says whether the tokenizer folds."""
     folder.mkdir(parents=True, exist_ok=True)
     card = {**card, "folds_white_space": True} if folds else card  # a card without it: does not fold
     (folder / "tokenizer.json").write_text(json.dumps(card, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")

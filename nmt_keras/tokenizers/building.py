@@ -6,13 +6,13 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from nmt_keras.config import DataConfig
 from nmt_keras.errors import UserError
 from nmt_keras.pipes import kept
-from nmt_keras.reports import Report
+from nmt_keras.reports import Report, silent
 from nmt_keras.tokenizers.base import Tokenizer, Tokenizers
 from nmt_keras.tokenizers.characters import ByteTokenizer, CharacterTokenizer
 from nmt_keras.tokenizers.sentencepiece import SentencePieceTokenizer
@@ -86,7 +86,7 @@ def sample_tokenizers(data: DataConfig, corpus: Corpus) -> Tokenizers:
     data = dataclasses.replace(data, tokenizer_lines=min(data.tokenizer_lines, _SAMPLED_LINES))
     while True:
         try:
-            made = train_tokenizers(data, corpus, lambda line: None)
+            made = train_tokenizers(data, corpus, silent)
             break
         except UserError:
             if max(data.source_vocab_size, data.target_vocab_size) < 64:
@@ -97,6 +97,11 @@ def sample_tokenizers(data: DataConfig, corpus: Corpus) -> Tokenizers:
 
 
 def train_tokenizers(data: DataConfig, corpus: Corpus, report: Report) -> dict[str, Tokenizer]:
+    """Trains the tokenizers that `data` asks for, by name: `joint`, or `source` and `target`.
+
+    Raises:
+        UserError: the text cannot fill a vocabulary.
+    """
     sides = {"source": [corpus.sources], "target": [corpus.targets]}
     if data.joint_vocabulary:
         sides = {"joint": [corpus.sources, corpus.targets]}
@@ -131,6 +136,11 @@ class _Lines:
 
 
 def read_model(data: DataConfig, path: str) -> bytes:
+    """The content of a SentencePiece model of the user's.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     path = kept(place_of_model(data, path), data.cache_dir)
     try:
         return pathlib.Path(path).read_bytes()
@@ -150,7 +160,7 @@ def train_tokenizer(
     byte_fallback: bool = DataConfig.byte_fallback,
     normalization: str = DataConfig.normalization,
     may_shrink: bool = False,
-    report: Callable[[str], None] = lambda line: None,
+    report: Report = silent,
 ) -> Tokenizer:
     """Trains a tokenizer of `kind`: unigram, bpe, char, word, or byte (which needs no training).
 

@@ -17,6 +17,7 @@ from sentencepiece import sentencepiece_model_pb2
 
 from nmt_keras.constants import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from nmt_keras.errors import UserError
+from nmt_keras.reports import Report, silent
 from nmt_keras.tokenizers.base import NUM_SPECIALS, SPECIALS, hash_of, without_specials, write_card
 from nmt_keras.tokenizers.white_space import fold
 from nmt_keras.tokenizers.white_space_ops import fold_tf
@@ -89,7 +90,7 @@ class SentencePieceTokenizer:
         byte_fallback: bool,
         normalization: str,
         may_shrink: bool = False,
-        report: Callable[[str], None] = lambda line: None,
+        report: Report = silent,
     ) -> "SentencePieceTokenizer":
         """Trains a model on `sentences`; the arguments but the last two are those of SentencePiece's trainer.
 

@@ -22,6 +22,7 @@ import tensorflow as tf
 
 from nmt_keras import files
 from nmt_keras.errors import UserError
+from nmt_keras.reports import Report, silent
 
 FORMAT = 2
 _MANIFEST = "manifest.json"
@@ -61,13 +62,7 @@ class Checkpoints:
         report: takes a line for the user.
     """
 
-    def __init__(
-        self,
-        folder: pathlib.Path,
-        keep: int = sys.maxsize,
-        is_chief: bool = True,
-        report: Callable[[str], None] = lambda line: None,
-    ):
+    def __init__(self, folder: pathlib.Path, keep: int = sys.maxsize, is_chief: bool = True, report: Report = silent):
         self.folder = folder
         self.keep = keep
         self._is_chief = is_chief

@@ -1,4 +1,4 @@
-"""The strategy of a training and the processes that share it: the one file that knows of workers."""
+"""The strategy of a training and the processes that share it: its chief, its barrier."""
 
 import json
 import os

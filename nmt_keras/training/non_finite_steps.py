@@ -8,12 +8,12 @@ few of each restart are kept.
 import json
 import pathlib
 import shutil
-from collections.abc import Callable
 
 import numpy as np
 
 from nmt_keras.data.batching import Batch
 from nmt_keras.errors import UserError
+from nmt_keras.reports import Report, silent
 from nmt_keras.training.train_step import NonFiniteStep
 
 _KEPT = 2  # of a restart
@@ -28,7 +28,7 @@ class NonFiniteSteps:
         report: takes a line for the user.
     """
 
-    def __init__(self, folder: pathlib.Path, worker: int = 0, report: Callable[[str], None] = lambda line: None):
+    def __init__(self, folder: pathlib.Path, worker: int = 0, report: Report = silent):
         self.folder = folder
         self._worker = worker
         self._report = report

@@ -127,6 +127,17 @@ def test_a_file_that_is_gone_or_cut_off_is_made_again(write, name, kept):
     assert path.read_bytes() == content
 
 
+def test_a_broken_file_does_not_come_back_after_a_stop(write, monkeypatch):
+    monkeypatch.setattr(encoded, "_BLOCK", 2)
+    text = write(["ab", "c", "def", "g", "hi"])
+    expected = _sentences(EncodedText(text, ByteTokenizer()).rows(np.arange(5)))
+    [path] = pathlib.Path(text.cache_path("")).glob("*.ids")
+    path.write_bytes(bytes(len(path.read_bytes()) - 2))  # zeros, and too few
+    with pytest.raises(KeyboardInterrupt):
+        EncodedText(text, Stopping(4))
+    assert _sentences(EncodedText(text, ByteTokenizer()).rows(np.arange(5))) == expected
+
+
 def _encode_in_a_process(path, cache, queue):
     queue.put(EncodedText(TextFile(path, cache), ByteTokenizer()).lengths.sum())
 

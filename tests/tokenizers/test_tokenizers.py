@@ -388,3 +388,15 @@ def test_identity_normalization_keeps_full_width_punctuation(tokenizers):
     assert tokenizers["unigram"].decode(tokenizers["unigram"].encode(text)) == text
     nfkc = train_tokenizer("unigram", TEXTS * 20, 350, normalization="nfkc")
     assert nfkc.decode(nfkc.encode(text)) == "他问:“市场(老)在哪里?”ABC123"
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bpe", "char", "byte"])
+def test_words_are_of_word_tokenizers_alone(tokenizers, kind):
+    with pytest.raises(NotImplementedError, match="the ids of this tokenizer are not of words"):
+        tokenizers[kind].words_tf(tf.constant(["a"]))
+
+
+def test_the_words_of_a_text_are_those_between_white_space_and_one_an_id(tokenizers):
+    text = tf.constant(["  two\u3000words ", ""])
+    assert tokenizers["word"].words_tf(text).to_list() == [[b"two", b"words"], []]
+    assert tokenizers["word"].encode_tf(text).row_lengths().numpy().tolist() == [2, 0]

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nmt_keras.config import ModelConfig, TrainingConfig
+from nmt_keras.config import TrainingConfig
 from nmt_keras.data.batching import Batch
 from nmt_keras.errors import UserError
-from nmt_keras.models.seq2seq import build_seq2seq
 from nmt_keras.training import losses
 from nmt_keras.training.losses import LOSSES, Forward, LossSums, build_loss
+from tests.cross_entropy_of import D, V, small_batch, small_model
 
-D, V, SOURCE_V = 8, 7, 11
 EXTRA = {"cross_entropy": {"label_smoothing": 0.1}}  # what each loss has in the configuration
 
 
@@ -91,18 +90,11 @@ def loss(request, monkeypatch):
 
 @pytest.fixture(scope="module")
 def model():
-    model = build_seq2seq(ModelConfig(d_model=D), SOURCE_V, V)
-    rng = np.random.default_rng(3)
-    for weight in model.trainable_variables:
-        weight.assign(rng.normal(size=weight.shape) * 0.5)
-    return model
+    return small_model()
 
 
-def _batch(weights=(1.0, 0.5, 2.0)):
-    source = tf.constant([[5, 6, 10, 3], [7, 3, 0, 0], [4, 8, 3, 0]])
-    inputs = tf.constant([[2, 4, 5, 6, 1], [2, 6, 0, 0, 0], [2, 5, 5, 0, 0]])
-    outputs = tf.constant([[4, 5, 6, 1, 3], [6, 3, 0, 0, 0], [5, 5, 3, 0, 0]])
-    return Batch(source, inputs, outputs, tf.constant(weights), tf.range(3, dtype=tf.int64))
+def _batch():
+    return small_batch((1.0, 0.5, 2.0))
 
 
 def _sums_and_gradients(loss, model, batch, seed=None, scale=1.0):
@@ -171,6 +163,15 @@ def test_the_parts_of_a_batch_add_up(loss, model):
 def test_a_scale_multiplies_the_gradient_and_nothing_else(loss, model):
     scaled = _sums_and_gradients(loss, model, _batch(), scale=tf.constant(2.0**10))
     _assert_equal(scaled, _sums_and_gradients(loss, model, _batch()), factor=2.0**10)
+
+
+def test_a_gradient_that_is_not_scaled_is_that_of_the_scale_1(loss, model):
+    batch = _batch()
+    with tf.GradientTape() as tape:
+        sums = loss(Forward(model, batch), batch, None)
+    gradients = tape.gradient(sums.loss, [weight.value for weight in model.trainable_variables])
+    plain = sums, [tf.convert_to_tensor(gradient).numpy() for gradient in gradients]
+    _assert_equal(plain, _sums_and_gradients(loss, model, batch, scale=1.0))
 
 
 def test_chunks_change_nothing(loss, model):

@@ -13,9 +13,9 @@ from nmt_keras.models.seq2seq import build_seq2seq
 from nmt_keras.training.dev_loss import compile_dev_loss, perplexity
 from nmt_keras.training.losses.chunks import sums_over_chunks
 from nmt_keras.training.losses.cross_entropy import label_smoothed_cross_entropy
-from tests.cross_entropy_of import cross_entropy_of
+from tests.cross_entropy_of import SOURCE_V, D, V, cross_entropy_of, small_batch, small_model
 
-N, V, D, SOURCE_V = 5, 7, 8, 11
+N = 5
 
 
 @pytest.fixture(autouse=True)
@@ -218,18 +218,7 @@ def test_no_gradient_flows_through_the_plain_cross_entropy():
 
 @pytest.fixture(scope="module")
 def model():
-    model = build_seq2seq(ModelConfig(d_model=D), SOURCE_V, V)
-    rng = np.random.default_rng(3)
-    for weight in model.trainable_variables:
-        weight.assign(rng.normal(size=weight.shape) * 0.5)
-    return model
-
-
-def _batch(weights=(1.0, 1.0, 1.0)):
-    source = tf.constant([[5, 6, 10, 3], [7, 3, 0, 0], [4, 8, 3, 0]])
-    inputs = tf.constant([[2, 4, 5, 6, 1], [2, 6, 0, 0, 0], [2, 5, 5, 0, 0]])
-    outputs = tf.constant([[4, 5, 6, 1, 3], [6, 3, 0, 0, 0], [5, 5, 3, 0, 0]])
-    return Batch(source, inputs, outputs, tf.constant(weights), tf.range(3, dtype=tf.int64))
+    return small_model()
 
 
 def _values(sums):
@@ -252,7 +241,7 @@ def _direct(model, batch, smoothing):
 
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (0.5, 0.0, 2.0)])
 def test_sums_are_those_of_the_tokens_one_by_one(model, weights):
-    batch = _batch(weights)
+    batch = small_batch(weights)
     sums = cross_entropy_of(model, batch, None, 0.1)
     np.testing.assert_allclose(_values(sums), _direct(model, batch, 0.1), rtol=1e-5)
     assert float(sums.weight) == 5 * weights[0] + 2 * weights[1] + 3 * weights[2]
@@ -261,7 +250,7 @@ def test_sums_are_those_of_the_tokens_one_by_one(model, weights):
 
 def test_the_number_of_right_tokens_is_counted(model):
     """The model's own best ids as labels are all right, others all wrong."""
-    batch = _batch()
+    batch = small_batch()
     best = tf.argmax(model.project(model(batch.source_ids, batch.target_input_ids)[0])[:, :, 1:], -1, tf.int32) + 1
     real = tf.cast(batch.target_output_ids > 0, tf.int32)
     right = cross_entropy_of(model, batch._replace(target_output_ids=best * real), None, 0.0)
@@ -295,7 +284,7 @@ def test_where_nothing_is_dropped_the_loss_of_training_and_its_gradient_are_thos
     results = []
     for seed in (None, tf.constant([1, 2])):
         with tf.GradientTape() as tape:
-            sums = cross_entropy_of(model, _batch((0.5, 1.0, 2.0)), seed, 0.1)
+            sums = cross_entropy_of(model, small_batch((0.5, 1.0, 2.0)), seed, 0.1)
         gradients = tape.gradient(sums.loss, [weight.value for weight in model.trainable_variables])
         results.append((sums, [tf.convert_to_tensor(gradient) for gradient in gradients]))
     np.testing.assert_allclose(_values(results[1][0]), _values(results[0][0]), rtol=1e-5)
@@ -304,14 +293,14 @@ def test_where_nothing_is_dropped_the_loss_of_training_and_its_gradient_are_thos
 
 
 def test_padding_does_not_change_the_loss(model):
-    batch = _batch()
+    batch = small_batch()
     wider = Batch(*(tf.pad(ids, [[0, 0], [0, more]]) for ids, more in zip(batch[:3], (2, 4, 4))), *batch[3:])
     expected = _values(cross_entropy_of(model, batch, None, 0.1))
     np.testing.assert_allclose(_values(cross_entropy_of(model, wider, None, 0.1)), expected, rtol=1e-5)
 
 
 def test_padding_rows_do_not_change_the_loss_or_its_gradient(model):
-    batch = _batch()
+    batch = small_batch()
     filled = Batch(
         *(
             tf.concat([ids, tf.one_hot([0] * 4, ids.shape[1], first, dtype=tf.int32)], 0)
@@ -333,19 +322,19 @@ def test_padding_rows_do_not_change_the_loss_or_its_gradient(model):
 
 
 def test_a_batch_of_padding_rows_alone_has_sums_of_zero(model):
-    sums = cross_entropy_of(model, _batch((0.0, 0.0, 0.0)), None, 0.1)
+    sums = cross_entropy_of(model, small_batch((0.0, 0.0, 0.0)), None, 0.1)
     np.testing.assert_array_equal(_values(sums), [0, 0, 0, 0])
 
 
 def test_more_tokens_than_the_row_multiple_are_all_counted(model):
-    many = Batch(*(tf.repeat(leaf, 29, 0) for leaf in _batch()))  # 290 tokens
-    one, all_of_them = cross_entropy_of(model, _batch(), None, 0.1), cross_entropy_of(model, many, None, 0.1)
+    many = Batch(*(tf.repeat(leaf, 29, 0) for leaf in small_batch()))  # 290 tokens
+    one, all_of_them = cross_entropy_of(model, small_batch(), None, 0.1), cross_entropy_of(model, many, None, 0.1)
     np.testing.assert_allclose(_values(all_of_them), 29 * np.array(_values(one)), rtol=1e-4)
     assert float(all_of_them.weight) == 290
 
 
 def test_dev_loss_is_the_mean_over_tokens_of_all_batches_without_smoothing(model):
-    first, second = _batch(), Batch(*(leaf[1:] for leaf in _batch((1.0, 1.0, 0.5))))
+    first, second = small_batch(), Batch(*(leaf[1:] for leaf in small_batch((1.0, 1.0, 0.5))))
     sums = _direct(model, first, 0.0) + _direct(model, second, 0.0)
     dev_loss = compile_dev_loss(model)
     assert dev_loss([first, second]) == pytest.approx(sums[1] / sums[3], rel=1e-5)
