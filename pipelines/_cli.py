@@ -207,9 +207,8 @@ def _recipes_of_runs(arguments: list[str]) -> list[str]:
                 argument = argument[: len(argument) - len(path)] + f"{_RECIPE_OF_RUN}:{place}"
             elif place.is_file() and place.suffix != ".py":
                 raise UserError(
-                    f"--config={path} is no recipe: give a Python file whose get_config() returns an "
-                    f"ExperimentConfig, or "
-                    "the config.json of a run"
+                    f"--config={path} is no recipe: give a Python file whose get_config() returns an ExperimentConfig, "
+                    "or the config.json of a run"
                 )
         found.append(argument)
     return found

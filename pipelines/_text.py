@@ -8,7 +8,7 @@ import pathlib
 import sys
 import typing
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from absl import flags
 
@@ -135,7 +135,7 @@ def _open(path: str) -> typing.BinaryIO:
 
 
 @contextlib.contextmanager
-def writer(path: str | None, resume: bool, about: dict[str, typing.Any]):
+def writer(path: str | None, resume: bool, about: dict[str, typing.Any]) -> Iterator[tuple[Callable[[str], None], int]]:
     """Gives a function that writes text at once, and how many lines are written already. A file gets its name when it
     is complete; without a path, or with -, the output is stdout."""
     if path in (None, "-"):

@@ -11,6 +11,7 @@ dropped.
 import json
 import pathlib
 import sys
+import typing
 from collections.abc import Sequence
 
 from absl import flags
@@ -19,6 +20,10 @@ from ml_collections import config_flags
 from nmt_keras.config import DataConfig
 from nmt_keras.errors import UserError
 from pipelines import _cli, _process
+
+if typing.TYPE_CHECKING:
+    from nmt_keras.data.corpus import TextFile
+    from nmt_keras.doctor.findings import Finding
 
 _SOURCES = ("source", "dev_source", "test_source")
 
@@ -142,7 +147,14 @@ def _examine(data: DataConfig, values: flags.FlagValues) -> tuple[list, dict]:
     return findings, {"serious": serious, "lines": lines, **report}
 
 
-def _fix(folder: pathlib.Path, source, target, findings, prefix: str, weights) -> dict[str, int]:
+def _fix(
+    folder: pathlib.Path,
+    source: "TextFile",
+    target: "TextFile",
+    findings: "Sequence[Finding]",
+    prefix: str,
+    weights: "TextFile | None",
+) -> dict[str, int]:
     from nmt_keras.doctor.cleaning import DROPPED, write_clean_copy
 
     counts = write_clean_copy(source, target, findings, folder, prefix, weights)

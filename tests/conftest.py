@@ -72,10 +72,13 @@ def _part(name, parts):
 
 @pytest.fixture(autouse=True)
 def _seeds_and_precision():
-    """Initializers draw their seeds from Python's generator; a job under test may have changed the precision."""
+    """Initializers draw their seeds from Python's generator; a job under test may change the precision, which must be
+    as before when the next test's module makes its fixtures."""
     import keras
 
     random.seed(1)
+    keras.config.set_dtype_policy("float32")
+    yield
     keras.config.set_dtype_policy("float32")
 
 

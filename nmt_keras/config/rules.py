@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from nmt_keras.config.data import DataConfig
 from nmt_keras.config.fields import fields_of
 from nmt_keras.config.model import ModelConfig
 
@@ -136,8 +137,17 @@ def problems_of(config: "ExperimentConfig") -> list[str]:
 
 
 def _problems_of_combinations(config: "ExperimentConfig") -> list[str]:
+    return [
+        *_corpus_problems(config.data),
+        *model_problems(config.model),
+        *_tokenizer_problems(config),
+        *_decoding_problems(config),
+        *_training_problems(config),
+    ]
+
+
+def _corpus_problems(data: DataConfig) -> list[str]:
     problems: list[str] = []
-    data, model, training = config.data, config.model, config.training
     if not data.train_source or len(data.train_source) != len(data.train_target):
         problems.append(
             "`data.train_source` and `data.train_target` must name as many corpora, at least one. "
@@ -155,7 +165,12 @@ def _problems_of_combinations(config: "ExperimentConfig") -> list[str]:
         )
     if not (data.dev_source and data.dev_target):
         problems.append("`data.dev_source` and `data.dev_target` must be set: the best checkpoint is chosen on them")
-    problems += model_problems(model)
+    return problems
+
+
+def _tokenizer_problems(config: "ExperimentConfig") -> list[str]:
+    problems: list[str] = []
+    data, model = config.data, config.model
     if model.positions == "learned" and model.max_positions > config.longest_sentence:
         problems.append(
             f"`model.max_positions` must be at most {config.longest_sentence} when `model.positions` is learned, the "
@@ -174,34 +189,45 @@ def _problems_of_combinations(config: "ExperimentConfig") -> list[str]:
             "`data.source_tokenizer_model` and `data.target_tokenizer_model` must be given together; "
             "for a joint vocabulary give the same file twice"
         )
-    if config.decoding.coverage_penalty and model.attention == "none":
+    return problems
+
+
+def _decoding_problems(config: "ExperimentConfig") -> list[str]:
+    problems: list[str] = []
+    data, model, decoding = config.data, config.model, config.decoding
+    if decoding.coverage_penalty and model.attention == "none":
         problems.append(
             "`decoding.coverage_penalty` sums attention weights: it needs `model.attention` other than none"
         )
-    if config.decoding.min_length > config.decoding.max_length:
+    if decoding.min_length > decoding.max_length:
         problems.append(
             "`decoding.min_length` must be at most `decoding.max_length`. "
-            f"Received: {config.decoding.min_length} and {config.decoding.max_length}"
+            f"Received: {decoding.min_length} and {decoding.max_length}"
         )
     words = data.tokenizer == "word" and not data.source_tokenizer_model
-    if config.decoding.replace_unknown and (not words or model.attention == "none"):
+    if decoding.replace_unknown and (not words or model.attention == "none"):
         problems.append(
             "`decoding.replace_unknown` puts the source word that attention reads in the place of an unknown one: it "
             "needs `data.tokenizer` word, and an attention. "
             f"Received: {data.tokenizer!r} and {model.attention!r}"
         )
-    if config.decoding.batch_sentences > config.decoding.max_request_sentences:
+    if decoding.batch_sentences > decoding.max_request_sentences:
         problems.append(
             "`decoding.batch_sentences` must be at most `decoding.max_request_sentences`: a server merges so many. "
-            f"Received: {config.decoding.batch_sentences} and {config.decoding.max_request_sentences}"
+            f"Received: {decoding.batch_sentences} and {decoding.max_request_sentences}"
         )
-    if config.decoding.max_source_length < 2:
+    if decoding.max_source_length < 2:
         problems.append(
-            "`decoding.max_source_length` must be at least 2: EOS counts. Received: "
-            f"{config.decoding.max_source_length}"
+            f"`decoding.max_source_length` must be at least 2: EOS counts. Received: {decoding.max_source_length}"
         )
-    if "" in config.decoding.banned_phrases:
+    if "" in decoding.banned_phrases:
         problems.append("`decoding.banned_phrases` must not hold an empty text, which every translation contains")
+    return problems
+
+
+def _training_problems(config: "ExperimentConfig") -> list[str]:
+    problems: list[str] = []
+    data, model, training = config.data, config.model, config.training
     if training.weight_decay and model.freeze_vectors:
         problems.append("`training.weight_decay` must be 0 with `model.freeze_vectors`: it would shrink frozen vectors")
     if training.weight_decay and training.optimizer != "adamw":

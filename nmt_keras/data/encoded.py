@@ -53,11 +53,7 @@ class EncodedText:
 
     def rows(self, lines: np.ndarray) -> Rows:
         """The ids of lines, integer [N]."""
-        starts = self._offsets[lines]
-        lengths = self.lengths[lines].astype(np.int64) - 1
-        first = np.cumsum(lengths) - lengths
-        places = np.repeat(starts - first, lengths) + np.arange(lengths.sum())
-        return Rows(self._ids[places], lengths)
+        return _ranges(self._ids, self._offsets[lines], self.lengths[lines].astype(np.int64) - 1)
 
 
 class EncodedCorpus:
@@ -91,15 +87,15 @@ class EncodedCorpus:
         order = np.argsort(corpora, kind="stable")
         parts = [texts[corpus].rows(lines[corpora == corpus] - self._starts[corpus]) for corpus in np.unique(corpora)]
         joined = Rows(*(np.concatenate(arrays) for arrays in zip(*parts)))
-        return _reordered(joined, np.argsort(order))
+        back = np.argsort(order)
+        starts = np.cumsum(joined.lengths) - joined.lengths
+        return _ranges(joined.ids, starts[back], joined.lengths[back])
 
 
-def _reordered(rows: Rows, order: np.ndarray) -> Rows:
-    """Rows in another order: row i of the result is row `order[i]`."""
-    lengths = rows.lengths[order]
-    starts = (np.cumsum(rows.lengths) - rows.lengths)[order]
-    places = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths) + np.arange(lengths.sum())
-    return Rows(rows.ids[places], lengths)
+def _ranges(ids: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> Rows:
+    """Rows that lie anywhere in an array of ids: row i is the `lengths[i]` ids from `starts[i]` on."""
+    first = np.cumsum(lengths) - lengths
+    return Rows(ids[np.repeat(starts - first, lengths) + np.arange(lengths.sum())], lengths)
 
 
 def lines_to_encode(corpus: ParallelCorpus) -> int:

@@ -66,10 +66,10 @@ def guess(sample: bytes, broken_lines: Sequence[bytes], language: str) -> str:
     if not broken_lines and 0 not in sample:
         return ""
     raw = b"\n".join(broken_lines)
-    for script in sorted(
-        language_of(language).scripts, key=lambda name: name == "Han"
-    ):  # Japanese and Korean have it too
-        names = _LATIN.get(language_of(language).code, _WESTERN) if script == "Latin" else _LEGACY.get(script, ())
+    known = language_of(language)
+    # Han last: Japanese and Korean have it too.
+    for script in sorted(known.scripts, key=lambda name: name == "Han"):
+        names = _LATIN.get(known.code, _WESTERN) if script == "Latin" else _LEGACY.get(script, ())
         readings = [name for name in names if _reads(raw, name, language)]
         if script in _FREQUENT:
             readings.sort(key=lambda name: -_frequent_letters(raw.decode(name), script))
@@ -80,7 +80,7 @@ def guess(sample: bytes, broken_lines: Sequence[bytes], language: str) -> str:
             return name
     if not broken_lines:
         return ""
-    if not language_of(language).scripts and _is_western(raw):
+    if not known.scripts and _is_western(raw):
         return _WESTERN[0]
     if sum(byte > 0x7F for byte in raw) < _FEW_BYTES:
         return ""

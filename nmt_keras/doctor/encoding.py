@@ -24,8 +24,9 @@ def encoding_findings(text: TextFile, language: str) -> list[Finding]:
     encoding = encodings.guess(text.beginning(_SAMPLED_BYTES), broken, language)
     if not encoding:
         return findings
-    sound = sum(any(byte > 0x7F for byte in line) for line in text.raw_lines(range(min(len(text), _SAMPLED_LINES))))
-    sound -= sum(line in set(broken) for line in text.raw_lines(range(min(len(text), _SAMPLED_LINES))))
+    beyond_ascii = [line for line in text.raw_lines(range(min(len(text), _SAMPLED_LINES))) if not line.isascii()]
+    known_as_broken = set(broken)
+    sound = sum(line not in known_as_broken for line in beyond_ascii)
     if broken and "UTF-" not in encoding and sound > _FEW_SOUND * len(broken):
         what = (
             f"{text.path}: some lines are no UTF-8, and look like {encoding} beside others that are UTF-8: convert "

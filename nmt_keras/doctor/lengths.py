@@ -8,17 +8,16 @@ from nmt_keras.data.batch_plan import LARGEST_WORTHY_BUDGET, MIN_WORTHY_BATCHES
 from nmt_keras.data.corpus import ParallelCorpus
 from nmt_keras.tokenizers.base import Tokenizers
 
+_SAMPLE = 50_000  # pairs whose lengths in ids are counted, evenly spaced
+
 
 def lengths_of(corpus: ParallelCorpus, tokenizers: Tokenizers) -> dict[str, Any]:
     """Percentiles of the lengths of a corpus, and what they suggest: see `lengths_report`."""
-    texts = corpus.fetch(sample_of(len(corpus)))
+    texts = corpus.fetch(np.arange(0, len(corpus), max(-(-len(corpus) // _SAMPLE), 1)))
     lengths = [
         np.array([len(ids) + 1 for ids in map(tokenizer.encode, lines)]) for tokenizer, lines in zip(tokenizers, texts)
     ]
     return lengths_report(lengths[0], lengths[1], len(corpus))
-
-
-_SAMPLE = 50_000  # pairs whose lengths in ids are counted
 
 
 def lengths_report(source_lengths: np.ndarray, target_lengths: np.ndarray, num_pairs: int) -> dict[str, Any]:
@@ -42,8 +41,3 @@ def lengths_report(source_lengths: np.ndarray, target_lengths: np.ndarray, num_p
     budget = max(budget, longest[1])
     suggested = {"max_source_length": longest[0], "max_target_length": longest[1], "batch_tokens": budget}
     return {"lengths": table, "suggested": suggested}
-
-
-def sample_of(size: int) -> np.ndarray:
-    """Evenly spaced line numbers, at most `_SAMPLE` of them."""
-    return np.arange(0, size, max(-(-size // _SAMPLE), 1))

@@ -146,10 +146,8 @@ def _compared_with_greedy(
     if greedy > beam:
         report(
             f"warning: greedy search has BLEU {greedy:.2f}, more than {beam:.2f} of "
-            f"{trained.config.decoding.beam_size} "
-            f"beams with length penalty {trained.config.decoding.length_penalty:g}: try --beam_size=1, or "
-            f"--tune_search "
-            "on a dev set"
+            f"{trained.config.decoding.beam_size} beams with length penalty "
+            f"{trained.config.decoding.length_penalty:g}: try --beam_size=1, or --tune_search on a dev set"
         )
     return {"greedy_bleu": round(greedy, 10)}
 

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from nmt_keras import files
+from nmt_keras.config import ExperimentConfig
 from nmt_keras.errors import UserError
 from nmt_keras.experiment.model_card import model_card
 from nmt_keras.experiment.text import dev_references, open_references
@@ -19,7 +20,7 @@ from nmt_keras.reports import Report, silent
 from nmt_keras.runs.loading import Run, config_of, load
 from nmt_keras.serving import export as exporting
 from nmt_keras.serving import local, proof
-from nmt_keras.serving.compression import PRECISIONS, StoredWeight, compress
+from nmt_keras.serving.compression import PRECISIONS, compress
 from nmt_keras.serving.transports import as_tensor
 from nmt_keras.training.checkpoints import weights_sha256
 
@@ -86,68 +87,107 @@ def export(
     if data_dir is not None:
         overrides["data.data_dir"] = data_dir
     before = config_of(run_dirs[0], overrides)
-    bleu = open_bleu(before.data, report)
-    dev = open_references(before.data, before.data.dev_source, dev_references(before.data), report)
-    count = min(_DEV_LINES, len(dev))
-    sources, references = dev.sources[0].lines(range(count)), dev.reference_streams(count)
-    run_precision = before.training.precision
-
-    def load_in(name: str, report: Report = silent) -> Run:
-        """The run, which computes in a precision from here on."""
-        return load(run_dirs, {**overrides, "training.precision": name}, checkpoint, report=report)
-
-    def bleu_of(run: Run) -> float:
-        hypotheses = [translation.text for translation in run.translator().translate(sources)]
-        return round(bleu.corpus_score(hypotheses, references).score, 2)
-
-    trained = load_in("float32", report)
-    fingerprints = [weights_sha256(model) for model in getattr(trained.model, "members", [trained.model])]
-    stored: list[StoredWeight] = []
-    bleus: dict[str, Any] = {}
-    if precision != "float32":
-        bleus["dev_bleu_float32"] = bleu_of(trained)
-    if run_precision != PRECISIONS[precision]:  # jobs on the run directory compute in it
-        bleus["dev_bleu_run"] = bleu_of(load_in(run_precision))
-    if precision != "float32" or run_precision != PRECISIONS[precision]:
-        trained = load_in(PRECISIONS[precision])
-    if precision != "float32":
-        stored = compress(trained.model.variables, precision)
-    config = trained.config
-    module = exporting.TranslationModule(trained.model, *trained.tokenizers, config.decoding, stored, trained.lexicon)
+    dev = _DevText(before, report)
+    source = _Source(run_dirs, checkpoint, overrides)
+    trained, facts, bleus = _load(source, precision, before.training.precision, dev, report)
+    stored = compress(trained.model.variables, precision) if precision != "float32" else []
+    search = trained.config.decoding
+    module = exporting.TranslationModule(trained.model, *trained.tokenizers, search, stored, trained.lexicon)
     folder = exporting.save(module, output)
     try:
         report(
-            f"comparing {len(sources) + len(_NASTY):,} translations, and some replies of the other signatures, with a "
-            "fresh process's, which loads the export as TF Serving does"
+            f"comparing {len(dev.sources) + len(_NASTY):,} translations, and some replies of the other signatures, "
+            "with a fresh process's, which loads the export as TF Serving does"
         )
-        proved = _prove(folder, module, trained.translator(), sources, report)
-        result: dict[str, Any] = {**proved._asdict(), "precision": precision}
+        proved = _prove(folder, module, trained.translator(), dev.sources, report)
+        result: dict[str, Any] = {**proved._asdict(), "precision": precision, **facts}
         del result["translations"]
-        result |= {"run_dirs": list(map(str, run_dirs)), "checkpoint": checkpoint, "step": trained.step}
-        result |= {"weights_sha256": fingerprints, "run_precision": run_precision, "tensorflow": tf.__version__}
-        result |= {"shortlist": config.decoding.shortlist}
         if proved.different:
             report(f"the proof failed: {proved.different} of {proved.compared} differ; nothing was kept")
             return {"saved_model": None, **result}
-        version = exporting.next_version(output)
         result |= {
             "megabytes": round(sum(path.stat().st_size for path in folder.rglob("*")) / 1e6, 1),
-            "dev_lines": len(sources),
-            "dev_bleu": round(bleu.corpus_score(proved.translations, references).score, 2),
+            "dev_lines": len(dev.sources),
+            "dev_bleu": dev.bleu(proved.translations),
             **bleus,
-            "dev_bleu_signature": str(bleu.get_signature()),
+            "dev_bleu_signature": dev.signature,
         }
         files.write_json(folder / "parity.json", result)
-        files.write_text(
-            folder / "model_card.md", model_card(trained, run_dirs, output.name, version, sources[0], result)
-        )
-        files.write_text(folder / "batching_parameters.txt", _batching_parameters(config.decoding.batch_sentences))
-        exporting.write_warmup_requests(module, folder, output.name, sources[0], _WARMUP_BATCHES)
+        card = model_card(trained, run_dirs, output.name, exporting.next_version(output), dev.sources[0], result)
+        files.write_text(folder / "model_card.md", card)
+        files.write_text(folder / "batching_parameters.txt", _batching_parameters(search.batch_sentences))
+        exporting.write_warmup_requests(module, folder, output.name, dev.sources[0], _WARMUP_BATCHES)
         for line in _bleus(result):
             report(line)
         return {"saved_model": str(exporting.publish(folder, output)), **result}
     finally:
         exporting.discard(folder)
+
+
+class _DevText:
+    """The first lines of the dev set, and BLEU on them.
+
+    Attributes:
+        sources: the lines.
+    """
+
+    def __init__(self, config: ExperimentConfig, report: Report):
+        self._metric = open_bleu(config.data, report)
+        text = open_references(config.data, config.data.dev_source, dev_references(config.data), report)
+        count = min(_DEV_LINES, len(text))
+        self.sources = text.sources[0].lines(range(count))
+        self._references = text.reference_streams(count)
+
+    def bleu(self, translations: Sequence[str]) -> float:
+        """BLEU of translations of the lines."""
+        return round(self._metric.corpus_score(translations, self._references).score, 2)
+
+    @property
+    def signature(self) -> str:
+        """SacreBLEU's, which names the number of references once `bleu` has been called."""
+        return str(self._metric.get_signature())
+
+
+class _Source(NamedTuple):
+    """What an export is made of."""
+
+    run_dirs: Sequence[pathlib.Path]
+    checkpoint: str
+    overrides: Mapping[str, Any]
+
+    def load(self, precision: str, report: Report = silent) -> Run:
+        """The run, which computes in a precision from here on."""
+        overrides = {**self.overrides, "training.precision": precision}
+        return load(self.run_dirs, overrides, self.checkpoint, report=report)
+
+
+def _load(
+    source: _Source, precision: str, run_precision: str, dev: _DevText, report: Report
+) -> tuple[Run, dict[str, Any], dict[str, float]]:
+    """The run in the precision that an export of `precision` is computed in; what parity.json says of it; and, where
+    other precisions are in use, the BLEU of the run in these, by their names in parity.json."""
+
+    def bleu_of(run: Run) -> float:
+        return dev.bleu([translation.text for translation in run.translator().translate(dev.sources)])
+
+    trained = source.load("float32", report)
+    facts = {
+        "run_dirs": list(map(str, source.run_dirs)),
+        "checkpoint": source.checkpoint,
+        "step": trained.step,
+        "weights_sha256": [weights_sha256(model) for model in getattr(trained.model, "members", [trained.model])],
+        "run_precision": run_precision,
+        "tensorflow": tf.__version__,
+        "shortlist": trained.config.decoding.shortlist,
+    }
+    bleus: dict[str, float] = {}
+    if precision != "float32":
+        bleus["dev_bleu_float32"] = bleu_of(trained)
+    if run_precision != PRECISIONS[precision]:  # jobs on the run directory compute in it
+        bleus["dev_bleu_run"] = bleu_of(source.load(run_precision))
+    if precision != "float32" or run_precision != PRECISIONS[precision]:
+        trained = source.load(PRECISIONS[precision])
+    return trained, facts, bleus
 
 
 def _bleus(result: Mapping[str, Any]) -> list[str]:

@@ -16,7 +16,6 @@ from nmt_keras.decoding.ranking import Ranking
 from nmt_keras.decoding.sampling import greedy, sample
 from nmt_keras.decoding.shortlist import Shortlist, make_shortlist
 from nmt_keras.errors import UserError
-from nmt_keras.layers import dense
 from nmt_keras.layers.masks import padding_mask
 from nmt_keras.models.ensemble import Ensemble
 from nmt_keras.models.seq2seq import Seq2Seq
@@ -168,13 +167,11 @@ class Search:
         ranking = Ranking(config.length_penalty, config.length_penalty_kind, config.coverage_penalty, source_mask)
         memory = self._model.prepare(source_ids)
         columns = None if shortlist is None else self._model.columns(*shortlist)
-        unchanged = [*self._model.variables, *tf.nest.flatten((memory, () if columns is None else columns))]
-        cast = dense.CastOnce(unchanged, self._model.compute_dtype)
+        model = self._model.for_search()
 
         def step(ids, position, state):
-            with cast:
-                ids = ids if shortlist is None else tf.gather(shortlist.ids, ids)
-                return self._model.step(ids, position, state, memory, columns)
+            ids = ids if shortlist is None else tf.gather(shortlist.ids, ids)
+            return model.step(ids, position, state, memory, columns)
 
         return (step, self._model.init_state(memory), constraints, ranking), shortlist
 

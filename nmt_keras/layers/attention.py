@@ -37,6 +37,7 @@ class Attention(Layer):
     """
 
     has_context = True
+    operands: tuple[str, ...] = ("values",)  # the fields of memory that only products read
     is_stateful = False  # whether what was read before changes what is read next
 
     def __init__(self, d_model: int, num_heads: int = 1, name: str | None = None):
@@ -101,6 +102,7 @@ class NoAttention(Attention):
     """Reads nothing: the plain encoder-decoder (Sutskever et al. 2014). The context is empty, the weights zero."""
 
     has_context = False
+    operands = ()
 
     def build(self, *_) -> None:
         pass
@@ -114,6 +116,8 @@ class NoAttention(Attention):
 
 class LuongDotAttention(Attention):
     """e_{t,i} = s_t^T h_i (Luong et al. 2015, eq. 8, dot)."""
+
+    operands = ("keys", "values")
 
     def build(self, *_) -> None:
         pass

@@ -1,6 +1,11 @@
 """The base of the project's layers."""
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import keras
+
+_Layer = TypeVar("_Layer", bound=keras.layers.Layer)
 
 
 class Layer(keras.layers.Layer):
@@ -17,3 +22,29 @@ class Layer(keras.layers.Layer):
     def add_weight(self, *args, **kwargs):
         """As Keras's, for a weight that is read in float32 under any policy."""
         return super().add_weight(*args, autocast=False, **kwargs)
+
+
+def with_weights(layer: _Layer, replace: Callable[[keras.Variable], Any]) -> _Layer:
+    """A copy of a layer, and of the layers in it, that computes with other weights; the layer stays as it is.
+
+    It is for loops whose products take a weight in another form (`nmt_keras.layers.dense`). The copy shares all else
+    with the layer, Keras's own records of weights included: it is made to be called.
+
+    Args:
+        layer: built.
+        replace: what stands in the place of a weight.
+    """
+
+    def replaced(value: Any) -> Any:
+        if isinstance(value, keras.Variable):
+            return replace(value)
+        if isinstance(value, keras.layers.Layer):
+            return with_weights(value, replace)
+        if isinstance(value, list):
+            return [replaced(each) for each in value]
+        return value
+
+    copy = object.__new__(type(layer))
+    attributes = vars(layer).items()
+    vars(copy).update({name: value if name.startswith("_") else replaced(value) for name, value in attributes})
+    return copy

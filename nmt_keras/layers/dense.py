@@ -5,46 +5,56 @@ its result is cast back, and gates, softmax and losses stay in float32. On a CPU
 fast way round: bfloat16 products are two to five times faster than float32, element-wise bfloat16 is slower.
 """
 
-import contextlib
-import contextvars
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
+import keras
 import tensorflow as tf
 
-from nmt_keras.layers.base import Layer
+from nmt_keras.layers.base import Layer, with_weights
 
-_constants: contextvars.ContextVar[Mapping[int, tf.Tensor]] = contextvars.ContextVar("_constants", default={})
-_position: contextvars.ContextVar["_Position | None"] = contextvars.ContextVar("_position", default=None)
+_Layer = TypeVar("_Layer", bound=keras.layers.Layer)
+_Record = TypeVar("_Record", bound=NamedTuple)
 
 
-class CastOnce:
-    """Casts operands of products, weights or tensors, once, when it is made; products within its block use the casts.
+class _Weight:
+    """A weight in a form that products take; all other operations read the weight itself.
 
-    It is for operands that a loop does not change, and that would otherwise be cast at every step.
-
-    Example:
-        cast = CastOnce(model.variables, "bfloat16")
-
-        def body(x):
-            with cast:
-                return layer(x)
+    Args:
+        weight: float32.
     """
 
-    def __init__(self, operands: Iterable[Any], dtype: str):
-        self._operands = [o for o in operands if dtype != "float32" and o.dtype in (tf.float32, "float32")]
-        self._cast = {id(operand): tf.cast(operand, dtype) for operand in self._operands}
+    def __init__(self, weight: keras.Variable):
+        self.weight = weight
+        self.shape = weight.shape
 
-    def __enter__(self) -> None:
-        self._token = _constants.set(self._cast)
-
-    def __exit__(self, *_) -> None:
-        _constants.reset(self._token)
+    def __tf_tensor__(self, dtype: tf.DType | None = None, name: str | None = None) -> tf.Tensor:
+        return tf.convert_to_tensor(self.weight, dtype, name=name)
 
 
-def _operand(value: Any, dtype: str) -> tf.Tensor:
-    constant = _constants.get().get(id(value))
-    return tf.cast(value, dtype) if constant is None else constant
+class _CastWeight(_Weight):
+    """A weight with its cast."""
+
+    def __init__(self, weight: keras.Variable, dtype: str):
+        super().__init__(weight)
+        self.cast = tf.cast(weight, dtype)
+
+
+def cast_once(layer: _Layer) -> _Layer:
+    """A layer whose weights are cast to the type of its products here, once: for a loop, which would otherwise cast
+    them at every step.
+
+    Example:
+        cast = cast_once(layer)
+        tf.while_loop(lambda t, x: t < length, lambda t, x: (t + 1, cast(x)), (0, x))
+    """
+    dtype = layer.compute_dtype
+    return layer if dtype == "float32" else with_weights(layer, lambda weight: _CastWeight(weight, dtype))
+
+
+def cast_fields(record: _Record, names: Iterable[str], dtype: str) -> _Record:
+    """A record with some of its fields cast."""
+    return record._replace(**{name: tf.cast(getattr(record, name), dtype) for name in names})
 
 
 class LateGradients:
@@ -57,8 +67,8 @@ class LateGradients:
         late = LateGradients(layer.trainable_variables, "bfloat16", length, rows)
 
         def body(t, x, arrays):
-            with late.at(t, arrays) as position:
-                return t + 1, layer(x), position.arrays
+            here = late.at(t, arrays)
+            return t + 1, here.layer(layer)(x), here.arrays
 
         _, x, arrays = tf.while_loop(lambda t, *_: t < length, body, (0, x, late.arrays()))
         late.end(arrays)
@@ -70,16 +80,15 @@ class LateGradients:
         rows: of each product: all leading axes of x, flattened.
     """
 
-    def __init__(self, weights: Iterable[Any], dtype: str, length: tf.Tensor, rows: int | tf.Tensor):
+    def __init__(self, weights: Iterable[keras.Variable], dtype: str, length: tf.Tensor, rows: int | tf.Tensor):
         self._dtype = dtype
         self._length = length
         self._rows = rows
-        self._kernels = [weight for weight in weights if len(weight.shape) == 2]
+        self.kernels = [weight for weight in weights if len(weight.shape) == 2]
         self._inputs: dict[int, tf.Tensor] = {}
-        self._used: set[int] = set()
-        self.numbers = {id(kernel): number for number, kernel in enumerate(self._kernels)}
-        self.constants = [tf.cast(tf.stop_gradient(tf.convert_to_tensor(k)), dtype) for k in self._kernels]
-        self.slots = [self._slots(number) for number in range(len(self._kernels))]
+        self.used: set[int] = set()
+        self.constants = [tf.cast(tf.stop_gradient(tf.convert_to_tensor(k)), dtype) for k in self.kernels]
+        self.slots = [self._slots(number) for number in range(len(self.kernels))]
 
     def _slots(self, number: int) -> tf.TensorArray:
         """An array with zeros [rows, O] for each position, which receive the gradient of the product there."""
@@ -94,48 +103,54 @@ class LateGradients:
 
             return tf.zeros([self._length, self._rows, kernel.shape[1]], self._dtype), gradient
 
-        kernel = self._kernels[number]
+        kernel = self.kernels[number]
         return self._array(kernel.shape[1]).unstack(slots(tf.convert_to_tensor(kernel)))
 
     def arrays(self) -> tuple[tf.TensorArray, ...]:
         """Empty arrays for the inputs of the products at all positions; the loop carries them."""
-        return tuple(self._array(kernel.shape[0]) for kernel in self._kernels)
+        return tuple(self._array(kernel.shape[0]) for kernel in self.kernels)
 
     def _array(self, width: int) -> tf.TensorArray:
         rows = self._rows if isinstance(self._rows, int) else None
         return tf.TensorArray(self._dtype, self._length, element_shape=[rows, width], clear_after_read=False)
 
-    @contextlib.contextmanager
-    def at(self, position: tf.Tensor, arrays: Sequence[tf.TensorArray]) -> Iterator["_Position"]:
-        """Within its block, products are those at `position`, int32 []."""
-        here = _Position(self, position, arrays)
-        token = _position.set(here)
-        try:
-            yield here
-        finally:
-            _position.reset(token)
-            self._used |= here.used
+    def at(self, position: tf.Tensor, arrays: Sequence[tf.TensorArray]) -> "LatePosition":
+        """The loop at `position`, int32 []."""
+        return LatePosition(self, position, arrays)
 
     def end(self, arrays: Sequence[tf.TensorArray]) -> None:
         """Takes the arrays that the loop ends with; the gradients of the kernels are computed from them."""
-        self._inputs = {number: arrays[number].stack() for number in self._used}
+        self._inputs = {number: arrays[number].stack() for number in self.used}
 
 
-class _Position:
-    """A position of a loop with late gradients; the loop carries `arrays` to the next position."""
+class LatePosition:
+    """A position of a loop with late gradients.
+
+    Attributes:
+        arrays: what the loop carries to the next position, once the products of this one are made.
+    """
 
     def __init__(self, late: LateGradients, position: tf.Tensor, arrays: Sequence[tf.TensorArray]):
         self._late = late
         self._position = position
         self.arrays = tuple(arrays)
-        self.used: set[int] = set()
+        self._used: set[int] = set()
 
-    def product(self, x: tf.Tensor, kernel: Any) -> tf.Tensor | None:
-        """x [rows, I] times the kernel [I, O]; None if the kernel's gradient is not delayed."""
-        number = self._late.numbers.get(id(kernel))
-        if number is None or number in self.used:
+    def layer(self, layer: _Layer) -> _Layer:
+        """A layer whose kernels have late gradients."""
+        return with_weights(layer, self.weight) if self._late.kernels else layer
+
+    def weight(self, weight: keras.Variable) -> Any:
+        """A weight as products at this position take it."""
+        numbers = [number for number, kernel in enumerate(self._late.kernels) if kernel is weight]
+        return _LateKernel(weight, self, numbers[0]) if numbers else weight
+
+    def product(self, x: tf.Tensor, number: int) -> tf.Tensor | None:
+        """x [rows, I] times the kernel [I, O] of this number; None after the first time."""
+        if number in self._used:
             return None
-        self.used.add(number)
+        self._used.add(number)
+        self._late.used.add(number)
         written = self.arrays[number].write(self._position, tf.stop_gradient(x))
         self.arrays = (*self.arrays[:number], written, *self.arrays[number + 1 :])
         constant = self._late.constants[number]
@@ -152,6 +167,19 @@ class _Position:
         return run(x, self._late.slots[number].read(self._position))
 
 
+class _LateKernel(_Weight):
+    """A kernel at a position of a loop with late gradients."""
+
+    def __init__(self, weight: keras.Variable, position: LatePosition, number: int):
+        super().__init__(weight)
+        self._position = position
+        self._number = number
+
+    def product(self, x: tf.Tensor) -> tf.Tensor | None:
+        """x [rows, I] times the kernel; None if the gradient of this product is not delayed."""
+        return self._position.product(x, self._number)
+
+
 def weight_gradient(inputs: tf.Tensor, d_outputs: tf.Tensor) -> tf.Tensor:
     """The gradient of a kernel over all positions: inputs [T, B, I], d_outputs [T, B, O]; float32 [I, O]."""
     flat = (tf.reshape(operand, [-1, operand.shape[-1]]) for operand in (inputs, d_outputs))
@@ -160,7 +188,7 @@ def weight_gradient(inputs: tf.Tensor, d_outputs: tf.Tensor) -> tf.Tensor:
 
 def product(
     x: tf.Tensor,
-    kernel: tf.Tensor,
+    kernel: Any,
     dtype: str,
     *,
     bias: Any = None,
@@ -170,12 +198,12 @@ def product(
 ) -> tf.Tensor:
     """x [..., I] times kernel [I, O] (or [O, I], transposed), computed in `dtype`; float32 [..., O].
 
-    If the bias has the product's type (in float32, or cast by `CastOnce`), TensorFlow makes one operation of the
+    If the bias has the product's type (in float32, or cast by `cast_once`), TensorFlow makes one operation of the
     product, the bias and a ReLU.
 
     Args:
         x: float32, or of `dtype`.
-        kernel: float32, or of `dtype`.
+        kernel: a weight or a tensor, float32, or of `dtype`.
         dtype: of the product.
         bias: float32 [O], added to it.
         activation: a function of the result.
@@ -184,12 +212,11 @@ def product(
     """
     shape = tf.shape(x)
     flat = tf.reshape(tf.cast(x, dtype), [-1, x.shape[-1]])
-    position, result = _position.get(), None
-    if position is not None and not transpose_kernel:
-        result = position.product(flat, kernel)
+    result = kernel.product(flat) if isinstance(kernel, _LateKernel) and not transpose_kernel else None
     if result is None:
-        result = tf.matmul(flat, _operand(kernel, dtype), transpose_b=transpose_kernel)
-    of_its_type = bias if dtype == "float32" else _constants.get().get(id(bias))
+        operand = kernel.cast if isinstance(kernel, _CastWeight) else tf.cast(kernel, dtype)
+        result = tf.matmul(flat, operand, transpose_b=transpose_kernel)
+    of_its_type = bias.cast if isinstance(bias, _CastWeight) else bias if dtype == "float32" else None
     if of_its_type is not None:
         result, bias = tf.nn.bias_add(result, of_its_type), None
     is_rectified = bias is None and activation is tf.nn.relu
@@ -207,7 +234,7 @@ def product(
 
 def batched_product(x: tf.Tensor, y: tf.Tensor, dtype: str, *, transpose_y: bool = False) -> tf.Tensor:
     """x [B, M, I] times y [B, I, N] (or [B, N, I], transposed), computed in `dtype`; float32 [B, M, N]."""
-    return tf.cast(tf.matmul(_operand(x, dtype), _operand(y, dtype), transpose_b=transpose_y), tf.float32)
+    return tf.cast(tf.matmul(tf.cast(x, dtype), tf.cast(y, dtype), transpose_b=transpose_y), tf.float32)
 
 
 class Dense(Layer):

@@ -87,7 +87,7 @@ class TokenEmbedding(Layer):
 class OutputColumns(NamedTuple):
     """The columns of an output projection for U ids."""
 
-    kernel: tf.Tensor  # float32 [D, U]; of a tied embedding [U, E]
+    kernel: tf.Tensor  # [D, U], of a tied embedding [U, E], in the compute type
     bias: tf.Tensor  # float32 [B, 1, U], -inf where a row may not use an id
 
 
@@ -116,7 +116,7 @@ class OutputProjection(Layer):
         kernel = self._kernel()
         axis = 1 if self.tied_embedding is None else 0
         return OutputColumns(
-            tf.gather(tf.convert_to_tensor(kernel), ids, axis=axis),
+            tf.cast(tf.gather(tf.convert_to_tensor(kernel), ids, axis=axis), self.compute_dtype),
             penalty + tf.gather(tf.convert_to_tensor(self.bias), ids),
         )
 

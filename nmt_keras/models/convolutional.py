@@ -96,6 +96,10 @@ class ConvDecoder(Layer):
         states, embedded = encoder_output.states, encoder_output.embedded
         return ConvMemory(states, (states + embedded) * SCALE, encoder_output.mask)
 
+    def cast(self, memory: ConvMemory) -> ConvMemory:
+        """Memory for a search: see `nmt_keras.models.decoders`."""
+        return dense.cast_fields(memory, ("keys", "values"), self.compute_dtype)
+
     def init_state(self, memory: ConvMemory) -> tuple[tf.Tensor, ...]:
         """Zeros before BOS, each [B, 1, k - 1, D]."""
         return tuple(layer.initial_state(tf.shape(memory.mask)[0]) for layer in self.convolutions)

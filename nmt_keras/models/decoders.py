@@ -1,8 +1,9 @@
 """Decoders: s_t = f(s_{t-1}, c_t), in sequence mode for training and in step mode for search. Here, the recurrent ones.
 
-A decoder has four methods; `Q` is 1 or the number of beams.
+A decoder has five methods; `Q` is 1 or the number of beams.
 
     prepare(encoder_output) -> Memory                                  what stays constant, every leaf [B, ...]
+    cast(memory) -> Memory                                             for a search: operands of products are cast once
     init_state(memory) -> State                                        before the first position, every leaf [B, 1, ...]
     call(embedded [B,T,D], memory, dropout_seed) -> (hidden [B,T,D], attention_weights [B,T,S])
     step(embedded [B,Q,D], position, state, memory) -> (hidden [B,Q,D], attention_weights [B,Q,S], State)
@@ -111,6 +112,11 @@ class RecurrentDecoder(Layer):
             self.attention.prepare(encoder_output.states, encoder_output.mask), self.bridge(encoder_output.last_states)
         )
 
+    def cast(self, memory: RNNMemory) -> RNNMemory:
+        """Memory for a search: see the module's docstring."""
+        operands = dense.cast_fields(memory.attention, self.attention.operands, self.compute_dtype)
+        return memory._replace(attention=operands)
+
     def init_state(self, memory: RNNMemory) -> RNNState:
         """The state before BOS, with Q = 1."""
         layers = tf.nest.map_structure(lambda s: s[:, None], memory.first_states)
@@ -143,12 +149,12 @@ class RecurrentDecoder(Layer):
 
         def body(t, state, hiddens, weights, arrays):
             seed = fold_in(fold_in(dropout_seed, 2), t)
-            with late.at(t, arrays) as position:
-                hidden, weight, state = self._advance(
-                    tf.expand_dims(inputs.read(t), 1), tf.reshape(t, [1]), state, memory, state_masks, seed
-                )
+            here = late.at(t, arrays)
+            hidden, weight, state = here.layer(self)._advance(
+                tf.expand_dims(inputs.read(t), 1), tf.reshape(t, [1]), state, memory, state_masks, seed
+            )
             hidden, weight = (tf.squeeze(result, 1) for result in (hidden, weight))
-            return t + 1, state, hiddens.write(t, hidden), weights.write(t, weight), position.arrays
+            return t + 1, state, hiddens.write(t, hidden), weights.write(t, weight), here.arrays
 
         outputs = [tf.TensorArray(tf.float32, length) for _ in range(2)]
         _, _, hiddens, weights, arrays = tf.while_loop(

@@ -27,11 +27,6 @@ class Ensemble:
         """Of all members."""
         return [variable for member in self.members for variable in member.variables]
 
-    @property
-    def compute_dtype(self) -> str:
-        """Of products."""
-        return self.members[0].compute_dtype
-
     def count_params(self) -> int:
         """Weights of all members."""
         return sum(member.count_params() for member in self.members)
@@ -47,6 +42,10 @@ class Ensemble:
     def columns(self, ids: tf.Tensor, penalty: tf.Tensor) -> tuple[OutputColumns, ...]:
         """See `Seq2Seq.columns`."""
         return tuple(member.columns(ids, penalty) for member in self.members)
+
+    def for_search(self) -> "Ensemble":
+        """See `Seq2Seq.for_search`."""
+        return Ensemble([member.for_search() for member in self.members])
 
     def step(
         self, ids: tf.Tensor, position: tf.Tensor, state: Any, memory: Any, columns: Sequence | None = None

@@ -8,6 +8,7 @@ import tensorflow as tf
 from nmt_keras.config import ModelConfig
 from nmt_keras.config.rules import model_problems
 from nmt_keras.errors import UserError
+from nmt_keras.layers import dense
 from nmt_keras.layers.embeddings import OutputColumns, OutputProjection, TokenEmbedding
 from nmt_keras.layers.masks import padding_mask
 from nmt_keras.models import registry
@@ -85,9 +86,9 @@ class Seq2Seq(keras.Model):
                 layer.build(shape)
         self.built = True
 
-    def prepare(self, source_ids: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> Any:
-        """Encodes source ids, int32 [B, S], into the decoder's memory."""
-        return self.decoder.prepare(self.encode(source_ids, dropout_seed))
+    def prepare(self, source_ids: tf.Tensor) -> Any:
+        """Encodes source ids, int32 [B, S], into the memory of a search."""
+        return self.decoder.cast(self.decoder.prepare(self.encode(source_ids)))
 
     def encode(self, source_ids: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> EncoderOutput:
         """What the encoder makes of source ids, int32 [B, S]."""
@@ -117,7 +118,7 @@ class Seq2Seq(keras.Model):
             if dropout_seed is None
             else tf.unstack(tf.random.experimental.stateless_split(dropout_seed, 2))
         )
-        memory = self.prepare(source_ids, encoder_seed)
+        memory = self.decoder.prepare(self.encode(source_ids, encoder_seed))
         return self.decoder(self.target_embedding(target_input_ids), memory, decoder_seed)
 
     def project(self, hidden: tf.Tensor, columns: OutputColumns | None = None) -> tf.Tensor:
@@ -131,6 +132,10 @@ class Seq2Seq(keras.Model):
     def init_state(self, memory: Any) -> Any:
         """The decoder's state before BOS, every leaf [B, 1, ...]."""
         return self.decoder.init_state(memory)
+
+    def for_search(self) -> "Seq2Seq":
+        """This model, whose `step` takes weights that are cast to the type of products here."""
+        return dense.cast_once(self)
 
     def step(
         self, ids: tf.Tensor, position: tf.Tensor, state: Any, memory: Any, columns: OutputColumns | None = None

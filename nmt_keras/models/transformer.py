@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from nmt_keras.config import ModelConfig
+from nmt_keras.layers import dense
 from nmt_keras.layers.base import Layer
 from nmt_keras.layers.dropout import dropout, fold_in
 from nmt_keras.layers.multihead_attention import KeyValues, MultiHeadAttention
@@ -128,6 +129,12 @@ class TransformerDecoder(Layer):
         """Projects what each layer reads of the source."""
         source = tuple(layer.cross_attention.project(encoder_output.states) for layer in self.layers)
         return TransformerMemory(source, encoder_output.mask)
+
+    def cast(self, memory: TransformerMemory) -> TransformerMemory:
+        """Memory for a search: see `nmt_keras.models.decoders`."""
+        return memory._replace(
+            source=tuple(dense.cast_fields(own, KeyValues._fields, self.compute_dtype) for own in memory.source)
+        )
 
     def init_state(self, memory: TransformerMemory) -> tuple:
         """The mixers' states before BOS."""

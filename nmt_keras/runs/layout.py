@@ -38,7 +38,7 @@ def read_config(run_dir: pathlib.Path) -> ExperimentConfig:
         return ExperimentConfig.from_json((run_dir / "config.json").read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"{run_dir} is no run directory: it has no readable config.json; give the --run_dir of a " "training job"
+            f"{run_dir} is no run directory: it has no readable config.json; give the --run_dir of a training job"
         ) from error
 
 

@@ -150,8 +150,8 @@ class SentencePieceTokenizer:
             ) from error
         if cutter.count:
             report(
-                f"tokenizer: {cutter.count:,} line(s) of over {_LONGEST_SENTENCE:,} bytes were cut at spaces to "
-                f"train it"
+                f"tokenizer: {cutter.count:,} line(s) of over {_LONGEST_SENTENCE:,} bytes were cut at spaces to train "
+                "it"
             )
         return cls(model.getvalue())
 

@@ -151,7 +151,7 @@ def test_a_directory_or_a_missing_file_is_refused_and_nothing_is_written(tmp_pat
     with pytest.raises(UserError, match=f"^{re.escape(str(tmp_path))} is a directory; give a text file$"):
         open_text(str(tmp_path), cache, "en")
     with pytest.raises(
-        UserError, match=r"^Cannot read \S+none\.txt: No such file or directory; " r"check the path \(and data_dir\)$"
+        UserError, match=r"^Cannot read \S+none\.txt: No such file or directory; check the path \(and data_dir\)$"
     ):
         open_text(str(tmp_path / "none.txt"), cache, "en")
     with pytest.raises(UserError, match=r"^Cannot read \S+none\.gz: No such file or directory"):
@@ -351,7 +351,7 @@ def test_what_a_tfds_data_set_lacks_is_named(tfds_dir, cache):
     with pytest.raises(UserError, match="^Cannot load the TFDS data set 'tiny_pairs', split 'dev': .*dev"):
         open_text("tfds:tiny_pairs#dev", cache, "en", tfds_dir)
     with pytest.raises(
-        UserError, match="^Cannot load the TFDS data set 'no_such_pairs', split 'train': " ".*no_such_pairs"
+        UserError, match="^Cannot load the TFDS data set 'no_such_pairs', split 'train': .*no_such_pairs"
     ):
         open_text("tfds:no_such_pairs", cache, "en", tfds_dir)
 

@@ -139,16 +139,16 @@ def test_output_shapes(model):
     assert model.project(hidden).shape == (B, T, TARGET_V)
 
 
-def _assert_steps_equal_the_call(model):
+def _assert_steps_equal_the_call(model, tolerance=2e-5):
     hidden, weights = model(SOURCE, TARGET)
-    memory = model.prepare(SOURCE)
+    memory, searching = model.prepare(SOURCE), model.for_search()
     state = model.init_state(memory)
     for position in range(T):
-        logits, step_weights, state = model.step(
+        logits, step_weights, state = searching.step(
             TARGET[:, position : position + 1], tf.constant(position), state, memory
         )
-        np.testing.assert_allclose(logits[:, 0], model.project(hidden)[:, position], atol=2e-5)
-        np.testing.assert_allclose(step_weights[:, 0], weights[:, position], atol=1e-6)
+        np.testing.assert_allclose(logits[:, 0], model.project(hidden)[:, position], atol=tolerance)
+        np.testing.assert_allclose(step_weights[:, 0], weights[:, position], atol=tolerance / 20)
 
 
 def test_stacked_steps_equal_the_full_call(model):
@@ -252,7 +252,9 @@ def test_mixed_precision_agrees_with_float32_and_returns_it(fields, policy, tole
 
     expected, _ = _model(**fields)(SOURCE, TARGET)
     keras.config.set_dtype_policy(policy)
-    hidden, weights = _model(**fields)(SOURCE, TARGET)
+    model = _model(**fields)
+    hidden, weights = model(SOURCE, TARGET)
+    _assert_steps_equal_the_call(model, tolerance)
     assert hidden.dtype == weights.dtype == tf.float32
     difference = np.abs(hidden - expected).max()
     assert 0 < difference < tolerance

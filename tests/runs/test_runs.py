@@ -391,7 +391,7 @@ def test_a_users_model_that_cannot_be_read_is_named(run_dir, tmp_path, reports):
     for name, message in (
         (
             "none.model",
-            r"^Cannot read the SentencePiece model \S+none\.model: No such file or " r"directory; " "check the path$",
+            r"^Cannot read the SentencePiece model \S+none\.model: No such file or directory; check the path$",
         ),
         ("text.model", "The tokenizer's model is not a SentencePiece model"),
     ):
@@ -467,7 +467,7 @@ def test_a_run_without_tokenizer_or_checkpoint_is_refused(run_dir, tmp_path, rep
     config = _config()
     _open(run_dir, config)
     with pytest.raises(
-        UserError, match=r"tokenizer/source holds no complete tokenizer \(.*\); restore the run " r"directory$"
+        UserError, match=r"tokenizer/source holds no complete tokenizer \(.*\); restore the run directory$"
     ):
         load(run_dir)
     prepare_tokenizers(run_dir, config.data, _corpus(tmp_path), reports.append)
@@ -492,7 +492,7 @@ def test_a_checkpoint_that_is_no_step_is_refused(trained, checkpoint):
 
 def test_a_step_that_was_not_saved_is_answered_with_those_that_were(trained):
     with pytest.raises(
-        UserError, match="^The checkpoint of step 7 in .* cannot be used: there is none; there are: " "5, 9$"
+        UserError, match="^The checkpoint of step 7 in .* cannot be used: there is none; there are: 5, 9$"
     ):
         load(trained, checkpoint="7")
 

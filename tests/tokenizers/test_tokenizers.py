@@ -330,8 +330,7 @@ def test_what_is_no_sentencepiece_model_is_refused(model):
 def test_a_vocabulary_that_the_text_cannot_fill_is_refused(kind, size):
     with pytest.raises(
         UserError,
-        match=f"^SentencePiece cannot train {size:,} pieces on this text: .*[Vv]ocabulary "
-        f"size.*; "
+        match=f"^SentencePiece cannot train {size:,} pieces on this text: .*[Vv]ocabulary size.*; "
         r"set data\.source_vocab_size \(or data\.target_vocab_size\) to a size",
     ):
         train_tokenizer(kind, TEXTS, size)

@@ -163,7 +163,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_that_is_said(saved
     (line,) = saved.reports
     assert re.fullmatch(f"checkpoint of step 30 is not used: {problem}.*", line)
     with pytest.raises(
-        UserError, match=f"^The checkpoint of step 30 in .* cannot be used: {problem}.*; there are: " f"10, 20"
+        UserError, match=f"^The checkpoint of step 30 in .* cannot be used: {problem}.*; there are: 10, 20"
     ):
         saved.restore(objects, "30")
 
@@ -172,7 +172,7 @@ def test_when_no_checkpoint_is_intact_that_is_said(saved, folder):
     for step in (10, 20, 30):
         _truncate(folder / f"step-{step:08d}")
     with pytest.raises(
-        UserError, match="^No checkpoint in .*checkpoints is intact; start again in a new run " "directory$"
+        UserError, match="^No checkpoint in .*checkpoints is intact; start again in a new run directory$"
     ):
         saved.restore(_small())
     assert len(saved.reports) == 3
@@ -256,7 +256,7 @@ def test_without_a_checkpoint_the_latest_is_none(folder):
     assert Checkpoints(folder).restore(_small()) is None
     assert not folder.exists()
     with pytest.raises(
-        UserError, match="^The checkpoint of step 5 in .* cannot be used: there is none; there are: " "none$"
+        UserError, match="^The checkpoint of step 5 in .* cannot be used: there is none; there are: none$"
     ):
         Checkpoints(folder).restore(_small(), "5")
 
@@ -264,7 +264,7 @@ def test_without_a_checkpoint_the_latest_is_none(folder):
 def test_a_step_that_is_missing_is_answered_with_those_there_are(saved):
     with pytest.raises(
         UserError,
-        match="^The checkpoint of step 15 in .*checkpoints cannot be used: there is none; " "there " "are: 10, 20, 30$",
+        match="^The checkpoint of step 15 in .*checkpoints cannot be used: there is none; there are: 10, 20, 30$",
     ):
         saved.restore(_small(), "15")
 
@@ -277,7 +277,7 @@ def test_a_missing_or_broken_best_mark_is_explained(saved, folder, content):
         (folder / "best.json").write_bytes(content)
     with pytest.raises(
         UserError,
-        match="has no best checkpoint: the run has not been evaluated yet; train on, or give " "--checkpoint=latest$",
+        match="has no best checkpoint: the run has not been evaluated yet; train on, or give --checkpoint=latest$",
     ):
         saved.restore(_small(), "best")
 
@@ -310,8 +310,7 @@ def test_a_write_that_fails_leaves_the_earlier_ones_and_no_temporary_folder(save
     with pytest.raises(
         UserError,
         match=f"^Cannot write the checkpoint of step 40 to .*checkpoints: {text}; earlier "
-        f"ones are "
-        "intact, free the disk and run the same command again$",
+        "ones are intact, free the disk and run the same command again$",
     ):
         saved.save(40, _small(40), {})
     monkeypatch.undo()

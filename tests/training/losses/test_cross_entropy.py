@@ -292,35 +292,6 @@ def test_where_nothing_is_dropped_the_loss_of_training_and_its_gradient_are_thos
         np.testing.assert_allclose(own, expected, atol=1e-5)
 
 
-def test_padding_does_not_change_the_loss(model):
-    batch = small_batch()
-    wider = Batch(*(tf.pad(ids, [[0, 0], [0, more]]) for ids, more in zip(batch[:3], (2, 4, 4))), *batch[3:])
-    expected = _values(cross_entropy_of(model, batch, None, 0.1))
-    np.testing.assert_allclose(_values(cross_entropy_of(model, wider, None, 0.1)), expected, rtol=1e-5)
-
-
-def test_padding_rows_do_not_change_the_loss_or_its_gradient(model):
-    batch = small_batch()
-    filled = Batch(
-        *(
-            tf.concat([ids, tf.one_hot([0] * 4, ids.shape[1], first, dtype=tf.int32)], 0)
-            for ids, first in zip(batch[:3], (3, 2, 3))
-        ),
-        tf.pad(batch.weights, [[0, 4]]),
-        tf.pad(batch.lines, [[0, 4]], constant_values=-1),
-    )
-    np.testing.assert_array_equal(filled.target_output_ids[3:], [[3, 0, 0, 0, 0]] * 4)
-    results = []
-    for given in (batch, filled):
-        with tf.GradientTape() as tape:
-            sums = cross_entropy_of(model, given, None, 0.1)
-        gradients = tape.gradient(sums.loss, [v.value for v in model.trainable_variables])
-        results.append((sums, [tf.convert_to_tensor(g) for g in gradients]))
-    np.testing.assert_allclose(_values(results[1][0]), _values(results[0][0]), rtol=1e-5)
-    for a, b in zip(results[0][1], results[1][1]):
-        np.testing.assert_allclose(b, a, atol=1e-5)
-
-
 def test_a_batch_of_padding_rows_alone_has_sums_of_zero(model):
     sums = cross_entropy_of(model, small_batch((0.0, 0.0, 0.0)), None, 0.1)
     np.testing.assert_array_equal(_values(sums), [0, 0, 0, 0])
