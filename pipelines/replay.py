@@ -50,6 +50,7 @@ def replay_dump(run_dir: pathlib.Path, name: str = "") -> dict:
     precision, config.training.precision = config.training.precision, "float32"
     configure(config.training)
 
+    from nmt_keras.experiment.resources import open_resources
     from nmt_keras.models.seq2seq import build_seq2seq
     from nmt_keras.training.losses import build_loss
     from nmt_keras.training.non_finite_steps import NonFiniteSteps
@@ -63,7 +64,9 @@ def replay_dump(run_dir: pathlib.Path, name: str = "") -> dict:
         raise UserError(
             f"The dump of step {non_finite.step} in {run_dir} is of another model than its config.json; give another"
         )
-    verdict = replay(model, non_finite, build_loss(config.training), worker * len(non_finite.slices))
+    resources = open_resources(config, tokenizers, _process.report)
+    loss = build_loss(config.training, resources)
+    verdict = replay(model, non_finite, loss, worker * len(non_finite.slices))
     where = {
         "weights": f"{verdict.layer} is bad: {verdict.detail}",
         "forward": f"{verdict.layer} is the first that goes bad: {verdict.detail}",

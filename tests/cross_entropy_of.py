@@ -17,10 +17,10 @@ def cross_entropy_of(model, batch, seed, smoothing):
     return CrossEntropy(TrainingConfig(label_smoothing=smoothing))(Forward(model, batch), batch, seed)
 
 
-def small_model():
+def small_model(seed=3):
     """A recurrent model with random weights, `D` wide."""
     model = build_seq2seq(ModelConfig(d_model=D), SOURCE_V, V)
-    rng = np.random.default_rng(3)
+    rng = np.random.default_rng(seed)
     for weight in model.trainable_variables:
         weight.assign(rng.normal(size=weight.shape) * 0.5)
     return model

@@ -25,7 +25,7 @@ ALLOWED = {
     "decoding": {"constants"},
     "layers": {"constants"},
     "models": LEAVES | {"layers"},
-    "training": TEXT | MODELS,
+    "training": TEXT | MODELS | {"decoding"},
     "inference": TEXT | MODELS | {"decoding"},
     "serving": TEXT | MODELS | {"decoding", "inference"},
     "runs": TEXT | MODELS | {"doctor", "decoding", "training", "inference", "serving"},

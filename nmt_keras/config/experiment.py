@@ -34,10 +34,14 @@ class ExperimentConfig:
             raise UserError("; ".join(problems))
 
     def normalise(self) -> None:
-        """Turns a single string into a tuple of one, in the fields that name several files."""
-        for name in ("train_source", "train_target", "train_example_weights"):
-            if isinstance(getattr(self.data, name), str):
-                setattr(self.data, name, (getattr(self.data, name),))
+        """Turns a single string into a tuple of one, in the fields that name several files or folders."""
+        for section, names in (
+            (self.data, ("train_source", "train_target", "train_example_weights")),
+            (self.training, ("teacher",)),
+        ):
+            for name in names:
+                if isinstance(getattr(section, name), str):
+                    setattr(section, name, (getattr(section, name),))
 
     def resolve_positions(self) -> None:
         """Sets `model.max_positions` to the longest sentence of training where it is 0."""

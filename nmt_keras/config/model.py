@@ -70,6 +70,10 @@ class ModelConfig:
     output_dropout_rate: float = spec(
         0.1, "on what a recurrent layer or the attention hands up", rate=True, resume=ALLOWED
     )
+    source_word_dropout_rate: float = spec(
+        0.0, "on whole source ids, whose vectors become 0 (Sennrich and Zhang 2019)", rate=True, resume=ALLOWED
+    )
+    target_word_dropout_rate: float = spec(0.0, "the same of what the decoder reads", rate=True, resume=ALLOWED)
     share_embeddings: bool = spec(False, "one table for source and target; needs a joint vocabulary")
     tie_output: bool = spec(False, "one table for target embeddings and softmax (Press and Wolf 2017)")
     d_embedding: int = spec(

@@ -184,6 +184,11 @@ def _tokenizer_problems(config: "ExperimentConfig") -> list[str]:
             "`data.sampling_alpha` needs a SentencePiece tokenizer (unigram or bpe). "
             f"Received: tokenizer={data.tokenizer!r}"
         )
+    if data.tokenizer_from and data.source_tokenizer_model:
+        problems.append(
+            "`data.tokenizer_from` and `data.source_tokenizer_model` cannot both say what the tokenizers are. "
+            f"Received: {data.tokenizer_from!r} and {data.source_tokenizer_model!r}"
+        )
     if bool(data.source_tokenizer_model) != bool(data.target_tokenizer_model):
         problems.append(
             "`data.source_tokenizer_model` and `data.target_tokenizer_model` must be given together; "
@@ -228,6 +233,11 @@ def _decoding_problems(config: "ExperimentConfig") -> list[str]:
 def _training_problems(config: "ExperimentConfig") -> list[str]:
     problems: list[str] = []
     data, model, training = config.data, config.model, config.training
+    if (training.loss == "distillation") != bool(training.teacher):
+        problems.append(
+            "`training.teacher`, a run directory, belongs to `training.loss` distillation. "
+            f"Received: {list(training.teacher)} and {training.loss!r}"
+        )
     if training.weight_decay and model.freeze_vectors:
         problems.append("`training.weight_decay` must be 0 with `model.freeze_vectors`: it would shrink frozen vectors")
     if training.weight_decay and training.optimizer != "adamw":

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from nmt_keras.config.fields import ALLOWED, FREE, spec
 
+_SHARE = ("must be from 0 to 1", lambda value: 0.0 <= value <= 1.0)
+
 
 @dataclass
 class TrainingConfig:
@@ -35,6 +37,33 @@ class TrainingConfig:
     clip_norm: float = spec(1.0, "largest norm of the gradient; 0 is off", not_negative=True, resume=ALLOWED)
     loss: str = spec("cross_entropy", "what is minimised: a name of LOSSES in nmt_keras/training/losses")
     label_smoothing: float = spec(0.1, "mass of the label that all ids share", rate=True, resume=ALLOWED)
+    r_drop_alpha: float = spec(
+        5.0, "of the loss r_drop: weight of the divergence of two passes", not_negative=True, resume=ALLOWED
+    )
+    teacher: tuple[str, ...] = spec(
+        (), "of the loss distillation: a run directory, several are an ensemble", resume=ALLOWED
+    )
+    teacher_checkpoint: str = spec("best", "best, latest, averaged, ema or a step of it", resume=ALLOWED)
+    distillation_weight: float = spec(0.5, "of the teacher, 0 to 1; the text has the rest", rule=_SHARE, resume=ALLOWED)
+    distillation_temperature: float = spec(
+        1.0, "of both distributions (Hinton et al. 2015)", positive=True, resume=ALLOWED
+    )
+    num_risk_candidates: int = spec(
+        8,
+        "of the loss minimum_risk: translations of each sentence",
+        rule=("must be at least 2", lambda value: value >= 2),
+        resume=ALLOWED,
+    )
+    risk_candidates: str = spec("sample", "how they are found", choices=("sample", "beam"), resume=ALLOWED)
+    risk_error: str = spec(
+        "bleu", "1 minus this score of a sentence, of sacreBLEU, is the error", choices=("bleu", "chrf"), resume=ALLOWED
+    )
+    risk_sharpness: float = spec(
+        0.005, "alpha of the distribution P^alpha over the candidates (Shen et al. 2016)", positive=True, resume=ALLOWED
+    )
+    risk_weight: float = spec(
+        1.0, "of the risk, 0 to 1; the cross entropy of the text has the rest", rule=_SHARE, resume=ALLOWED
+    )
     ema_decay: float = spec(
         0.0, "of the moving average of weights that --checkpoint=ema is, such as 0.999; 0 keeps none", rate=True
     )

@@ -20,6 +20,7 @@ from nmt_keras.data.encoded import EncodedCorpus, lines_to_encode
 from nmt_keras.data.lengths import sampled_length_factor
 from nmt_keras.doctor.before_training import refuse_serious_findings
 from nmt_keras.experiment.dev_set import DevEvaluator
+from nmt_keras.experiment.resources import open_resources
 from nmt_keras.experiment.text import dev_references, open_corpus, open_references
 from nmt_keras.inference.evaluation import open_bleu
 from nmt_keras.models.seq2seq import build_seq2seq
@@ -123,8 +124,9 @@ def _train(
     _report_unknown(tokenizers, dev, report)
     non_finite_steps = NonFiniteSteps(run_dir / "bad_batches", task_of(strategy), report)
     with strategy.scope():
+        resources = open_resources(config, tokenizers, report)
         model = build_seq2seq(config.model, tokenizers.source.vocab_size, tokenizers.target.vocab_size)
-        trainer = Trainer(model, training, strategy, non_finite_steps)
+        trainer = Trainer(model, training, strategy, non_finite_steps, resources)
     replicas = strategy.num_replicas_in_sync
     report(f"model: {model.count_params():,} weights; {replicas} replica(s); {training.precision}")
     if not training.batch_tokens and not training.batch_sentences:

@@ -14,12 +14,13 @@ _EXTRAS = {"ja-mecab": "ja", "ko-mecab": "ko"}
 _DOWNLOADED = ("spm", "flores101", "flores200", "spBLEU-1K")
 
 
-def bleu_metric(target_language: str, tokenizer: str = "") -> BLEU:
+def bleu_metric(target_language: str, tokenizer: str = "", *, of_sentences: bool = False) -> BLEU:
     """sacreBLEU's BLEU.
 
     Args:
         target_language: its tag, which decides the tokenizer: zh, ja-mecab, ko-mecab, else 13a.
         tokenizer: sacreBLEU's name of another one.
+        of_sentences: count the orders of n-grams alone that a sentence has (`effective_order`).
 
     Raises:
         UserError: there is no such tokenizer, or it needs a package or a model that is not there.
@@ -29,7 +30,7 @@ def bleu_metric(target_language: str, tokenizer: str = "") -> BLEU:
         raise UserError(f"sacreBLEU has no tokenizer {tokenizer!r}; it has {', '.join(map(repr, BLEU.TOKENIZERS))}")
     try:
         # What looks tokenized, such as a word model's text, is scored without a remark; it is what the user trained on.
-        return BLEU(tokenize=tokenizer, force=True)
+        return BLEU(tokenize=tokenizer, effective_order=of_sentences, force=True)
     except (ImportError, OSError, RuntimeError, SystemExit) as error:
         if tokenizer in _DOWNLOADED:
             raise UserError(

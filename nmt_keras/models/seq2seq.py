@@ -9,11 +9,14 @@ from nmt_keras.config import ModelConfig
 from nmt_keras.config.rules import model_problems
 from nmt_keras.errors import UserError
 from nmt_keras.layers import dense
+from nmt_keras.layers.dropout import dropout_mask, fold_in
 from nmt_keras.layers.embeddings import OutputColumns, OutputProjection, TokenEmbedding
 from nmt_keras.layers.masks import padding_mask
 from nmt_keras.models import registry
 from nmt_keras.models.decoders import RecurrentDecoder
 from nmt_keras.models.encoders import EncoderOutput, mean_state
+
+_WORD_DROPOUT = 1 << 20  # what its seed is folded with, beyond the numbers of layers
 
 
 class Seq2Seq(keras.Model):
@@ -92,7 +95,9 @@ class Seq2Seq(keras.Model):
 
     def encode(self, source_ids: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> EncoderOutput:
         """What the encoder makes of source ids, int32 [B, S]."""
-        return self.encoder(self.source_embedding(source_ids), padding_mask(source_ids), dropout_seed)
+        embedded = self.source_embedding(source_ids)
+        embedded = _drop_words(embedded, self.config.source_word_dropout_rate, dropout_seed)
+        return self.encoder(embedded, padding_mask(source_ids), dropout_seed)
 
     def sentence_vectors(self, source_ids: tf.Tensor) -> tf.Tensor:
         """The mean of the encoder's states, float32 [B, D], of source ids, int32 [B, S]."""
@@ -119,7 +124,9 @@ class Seq2Seq(keras.Model):
             else tf.unstack(tf.random.experimental.stateless_split(dropout_seed, 2))
         )
         memory = self.decoder.prepare(self.encode(source_ids, encoder_seed))
-        return self.decoder(self.target_embedding(target_input_ids), memory, decoder_seed)
+        embedded = self.target_embedding(target_input_ids)
+        embedded = _drop_words(embedded, self.config.target_word_dropout_rate, decoder_seed)
+        return self.decoder(embedded, memory, decoder_seed)
 
     def project(self, hidden: tf.Tensor, columns: OutputColumns | None = None) -> tf.Tensor:
         """Hidden states, float32 [..., D], to logits, float32 [..., V], or [..., U] of some ids' `columns`."""
@@ -143,6 +150,13 @@ class Seq2Seq(keras.Model):
         """One position of a search: ids [B, Q] to logits [B, Q, V], attention weights [B, Q, S] and the new state."""
         hidden, weights, state = self.decoder.step(self.target_embedding(ids), position, state, memory)
         return self.project(hidden, columns), weights, state
+
+
+def _drop_words(embedded: tf.Tensor, rate: float, dropout_seed: tf.Tensor | None) -> tf.Tensor:
+    """Embedded ids, [B, T, D], some of which are zeros, the others larger for it (Sennrich and Zhang 2019, 4.4)."""
+    shape = tf.shape(embedded)
+    mask = dropout_mask([shape[0], shape[1], 1], rate, fold_in(dropout_seed, _WORD_DROPOUT) if rate else None)
+    return embedded if mask is None else embedded * mask
 
 
 def build_seq2seq(config: ModelConfig, source_vocab_size: int, target_vocab_size: int) -> Seq2Seq:

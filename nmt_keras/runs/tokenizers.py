@@ -15,7 +15,8 @@ from nmt_keras.tokenizers.sentencepiece import SentencePieceTokenizer
 
 
 def prepare_tokenizers(run_dir: pathlib.Path, data: DataConfig, corpus: ParallelCorpus, report: Report) -> Tokenizers:
-    """Loads a run's tokenizers; makes them if it has none, from the user's models or by training on `corpus`.
+    """Loads a run's tokenizers; makes them if it has none: those of another run, those of the user's models, or new
+    ones, trained on `corpus`.
 
     Raises:
         UserError: a model cannot be read, or the text cannot fill the vocabulary.
@@ -31,8 +32,18 @@ def prepare_tokenizers(run_dir: pathlib.Path, data: DataConfig, corpus: Parallel
                     f"{run_dir} was trained with another tokenizer than {path} is now; restore the file, or "
                     "give another --run_dir"
                 )
+        _require_same(run_dir, data, kept)
     else:
-        if data.source_tokenizer_model:
+        if data.tokenizer_from:
+            source, target = load_tokenizers(pathlib.Path(data.tokenizer_from))
+            if data.joint_vocabulary != (source is target):
+                raise UserError(
+                    f"data.joint_vocabulary={data.joint_vocabulary}, but {data.tokenizer_from}, which "
+                    f"data.tokenizer_from names, has {'one tokenizer' if source is target else 'two tokenizers'}: set "
+                    f"it to {source is target}"
+                )
+            made: dict[str, Tokenizer] = {"joint": source} if source is target else {"source": source, "target": target}
+        elif data.source_tokenizer_model:
             paths = [data.source_tokenizer_model, data.target_tokenizer_model]
             source, target = own_tokenizers(data)
             if data.joint_vocabulary and source.sha256 != target.sha256:
@@ -40,9 +51,7 @@ def prepare_tokenizers(run_dir: pathlib.Path, data: DataConfig, corpus: Parallel
                     "`data.joint_vocabulary` needs one SentencePiece model for both sides. Received: "
                     f"{paths[0]} and {paths[1]}; give the same, or set data.joint_vocabulary=False"
                 )
-            made: dict[str, Tokenizer] = (
-                {"joint": source} if data.joint_vocabulary else {"source": source, "target": target}
-            )
+            made = {"joint": source} if data.joint_vocabulary else {"source": source, "target": target}
         else:
             made = train_tokenizers(data, corpus, report)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -53,6 +62,18 @@ def prepare_tokenizers(run_dir: pathlib.Path, data: DataConfig, corpus: Parallel
             tokenizer.save(temporary / name)
         temporary.rename(folder)
     return load_tokenizers(run_dir)
+
+
+def _require_same(run_dir: pathlib.Path, data: DataConfig, kept: Tokenizers) -> None:
+    """Checks that the tokenizers that a run has are those of `data.tokenizer_from`, if that is still there."""
+    if not data.tokenizer_from or not (pathlib.Path(data.tokenizer_from) / "tokenizer").exists():
+        return
+    for own, theirs in zip(kept, load_tokenizers(pathlib.Path(data.tokenizer_from))):
+        if own.sha256 != theirs.sha256:
+            raise UserError(
+                f"{run_dir} was trained with other tokenizers than data.tokenizer_from={data.tokenizer_from} has now; "
+                "restore them, or give another --run_dir"
+            )
 
 
 def load_tokenizers(run_dir: pathlib.Path) -> Tokenizers:

@@ -15,7 +15,7 @@ from nmt_keras.layers.dropout import fold_in
 from nmt_keras.layers.fusion import fused
 from nmt_keras.models.seq2seq import Seq2Seq
 from nmt_keras.training.checkpoints import by_path
-from nmt_keras.training.losses import Forward, LossSums, build_loss
+from nmt_keras.training.losses import Forward, LossSums, Resources, build_loss
 from nmt_keras.training.schedules import build_optimizer
 
 _FIRST_LOSS_SCALE = 2.0**15
@@ -60,6 +60,7 @@ class TrainStep:
         model: built.
         config: of the training.
         strategy: the one whose scope this is built in.
+        resources: what the loss needs beside the configuration.
 
     Attributes:
         loss: what is minimised.
@@ -69,11 +70,17 @@ class TrainStep:
             overflow that a smaller loss scale may cure.
     """
 
-    def __init__(self, model: Seq2Seq, config: TrainingConfig, strategy: tf.distribute.Strategy):
+    def __init__(
+        self,
+        model: Seq2Seq,
+        config: TrainingConfig,
+        strategy: tf.distribute.Strategy,
+        resources: Resources = Resources(),
+    ):
         self.model = model
         self.config = config
         self.strategy = strategy
-        self.loss = build_loss(config)
+        self.loss = build_loss(config, resources)
         self.on_non_finite: Callable[[NonFiniteStep], None] = lambda non_finite: None
         self.restarts = tf.Variable(0, dtype=tf.int32, name="restarts", trainable=False)
         self.optimizer = build_optimizer(config, self.restarts)

@@ -17,6 +17,7 @@ from nmt_keras.models.seq2seq import Seq2Seq
 from nmt_keras.training.checkpoints import Checkpoints
 from nmt_keras.training.dev_loss import perplexity
 from nmt_keras.training.feed import Feed
+from nmt_keras.training.losses import Resources
 from nmt_keras.training.non_finite_steps import NonFiniteSteps
 from nmt_keras.training.stopping import StopRequest
 from nmt_keras.training.summaries import Summaries
@@ -48,6 +49,7 @@ class Trainer:
         config: of the training.
         strategy: the one whose scope this is built in.
         non_finite_steps: writes steps that are not finite; None keeps none.
+        resources: what the loss needs beside the configuration.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Trainer:
         config: TrainingConfig,
         strategy: tf.distribute.Strategy,
         non_finite_steps: NonFiniteSteps | None = None,
+        resources: Resources = Resources(),
     ):
         self.model = model
         self.config = config
@@ -69,7 +72,7 @@ class Trainer:
         self.measured: Mapping[str, Any] = {}  # what evaluations measure
         self._measured_before: Mapping[str, Any] = {}  # the same, for older checkpoints that do not record it
         self.new_measures: list[str] = []  # what was measured otherwise at the checkpoint that training goes on from
-        self.train_step = TrainStep(model, config, strategy)
+        self.train_step = TrainStep(model, config, strategy, resources)
         self.train_step.on_non_finite = self._note_non_finite
         self._is_new = True
         self._non_finite_steps = non_finite_steps

@@ -83,6 +83,14 @@ def test_all_problems_are_reported_at_once():
         ),
         (lambda c: setattr(c.decoding, "length_penalty", -1.0), "`decoding.length_penalty` must not be negative"),
         (lambda c: setattr(c.data, "character_coverage", 0.0), "above 0 and at most 1"),
+        (lambda c: setattr(c.training, "loss", "distillation"), "`training.teacher`, a run directory, belongs to"),
+        (lambda c: setattr(c.training, "teacher", ("runs/big",)), r"Received: \['runs/big'\] and 'cross_entropy'"),
+        (lambda c: setattr(c.training, "num_risk_candidates", 1), "must be at least 2. Received: 1"),
+        (lambda c: setattr(c.training, "risk_weight", 1.5), "must be from 0 to 1. Received: 1.5"),
+        (
+            lambda c: (setattr(c.data, "tokenizer_from", "runs/a"), setattr(c.data, "source_tokenizer_model", "m")),
+            "cannot both say what the tokenizers are",
+        ),
     ],
 )
 def test_a_problem_is_named_with_its_rule(change, message):

@@ -271,6 +271,30 @@ def test_each_dropout_alone_changes_training_and_only_training(rate, feeding):
     np.testing.assert_allclose(model(SOURCE, TARGET)[0], plain(SOURCE, TARGET)[0], atol=1e-6)
 
 
+def test_word_dropout_takes_whole_ids_in_training_alone():
+    """Where every vector is lost but few, hidden states of different text are the same."""
+    model = _model(source_word_dropout_rate=0.99, input_dropout_rate=0.0, output_dropout_rate=0.0)
+    other, seed = tf.where(SOURCE > EOS_ID, 13 - SOURCE, SOURCE), tf.constant([1, 2])
+    for same, dropout_seed in ((True, seed), (False, None)):
+        first, second = (model.encode(ids, dropout_seed).embedded for ids in (SOURCE, other))
+        assert (first.numpy() == second.numpy()).all() == same
+    kept = _model(source_word_dropout_rate=0.5, input_dropout_rate=0.0).encode(tf.tile(SOURCE, [40, 9]), seed).embedded
+    zero = (kept.numpy() == 0.0).all(-1)
+    assert (zero == (kept.numpy() == 0.0).any(-1)).all() and 0.4 < zero.mean() < 0.6
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_word_dropout_of_a_side_alone_changes_training(side):
+    off = dict.fromkeys(DROPOUT_RATES, 0.0)
+    model, plain = _model(**{**off, f"{side}_word_dropout_rate": 0.5}), _model(**off)
+    trained, untouched = (each(SOURCE, TARGET, tf.constant([1, 2]))[0] for each in (model, plain))
+    assert np.abs(trained - untouched).max() > 1e-3
+    np.testing.assert_allclose(model(SOURCE, TARGET)[0], plain(SOURCE, TARGET)[0], atol=1e-6)
+    if side == "target":  # BOS is drawn like any other
+        encoded = [each.encode(SOURCE, tf.constant([1, 2])).states for each in (model, plain)]
+        np.testing.assert_array_equal(*encoded)
+
+
 def test_state_dropout_is_one_mask_a_sentence():
     """A sequence with dropout equals steps that all take the one mask drawn from its seed."""
     stack = _model(state_dropout_rate=0.5, input_dropout_rate=0.0, output_dropout_rate=0.0).decoder.stack

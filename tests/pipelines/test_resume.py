@@ -36,6 +36,12 @@ MODES = {
     "float16": {"training.precision": "mixed_float16"},
     "deterministic": {"training.deterministic": True, "training.precision": "mixed_bfloat16"},
 }
+LOSSES = {
+    "r_drop": {"model.source_word_dropout_rate": 0.1, "model.target_word_dropout_rate": 0.1},
+    "minimum_risk": {"training.num_risk_candidates": 3, "training.accumulation_steps": 2},
+    "distillation": {"training.seed": 2},
+    "minimum_risk on two devices": {"training.distribution": "mirrored", "training.risk_candidates": "beam"},
+}
 _STEPS = {"float16": (13, 16)}  # the first ones overflow until the loss scale is small enough
 _ON_TWO_DEVICES = (
     "import sys, tensorflow as tf; from pipelines import train; cpu = tf.config.list_physical_devices('CPU')[0]; "
@@ -44,10 +50,10 @@ _ON_TWO_DEVICES = (
 )
 
 
-def _train(run_dir, copy_text, family, mode, max_steps):
+def _train(run_dir, copy_text, family, options, max_steps):
     fields = {
         **{f"model.{name}": value for name, value in FAMILIES[family].items()},
-        **MODES[mode],
+        **options,
         "data.cache_dir": copy_text / "cache",
         "model.d_model": 16,
         "model.num_heads": 2,
@@ -64,7 +70,7 @@ def _train(run_dir, copy_text, family, mode, max_steps):
     }
     arguments = [f"--config.{name}={value}" for name, value in fields.items()]
     arguments = [RECIPE, f"--run_dir={run_dir}", f"--data_dir={copy_text}", *arguments]
-    if mode != "mirrored":
+    if options.get("training.distribution") != "mirrored":
         assert train.main(arguments) == 0
         return
     result = subprocess.run(  # strategies of one process get in each other's way
@@ -91,15 +97,28 @@ def _left(run_dir):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_run_in_two_parts_is_the_run_in_one(family, mode, copy_text, tmp_path):
-    first, last = _STEPS.get(mode, (3, 5))
-    _train(tmp_path / "whole", copy_text, family, mode, last)
-    _train(tmp_path / "parts", copy_text, family, mode, first)
-    _train(tmp_path / "parts", copy_text, family, mode, last)
+    _assert_parts_are_the_whole(copy_text, tmp_path, family, MODES[mode], *_STEPS.get(mode, (3, 5)))
+
+
+@pytest.mark.parametrize(
+    "loss", [name if name == "r_drop" else pytest.param(name, marks=pytest.mark.slow) for name in LOSSES]
+)
+def test_a_run_in_two_parts_is_the_run_in_one_with_every_loss(loss, copy_text, tmp_path, trained_copy):
+    options = {**LOSSES[loss], "training.loss": loss.split(" ", maxsplit=1)[0]}
+    if loss == "distillation":
+        options["training.teacher"] = f"('{trained_copy}/run',)"
+        options["data.tokenizer_from"] = f"{trained_copy}/run"
+    _assert_parts_are_the_whole(copy_text, tmp_path, "rnn", options, 3, 5)
+
+
+def _assert_parts_are_the_whole(copy_text, tmp_path, family, options, first, last):
+    _train(tmp_path / "whole", copy_text, family, options, last)
+    _train(tmp_path / "parts", copy_text, family, options, first)
+    _train(tmp_path / "parts", copy_text, family, options, last)
     whole, parts = (_left(tmp_path / name) for name in ("whole", "parts"))
     assert [row["step"] for row in whole[0] if "learning_rate" in row] == list(range(1, last + 1))
-    assert [row for row in parts[0] if (row["step"], "dev_loss" in row) != (first, True)] == whole[
-        0
-    ]  # its end was evaluated
+    rows = [row for row in parts[0] if (row["step"], "dev_loss" in row) != (first, True)]  # its end was evaluated
+    assert rows == whole[0]
     assert parts[1]["train/learning_rate"] == whole[1]["train/learning_rate"]
     assert parts[1]["train/loss"] == whole[1]["train/loss"] and whole[1]["train/loss"][-1][0] == last
     assert [point for point in parts[1]["dev/loss"] if point[0] != first] == whole[1]["dev/loss"]

@@ -370,6 +370,32 @@ def test_a_users_models_are_taken_over(run_dir, tmp_path, reports):
         assert second.decode(second.encode(text)) == text and second.encode(text) == first.encode(text)
 
 
+@pytest.mark.parametrize("joint", [False, True])
+def test_the_tokenizers_of_another_run_are_taken_as_they_are(run_dir, tmp_path, reports, joint):
+    base, corpus = tmp_path / "base", _corpus(tmp_path)
+    theirs = prepare_tokenizers(base, _config(joint_vocabulary=joint).data, corpus, reports.append)
+    data = _config(tokenizer_from=str(base), joint_vocabulary=joint, tokenizer="byte").data
+    own = prepare_tokenizers(run_dir, data, corpus, reports.append)
+    assert [each.sha256 for each in own] == [each.sha256 for each in theirs]
+    assert (own.source is own.target) == joint
+    shutil.rmtree(base / "tokenizer")  # the run has its own, and needs the other no more
+    again = prepare_tokenizers(run_dir, data, corpus, reports.append)
+    assert [each.sha256 for each in again] == [each.sha256 for each in theirs]
+    prepare_tokenizers(base, _config(joint_vocabulary=joint, tokenizer="byte").data, corpus, reports.append)
+    with pytest.raises(UserError, match="was trained with other tokenizers than data.tokenizer_from=.* has now"):
+        prepare_tokenizers(run_dir, data, corpus, reports.append)
+
+
+def test_tokenizers_of_another_run_that_do_not_fit_are_refused(run_dir, tmp_path, reports):
+    base, corpus = tmp_path / "base", _corpus(tmp_path)
+    prepare_tokenizers(base, _config(joint_vocabulary=False).data, corpus, reports.append)
+    with pytest.raises(UserError, match="has two tokenizers: set it to False$"):
+        prepare_tokenizers(run_dir, _config(tokenizer_from=str(base)).data, corpus, reports.append)
+    with pytest.raises(UserError, match="none/tokenizer.* holds no complete tokenizer"):
+        prepare_tokenizers(run_dir, _config(tokenizer_from=str(tmp_path / "none")).data, corpus, reports.append)
+    assert not run_dir.exists()
+
+
 def test_a_joint_vocabulary_needs_one_model(run_dir, tmp_path, reports):
     paths = [_user_model(tmp_path / name, text) for name, text in (("en.model", ENGLISH), ("zh.model", CHINESE))]
     data = _config(source_tokenizer_model=paths[0], target_tokenizer_model=paths[1]).data

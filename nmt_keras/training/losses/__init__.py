@@ -1,7 +1,8 @@
 """What training minimises: a loss a file, and its line in `LOSSES`.
 
-A loss is made of the configuration. Called with a `Forward`, a batch and a dropout seed it returns `LossSums`. The
-training step does the rest for any loss: accumulation, replicas, loss scaling, steps that are not finite, resuming.
+A loss is made of the configuration and of the `Resources` that it needs. Called with a `Forward`, a batch and a dropout
+seed it returns `LossSums`. The training step does the rest for any loss: accumulation, replicas, loss scaling, steps
+that are not finite, resuming.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,11 @@ from nmt_keras.config import TrainingConfig
 from nmt_keras.data.batching import Batch
 from nmt_keras.errors import UserError
 from nmt_keras.training.losses.cross_entropy import CrossEntropy
+from nmt_keras.training.losses.distillation import Distillation
 from nmt_keras.training.losses.forward import Forward, LossSums
+from nmt_keras.training.losses.minimum_risk import MinimumRisk
+from nmt_keras.training.losses.r_drop import RDrop
+from nmt_keras.training.losses.resources import Resources
 
 
 class Loss(Protocol):
@@ -44,15 +49,24 @@ class Loss(Protocol):
         """
 
 
-LOSSES: dict[str, Callable[[TrainingConfig], Loss]] = {"cross_entropy": CrossEntropy}
+LOSSES: dict[str, Callable[[TrainingConfig, Resources], Loss]] = {
+    "cross_entropy": CrossEntropy,
+    "r_drop": RDrop,
+    "distillation": Distillation,
+    "minimum_risk": MinimumRisk,
+}
 
 
-def build_loss(config: TrainingConfig) -> Loss:
+def build_loss(config: TrainingConfig, resources: Resources = Resources()) -> Loss:
     """The loss that `training.loss` names.
+
+    Args:
+        config: names it, and has its options.
+        resources: what it needs beside them, once it is computed.
 
     Raises:
         UserError: there is none of that name.
     """
     if config.loss not in LOSSES:
         raise UserError(f"`training.loss` must be one of {', '.join(LOSSES)}. Received: {config.loss!r}")
-    return LOSSES[config.loss](config)
+    return LOSSES[config.loss](config, resources)

@@ -1,7 +1,7 @@
 """Sums over the logits of a batch, which are made a chunk of rows at a time."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -11,12 +11,19 @@ _ROW_MULTIPLE = 128
 CHUNK_ROWS = 2048
 
 
+class Projected(NamedTuple):
+    """Rows that are projected to logits a chunk at a time, through which no gradient flows: those of a teacher."""
+
+    hidden: tf.Tensor  # float32 [N, D]
+    project: Callable[[tf.Tensor], tf.Tensor]  # float32 [n, D] to [n, V]
+
+
 def sums_over_chunks(
     values_of: Callable[..., tuple[tf.Tensor, ...]],
     inputs: Sequence[tf.Tensor],
     kernel: tf.Tensor,
     bias: tf.Tensor,
-    rows: Sequence[tf.Tensor],
+    rows: Sequence[tf.Tensor | Projected],
     gradient_scale: tf.Tensor | float = 1.0,
     *,
     transpose_kernel: bool = False,
@@ -35,8 +42,8 @@ def sums_over_chunks(
         inputs: float32 [N, I], of one pass of the model or of several.
         kernel: float32 [I, V], or [V, I], transposed.
         bias: float32 [V].
-        rows: tensors [N, ...]; zeros are added at their end, and must add nothing to the scalars. No gradient flows
-            into them.
+        rows: tensors [N, ...], or what becomes [N, V]; zeros are added at their end, and must add nothing to the
+            scalars. No gradient flows into them.
         gradient_scale: what the gradient of the first scalar is multiplied by, so that float16 can hold it.
         transpose_kernel: whether `kernel` is [V, I].
         dtype: of the products; what is between them is float32.
@@ -57,6 +64,11 @@ def sums_over_chunks(
         return sums, d_logits, d_bias
 
     compiled = fused(values_and_gradients, bias.shape[0])
+    tensors = [row.hidden if isinstance(row, Projected) else row for row in rows]
+
+    def made(chunk: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """The part of `rows` that a chunk of `tensors` gives."""
+        return [row.project(x) if isinstance(row, Projected) else x for row, x in zip(rows, chunk, strict=True)]
 
     @tf.custom_gradient
     def run(kernel: tf.Tensor, bias: tf.Tensor, *inputs: tf.Tensor) -> tuple[Any, Callable]:
@@ -64,7 +76,7 @@ def sums_over_chunks(
         scale = tf.cast(gradient_scale, bias.dtype)
 
         def of_chunk(*chunk: tf.Tensor) -> tuple[Any, list[tf.Tensor]]:
-            operands, rest = chunk[:count], chunk[count:]
+            operands, rest = chunk[:count], made(chunk[count:])
             logits = [tf.matmul(each, columns, transpose_b=transpose_kernel) for each in operands]
             sums, d_logits, d_bias = compiled(bias, scale, *logits, *rest)
             d_inputs = [tf.cast(tf.matmul(d, columns, transpose_b=not transpose_kernel), bias.dtype) for d in d_logits]
@@ -73,10 +85,11 @@ def sums_over_chunks(
             return (sums, tf.add_n(d_kernels), d_bias), d_inputs
 
         operands = [tf.cast(each, dtype) for each in inputs]
-        (sums, d_kernel, d_bias), d_inputs = _by_chunks(of_chunk, (*operands, *rows), chunk_rows)
+        (sums, d_kernel, d_bias), d_inputs = _by_chunks(of_chunk, (*operands, *tensors), chunk_rows)
 
-        def gradient(d_loss: tf.Tensor, *_: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            return d_kernel * d_loss, d_bias * d_loss, *(d * d_loss for d in d_inputs)
+        def gradient(d_loss: tf.Tensor, *_: tf.Tensor, variables: Sequence[tf.Variable] = ()) -> Any:
+            found = d_kernel * d_loss, d_bias * d_loss, *(d * d_loss for d in d_inputs)
+            return (found, [None] * len(variables)) if variables else found  # those that project further rows
 
         return sums, gradient
 

@@ -5,6 +5,7 @@ import tensorflow as tf
 from nmt_keras.config import TrainingConfig
 from nmt_keras.data.batching import Batch
 from nmt_keras.training.losses.forward import Forward, LossSums
+from nmt_keras.training.losses.resources import Resources
 
 
 class CrossEntropy:
@@ -12,11 +13,13 @@ class CrossEntropy:
 
     Args:
         config: `label_smoothing` is the mass that all ids share.
+        resources: none.
     """
 
     names = ("loss", "token_accuracy")
 
-    def __init__(self, config: TrainingConfig):
+    def __init__(self, config: TrainingConfig, resources: Resources = Resources()):
+        del resources
         self._smoothing = config.label_smoothing
         self.name_of_minimised = "smoothed_loss" if config.label_smoothing else ""
 

@@ -1,15 +1,19 @@
 """What a loss has to work with: passes of a model over a batch, and sums over their logits."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from nmt_keras.constants import PAD_ID
 from nmt_keras.data.batching import Batch
+from nmt_keras.decoding.beam_search import beam_search
+from nmt_keras.decoding.constraints import Constraints
+from nmt_keras.decoding.sampling import sample
 from nmt_keras.layers.masks import padding_mask
 from nmt_keras.models.ensemble import Ensemble
 from nmt_keras.models.seq2seq import Seq2Seq
-from nmt_keras.training.losses.chunks import CHUNK_ROWS, rounded, sums_over_chunks
+from nmt_keras.training.losses.chunks import CHUNK_ROWS, Projected, rounded, sums_over_chunks
 
 # Takes the logits of each pass, [N, V] each, the labels [N], the weights [N] and further rows [N, ...]; returns
 # scalars, summed over the N positions.
@@ -39,6 +43,7 @@ class Forward:
     Attributes:
         labels: int32 [N]; PAD where there is none.
         weights: float32 [N], that of the position's row; 0 where there is no label.
+        rows: int32 [N], the position's row, below B; 0 where N was rounded up.
     """
 
     def __init__(
@@ -57,17 +62,47 @@ class Forward:
         if ids.shape.is_fully_defined():
             self.labels = tf.reshape(ids, [-1])
             self.weights = tf.reshape(tf.where(padding_mask(ids), batch.weights[:, None], 0.0), [-1])
+            self.rows = tf.repeat(tf.range(ids.shape[0]), ids.shape[1])
         else:
             real = tf.where(padding_mask(ids))  # [N, 2]
             self._fill = rounded(tf.shape(real)[0]) - tf.shape(real)[0]
             self._real = real
             self.labels = tf.pad(tf.gather_nd(ids, real), [[0, self._fill]])
             self.weights = tf.pad(tf.gather(batch.weights, real[:, 0]), [[0, self._fill]])
+            self.rows = tf.pad(tf.cast(real[:, 0], tf.int32), [[0, self._fill]])
 
     def __call__(self, dropout_seed: tf.Tensor | None) -> Pass:
         """A pass with this dropout, int32 [2], or with none."""
         hidden, attention_weights = self._model(self._batch.source_ids, self._batch.target_input_ids, dropout_seed)
         return Pass(self.at_labels(hidden), attention_weights)
+
+    def over(self, batch: Batch) -> "Forward":
+        """Passes of the same model over another batch."""
+        return Forward(self._model, batch, self._scale, self._chunk_rows)
+
+    def through(self, model: Seq2Seq | Ensemble) -> "Forward":
+        """Passes of another model with the same vocabularies over the same batch; N and its labels are the same."""
+        return Forward(model, self._batch, 1.0, self._chunk_rows)
+
+    def candidates(self, number: int, max_lengths: tf.Tensor, seeds: tf.Tensor | None) -> tf.Tensor:
+        """Translations by the model without dropout, int32 [B, number, L] with EOS; no gradient flows into them.
+
+        Args:
+            number: of translations of a source; where a search finds fewer, the rest are PAD.
+            max_lengths: int32 [B], with EOS.
+            seeds: int32 [B, 2], of each row's samples; None searches with `number` beams.
+        """
+        model, memory = self._model.for_search(), self._model.prepare(self._batch.source_ids)
+
+        def step(ids: tf.Tensor, position: tf.Tensor, state: Any) -> tuple[tf.Tensor, tf.Tensor, Any]:
+            return model.step(ids, position, state, memory)
+
+        state, constraints = self._model.init_state(memory), Constraints(max_lengths)
+        if seeds is None:
+            found = beam_search(step, state, constraints, beam_size=number, num_hypotheses=number)
+        else:
+            found = sample(step, state, constraints, seeds=seeds, num_samples=number)
+        return tf.stop_gradient(found.ids)
 
     def at_labels(self, values: tf.Tensor) -> tf.Tensor:
         """Selects from values of target positions, [B, T, ...], those at positions with a label, [N, ...]."""
@@ -88,14 +123,14 @@ class Forward:
         return run(term)
 
     def sums(
-        self, values_of: ValuesOf, passes: Sequence[Pass], rows: Sequence[tf.Tensor] = ()
+        self, values_of: ValuesOf, passes: Sequence[Pass], rows: Sequence[tf.Tensor | Projected] = ()
     ) -> tuple[tf.Tensor, ...]:
         """Scalars over all positions; a gradient flows from the first alone.
 
         Args:
             values_of: the scalars of some positions.
             passes: whose logits it takes.
-            rows: further tensors [N, ...] that it takes; no gradient flows into them.
+            rows: further tensors [N, ...] that it takes, or what becomes logits; no gradient flows into them.
         """
         rows = (self.labels, self.weights, *rows)
         hidden = [each.hidden for each in passes]
@@ -114,6 +149,21 @@ class Forward:
             dtype=output.compute_dtype,
             chunk_rows=self._chunk_rows,
         )
+
+    def log_probs(self, of: Pass) -> tf.Tensor:
+        """The log probability of each label in a pass, float32 [N]; 0 where there is none. No gradient flows."""
+        number, size = tf.shape(self.labels)[0], rounded(self._chunk_rows)
+        columns = [tf.stop_gradient(of.hidden), self.labels]
+
+        def body(start: tf.Tensor, found: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
+            hidden, labels = (column[start : start + size] for column in columns)
+            log_probs = tf.nn.log_softmax(self._model.project(hidden))
+            values = tf.where(labels != PAD_ID, tf.gather(log_probs, labels, batch_dims=1), 0.0)
+            return start + size, found.write(start // size, values)
+
+        found = tf.TensorArray(tf.float32, -(-number // size), element_shape=[None], infer_shape=False)
+        _, found = tf.while_loop(lambda start, _: start < number, body, (0, found), parallel_iterations=1)
+        return tf.stop_gradient(tf.reshape(found.concat(), tf.shape(self.labels)))
 
 
 class LossSums(NamedTuple):

@@ -1,19 +1,26 @@
 """What every loss must do, and that a loss is one class and one line."""
 
 import json
+import types
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from nmt_keras.config import TrainingConfig
+from nmt_keras.constants import PAD_ID
 from nmt_keras.data.batching import Batch
 from nmt_keras.errors import UserError
 from nmt_keras.training import losses
-from nmt_keras.training.losses import LOSSES, Forward, LossSums, build_loss
+from nmt_keras.training.losses import LOSSES, Forward, LossSums, Resources, build_loss
 from tests.cross_entropy_of import D, V, small_batch, small_model
 
-EXTRA = {"cross_entropy": {"label_smoothing": 0.1}}  # what each loss has in the configuration
+EXTRA = {  # what each loss has in the configuration
+    "cross_entropy": {"label_smoothing": 0.1},
+    "r_drop": {"r_drop_alpha": 3.0},
+    "distillation": {"distillation_weight": 0.7, "distillation_temperature": 2.0},
+    "minimum_risk": {"num_risk_candidates": 3, "risk_sharpness": 0.5, "risk_weight": 0.8},
+}
 
 
 class Focal:
@@ -22,8 +29,8 @@ class Focal:
     names = ("loss", "label_probability")
     name_of_minimised = "focal_loss"
 
-    def __init__(self, config):
-        del config
+    def __init__(self, config, resources):
+        del config, resources
 
     def __call__(self, forward, batch, seed):
         def values_of(logits, labels, weights):
@@ -42,8 +49,8 @@ class TwoPasses:
     names = ("loss", "distance")
     name_of_minimised = "both"
 
-    def __init__(self, config):
-        del config
+    def __init__(self, config, resources):
+        del config, resources
 
     def __call__(self, forward, batch, seed):
         def values_of(logits, labels, weights):
@@ -62,8 +69,8 @@ class WithTeacher:
     names = ("loss", "penalty")
     name_of_minimised = "all"
 
-    def __init__(self, config):
-        del config
+    def __init__(self, config, resources):
+        del config, resources
 
     def __call__(self, forward, batch, seed):
         def values_of(logits, labels, weights):
@@ -85,7 +92,20 @@ def loss(request, monkeypatch):
     monkeypatch.setitem(LOSSES, "focal", Focal)
     monkeypatch.setitem(LOSSES, "two_passes", TwoPasses)
     monkeypatch.setitem(LOSSES, "with_teacher", WithTeacher)
-    return build_loss(TrainingConfig(loss=request.param, **EXTRA.get(request.param, {})))
+    return _build(request.param, small_model(seed=8))
+
+
+def _build(name, teacher):
+    return build_loss(TrainingConfig(loss=name, **EXTRA.get(name, {})), Resources(teacher, _errors))
+
+
+def _errors(candidates, references):
+    """The share of the ids of a reference, as a set, that a candidate lacks."""
+    found = [
+        [1.0 - len(set(ids) & reference) / len(reference) for ids in row.tolist()]
+        for row, reference in zip(candidates, (set(ids) - {PAD_ID} for ids in references.tolist()))
+    ]
+    return np.array(found, np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -173,10 +193,15 @@ def test_chunks_change_nothing(loss, model):
     _assert_equal(*(_sums_and_gradients(loss, model, many, chunk_rows=rows) for rows in (128, 2048)))
 
 
-def test_the_gradient_is_that_of_the_whole_logits_in_float64(loss):
+@pytest.mark.parametrize("name", [*LOSSES.keys() - {"minimum_risk"}, "focal", "two_passes", "with_teacher"])
+def test_the_gradient_is_that_of_the_whole_logits_in_float64(name, monkeypatch):
     """Of the factors of the logits: what is taken a chunk at a time is what TensorFlow takes of all of them at once."""
+    for own, kind in (("focal", Focal), ("two_passes", TwoPasses), ("with_teacher", WithTeacher)):
+        monkeypatch.setitem(LOSSES, own, kind)
     rng = np.random.default_rng(4)
-    rows, passes = 300, 2 if isinstance(loss, (TwoPasses, WithTeacher)) else 1
+    teacher_kernel, taught = tf.constant(rng.normal(size=(5, V))), tf.constant(rng.normal(size=(300, 5)))
+    loss = _build(name, types.SimpleNamespace(project=lambda hidden: hidden @ teacher_kernel))
+    rows, passes = 300, 2 if name in ("two_passes", "with_teacher", "r_drop") else 1
     hidden = [tf.constant(rng.normal(size=(rows, D))) for _ in range(passes)]
     kernel, bias = tf.constant(rng.normal(size=(D, V))), tf.constant(rng.normal(size=V))
     labels, weights = tf.constant(rng.integers(1, V, rows), tf.int32), tf.constant(rng.choice([0.0, 0.5, 2.0], rows))
@@ -194,12 +219,16 @@ def test_the_gradient_is_that_of_the_whole_logits_in_float64(loss):
         def scaled(self, term):
             return term
 
-        def sums(self, values_of, passes):
+        def through(self, model):
+            return lambda seed: losses.forward.Pass(taught, None)
+
+        def sums(self, values_of, passes, rows=()):
             states = [each.hidden for each in passes]
             if not self._in_chunks:
-                return values_of([tf.matmul(each, kernel) + bias for each in states], labels, weights)
+                more = [row.project(row.hidden) for row in rows]
+                return values_of([tf.matmul(each, kernel) + bias for each in states], labels, weights, *more)
             options = {"dtype": "float64", "chunk_rows": 128}
-            return losses.chunks.sums_over_chunks(values_of, states, kernel, bias, (labels, weights), **options)
+            return losses.chunks.sums_over_chunks(values_of, states, kernel, bias, (labels, weights, *rows), **options)
 
     results = []
     for in_chunks in (False, True):
@@ -212,7 +241,7 @@ def test_the_gradient_is_that_of_the_whole_logits_in_float64(loss):
 
 
 def test_a_loss_without_a_name_is_refused_with_those_there_are():
-    with pytest.raises(UserError, match="`training.loss` must be one of cross_entropy. Received: 'focal'"):
+    with pytest.raises(UserError, match="`training.loss` must be one of cross_entropy, r_drop, .* Received: 'focal'"):
         build_loss(TrainingConfig(loss="focal"))
 
 
