@@ -31,6 +31,9 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
     )
     flags.DEFINE_string("run_dir", None, "Where everything of this run is kept.", flag_values=values)
     flags.DEFINE_string("data_dir", None, "Folder of the recipe's relative paths.", flag_values=values)
+    flags.DEFINE_string(
+        "init_from", None, "A run whose weights this training begins with: training.init_from.", flag_values=values
+    )
     flags.DEFINE_bool(
         "allow_config_change",
         False,
@@ -48,6 +51,8 @@ def _job(values: flags.FlagValues) -> int:
     config = _cli.recipe(values)
     if values.data_dir is not None:
         config.data.data_dir = values.data_dir
+    if values.init_from is not None:
+        config.training.init_from = values.init_from
     config.validate()  # before TensorFlow is loaded
     is_done = run_training(config, pathlib.Path(values.run_dir), values.allow_config_change)
     return 0 if is_done else _cli.STATUS_STOPPED

@@ -11,6 +11,9 @@ _SHARE = ("must be from 0 to 1", lambda value: 0.0 <= value <= 1.0)
 class TrainingConfig:
     """The training loop. Intervals are in steps; a step consumes one global batch."""
 
+    init_from: str = spec("", 'a run directory whose weights training begins with; "" draws them')
+    init_checkpoint: str = spec("best", "best, latest, averaged, ema or a step of it")
+    freeze: str = spec("", "regular expression of the whole paths of weights that stay as they are, such as encoder/.*")
     max_steps: int = spec(10_000, "steps of the whole training", positive=True, resume=FREE)
     batch_tokens: int = spec(
         4096,

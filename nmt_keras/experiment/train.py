@@ -26,6 +26,7 @@ from nmt_keras.inference.evaluation import open_bleu
 from nmt_keras.models.seq2seq import build_seq2seq
 from nmt_keras.reports import Report, silent
 from nmt_keras.runs.data_card import check_data_card, write_data_card
+from nmt_keras.runs.fine_tuning import initialise
 from nmt_keras.runs.layout import checkpoints_of, open_run_dir, require_same_experiment
 from nmt_keras.runs.measures import measure_before, measure_of
 from nmt_keras.runs.tokenizers import load_tokenizers, prepare_tokenizers
@@ -35,6 +36,7 @@ from nmt_keras.training import memory
 from nmt_keras.training.checkpoints import Checkpoints, weights_sha256
 from nmt_keras.training.cluster import barrier, build_strategy, is_chief, task_of
 from nmt_keras.training.feed import Feed
+from nmt_keras.training.freezing import freeze
 from nmt_keras.training.losses import build_loss
 from nmt_keras.training.non_finite_steps import NonFiniteSteps
 from nmt_keras.training.precision import configure, resolve_precision
@@ -126,9 +128,12 @@ def _train(
     with strategy.scope():
         resources = open_resources(config, tokenizers, report)
         model = build_seq2seq(config.model, tokenizers.source.vocab_size, tokenizers.target.vocab_size)
+        frozen = freeze(model, training.freeze)
         trainer = Trainer(model, training, strategy, non_finite_steps, resources)
     replicas = strategy.num_replicas_in_sync
     report(f"model: {model.count_params():,} weights; {replicas} replica(s); {training.precision}")
+    if frozen:
+        report(f"weights that stay as they are: {len(frozen)} of {len(model.variables)}, {training.freeze}")
     if not training.batch_tokens and not training.batch_sentences:
         training.batch_tokens = _budget(config, corpus, tokenizers, trainer, strategy, report)
         files.write_text(run_dir / "config.json", config.to_json())
@@ -152,6 +157,9 @@ def _train(
                 "and the patience begin anew"
             )
     else:
+        if training.init_from:
+            with strategy.scope():
+                initialise(model, tokenizers, config, report)
         load_pretrained_vectors(model, tokenizers, config, report)
     if trainer.step < training.max_steps:
         trainer.train_step.compile(feed.element_spec)

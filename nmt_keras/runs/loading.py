@@ -20,6 +20,7 @@ from nmt_keras.runs.layout import checkpoints_of, lexicon_of, read_config
 from nmt_keras.runs.tokenizers import load_tokenizers
 from nmt_keras.tokenizers.base import Tokenizers
 from nmt_keras.training.checkpoints import Checkpoints, by_path
+from nmt_keras.training.freezing import freeze
 from nmt_keras.training.precision import configure
 
 if TYPE_CHECKING:
@@ -152,6 +153,7 @@ def _load(run_dir: pathlib.Path, config: ExperimentConfig, checkpoint: str, repo
         return Run(config, tokenizers, model, steps[-1], run_dir)
     objects = {"model": variables}
     if checkpoint == "ema":
+        freeze(model, config.training.freeze)  # of what stayed as it was there is no average
         averaged = by_path(model.trainable_variables)
         objects = {"ema": averaged, "model": {path: variables[path] for path in variables.keys() - averaged.keys()}}
     which = "latest" if checkpoint == "ema" else checkpoint
