@@ -21,6 +21,7 @@ from pipelines._signals import interrupt_on_sigterm
 
 if TYPE_CHECKING:
     from nmt_keras.config import ExperimentConfig
+    from nmt_keras.inference.minimum_bayes_risk import MBROptions
 
 STATUS_FINDINGS = 1
 STATUS_USER_ERROR = 2
@@ -128,6 +129,72 @@ def define_inference_flags(values: flags.FlagValues, argv: list[str], searches: 
         config_flags.DEFINE_config_dataclass("decoding", DecodingConfig(), text, values, argv)
     except KeyError as error:  # an unknown field
         raise UserError(f"The options of the search cannot be used: {_explain(error, argv)}") from error
+
+
+def define_sampling_flags(values: flags.FlagValues) -> None:
+    """Defines how translations are drawn, and how one of several is chosen by minimum Bayes risk."""
+    flags.DEFINE_integer("seed", 1, "Of samples.", lower_bound=-(2**31), upper_bound=2**31 - 1, flag_values=values)
+    flags.DEFINE_float(
+        "temperature", 1.0, "Of samples: below 1 is more cautious.", lower_bound=1e-3, flag_values=values
+    )
+    flags.DEFINE_integer(
+        "top_k", 0, "Of samples: only the k most probable pieces; 0 is all.", lower_bound=0, flag_values=values
+    )
+    flags.DEFINE_float(
+        "top_p",
+        1.0,
+        "Of samples: only the most probable pieces of this total probability.",
+        lower_bound=0.0,
+        upper_bound=1.0,
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "mbr",
+        None,
+        "Of so many translations of each line take the one that is most like the others.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum("mbr_utility", "chrf", ["chrf", "bleu"], "With --mbr: what likeness is.", flag_values=values)
+    flags.DEFINE_enum(
+        "mbr_candidates", "samples", ["samples", "beam"], "With --mbr: how they are found.", flag_values=values
+    )
+    flags.DEFINE_bool(
+        "mbr_each",
+        False,
+        "With --mbr: each of several runs finds as many, instead of all together.",
+        flag_values=values,
+    )
+
+
+def check_sampling_flags(values: flags.FlagValues, samples: bool = False) -> None:
+    """Checks that flags of samples and of --mbr are given where they have an effect.
+
+    Raises:
+        UserError: one is not.
+    """
+    draws = samples or values.mbr is not None and values.mbr_candidates == "samples"
+    for name in ("seed", "temperature", "top_k", "top_p"):
+        if values[name].present and not draws:
+            raise UserError(
+                f"--{name} belongs to sampling: give {'--samples=1 or ' * ('samples' in values)}--mbr=16 too"
+            )
+    for name in ("mbr_utility", "mbr_candidates", "mbr_each"):
+        if values[name].present and values.mbr is None:
+            raise UserError(f"--{name} belongs to --mbr: give --mbr=16 too")
+    if values.mbr_each and len(values.run_dir or ()) < 2:
+        raise UserError("--mbr_each is for several runs: give --run_dir=runs/a,runs/b")
+
+
+def mbr_options(values: flags.FlagValues) -> "MBROptions | None":
+    """What --mbr asks for; None without it."""
+    from nmt_keras.inference.minimum_bayes_risk import MBROptions
+    from nmt_keras.inference.search import Sampling
+
+    if values.mbr is None:
+        return None
+    drawn = Sampling(values.seed, values.temperature, values.top_k, values.top_p)
+    sampling = drawn if values.mbr_candidates == "samples" else None
+    return MBROptions(values.mbr, values.mbr_utility, sampling, values.mbr_each)
 
 
 def recipe(values: flags.FlagValues) -> "ExperimentConfig":

@@ -32,6 +32,7 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_string(
         "bleu_tokenizer", None, "sacreBLEU's, such as flores200. Default: the run's.", flag_values=values
     )
+    _cli.define_sampling_flags(values)
     flags.DEFINE_bool("tune_search", False, "Try length penalties, and print a table.", flag_values=values)
     flags.DEFINE_string("data_dir", "", "Prefix of both, and where `tfds:` data sets are kept.", flag_values=values)
     flags.DEFINE_string("output", None, "Also write the JSON here.", flag_values=values)
@@ -46,7 +47,9 @@ def _job(values: flags.FlagValues) -> int:
     options = {"decoding": _cli.decoding_overrides(values), "data_dir": values.data_dir}
     options |= {"output": values.output, "translations": values.translations, "bleu_tokenizer": values.bleu_tokenizer}
     options |= {"tune": values.tune_search, "report": _process.report}
+    _cli.check_sampling_flags(values)
     _process.load_tensorflow()
+    options["mbr"] = _cli.mbr_options(values)
     from nmt_keras.experiment.evaluate import evaluate
 
     scores = evaluate(_cli.run_dirs(values), values.checkpoint, values.source, references, **options)

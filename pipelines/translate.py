@@ -51,21 +51,7 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_integer("samples", 0, "Draw so many translations instead of searching.", 0, flag_values=values)
     flags.DEFINE_bool("scores", False, "Also scores, and log probabilities of pieces.", flag_values=values)
     flags.DEFINE_bool("alignments", False, "Also the source piece that each piece reads most.", flag_values=values)
-    flags.DEFINE_integer("seed", 1, "Of --samples.", lower_bound=-(2**31), upper_bound=2**31 - 1, flag_values=values)
-    flags.DEFINE_float(
-        "temperature", 1.0, "With --samples: below 1 is more cautious.", lower_bound=1e-3, flag_values=values
-    )
-    flags.DEFINE_integer(
-        "top_k", 0, "With --samples: only the k most probable pieces; 0 is all.", lower_bound=0, flag_values=values
-    )
-    flags.DEFINE_float(
-        "top_p",
-        1.0,
-        "With --samples: only the most probable pieces of this total probability.",
-        lower_bound=0.0,
-        upper_bound=1.0,
-        flag_values=values,
-    )
+    _cli.define_sampling_flags(values)
     flags.DEFINE_enum(
         "on_long",
         "truncate",
@@ -119,7 +105,7 @@ def _job(values: flags.FlagValues) -> int | None:
 def _check(values: flags.FlagValues) -> None:
     _text.check_model_flags(values, _REQUEST_OPTIONS)
     if not values.run_dir:
-        given = [name for name in ("top_k", "top_p", "split_sentences") if values[name].present]
+        given = [name for name in ("top_k", "top_p", "split_sentences", "mbr") if values[name].present]
         if given:
             raise UserError(f"--{given[0]} goes with --run_dir: an export keeps what it was made with")
         if values.n_best > 1 and values.beam_size is None:
@@ -127,9 +113,9 @@ def _check(values: flags.FlagValues) -> None:
                 "--n_best with an export needs --beam_size, at least as large, as in "
                 f"--n_best={values.n_best} --beam_size={max(values.n_best, 5)}"
             )
-    for name in ("seed", "temperature", "top_k", "top_p"):
-        if values[name].present and not values.samples:
-            raise UserError(f"--{name} belongs to sampling: give --samples=1 too")
+    _cli.check_sampling_flags(values, bool(values.samples))
+    if values.mbr is not None and (values.samples or values["n_best"].present):
+        raise UserError("--mbr gives one translation of each line: leave out --samples and --n_best")
     if values.samples and values["n_best"].present:
         raise UserError("--n_best belongs to searching: --samples is how many are drawn")
     if values.resume and not values.output:
@@ -167,10 +153,12 @@ def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any]]:
     """As `_opened`, of --run_dir."""
     _process.load_tensorflow()
     from nmt_keras.config import ExperimentConfig
+    from nmt_keras.inference.minimum_bayes_risk import require_enough
     from nmt_keras.inference.search import Sampling
     from nmt_keras.runs.loading import load
 
     sampling = Sampling(values.seed, values.temperature, values.top_k, values.top_p) if values.samples else None
+    options = _cli.mbr_options(values)
 
     def check(config: ExperimentConfig) -> None:
         if config.decoding.split_sentences and _as_json(values):
@@ -178,6 +166,8 @@ def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any]]:
                 "--split_sentences gives one text for a line, and nothing of its sentences: leave out --n_best, "
                 "--samples, --scores and --alignments"
             )
+        if options:
+            require_enough(options, config.decoding.beam_size)
         if not sampling and values.n_best > config.decoding.beam_size:
             raise UserError(
                 f"--n_best must be at most the beam size. Received: {values.n_best} and {config.decoding.beam_size}; "
@@ -188,12 +178,13 @@ def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any]]:
     if values.split_sentences:
         overrides["decoding.split_sentences"] = True
     run = load(_cli.run_dirs(values), overrides, values.checkpoint, report=_process.report, check=check)
-    translator = run.translator(values.samples or values.n_best, sampling)
+    translator = run.mbr_translator(options) if options else run.translator(values.samples or values.n_best, sampling)
 
     def stream(texts: Iterable[str], first_number: int) -> Iterator["Translation"]:
         return translator.stream(texts, first_number=first_number)
 
-    names = ("input", "run_dir", "n_best", "samples", "scores", "alignments", "seed", "temperature", "top_k", "top_p")
+    names = ["input", "run_dir", "n_best", "samples", "scores", "alignments", "seed", "temperature", "top_k", "top_p"]
+    names += ["mbr", "mbr_utility", "mbr_candidates", "mbr_each"] if options else []
     about = {**{name: values[name].value for name in names}, "step": run.step, "checkpoint": values.checkpoint}
     return stream, {**about, **dataclasses.asdict(run.config.decoding)}
 

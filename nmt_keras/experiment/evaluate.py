@@ -17,6 +17,7 @@ from nmt_keras import files
 from nmt_keras.data.batching import evaluation_batches
 from nmt_keras.experiment.text import open_references
 from nmt_keras.inference.evaluation import open_bleu, score_text
+from nmt_keras.inference.minimum_bayes_risk import MBROptions, require_enough
 from nmt_keras.inference.translation import Translation
 from nmt_keras.reports import Report, silent
 from nmt_keras.runs.loading import Run, config_of, load
@@ -38,6 +39,7 @@ def evaluate(
     translations: str | None = None,
     bleu_tokenizer: str | None = None,
     tune: bool = False,
+    mbr: MBROptions | None = None,
     report: Report = silent,
 ) -> dict[str, Any]:
     """Scores a trained model on a parallel test set.
@@ -53,6 +55,7 @@ def evaluate(
         translations: a file that the translations are written to.
         bleu_tokenizer: sacreBLEU's name, instead of the run's.
         tune: whether length penalties are tried too, and reported as a table.
+        mbr: choose each translation, out of several, by minimum Bayes risk.
         report: takes a line for the user.
 
     Raises:
@@ -64,12 +67,16 @@ def evaluate(
     overrides["data.data_dir"] = data_dir
     if bleu_tokenizer is not None:
         overrides["data.bleu_tokenizer"] = bleu_tokenizer
-    data = config_of(run_dirs[0], overrides).data
+    before = config_of(run_dirs[0], overrides)
+    data = before.data
+    if mbr:
+        require_enough(mbr, before.decoding.beam_size)
     bleu = open_bleu(data, report)
     corpus = open_references(data, source, references, report)
     streams = corpus.reference_streams()
     trained = load(run_dirs, overrides, checkpoint, report=report)
     config = trained.config
+    translator = trained.mbr_translator(mbr) if mbr else trained.translator()
     sources = corpus.text()[0]
     with contextlib.ExitStack() as stack:
         scores_file, translations_file = (
@@ -77,7 +84,7 @@ def evaluate(
         )
         start = time.monotonic()
         with tqdm(total=len(sources), unit="sentence", disable=not sys.stderr.isatty()) as progress:
-            results = trained.translator().translate(sources, progress.update)
+            results = translator.translate(sources, progress.update)
         seconds = time.monotonic() - start
         hypotheses = [result.text for result in results]
         if translations_file:
@@ -103,8 +110,11 @@ def evaluate(
             "beam_size": config.decoding.beam_size,
             "length_penalty": config.decoding.length_penalty,
             "decoding": dataclasses.asdict(config.decoding),
-            **_compared_with_greedy(trained, sources, streams, hypotheses, bleu, report),
         }
+        if mbr:
+            scores["mbr"] = mbr._asdict() | {"sampling": mbr.sampling and mbr.sampling._asdict()}
+        else:
+            scores |= _compared_with_greedy(trained, sources, streams, hypotheses, bleu, report)
         if tune:
             scores["tuned"] = _tuned(trained, sources, streams, bleu, report)
         if scores_file:

@@ -11,6 +11,8 @@ from nmt_keras.config import ExperimentConfig
 from nmt_keras.config.fields import REFUSED, fields_of
 from nmt_keras.data.lexicon import Lexicon
 from nmt_keras.errors import UserError
+from nmt_keras.inference.evaluation import bleu_metric
+from nmt_keras.inference.minimum_bayes_risk import MBROptions, MinimumBayesRisk, require_enough, utility
 from nmt_keras.inference.search import Sampling
 from nmt_keras.inference.translator import Translator
 from nmt_keras.models.ensemble import Ensemble
@@ -56,6 +58,19 @@ class Run(NamedTuple):
     def translator(self, num_hypotheses: int = 1, sampling: Sampling | None = None) -> Translator:
         """A translator with the configuration's search."""
         return Translator(self.model, *self.tokenizers, self.config.decoding, num_hypotheses, sampling, self.lexicon)
+
+    def mbr_translator(self, options: MBROptions) -> MinimumBayesRisk:
+        """A translator that chooses, of several translations of a text, the one that is most like the others.
+
+        Raises:
+            UserError: there is nothing to choose from, or the search cannot find so many.
+        """
+        require_enough(options, self.config.decoding.beam_size)
+        models = self.model.members if options.each and isinstance(self.model, Ensemble) else [self.model]
+        runs = [self._replace(model=model) for model in models]
+        bleu = bleu_metric(self.config.data.target_language, self.config.data.bleu_tokenizer, of_sentences=True)
+        translators = [run.translator(options.number, options.sampling) for run in runs]
+        return MinimumBayesRisk(translators, utility(options.utility, bleu))
 
     def client(self) -> "Client":
         """A client of what an export of this run would be, in this process."""
