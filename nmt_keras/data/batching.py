@@ -212,9 +212,9 @@ class TrainingText:
         weights = np.pad(self.corpus.weights_of(real), padding_rows)
         if self._alpha:
             seed, bucket = self.plan.seed_after(restarts), planned.bucket
-            part = (number,) if num_slices > 1 else ()
+            places = range(number * size, number * size + len(real))  # in the global batch
             source, target = (
-                self._sampled(side, texts, real, mix(seed, 4, step, side, *part), bucket[side])
+                self._sampled(side, texts, real, [mix(seed, 4, step, side, row) for row in places], bucket[side])
                 for side, texts in enumerate(self.corpus.fetch(real))
             )
         else:
@@ -226,9 +226,9 @@ class TrainingText:
             shape = Shape(rows, planned.bucket.source_length, planned.bucket.target_length)
         return make_batch(source, target, weights, lines, *self._limits, shape)
 
-    def _sampled(self, side: int, texts: list[str], lines: np.ndarray, seed: int, limit: int) -> Rows:
+    def _sampled(self, side: int, texts: list[str], lines: np.ndarray, seeds: list[int], limit: int) -> Rows:
         """The ids of a sampled segmentation of each text, or of the best one if the sample leaves no room for EOS."""
-        sampled = self._tokenizers[side].sample(texts, self._alpha, seed)
+        sampled = self._tokenizers[side].sample(texts, self._alpha, seeds)
         overlong = [row for row, ids in enumerate(sampled) if len(ids) >= limit]
         for row in overlong:
             sampled[row] = self._encoded.rows(side, lines[row : row + 1]).ids.tolist()

@@ -16,6 +16,6 @@ def sampled_length_factor(tokenizers: Tokenizers, corpus: ParallelCorpus, alpha:
     sampled = best = 0
     for tokenizer, lines in zip(tokenizers, texts):
         if tokenizer.samples:
-            sampled += sum(len(ids) for ids in tokenizer.sample(lines, alpha, seed=1))
+            sampled += sum(len(ids) for ids in tokenizer.sample(lines, alpha, range(len(lines))))
             best += sum(len(tokenizer.encode(line)) for line in lines)
     return sampled / max(best, 1)

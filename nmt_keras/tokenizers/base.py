@@ -32,8 +32,8 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> list[int]:
         """The ids of one string."""
 
-    def sample(self, texts: Sequence[str], alpha: float, seed: int) -> list[list[int]]:
-        """A random segmentation of each text; equal seeds, equal samples.
+    def sample(self, texts: Sequence[str], alpha: float, seeds: Sequence[int]) -> list[list[int]]:
+        """A random segmentation of each text by its own seed; equal seeds, equal samples.
 
         Raises:
             NotImplementedError: not `samples`.

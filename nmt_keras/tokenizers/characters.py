@@ -26,7 +26,7 @@ class ByteTokenizer:
         text = fold(text) if self.folds else text
         return [byte + NUM_SPECIALS for byte in text.encode("utf-8", errors="replace")]
 
-    def sample(self, texts: Sequence[str], alpha: float, seed: int) -> list[list[int]]:
+    def sample(self, texts: Sequence[str], alpha: float, seeds: Sequence[int]) -> list[list[int]]:
         raise NotImplementedError("this tokenizer has one segmentation of a text")
 
     def decode(self, ids: Sequence[int]) -> str:

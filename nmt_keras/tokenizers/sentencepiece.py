@@ -1,12 +1,12 @@
 """SentencePiece's unigram and BPE tokenizers."""
 
+import _thread
 import functools
 import io
 import pathlib
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -163,19 +163,30 @@ class SentencePieceTokenizer:
         text = text.encode("utf-8", errors="replace").decode("utf-8")
         return fold(text) if self.folds else text
 
-    def sample(self, texts: Sequence[str], alpha: float, seed: int) -> list[list[int]]:
-        """One random segmentation of each text (Kudo 2018, n-best size unlimited); equal seeds, equal samples.
+    def sample(self, texts: Sequence[str], alpha: float, seeds: Sequence[int]) -> list[list[int]]:
+        """A random segmentation of each text (Kudo 2018, n-best size unlimited; of a `bpe` model Provilkov et al. 2020)
+        by its own seed.
 
         Not thread safe: SentencePiece keeps one seed for the process. A thread makes its generator from that seed when
-        it first samples, and never again, so that each call has a thread of its own.
+        it first samples, and never again, so that each text has a thread of its own; one of `threading` takes 0.1 ms
+        longer.
         """
+        found: list[list[int]] = []
+        done = _thread.allocate_lock()
 
-        def draw() -> list[list[int]]:
-            sentencepiece.set_random_generator_seed(seed % (1 << 32))
-            return [self._processor.sample_encode_as_ids(self._prepared(text), -1, alpha) for text in texts]
+        def draw(text: str, seed: int) -> None:
+            try:
+                sentencepiece.set_random_generator_seed(seed % (1 << 32))
+                found.append(self._processor.sample_encode_as_ids(text, -1, alpha))
+            finally:
+                done.release()
 
-        with ThreadPoolExecutor(1) as thread:
-            return [[self._ids[i] for i in ids] for ids in thread.submit(draw).result()]
+        for number, (text, seed) in enumerate(zip(texts, seeds, strict=True)):
+            done.acquire()
+            _thread.start_new_thread(draw, (self._prepared(text), seed))
+            with done:  # until it has drawn
+                assert len(found) == number + 1, f"SentencePiece cannot sample {text!r}"
+        return [[self._ids[i] for i in ids] for ids in found]
 
     def decode(self, ids: Sequence[int]) -> str:
         kept = [i for i in ids if i == UNK_ID or i >= NUM_SPECIALS]

@@ -48,7 +48,7 @@ class SymbolTokenizer:
     def encode(self, text: str) -> list[int]:
         return [self._ids.get(symbol, UNK_ID) for symbol in self.split(fold(text) if self.folds else text)]
 
-    def sample(self, texts: Sequence[str], alpha: float, seed: int) -> list[list[int]]:
+    def sample(self, texts: Sequence[str], alpha: float, seeds: Sequence[int]) -> list[list[int]]:
         raise NotImplementedError("this tokenizer has one segmentation of a text")
 
     def decode(self, ids: Sequence[int]) -> str:

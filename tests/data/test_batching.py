@@ -166,6 +166,21 @@ def test_a_worker_makes_the_slices_of_its_own_replicas_alone_and_they_are_the_sa
     assert set(made) == {2, 3}
 
 
+def test_the_number_of_slices_changes_no_sample(corpus, sentencepiece):
+    """A batch in four slices has the rows of the batch in one."""
+    options = {"tokenizer": sentencepiece, "batch_tokens": 400, "length_factor": 1.8, "limit": 80, "num_slices": 4}
+    whole = _take(_text(corpus, sampling_alpha=0.1, **options).dataset(0), 3)
+    parts = _take(_text(corpus, sampling_alpha=0.1, **options).dataset(0, 4, range(4)), 12)
+    for number, batch in enumerate(whole):
+        joined = [
+            _widened(leaf, batch[place])
+            for part in parts[4 * number : 4 * number + 4]
+            for place, leaf in enumerate(part)
+        ]
+        for place, leaf in enumerate(batch):
+            np.testing.assert_array_equal(np.concatenate(joined[place :: len(batch)]), leaf)
+
+
 @pytest.mark.parametrize("num_slices", [1, 2])
 def test_no_tuner_keeps_the_end_of_an_iterator_waiting(corpus, num_slices):
     dataset = _text(corpus, num_slices=num_slices).dataset(0, num_slices, range(num_slices))

@@ -176,7 +176,7 @@ def test_white_space_is_folded_before_a_text_is_cut(tokenizer):
     for found, wanted in zip(*(tokenizer.encode_with_offsets_tf(tf.constant([text])) for text in (odd, plain))):
         assert found.to_list() == wanted.to_list()
     if tokenizer.samples:
-        assert tokenizer.sample([odd], 0.5, 1) == tokenizer.sample([plain], 0.5, 1)
+        assert tokenizer.sample([odd], 0.5, [1]) == tokenizer.sample([plain], 0.5, [1])
 
 
 def test_a_tokenizer_that_was_saved_before_white_space_was_folded_stays_as_it_is(tokenizer, tmp_path):
@@ -336,14 +336,19 @@ def test_a_vocabulary_that_the_text_cannot_fill_is_refused(kind, size):
         train_tokenizer(kind, TEXTS, size)
 
 
+def _seeds(first):
+    """Of the samples of `SEEN`."""
+    return range(first, first + len(SEEN))
+
+
 @pytest.mark.parametrize("kind", ["unigram", "bpe"])
 def test_sampled_segmentations_repeat_with_their_seed(tokenizers, kind):
     tokenizer = tokenizers[kind]
-    first, again, other = (tokenizer.sample(SEEN, 0.1, seed) for seed in (7, 7, 8))
+    first, again, other = (tokenizer.sample(SEEN, 0.1, _seeds(seed)) for seed in (7, 7, 800))
     assert first == again
     assert first != other
     assert first != [tokenizer.encode(text) for text in SEEN]
-    for sample in (first, other, tokenizer.sample(SEEN, 0.1, (1 << 63) + 5)):
+    for sample in (first, other, tokenizer.sample(SEEN, 0.1, _seeds((1 << 63) + 5))):
         assert [tokenizer.decode(ids) for ids in sample] == SEEN
         assert not {PAD_ID, BOS_ID, EOS_ID} & set(np.concatenate(sample).astype(int).tolist())
 
@@ -354,8 +359,9 @@ def test_another_process_draws_the_same_samples(tokenizers, tmp_path):
         tokenizers[kind].save(tmp_path / kind)
     program = (
         "import json, pathlib, sys; from nmt_keras.tokenizers.building import load_tokenizer; "
-        "made = [load_tokenizer(pathlib.Path(path)) for path in sys.argv[2:]]; made[0].sample(['some text'], 0.5, 3); "
-        "print(json.dumps([tokenizer.sample(json.loads(sys.argv[1]), 0.1, 7) for tokenizer in made]))"
+        "made = [load_tokenizer(pathlib.Path(path)) for path in sys.argv[2:]]; "
+        "made[0].sample(['some text'], 0.5, [3]); texts = json.loads(sys.argv[1]); "
+        "print(json.dumps([tokenizer.sample(texts, 0.1, range(7, 7 + len(texts))) for tokenizer in made]))"
     )
     result = subprocess.run(
         [sys.executable, "-c", program, json.dumps(SEEN), *(str(tmp_path / kind) for kind in kinds)],
@@ -364,22 +370,23 @@ def test_another_process_draws_the_same_samples(tokenizers, tmp_path):
         check=True,
         cwd=pathlib.Path(__file__).parents[2],
     )
-    assert json.loads(result.stdout) == [tokenizers[kind].sample(SEEN, 0.1, 7) for kind in kinds]
+    assert json.loads(result.stdout) == [tokenizers[kind].sample(SEEN, 0.1, _seeds(7)) for kind in kinds]
 
 
 def test_a_surrogate_alone_is_sampled_as_it_is_encoded(tokenizers):
     tokenizer = tokenizers["unigram"]
     broken, mended = (f"{SEEN[0]} {end}" for end in ("\ud800", "?"))
     assert tokenizer.encode(broken) == tokenizer.encode(mended)
-    assert tokenizer.sample([broken], 0.1, 9) == tokenizer.sample([mended], 0.1, 9)
+    assert tokenizer.sample([broken], 0.1, [9]) == tokenizer.sample([mended], 0.1, [9])
 
 
 def test_a_sample_does_not_depend_on_what_was_encoded_before(tokenizers):
     tokenizer = tokenizers["unigram"]
-    first = tokenizer.sample(SEEN, 0.1, 9)
-    tokenizer.sample(TEXTS, 0.5, 10)
+    first = tokenizer.sample(SEEN, 0.1, _seeds(9))
+    tokenizer.sample(TEXTS, 0.5, range(len(TEXTS)))
     tokenizer.encode(TEXTS[0])
-    assert tokenizer.sample(SEEN, 0.1, 9) == first
+    assert tokenizer.sample(SEEN, 0.1, _seeds(9)) == first
+    assert [tokenizer.sample([text], 0.1, [seed])[0] for text, seed in zip(SEEN, _seeds(9))] == first
 
 
 def test_identity_normalization_keeps_full_width_punctuation(tokenizers):
