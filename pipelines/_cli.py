@@ -36,6 +36,7 @@ def run(
     job: Callable[[flags.FlagValues], int | None],
     doc: str | None,
     argv: Sequence[str] | None = None,
+    positional: str = "",
 ) -> int:
     """Parses the command line, runs a job and returns the process's exit status.
 
@@ -44,6 +45,7 @@ def run(
         job: does the work; None is 0.
         doc: what `--help` says above the flags.
         argv: the arguments; those of the process if None.
+        positional: the list flag that arguments without a flag belong to; "" refuses them.
 
     Returns:
         0 ok, 1 findings or a training that failed, 2 a user's error, which was printed as one line, 75 stopped by a
@@ -60,7 +62,7 @@ def run(
             is_full = bool({"--helpfull", "-helpfull"} & set(arguments))
             print(f"{(doc or '').strip()}\n\n" + "\n".join([*_help(values), *_help_on_fields(values, is_full)]))
             return 0
-        _parse(values, arguments)
+        _parse(values, arguments, positional)
         return job(values) or 0
     except Failure as error:
         _fail(error)
@@ -112,19 +114,33 @@ def define_inference_flags(values: flags.FlagValues, argv: list[str], searches: 
         "best, latest, averaged (the mean of the latest ones), ema (training.ema_decay) or a step.",
         flag_values=values,
     )
+    if searches:
+        define_search_flags(values, argv)
+        return
+    for argument in argv:
+        name = argument.lstrip("-").partition("=")[0]
+        if name.startswith("decoding.") and name.removeprefix("decoding.") not in _LIMITS:
+            raise UserError(f"--{name} is of searches: this job takes {', '.join(_LIMITS)} alone")
+    text = f"Limits instead of the recipe's, as in --decoding.max_source_length=512: {', '.join(_LIMITS)}."
+    _define_decoding(values, argv, text)
+
+
+def define_search_flags(values: flags.FlagValues, argv: list[str]) -> None:
+    """Defines the flags of a search.
+
+    Raises:
+        UserError: an option of the search is unknown.
+    """
+    flags.DEFINE_integer("beam_size", None, "Beams; 1 is greedy. Default: the recipe's.", flag_values=values)
+    flags.DEFINE_float(
+        "length_penalty", None, "Alpha of the length penalty. Default: the recipe's.", flag_values=values
+    )
     names = [field.name for field in dataclasses.fields(DecodingConfig)]
     text = f"Options of the search instead of the recipe's, as in --decoding.no_repeat_ngram=3: {', '.join(names)}."
-    if searches:
-        flags.DEFINE_integer("beam_size", None, "Beams; 1 is greedy. Default: the recipe's.", flag_values=values)
-        flags.DEFINE_float(
-            "length_penalty", None, "Alpha of the length penalty. Default: the recipe's.", flag_values=values
-        )
-    else:
-        text = f"Limits instead of the recipe's, as in --decoding.max_source_length=512: {', '.join(_LIMITS)}."
-        for argument in argv:
-            name = argument.lstrip("-").partition("=")[0]
-            if name.startswith("decoding.") and name.removeprefix("decoding.") not in _LIMITS:
-                raise UserError(f"--{name} is of searches: this job takes {', '.join(_LIMITS)} alone")
+    _define_decoding(values, argv, text)
+
+
+def _define_decoding(values: flags.FlagValues, argv: list[str], text: str) -> None:
     try:
         config_flags.DEFINE_config_dataclass("decoding", DecodingConfig(), text, values, argv)
     except KeyError as error:  # an unknown field
@@ -309,7 +325,7 @@ def _say_what_is_given_twice(values: flags.FlagValues, arguments: Sequence[str])
             raise UserError(f"--{name} is given {len(texts)} times ({', '.join(texts)}): give it{several}")
 
 
-def _parse(values: flags.FlagValues, arguments: list[str]) -> None:
+def _parse(values: flags.FlagValues, arguments: list[str], positional: str = "") -> None:
     _say_what_is_given_twice(values, arguments)
     try:
         rest = values(["", *arguments])
@@ -329,7 +345,9 @@ def _parse(values: flags.FlagValues, arguments: list[str]) -> None:
         if explained:
             raise UserError(explained) from error
         raise UserError(f"The recipe or an override of it cannot be used: {_explain(error, arguments)}") from error
-    if len(rest) > 1:
+    if positional:
+        values[positional].value = list(values[positional].value or ()) + rest[1:]
+    elif len(rest) > 1:
         raise UserError(f"Unexpected argument {rest[1]!r}; every argument is a --flag=value")
 
 

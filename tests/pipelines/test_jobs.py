@@ -902,7 +902,7 @@ def test_mirrored_training_on_two_devices_gives_the_losses_of_one(copy_text, tmp
 
 
 @pytest.mark.parametrize(
-    "name", ["train", "evaluate", "translate", "score", "encode", "export", "lexicon", "quickstart"]
+    "name", ["train", "evaluate", "translate", "score", "encode", "export", "lexicon", "quickstart", "compare"]
 )
 def test_help_is_short_and_needs_no_tensorflow(name):
     program = (

@@ -1,0 +1,180 @@
+"""Compares systems on a test set: trained models, and files of translations."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from sacrebleu.metrics import CHRF, TER
+
+from nmt_keras import files
+from nmt_keras.config import DataConfig
+from nmt_keras.data.corpus import TextFile
+from nmt_keras.data.languages import language_of
+from nmt_keras.errors import UserError
+from nmt_keras.experiment.comparison_page import page_of, span_of
+from nmt_keras.experiment.text import open_references
+from nmt_keras.inference.comparison import (
+    Metrics,
+    System,
+    by_frequency,
+    by_length,
+    most_different,
+    scores,
+    significance,
+)
+from nmt_keras.inference.evaluation import bleu_metric
+from nmt_keras.pipes import default_cache_dir
+from nmt_keras.reports import Report, silent
+from nmt_keras.runs.layout import read_config
+from nmt_keras.runs.loading import load
+
+_DIFFERENT = 20  # sentences that are shown
+
+
+def compare(
+    names: Sequence[str],
+    source: str,
+    references: Sequence[str],
+    *,
+    decoding: Mapping[str, Any] = MappingProxyType({}),
+    target_language: str = "",
+    bleu_tokenizer: str = "",
+    frequencies: str = "",
+    data_dir: str = "",
+    samples: int = 1000,
+    trials: int = 10_000,
+    output: str | None = None,
+    page: str | None = None,
+    report: Report = silent,
+) -> dict[str, Any]:
+    """Compares systems with the first of them.
+
+    Args:
+        names: of systems, at least two: a run directory, several with commas, which are an ensemble, `@` and a
+            checkpoint behind (`runs/a@ema`; without it the best one); or a file of translations, line by line.
+        source: the text.
+        references: its reference translations.
+        decoding: options of the search instead of the recipe's.
+        target_language: its tag; "" is that of the first run.
+        bleu_tokenizer: sacreBLEU's name; "" is the language's.
+        frequencies: a text in the target language whose words are counted; "" is the reference.
+        data_dir: prefix of source, references and `frequencies`.
+        samples: of the paired bootstrap.
+        trials: of approximate randomisation.
+        output: a file that the result is written to as JSON.
+        page: a file that it is written to as a page for a browser.
+        report: takes lines for the user.
+
+    Returns:
+        Scores, tests and tables, and the sentences that differ most; see `nmt_keras.inference.comparison`.
+
+    Raises:
+        UserError: there are fewer than two systems, one cannot be used, or the numbers of lines differ.
+    """
+    if len(names) < 2:
+        raise UserError(
+            f"At least two systems must be given: run directories or files of translations. Received: {list(names)}"
+        )
+    for path in filter(None, (output, page)):
+        files.require_writable(path)
+    data = _data(names, target_language, bleu_tokenizer, data_dir)
+    corpus = open_references(data, source, references, report)
+    sources, streams = corpus.text()[0], corpus.reference_streams()
+    asian = language_of(data.target_language).is_asian
+    metrics = Metrics(
+        bleu_metric(data.target_language, data.bleu_tokenizer), CHRF(), TER(normalized=asian, asian_support=asian)
+    )
+    systems = [System(name, _translations(name, sources, decoding, report)) for name in names]
+    words = [len(metrics.bleu.tokenizer(text).split()) for text in sources]
+    counted = TextFile(frequencies, default_cache_dir()) if frequencies else corpus.targets[0]
+    result: dict[str, Any] = {
+        "source": source,
+        "references": list(references),
+        "sentences": len(sources),
+        "systems": scores(systems, streams, metrics),
+        "tests": significance(systems, streams, metrics, samples, trials),
+        "bootstrap_samples": samples,
+        "randomisation_trials": trials,
+        "by_source_length": by_length(systems, words, streams, metrics),
+        "by_word_frequency": by_frequency(systems, streams[0], counted.lines(range(len(counted))), metrics),
+        "most_different": most_different(systems, streams, metrics, _DIFFERENT),
+    }
+    for row in result["most_different"]:
+        place = row["line"]
+        row |= {"line": place + 1, "source": sources[place], "references": [stream[place] for stream in streams]}
+        row["translations"] = [system.translations[place] for system in systems]
+    for line in table_of(result):
+        report(line)
+    if output:
+        files.write_json(output, result)
+    if page:
+        files.write_text(page, page_of(result))
+    return result
+
+
+def _data(names: Sequence[str], target_language: str, bleu_tokenizer: str, data_dir: str) -> DataConfig:
+    """Languages and the place of the text."""
+    runs = [_folders(name)[0] for name in names if _is_run(name)]
+    if runs:
+        data = read_config(runs[0]).data
+        target_language = target_language or data.target_language
+        bleu_tokenizer = bleu_tokenizer or data.bleu_tokenizer
+    elif not target_language:
+        raise UserError(
+            "--target_language must be given where all systems are files: it decides how BLEU cuts text into words"
+        )
+    return DataConfig(target_language=target_language, bleu_tokenizer=bleu_tokenizer, data_dir=data_dir)
+
+
+def _is_run(name: str) -> bool:
+    return (_folders(name)[0] / "config.json").is_file()
+
+
+def _folders(name: str) -> list[pathlib.Path]:
+    return [pathlib.Path(part) for part in name.partition("@")[0].split(",")]
+
+
+def _translations(name: str, sources: list[str], decoding: Mapping[str, Any], report: Report) -> list[str]:
+    """What a system makes of the text, or made of it."""
+    if _is_run(name):
+        checkpoint = name.partition("@")[2] or "best"
+        overrides = {f"decoding.{option}": value for option, value in decoding.items()}
+        run = load(_folders(name), overrides, checkpoint, report=report)
+        report(f"translating {len(sources):,} lines with {name}")
+        return [translation.text for translation in run.translator().translate(sources)]
+    if pathlib.Path(name).is_dir():
+        raise UserError(f"{name} is no run directory and no file: it has no config.json; give a run, or translations")
+    text = TextFile(name, default_cache_dir())
+    if len(text) != len(sources):
+        raise UserError(
+            f"{name} has {len(text):,} lines and the source {len(sources):,}: give a translation of each line"
+        )
+    return text.lines(range(len(text)))
+
+
+def table_of(result: Mapping[str, Any]) -> list[str]:
+    """The scores and tests as lines of text."""
+    lines = [f"{'BLEU':>7} {'p (bs, ar)':>15} {'chrF':>7} {'p (bs, ar)':>15} {'TER':>7}  system"]
+    for place, row in enumerate(result["systems"]):
+        cells = [
+            cell
+            for name in ("bleu", "chrf")
+            for cell in (f"{row[name]:7.2f}", f"{_p_values(result['tests'][name][place]):>15}")
+        ]
+        lines.append(" ".join([*cells, f"{row['ter']:7.2f}", f" {row['name']}"]))
+    for title, unit, key, value in (
+        ("BLEU by words of the source", "by_source_length", "sentences", lambda row, i: row["systems"][i]["bleu"]),
+        ("F1 of words by their frequency", "by_word_frequency", "words", lambda row, i: row["f1"][i]),
+    ):
+        lines.append(title)
+        for row in result[unit]:
+            cells = [f"{value(row, place):7.2f}" for place in range(len(result["systems"]))]
+            lines.append(f"{span_of(row):>14} {row[key]:8,} {key:9} {' '.join(cells)}")
+    return lines
+
+
+def _p_values(test: Mapping[str, Any]) -> str:
+    if "bootstrap_p" not in test:
+        return f"+/- {test['bootstrap_interval']:.2f}"
+    return f"{test['bootstrap_p']:.3f}, {test['randomisation_p']:.3f}"
