@@ -52,6 +52,13 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_bool("scores", False, "Also scores, and log probabilities of pieces.", flag_values=values)
     flags.DEFINE_bool("alignments", False, "Also the source piece that each piece reads most.", flag_values=values)
     _cli.define_sampling_flags(values)
+    flags.DEFINE_integer(
+        "exact",
+        None,
+        "Find the most probable translation of all, within so many steps of the model a line; for analysis.",
+        1,
+        flag_values=values,
+    )
     flags.DEFINE_enum(
         "on_long",
         "truncate",
@@ -105,7 +112,7 @@ def _job(values: flags.FlagValues) -> int | None:
 def _check(values: flags.FlagValues) -> None:
     _text.check_model_flags(values, _REQUEST_OPTIONS)
     if not values.run_dir:
-        given = [name for name in ("top_k", "top_p", "split_sentences", "mbr") if values[name].present]
+        given = [name for name in ("top_k", "top_p", "split_sentences", "mbr", "exact") if values[name].present]
         if given:
             raise UserError(f"--{given[0]} goes with --run_dir: an export keeps what it was made with")
         if values.n_best > 1 and values.beam_size is None:
@@ -116,6 +123,8 @@ def _check(values: flags.FlagValues) -> None:
     _cli.check_sampling_flags(values, bool(values.samples))
     if values.mbr is not None and (values.samples or values["n_best"].present):
         raise UserError("--mbr gives one translation of each line: leave out --samples and --n_best")
+    if values.exact is not None and (values.samples or values.mbr is not None or values["n_best"].present):
+        raise UserError("--exact gives one translation of each line: leave out --samples, --mbr and --n_best")
     if values.samples and values["n_best"].present:
         raise UserError("--n_best belongs to searching: --samples is how many are drawn")
     if values.resume and not values.output:
@@ -133,7 +142,9 @@ def _check(values: flags.FlagValues) -> None:
 def _opened(values: flags.FlagValues) -> Iterator[tuple[Stream, dict[str, typing.Any]]]:
     """What translates lines, and what decides the translations, for --resume."""
     if values.run_dir:
-        yield _of_run(values)
+        stream, about, end = _of_run(values)
+        yield stream, about
+        end()
         return
     names = ("input", "saved_model", "server", "n_best", "samples", "scores", "alignments")
     request_options = _cli.decoding_overrides(values)
@@ -149,8 +160,8 @@ def _opened(values: flags.FlagValues) -> Iterator[tuple[Stream, dict[str, typing
         yield stream, {**{name: values[name].value for name in names}, **request_options}
 
 
-def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any]]:
-    """As `_opened`, of --run_dir."""
+def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any], Callable[[], None]]:
+    """As `_opened`, of --run_dir, and what to do when all is translated."""
     _process.load_tensorflow()
     from nmt_keras.config import ExperimentConfig
     from nmt_keras.inference.minimum_bayes_risk import require_enough
@@ -177,16 +188,25 @@ def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any]]:
     overrides = _cli.overrides(values)
     if values.split_sentences:
         overrides["decoding.split_sentences"] = True
+    if values.exact is not None:  # which knows no penalty: its first bound is the better for it
+        overrides = {"decoding.length_penalty": 0.0, **overrides}
     run = load(_cli.run_dirs(values), overrides, values.checkpoint, report=_process.report, check=check)
-    translator = run.mbr_translator(options) if options else run.translator(values.samples or values.n_best, sampling)
+    exact = None if values.exact is None else run.exact_translator(values.exact)
+    searching = run.translator(values.samples or values.n_best, sampling)
+    translator = run.mbr_translator(options) if options else exact or searching
 
     def stream(texts: Iterable[str], first_number: int) -> Iterator["Translation"]:
         return translator.stream(texts, first_number=first_number)
 
+    def end() -> None:
+        if exact:
+            _process.report(exact.summary())
+
     names = ["input", "run_dir", "n_best", "samples", "scores", "alignments", "seed", "temperature", "top_k", "top_p"]
     names += ["mbr", "mbr_utility", "mbr_candidates", "mbr_each"] if options else []
+    names += ["exact"] if values.exact is not None else []
     about = {**{name: values[name].value for name in names}, "step": run.step, "checkpoint": values.checkpoint}
-    return stream, {**about, **dataclasses.asdict(run.config.decoding)}
+    return stream, {**about, **dataclasses.asdict(run.config.decoding)}, end
 
 
 def _report_doubts(
@@ -218,6 +238,8 @@ def _as_json(values: flags.FlagValues) -> bool:
 
 def _to_json(number: int, translation: "Translation", values: flags.FlagValues) -> str:
     row: dict[str, typing.Any] = {"line": number, "truncated": translation.truncated}
+    if values.exact is not None:
+        row |= translation.outputs
     if values.alignments:
         row["source_pieces"] = translation.source_pieces
     row["hypotheses"] = []

@@ -12,6 +12,7 @@ from nmt_keras.config.fields import REFUSED, fields_of
 from nmt_keras.data.lexicon import Lexicon
 from nmt_keras.errors import UserError
 from nmt_keras.inference.evaluation import bleu_metric
+from nmt_keras.inference.exact import ExactTranslator
 from nmt_keras.inference.minimum_bayes_risk import MBROptions, MinimumBayesRisk, require_enough, utility
 from nmt_keras.inference.search import Sampling
 from nmt_keras.inference.translator import Translator
@@ -71,6 +72,10 @@ class Run(NamedTuple):
         bleu = bleu_metric(self.config.data.target_language, self.config.data.bleu_tokenizer, of_sentences=True)
         translators = [run.translator(options.number, options.sampling) for run in runs]
         return MinimumBayesRisk(translators, utility(options.utility, bleu))
+
+    def exact_translator(self, max_steps: int) -> ExactTranslator:
+        """A translator that finds the most probable translation of all, within so many steps of the model a text."""
+        return ExactTranslator(self.translator(), self.model, self.config.decoding, max_steps)
 
     def client(self) -> "Client":
         """A client of what an export of this run would be, in this process."""

@@ -135,6 +135,18 @@ def test_minimum_bayes_risk_is_scored_and_translates_a_line_to_a_line(run_dir, c
     assert all(0.0 <= each["score"] < 100.001 for row in rows[::2] for each in row["hypotheses"])
 
 
+def test_exact_search_says_how_often_beam_search_is_right(run_dir, tmp_path, capsys):
+    (tmp_path / "in").write_text("a b c\n\nh g\n")
+    arguments = [f"--run_dir={run_dir}", f"--input={tmp_path}/in", "--exact=500"]
+    assert translate.main([*arguments, "--scores"]) == 0
+    printed, told = capsys.readouterr()
+    rows = [json.loads(line) for line in printed.splitlines()]
+    assert [row["hypotheses"][0]["text"] for row in rows] == ["a b c", "", "h g"]
+    assert [row.get("is_exact") for row in rows] == [True, None, True] and rows[0]["steps"] >= 1
+    assert "exact search: 2 text(s), 2 of them within 500 steps" in told.splitlines()[-1]
+    assert "found the best translation of 2, and that of 0 is empty" in told.splitlines()[-1]
+
+
 def test_translate_keeps_lines_and_order(run_dir, tmp_path, monkeypatch, capsys):
     (tmp_path / "in").write_bytes(b"\xef\xbb\xbfa b c\r\n\nh g\n   \nd\xff d\nb a d")
     assert translate.main([f"--run_dir={run_dir}", f"--input={tmp_path}/in", f"--output={tmp_path}/out"]) == 0
@@ -722,6 +734,7 @@ BAD = [
         ["--run_dir={run}", "--input={tmp}/x", "--top_k=5"],
         "--top_k belongs to sampling: give --samples=1 or --mbr=16 too",
     ),
+    (translate, ["--run_dir={run}", "--input={tmp}/x", "--exact=9", "--mbr=4"], "--exact gives one translation"),
     (translate, ["--run_dir={run}", "--input={tmp}/x", "--mbr=1"], "at least 2. Received: 1"),
     (translate, ["--run_dir={run}", "--input={tmp}/x", "--mbr=4", "--n_best=2"], "--mbr gives one translation of each"),
     (translate, ["--run_dir={run}", "--input={tmp}/x", "--mbr_utility=bleu"], "belongs to --mbr: give --mbr=16 too"),
