@@ -44,6 +44,9 @@ class DataConfig:
         keeps_old_default=True,
     )
     byte_fallback: bool = spec(True, "write what has no piece as bytes, so that nothing is unknown")
+    user_symbols: tuple[str, ...] = spec(
+        (), "texts that are one piece each, whatever is around them, such as the tag of synthetic text"
+    )
     normalization: str = spec(
         "identity",
         "SentencePiece's normalization of text",

@@ -36,7 +36,7 @@ class ExperimentConfig:
     def normalise(self) -> None:
         """Turns a single string into a tuple of one, in the fields that name several files or folders."""
         for section, names in (
-            (self.data, ("train_source", "train_target", "train_example_weights")),
+            (self.data, ("train_source", "train_target", "train_example_weights", "user_symbols")),
             (self.training, ("teacher",)),
         ):
             for name in names:

@@ -184,6 +184,14 @@ def _tokenizer_problems(config: "ExperimentConfig") -> list[str]:
             "`data.sampling_alpha` needs a SentencePiece tokenizer (unigram or bpe). "
             f"Received: tokenizer={data.tokenizer!r}"
         )
+    makes_pieces = data.tokenizer in ("unigram", "bpe") and not (data.source_tokenizer_model or data.tokenizer_from)
+    if data.user_symbols and not makes_pieces:
+        problems.append(
+            "`data.user_symbols` are for a tokenizer that is trained here, unigram or bpe. "
+            f"Received: {list(data.user_symbols)} and tokenizer={data.tokenizer!r}"
+        )
+    if any(not symbol or any(c.isspace() for c in symbol) for symbol in data.user_symbols):
+        problems.append(f"`data.user_symbols` must be texts without space. Received: {list(data.user_symbols)}")
     if data.tokenizer_from and data.source_tokenizer_model:
         problems.append(
             "`data.tokenizer_from` and `data.source_tokenizer_model` cannot both say what the tokenizers are. "

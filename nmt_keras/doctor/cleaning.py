@@ -9,7 +9,7 @@ from nmt_keras.data.corpus import TextFile
 from nmt_keras.doctor.findings import Finding
 from nmt_keras.errors import UserError
 
-DROPPED = ("line count", "empty side", "duplicate", "overlap", "script", "shift")
+DROPPED = ("line count", "empty side", "blank pair", "duplicate", "overlap", "script", "shift")
 _AROUND = 2  # lines on either side of a shifted stretch, whose ends are a matter of evidence
 _BLOCK = 10_000
 

@@ -102,6 +102,7 @@ class _Scan:
         self.characters = [np.zeros(size, np.float32) for _ in range(2)]
         self._hashes = np.zeros(size, np.uint64)
         self._empty = LineNumbers()
+        self._blank = LineNumbers()
         self._copies = LineNumbers()
         self._names = LineNumbers()
         self._styles = [Style() for _ in range(2)]
@@ -122,7 +123,7 @@ class _Scan:
             for side, line in enumerate((mine, yours)):
                 self.characters[side][number] = len(line)
             if not mine or not yours:
-                self._empty.add(number)
+                (self._empty if mine or yours else self._blank).add(number)
                 self._hashes[number] = number  # no duplicate of another
                 continue
             self._hashes[number] = _hash(f"{mine}\n{yours}")
@@ -139,6 +140,7 @@ class _Scan:
         both = f"{source} and {target}"
         found = [
             self._of("empty side", self._empty, f"{both}: a side is empty or blank", "they are left out of training"),
+            self._of("blank pair", self._blank, f"{both}: both sides are empty or blank", "left out of training"),
             self._of("copy", self._copies, f"{both}: the target is the source, untranslated", "take them out"),
             self._of("name or code", self._names, f"{both}: names, numbers or code are the same on both sides", "kept"),
             self._duplicates(both),

@@ -6,12 +6,13 @@ A finding is a note (only listed), a warning, or serious: a fault that would was
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-VERSION = 2  # of what is found, for caches
+VERSION = 3  # of what is found, for caches
 SEVERITIES = ("note", "warning", "serious")
 LISTED = 10
 # Shares of a corpus from which a kind is a warning, and serious.
 _LIMITS = {
     "empty side": (0.02, 0.2),
+    "blank pair": (1.0, 1.0),
     "duplicate": (0.1, 0.5),
     "copy": (0.01, 0.1),
     "length ratio": (0.01, 0.1),

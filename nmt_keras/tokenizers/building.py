@@ -117,6 +117,7 @@ def train_tokenizers(data: DataConfig, corpus: Corpus, report: Report) -> dict[s
             character_coverage=data.character_coverage,
             byte_fallback=data.byte_fallback,
             normalization=data.normalization,
+            user_symbols=data.user_symbols,
         )
         report(f"tokenizer: {name} {data.tokenizer} with {made[name].vocab_size:,} ids")
     return made
@@ -159,6 +160,7 @@ def train_tokenizer(
     character_coverage: float = DataConfig.character_coverage,
     byte_fallback: bool = DataConfig.byte_fallback,
     normalization: str = DataConfig.normalization,
+    user_symbols: Sequence[str] = (),
     may_shrink: bool = False,
     report: Report = silent,
 ) -> Tokenizer:
@@ -180,6 +182,7 @@ def train_tokenizer(
         character_coverage=character_coverage,
         byte_fallback=byte_fallback,
         normalization=normalization,
+        user_symbols=user_symbols,
         may_shrink=may_shrink,
         report=report,
     )

@@ -89,6 +89,7 @@ class SentencePieceTokenizer:
         character_coverage: float,
         byte_fallback: bool,
         normalization: str,
+        user_symbols: Sequence[str] = (),
         may_shrink: bool = False,
         report: Report = silent,
     ) -> "SentencePieceTokenizer":
@@ -103,6 +104,7 @@ class SentencePieceTokenizer:
             character_coverage: of the characters of the text, the share that gets pieces of its own.
             byte_fallback: whether the other characters are written as bytes.
             normalization: the name of a rule.
+            user_symbols: texts that are one piece each, whatever is around them.
             may_shrink: whether a vocabulary that the text cannot fill becomes smaller, and is not refused.
             report: takes a line for the user.
 
@@ -119,6 +121,7 @@ class SentencePieceTokenizer:
                 character_coverage=character_coverage,
                 byte_fallback=byte_fallback,
                 normalization_rule_name=normalization,
+                user_defined_symbols=list(user_symbols),
                 pad_id=PAD_ID,
                 unk_id=UNK_ID,
                 bos_id=BOS_ID,
@@ -139,6 +142,7 @@ class SentencePieceTokenizer:
                     character_coverage=character_coverage,
                     byte_fallback=byte_fallback,
                     normalization=normalization,
+                    user_symbols=user_symbols,
                     may_shrink=True,
                     report=report,
                 )

@@ -85,6 +85,11 @@ def test_all_problems_are_reported_at_once():
         (lambda c: setattr(c.data, "character_coverage", 0.0), "above 0 and at most 1"),
         (lambda c: setattr(c.training, "loss", "distillation"), "`training.teacher`, a run directory, belongs to"),
         (lambda c: setattr(c.training, "teacher", ("runs/big",)), r"Received: \['runs/big'\] and 'cross_entropy'"),
+        (lambda c: setattr(c.data, "user_symbols", ("<a b>",)), "must be texts without space"),
+        (
+            lambda c: (setattr(c.data, "tokenizer", "char"), setattr(c.data, "user_symbols", ("<BT>",))),
+            "are for a tokenizer that is trained here",
+        ),
         (lambda c: setattr(c.training, "num_risk_candidates", 1), "must be at least 2. Received: 1"),
         (lambda c: setattr(c.training, "risk_weight", 1.5), "must be from 0 to 1. Received: 1.5"),
         (

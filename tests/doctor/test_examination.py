@@ -113,6 +113,15 @@ def test_all_lines_of_a_finding_are_kept(clean, examine):
     assert "lines" not in finding.card() and finding.card()["first_lines"] == finding.first_lines
 
 
+def test_pairs_that_are_blank_on_both_sides_are_a_note_however_many(clean, examine):
+    """They are left out, and tear nothing apart: the places of what a filter took out of a corpus."""
+    source, target = (list(side) for side in clean)
+    for line in range(0, LINES, 2):
+        source[line], target[line] = "", " "
+    [finding] = [finding for finding in examine(source, target) if "blank" in finding.text]
+    assert (finding.kind, finding.severity, finding.num_lines) == ("blank pair", "note", (LINES + 1) // 2)
+
+
 def test_names_and_code_are_the_same_in_both_languages(clean, examine):
     source, target = (list(side) for side in clean)
     for line in range(300):

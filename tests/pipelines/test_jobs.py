@@ -915,7 +915,8 @@ def test_mirrored_training_on_two_devices_gives_the_losses_of_one(copy_text, tmp
 
 
 @pytest.mark.parametrize(
-    "name", ["train", "evaluate", "translate", "score", "encode", "export", "lexicon", "quickstart", "compare"]
+    "name",
+    ["train", "evaluate", "translate", "score", "encode", "export", "lexicon", "quickstart", "compare", "augment"],
 )
 def test_help_is_short_and_needs_no_tensorflow(name):
     program = (

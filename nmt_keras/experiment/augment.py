@@ -1,0 +1,261 @@
+"""Makes parallel text out of text in one language, with a trained model: back-translation, and forward translation."""
+
+import dataclasses
+import itertools
+import json
+import math
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from nmt_keras import files
+from nmt_keras.data.batch_plan import mix
+from nmt_keras.data.noise import noised
+from nmt_keras.errors import UserError
+from nmt_keras.inference.minimum_bayes_risk import MBROptions, chrf_utilities
+from nmt_keras.inference.search import Sampling
+from nmt_keras.inference.translation import Hypothesis, Translation
+from nmt_keras.reports import Report, silent
+from nmt_keras.runs.loading import Run, load
+from nmt_keras.tokenizers.white_space import is_blank
+from nmt_keras.training.checkpoints import weights_sha256
+
+KINDS = ("back", "forward")
+_CHUNK = 1024  # lines that are translated, scored and written at a time
+
+
+class Search(NamedTuple):
+    """How a line is translated: the best of a beam, unless one of these is given."""
+
+    sampling: Sampling | None = None  # one translation is drawn
+    mbr: MBROptions | None = None  # one of several is chosen by minimum Bayes risk
+    candidates: int = 1  # the nearest to the reference of so many is taken
+
+
+class Filters(NamedTuple):
+    """What leaves a pair out; a limit of 0 or None is off."""
+
+    max_length_ratio: float = 0.0  # of the characters of the longer side to those of the shorter
+    min_score: float | None = None  # log probability of a piece of the translation, in the mean
+    min_dual: float = 0.0  # dual conditional cross entropy as a likelihood, from 0 to 1
+
+
+class Changes(NamedTuple):
+    """What becomes of the side that the next model reads."""
+
+    tag: str = ""  # a word at its beginning (Caswell et al. 2019)
+    noise: bool = False  # (Edunov et al. 2018)
+
+
+def augment(
+    run_dirs: Sequence[pathlib.Path],
+    lines: Iterable[str],
+    output_dir: pathlib.Path,
+    *,
+    about: Mapping[str, Any],
+    kind: str = "back",
+    checkpoint: str = "best",
+    decoding: Mapping[str, Any] = MappingProxyType({}),
+    search: Search = Search(),
+    changes: Changes = Changes(),
+    filters: Filters = Filters(),
+    references: Iterable[str] | None = None,
+    dual_run_dirs: Sequence[pathlib.Path] = (),
+    seed: int = 1,
+    progress: Callable[[int], Any] = lambda count: None,
+    report: Report = silent,
+) -> dict[str, Any]:
+    """Translates text into a parallel corpus: `text.<language>` of both languages, `pairs.jsonl` and `card.json`.
+
+    Line n of both files is made of line n of the input. A blank line, and a pair that a filter leaves out, is blank in
+    both, which training leaves out. The same call goes on with what an interrupted one has written.
+
+    Args:
+        run_dirs: of the model, which reads the language of the input; several are an ensemble.
+        lines: the text.
+        output_dir: a folder for the corpus.
+        about: JSON values that say what the text is, for the card; a call with others does not go on.
+        kind: `back` if the next model shall translate into the language of the input, whose source is synthetic;
+            `forward` if it shall translate out of it, as a student of this model (Kim and Rush 2016).
+        checkpoint: of the runs.
+        decoding: options of the search instead of the recipe's.
+        search: how a line is translated.
+        changes: of the side that the next model reads.
+        filters: what leaves a pair out.
+        references: translations of the lines, of which `search.candidates` takes the nearest.
+        dual_run_dirs: of a model of the other direction, which `filters.min_dual` needs.
+        seed: of noise.
+        progress: is told how many more lines are done.
+        report: takes lines for the user.
+
+    Returns:
+        The card: what made the text, and how many pairs there are and were left out, by reason.
+
+    Raises:
+        UserError: a run or the text cannot be used, the corpus is there already, or the folder cannot be written.
+    """
+    card_path = output_dir / "card.json"
+    if card_path.exists():
+        raise UserError(f"{output_dir} holds a whole corpus, with its card.json: give another --output_dir")
+    overrides = {f"decoding.{name}": value for name, value in decoding.items()}
+    run = load(run_dirs, overrides, checkpoint, report=report)
+    if search.candidates > run.config.decoding.beam_size:
+        raise UserError(
+            f"{search.candidates} candidates of a line need as many beams. Received: {run.config.decoding.beam_size}; "
+            f"give --beam_size={search.candidates}"
+        )
+    dual = load(dual_run_dirs, {"decoding.shortlist": 0}, report=report) if dual_run_dirs else None
+    languages = run.config.data.source_language, run.config.data.target_language
+    if dual and (dual.config.data.target_language, dual.config.data.source_language) != languages:
+        raise UserError(
+            f"{dual_run_dirs[0]} translates {dual.config.data.source_language} to {dual.config.data.target_language}: "
+            f"--dual_run_dir must be of the other direction than {languages[0]} to {languages[1]}"
+        )
+    card: dict[str, Any] = {
+        **about,
+        "kind": kind,
+        "run_dirs": list(map(str, run_dirs)),
+        "checkpoint": checkpoint,
+        "step": run.step,
+        "weights_sha256": [weights_sha256(model) for model in getattr(run.model, "members", [run.model])],
+        "decoding": dataclasses.asdict(run.config.decoding),
+        "sampling": search.sampling and search.sampling._asdict(),
+        "mbr": search.mbr
+        and {**search.mbr._asdict(), "sampling": search.mbr.sampling and search.mbr.sampling._asdict()},
+        "candidates": search.candidates,
+        "changes": changes._asdict(),
+        "filters": filters._asdict(),
+        "dual_run_dirs": list(map(str, dual_run_dirs)),
+        "seed": seed,
+    }
+    files.make_folder(output_dir)
+    pairs_path = output_dir / "pairs.jsonl"
+    if not pairs_path.exists():
+        resume = pairs_path.with_name("pairs.jsonl.partial").exists()
+        with files.resumable_write(pairs_path, resume, card) as (file, count):
+            if count:
+                report(f"resuming after line {count:,}")
+                progress(count)
+            maker = _Maker(run, dual, search, filters, changes.tag)
+            for row in maker.rows(itertools.islice(lines, count, None), references, count):
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                file.flush()
+                progress(1)
+    counts = _write_text(pairs_path, output_dir, languages, kind, changes, seed)
+    card["lines"] = counts
+    files.write_json(card_path, card)
+    left_out = ", ".join(f"{number:,} for {reason}" for reason, number in counts["left_out"].items()) or "none"
+    report(f"{counts['pairs']:,} pairs of {counts['all']:,} lines in {output_dir}; left out: {left_out}")
+    return card
+
+
+class _Maker:
+    """Makes pairs of lines, with their scores."""
+
+    def __init__(self, run: Run, dual: Run | None, search: Search, filters: Filters, tag: str):
+        self._search = search
+        self._filters = filters
+        self._tag = tag
+        self._dual = dual.client() if dual else None
+        self._translator = (
+            run.mbr_translator(search.mbr)
+            if search.mbr
+            else run.translator(search.candidates if not search.sampling else 1, search.sampling)
+        )
+
+    def rows(
+        self, lines: Iterable[str], references: Iterable[str] | None, first_number: int
+    ) -> Iterator[dict[str, Any]]:
+        """A JSON row for each line; `first_number` is how many lines came before."""
+        lines = iter(lines)
+        expected = itertools.islice(references, first_number, None) if references is not None else None
+        while chunk := list(itertools.islice(lines, _CHUNK)):
+            for number, line in enumerate(chunk, first_number + 1):
+                if self._tag and self._tag in line.split():
+                    raise UserError(f"Line {number} has {self._tag!r}, which --tag puts before text: give another tag")
+            translations = self._translator.translate(chunk, first_number=first_number)
+            wanted = None if expected is None else list(itertools.islice(expected, len(chunk)))
+            if wanted is not None and len(wanted) < len(chunk):
+                raise UserError(
+                    f"The reference ends at line {first_number + len(wanted):,}, and the text goes on: give a "
+                    "reference of each line"
+                )
+            chosen = [_nearest(each, wanted[i] if wanted else None) for i, each in enumerate(translations)]
+            rows = [self._row(line, hypothesis) for line, hypothesis in zip(chunk, chosen)]
+            if self._dual is not None:
+                self._add_dual(rows)
+            for row in rows:
+                row["left_out"] = row["left_out"] or self._reason(row)
+                yield row
+            first_number += len(chunk)
+
+    def _row(self, line: str, hypothesis: Hypothesis) -> dict[str, Any]:
+        is_empty = is_blank(line) or not hypothesis.text.strip()
+        score = hypothesis.log_prob / max(len(hypothesis.pieces), 1)
+        return {
+            "text": line,
+            "translation": hypothesis.text,
+            "score": round(score, 6) if math.isfinite(score) else None,
+            "left_out": "an empty side" if is_empty else "",
+        }
+
+    def _add_dual(self, rows: Sequence[dict[str, Any]]) -> None:
+        """exp(-(|H1 - H2| + (H1 + H2) / 2)), H the cross entropy of a piece in either direction (Junczys-Dowmunt 2018,
+        2.1)."""
+        assert self._dual is not None
+        whole = [row for row in rows if not row["left_out"]]
+        scored = self._dual.scores((row["translation"], row["text"]) for row in whole)
+        for row, back in zip(whole, scored):
+            forth, back_score = row["score"] or 0.0, back["log_prob"] / max(back["num_pieces"], 1)
+            row["dual"] = round(math.exp(-abs(forth - back_score) + (forth + back_score) / 2), 6)
+
+    def _reason(self, row: Mapping[str, Any]) -> str:
+        lengths = sorted(len(row[name].strip()) for name in ("text", "translation"))
+        filters = self._filters
+        if filters.max_length_ratio and lengths[1] > filters.max_length_ratio * lengths[0]:
+            return "the length ratio"
+        if filters.min_score is not None and (row["score"] is None or row["score"] < filters.min_score):
+            return "the score"
+        if filters.min_dual and row["dual"] < filters.min_dual:
+            return "the dual score"
+        return ""
+
+
+def _nearest(translation: Translation, reference: str | None) -> Hypothesis:
+    """The hypothesis of the highest chrF against a reference; the best where there is none."""
+    if reference is None or len(translation.hypotheses) == 1:
+        return translation.best
+    texts = [hypothesis.text for hypothesis in translation.hypotheses]
+    scores = chrf_utilities([*texts, reference])[:-1, -1]
+    return translation.hypotheses[int(scores.argmax())]
+
+
+def _write_text(
+    pairs: pathlib.Path, folder: pathlib.Path, languages: tuple[str, str], kind: str, changes: Changes, seed: int
+) -> dict[str, Any]:
+    """Writes both sides of the corpus; how many pairs there are, and were left out."""
+    names = ("text", "translation")
+    read = 1 if kind == "back" else 0  # the side that the next model reads
+    reasons: dict[str, int] = {}
+    total = 0
+    with (
+        files.atomic_write(folder / f"text.{languages[0]}") as first,
+        files.atomic_write(folder / f"text.{languages[1]}") as second,
+        open(first, "w", encoding="utf-8", newline="\n") as first_file,
+        open(second, "w", encoding="utf-8", newline="\n") as second_file,
+        open(pairs, encoding="utf-8", newline="\n") as rows,
+    ):
+        for total, line in enumerate(rows, 1):
+            row = json.loads(line)
+            texts = ["", ""] if row["left_out"] else [row[name] for name in names]
+            if row["left_out"]:
+                reasons[row["left_out"]] = reasons.get(row["left_out"], 0) + 1
+            else:
+                if changes.noise:
+                    texts[read] = noised(texts[read], mix(seed, total))
+                if changes.tag:
+                    texts[read] = f"{changes.tag} {texts[read]}"
+            first_file.write(texts[0] + "\n")
+            second_file.write(texts[1] + "\n")
+    return {"all": total, "pairs": total - sum(reasons.values()), "left_out": reasons}
