@@ -26,6 +26,12 @@ class DecodingConfig:
         not_negative=True,
         resume=FREE,
     )
+    recombine: int = spec(
+        0,
+        "hypotheses of a beam that share so many last ids are one (dynamic programming); 0 is off",
+        not_negative=True,
+        resume=FREE,
+    )
     max_length: int = spec(200, "ids of a translation at most", positive=True, resume=FREE)
     max_length_ratio: float = spec(2.0, "the same for each id of the source, and 10 more", positive=True, resume=FREE)
     min_length: int = spec(0, "ids of a translation at least", not_negative=True, resume=FREE)

@@ -212,6 +212,13 @@ def _decoding_problems(config: "ExperimentConfig") -> list[str]:
         problems.append(
             "`decoding.coverage_penalty` sums attention weights: it needs `model.attention` other than none"
         )
+    looks_back = decoding.no_repeat_ngram or decoding.repetition_penalty != 1.0 or decoding.banned_phrases
+    if decoding.recombine and (looks_back or decoding.coverage_penalty):
+        problems.append(
+            "`decoding.recombine` forgets how hypotheses began: it does not go with `decoding.no_repeat_ngram`, "
+            "`decoding.repetition_penalty`, `decoding.banned_phrases` or `decoding.coverage_penalty`. "
+            f"Received: recombine={decoding.recombine}"
+        )
     if decoding.min_length > decoding.max_length:
         problems.append(
             "`decoding.min_length` must be at most `decoding.max_length`. "

@@ -8,6 +8,11 @@ penalty it can reach.
 
 Rows may ask for different numbers of beams. A row that asked for fewer than the most has its surplus beams at -inf from
 the first position on, so that its result is that of a search of its own.
+
+Recombination, the dynamic programming of phrase-based decoders (Och et al. 2001; Koehn et al. 2003), takes hypotheses
+of one length that share their last n ids as one: the better lives on, and a beam is free for another. The others stay
+as ways to reach it, its derivations, so that n-best lists lack none. What follows a derivation that lost is scored as
+it was after the one that won, which is exact for a model that sees n ids, and an estimate for others.
 """
 
 from typing import Any, NamedTuple
@@ -15,7 +20,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from nmt_keras.constants import BOS_ID, EOS_ID, PAD_ID
-from nmt_keras.decoding.constraints import NEVER, Constraints, Past
+from nmt_keras.decoding.constraints import NEVER, Constraints, Continuations, Past
 from nmt_keras.decoding.hypotheses import Hypotheses, StepFn, loop_shapes
 from nmt_keras.decoding.ranking import Ranking
 
@@ -25,15 +30,15 @@ class _Finished(NamedTuple):
 
     score: tf.Tensor  # float32 [B, K], -inf where there is none yet
     position: tf.Tensor  # int32 [B, K], of EOS
-    parent: tf.Tensor  # int32 [B, K], the live hypothesis that EOS was added to
+    parent: tf.Tensor  # int32 [B, K], the derivation of a live hypothesis that EOS was added to
 
 
 class _History(NamedTuple):
-    """What was chosen at each position."""
+    """What was chosen at each position. Derivation r of live hypothesis k has the number k * R + r."""
 
     ids: tf.TensorArray  # of int32 [B, K]
-    parents: tf.TensorArray  # of int32 [B, K]: index into the live hypotheses of the position before
-    log_probs: tf.TensorArray  # of float32 [B, K], of `ids`
+    parents: tf.TensorArray  # of int32 [B, K * R]: a derivation of the position before
+    log_probs: tf.TensorArray  # of float32 [B, K * R], of `ids` after that
     end_log_probs: tf.TensorArray  # of float32 [B, K], of EOS after each live hypothesis of the position before
     attention_weights: tf.TensorArray  # of float32 [B, K, S], indexed as `end_log_probs`
 
@@ -43,7 +48,8 @@ class _LoopState(NamedTuple):
 
     position: tf.Tensor  # int32 []
     ids: tf.Tensor  # int32 [B, Q], the last ones
-    totals: tf.Tensor  # float32 [B, Q], sums of scores, -inf for a hypothesis that is not there
+    totals: tf.Tensor  # float32 [B, Q, R], sums of scores of its derivations, best first; -inf where there is none
+    recent: tf.Tensor | tuple  # int32 [B, Q, n], the last ids, with recombination
     carried: tuple[Any, Past, Any]  # decoder state, past, coverage [B, Q, S] or (): leaves [B, Q, ...]
     finished: _Finished
     history: _History
@@ -57,6 +63,7 @@ def beam_search(
     *,
     beam_size: int | tf.Tensor,
     num_hypotheses: int | tf.Tensor = 1,
+    recombine: int = 0,
 ) -> Hypotheses:
     """Searches for the hypotheses of highest score.
 
@@ -67,6 +74,8 @@ def beam_search(
         ranking: turns log probabilities into scores.
         beam_size: int32 [] or [B]; K is the largest. 1 is greedy: it ends where EOS is the best.
         num_hypotheses: int32 [] or [B], at most `beam_size`; N is the largest.
+        recombine: n of recombination; 0 is off. `constraints` that look back, and a coverage penalty, do not go with
+            it.
 
     Returns:
         The N best hypotheses of each row, fewer where it asked for fewer or found fewer. A row's result does not depend
@@ -78,9 +87,10 @@ def beam_search(
     width = tf.reduce_max(beam_size)
     is_beam = tf.range(width) < beam_size[:, None]  # [B, K]
     has_coverage = bool(ranking.coverage_penalty)
+    ways = tf.reduce_max(num_hypotheses) if recombine else 1  # R: derivations that are kept of a live hypothesis
 
     def proceed(loop: _LoopState) -> tf.Tensor:
-        best = tf.reduce_max(ranking.bound(loop.totals, max_length), -1)
+        best = tf.reduce_max(ranking.bound(loop.totals[:, :, 0], max_length), -1)
         worst_wanted = tf.gather(loop.finished.score, num_hypotheses - 1, batch_dims=1)
         return (loop.position < limit) & tf.reduce_any(best > worst_wanted)
 
@@ -91,33 +101,34 @@ def beam_search(
         found = constraints.continuations(logits, loop.position, past, width)
         ends = found.end_scores >= tf.reduce_max(found.scores, -1)  # [B, Q]
         is_greedy = (beam_size == 1)[:, None]
-        end_totals = tf.where(is_greedy & ~ends, NEVER, loop.totals + found.end_scores)
+        end_totals = tf.where((is_greedy & ~ends)[:, :, None], NEVER, loop.totals + found.end_scores[:, :, None])
+        end_totals = tf.reshape(end_totals, [batch, -1])
         length = tf.fill(tf.shape(end_totals), loop.position + 1)
         finished = _best_finished(
             loop.finished, ranking.score(end_totals, length, coverage if has_coverage else None), loop.position
         )
 
-        totals = tf.where(is_greedy & ends, NEVER, loop.totals)[:, :, None] + found.scores
-        totals, places = tf.math.top_k(_flat(totals, width, NEVER), width)
-        ids = tf.gather(_flat(found.ids, width, PAD_ID), places, batch_dims=1)
-        chosen = tf.gather(_flat(found.log_probs, width, 0.0), places, batch_dims=1)
-        parents = tf.minimum(places // tf.shape(found.ids)[2], tf.shape(loop.ids)[1] - 1)
+        before = tf.where((is_greedy & ends)[:, :, None], NEVER, loop.totals)
+        live = _continued(before, found, width) if not recombine else _recombined(before, found, width, loop.recent)
+        ids, parents = live.ids, live.parents
         decoder_state, past, coverage = tf.nest.map_structure(
             lambda leaf: tf.gather(leaf, parents, batch_dims=1), (decoder_state, past, coverage)
         )
         carried = (decoder_state, constraints.advance(past, ids, loop.position), coverage)
         missing = width - tf.shape(attention)[1]  # at the first position
         ends_padded = tf.pad(found.end_log_probs, [[0, 0], [0, missing]])
-        written = (ids, parents, chosen, ends_padded, tf.pad(attention, [[0, 0], [0, missing], [0, 0]]))
+        written = (ids, live.came_from, live.log_probs, ends_padded, tf.pad(attention, [[0, 0], [0, missing], [0, 0]]))
         history = _History(*(array.write(loop.position, value) for array, value in zip(loop.history, written)))
-        return (_LoopState(loop.position + 1, ids, tf.where(is_beam, totals, NEVER), carried, finished, history),)
+        totals = tf.where(is_beam[:, :, None], live.totals, NEVER)
+        return (_LoopState(loop.position + 1, ids, totals, live.recent, carried, finished, history),)
 
     none_yet = tf.zeros([batch, width], tf.int32)
     coverage = tf.zeros([batch, 1, tf.shape(ranking.source_mask)[1]]) if has_coverage else ()
     first = _LoopState(
         tf.constant(0),
         tf.fill([batch, 1], BOS_ID),
-        tf.zeros([batch, 1]),
+        tf.where(tf.range(ways) == 0, tf.zeros([batch, 1, ways]), NEVER),
+        tf.zeros([batch, 1, recombine], tf.int32) if recombine else (),
         (state, constraints.begin(), coverage),
         _Finished(tf.fill([batch, width], NEVER), none_yet, none_yet),
         _new_history(),
@@ -126,7 +137,67 @@ def beam_search(
     count = tf.reduce_max(num_hypotheses)
     finished = _Finished(*(leaf[:, :count] for leaf in last.finished))
     wanted = tf.range(count) < num_hypotheses[:, None]
-    return _read_back(finished._replace(score=tf.where(wanted, finished.score, NEVER)), last.history)
+    return _read_back(finished._replace(score=tf.where(wanted, finished.score, NEVER)), last.history, ways)
+
+
+class _Live(NamedTuple):
+    """The K hypotheses that live on after a position."""
+
+    ids: tf.Tensor  # int32 [B, K], their last ones
+    parents: tf.Tensor  # int32 [B, K], the live hypothesis before, whose state they go on with
+    totals: tf.Tensor  # float32 [B, K, R]
+    came_from: tf.Tensor  # int32 [B, K * R], as in `_History`
+    log_probs: tf.Tensor  # float32 [B, K * R], as in `_History`
+    recent: tf.Tensor | tuple  # int32 [B, K, n]
+
+
+def _continued(totals: tf.Tensor, found: Continuations, width: tf.Tensor) -> _Live:
+    """The best continuations of hypotheses with `totals`, float32 [B, Q, 1]."""
+    sums, places = tf.math.top_k(_flat(totals + found.scores, width, NEVER), width)
+    ids = tf.gather(_flat(found.ids, width, PAD_ID), places, batch_dims=1)
+    log_probs = tf.gather(_flat(found.log_probs, width, 0.0), places, batch_dims=1)
+    parents = tf.minimum(places // tf.shape(found.ids)[2], tf.shape(totals)[1] - 1)
+    return _Live(ids, parents, sums[:, :, None], parents, log_probs, ())
+
+
+def _recombined(totals: tf.Tensor, found: Continuations, width: tf.Tensor, recent: tf.Tensor) -> _Live:
+    """The best continuations, of those that share their last n ids the best one; the others are derivations of it.
+
+    Args:
+        totals: float32 [B, Q, R], of the derivations of each hypothesis.
+        found: the M / Q best continuations of each.
+        width: K.
+        recent: int32 [B, Q, n], the last ids of each.
+    """
+    batch, ways = tf.shape(totals)[0], tf.shape(totals)[2]
+    sums = _flat(totals[:, :, :1] + found.scores, width, NEVER)
+    sums, order = tf.math.top_k(sums, tf.shape(sums)[1])  # [B, M], best first
+    ids, scores, log_probs = (
+        tf.gather(_flat(leaf, width, fill), order, batch_dims=1)
+        for leaf, fill in ((found.ids, PAD_ID), (found.scores, NEVER), (found.log_probs, 0.0))
+    )
+    parents = tf.minimum(order // tf.shape(found.ids)[2], tf.shape(totals)[1] - 1)
+    keys = tf.concat([tf.gather(recent, parents, batch_dims=1), ids[:, :, None]], 2)[:, :, 1:]  # [B, M, n]
+    exists = sums > NEVER
+    same = tf.reduce_all(keys[:, :, None] == keys[:, None], -1) & exists[:, :, None] & exists[:, None]
+    number = tf.range(tf.shape(ids)[1])
+    repeats = tf.reduce_any(same & (number[None, :] < number[:, None]), -1)  # a better one has the same last ids
+    best, chosen = tf.math.top_k(tf.where(repeats, NEVER, sums), width)  # [B, K]
+    # All ways to reach a chosen one: each derivation of the parent of each continuation with the same last ids.
+    reached = tf.gather(totals, parents, batch_dims=1) + scores[:, :, None]  # [B, M, R]
+    leads_here = tf.gather(same, chosen, batch_dims=1) & (best > NEVER)[:, :, None]  # [B, K, M]
+    reached = tf.where(leads_here[:, :, :, None], reached[:, None], NEVER)
+    kept, places = tf.math.top_k(tf.reshape(reached, [batch, width, -1]), ways)  # [B, K, R]
+    continuation = tf.reshape(places // ways, [batch, -1])
+    came_from = tf.gather(parents, continuation, batch_dims=1) * ways + tf.reshape(places % ways, [batch, -1])
+    return _Live(
+        tf.gather(ids, chosen, batch_dims=1),
+        tf.gather(parents, chosen, batch_dims=1),
+        kept,
+        came_from,
+        tf.gather(log_probs, continuation, batch_dims=1),
+        tf.gather(keys, chosen, batch_dims=1),
+    )
 
 
 def _new_history() -> _History:
@@ -153,8 +224,9 @@ def _best_finished(finished: _Finished, scores: tf.Tensor, position: tf.Tensor) 
     return _Finished(*(tf.gather(leaf, kept, batch_dims=1) for leaf in both))
 
 
-def _read_back(finished: _Finished, history: _History) -> Hypotheses:
-    """Follows the back-pointers of finished hypotheses [B, N] from their last position to their first."""
+def _read_back(finished: _Finished, history: _History, ways: int | tf.Tensor) -> Hypotheses:
+    """Follows the back-pointers of finished hypotheses [B, N] from their last position to their first; a live
+    hypothesis has so many derivations."""
     exists = finished.score > NEVER
     lengths = tf.where(exists, finished.position + 1, 0)
     size = tf.maximum(tf.reduce_max(lengths), 1)
@@ -162,14 +234,14 @@ def _read_back(finished: _Finished, history: _History) -> Hypotheses:
     def body(
         position: tf.Tensor, live: tf.Tensor, ids: tf.Tensor, log_probs: tf.Tensor, attention: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
-        # `live` [B, N]: each hypothesis's place among the live ones after this position, or for one that ends here,
+        # `live` [B, N]: each hypothesis's number among the derivations after this position, or for one that ends here,
         # after the position before.
         ends, inside = position == lengths - 1, position < lengths - 1
         parents = tf.where(inside, tf.gather(history.parents.read(position), live, batch_dims=1), live)
-        id_here = tf.gather(history.ids.read(position), live, batch_dims=1)
+        id_here = tf.gather(history.ids.read(position), live // ways, batch_dims=1)
         log_prob = tf.gather(history.log_probs.read(position), live, batch_dims=1)
-        end_log_prob = tf.gather(history.end_log_probs.read(position), live, batch_dims=1)
-        weights = tf.gather(history.attention_weights.read(position), parents, batch_dims=1)
+        end_log_prob = tf.gather(history.end_log_probs.read(position), live // ways, batch_dims=1)
+        weights = tf.gather(history.attention_weights.read(position), parents // ways, batch_dims=1)
         here = (ends | inside)[:, :, None]
         return (
             position - 1,

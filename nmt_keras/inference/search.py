@@ -102,7 +102,10 @@ class Search:
             found = greedy(*problem)
         else:
             found = beam_search(
-                *problem, beam_size=config.beam_size, num_hypotheses=min(self._num_hypotheses, config.beam_size)
+                *problem,
+                beam_size=config.beam_size,
+                num_hypotheses=min(self._num_hypotheses, config.beam_size),
+                recombine=config.recombine,
             )
         return _with_ids_of(shortlist, found)
 
@@ -136,7 +139,15 @@ class Search:
 
         def search():
             wanted = tf.where(is_sampled, 1, count)
-            return beam_search(step_fn, state, constraints, ranking, beam_size=beam_size, num_hypotheses=wanted)
+            return beam_search(
+                step_fn,
+                state,
+                constraints,
+                ranking,
+                beam_size=beam_size,
+                num_hypotheses=wanted,
+                recombine=config.recombine,
+            )
 
         def draw():
             return sample(

@@ -17,10 +17,12 @@ V, S = 6, 3
 ORDINARY = [1, 4, 5]
 
 
-def _random_model(batch, max_length, seed=0, spread=2.0):
-    """A model whose logits depend on the row, the position and the last two ids; its attention likewise."""
+def _random_model(batch, max_length, seed=0, spread=2.0, sees=2):
+    """A model whose logits depend on the row, the position and the last two ids, or the last; its attention
+    likewise."""
     rng = np.random.default_rng(seed)
-    table = tf.constant(rng.normal(size=(batch, max_length, V, V, V)) * spread, tf.float32)
+    values = rng.normal(size=(batch, max_length, V, V, V)) * spread
+    table = tf.constant(values if sees == 2 else np.repeat(values[:, :, :1], V, 2), tf.float32)
     heat = tf.constant(rng.dirichlet(np.ones(S), size=(batch, max_length, V)), tf.float32)
 
     def step_fn(ids, position, state):
@@ -151,6 +153,87 @@ def test_a_wide_enough_beam_finds_the_best_strings(seed, rules, ranking):
             weights = [heat[row, t, token] for t, token in enumerate([BOS_ID, *ids[:-1]])]
             np.testing.assert_allclose(result.attention_weights[row, place, :size], weights, atol=1e-6)
             assert not result.attention_weights[row, place, size:].numpy().any()
+
+
+@pytest.mark.parametrize("alpha", [0.0, 2.0])
+@pytest.mark.parametrize("sees", [1, 2])
+@pytest.mark.parametrize("seed", range(3))
+def test_recombination_is_exact_dynamic_programming_for_a_model_that_sees_as_many_ids(seed, sees, alpha):
+    """With a beam for each of the three ids, or nine pairs, that it sees, the n-best list is that of all strings."""
+    lengths, count = [6, 4, 5], 3**sees
+    step_fn, state, table, heat = _random_model(3, 6, seed, spread=0.7, sees=sees)
+    rules, ranking = Constraints(tf.constant(lengths)), Ranking(alpha)
+    options = {"beam_size": 3**sees, "num_hypotheses": count}
+    result = beam_search(step_fn, state, rules, ranking, **options, recombine=sees)
+    for row, length in enumerate(lengths):
+        expected = _brute_force(table, heat, row, {"max_length": length}, {"length_penalty": alpha})[:count]
+        for place, (score, ids, token_log_probs) in enumerate(expected):
+            size = len(ids)
+            assert result.ids[row, place].numpy().tolist() == ids + [0] * (result.ids.shape[2] - size)
+            assert result.lengths[row, place] == size
+            np.testing.assert_allclose(result.score[row, place], score, atol=1e-5)
+            np.testing.assert_allclose(result.log_prob[row, place], sum(token_log_probs), atol=1e-5)
+            np.testing.assert_allclose(result.token_log_probs[row, place, :size], token_log_probs, atol=1e-5)
+            weights = [heat[row, t, token] for t, token in enumerate([BOS_ID, *ids[:-1]])]
+            np.testing.assert_allclose(result.attention_weights[row, place, :size], weights, atol=1e-6)
+
+
+def test_without_recombination_so_many_beams_are_too_few():
+    """Where strings are long, as in the test above."""
+    lost = 0
+    for seed in range(8):
+        step_fn, state, *_ = _random_model(3, 6, seed, spread=0.7, sees=1)
+        options = {"beam_size": 3, "num_hypotheses": 3}
+        found = [
+            beam_search(
+                step_fn, state, Constraints(tf.constant([6, 4, 5])), Ranking(2.0), **options, recombine=recombine
+            )
+            for recombine in (0, 1)
+        ]
+        plain, recombined = (each.score.numpy() for each in found)
+        assert (recombined >= plain - 1e-5).all()
+        lost += (recombined > plain + 1e-5).sum()
+    assert lost > 1
+
+
+def test_beams_that_recombination_frees_are_used():
+    """Of two beams, one is a pair of ids each: the second best pair is found though both best strings end alike."""
+
+    def step_fn(ids, position, state):
+        table = tf.constant([[1.0, 0.9, -9.0], [1.0, 0.0, -9.0], [1.0, -9.0, 2.0]])  # of ids 4, 5 and EOS
+        logits = tf.fill([6], -30.0)
+        logits = tf.tensor_scatter_nd_update(logits, [[4], [5], [EOS_ID]], table[position])
+        shape = tf.shape(ids)
+        return tf.tile(logits[None, None], [shape[0], shape[1], 1]), tf.zeros([shape[0], shape[1], 1]), state
+
+    def live_after_two(recombine):
+        options = {"beam_size": 2, "num_hypotheses": 2, "recombine": recombine}
+        found = beam_search(step_fn, (tf.zeros([1, 1]),), Constraints(tf.constant([3])), **options)
+        return [ids[:2] for ids in found.ids[0].numpy().tolist()]
+
+    assert live_after_two(0) == [[4, 4], [5, 4]]
+    assert live_after_two(1) == [[4, 4], [5, 4]]  # the derivation that lost is still in the list
+    assert live_after_two(2) == [[4, 4], [5, 4]]
+
+
+@pytest.mark.parametrize("recombine", [1, 2, 9])
+def test_recombination_keeps_to_the_beams_and_hypotheses_of_each_row(recombine):
+    step_fn, state, *_ = _random_model(4, 6, seed=2, spread=1.0)
+    limits, ranking = Constraints(tf.constant([6, 5, 6, 6])), Ranking(1.0)
+    sizes, counts = tf.constant([4, 1, 2, 4]), tf.constant([3, 1, 2, 4])
+    together = beam_search(step_fn, state, limits, ranking, beam_size=sizes, num_hypotheses=counts, recombine=recombine)
+    found = (together.lengths.numpy() > 0).sum(1)
+    assert (found <= counts.numpy()).all() and found[1] == 1
+    for row in range(4):
+        ids = [tuple(i for i in each if i) for each in together.ids[row].numpy().tolist() if any(each)]
+        assert len(set(ids)) == len(ids)
+        scores = together.score[row, : found[row]].numpy()
+        assert (np.diff(scores) <= 0).all()
+    plain = beam_search(step_fn, state, limits, ranking, beam_size=sizes, num_hypotheses=counts)
+    np.testing.assert_array_equal(together.ids[1], plain.ids[1])  # a beam of one has nothing to recombine
+    if recombine == 9:  # no two hypotheses share so many
+        for one, other in zip(together, plain, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-6)
 
 
 @pytest.mark.parametrize("beam_size", [2, 3, 5])

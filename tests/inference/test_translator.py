@@ -42,9 +42,9 @@ def _translator(parts, sampling=None, num_hypotheses=1, **decoding):
     return Translator(*parts, config, num_hypotheses, sampling)
 
 
-@pytest.mark.parametrize("beam_size", [1, 3])
-def test_a_batchs_composition_changes_no_translation(parts, beam_size):
-    translator = _translator(parts, beam_size=beam_size)
+@pytest.mark.parametrize("options", [{"beam_size": 1}, {"beam_size": 3}, {"beam_size": 3, "recombine": 2}], ids=str)
+def test_a_batchs_composition_changes_no_translation(parts, options):
+    translator = _translator(parts, **options)
     alone = [translator.translate([text])[0] for text in TEXTS]
     assert len({t.text for t in alone}) > 3
     for batch in (2, 7, 64):
@@ -54,6 +54,19 @@ def test_a_batchs_composition_changes_no_translation(parts, beam_size):
             assert (a.text, a.best.ids, a.source_ids) == (b.text, b.best.ids, b.source_ids)
             np.testing.assert_allclose(a.best.log_prob, b.best.log_prob, atol=1e-5)
             np.testing.assert_allclose(a.best.attention_weights, b.best.attention_weights, atol=1e-5)
+
+
+def test_recombined_hypotheses_differ_and_are_ranked(parts):
+    plain, recombined = (
+        _translator(parts, beam_size=6, num_hypotheses=6, recombine=n).translate(TEXTS) for n in (0, 1)
+    )
+    for translation in recombined:
+        scores = [hypothesis.score for hypothesis in translation.hypotheses]
+        assert scores == sorted(scores, reverse=True)
+        assert len({tuple(hypothesis.ids) for hypothesis in translation.hypotheses}) == len(scores)
+        for hypothesis in translation.hypotheses:
+            assert hypothesis.log_prob == pytest.approx(sum(hypothesis.token_log_probs), abs=1e-4)
+    assert [each.best.ids for each in plain] != [each.best.ids for each in recombined]
 
 
 def test_one_line_out_per_line_in_and_blank_stays_empty(parts):
