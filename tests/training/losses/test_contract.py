@@ -193,9 +193,11 @@ def test_chunks_change_nothing(loss, model):
     _assert_equal(*(_sums_and_gradients(loss, model, many, chunk_rows=rows) for rows in (128, 2048)))
 
 
-@pytest.mark.parametrize("name", [*LOSSES.keys() - {"minimum_risk"}, "focal", "two_passes", "with_teacher"])
+@pytest.mark.parametrize("name", [*LOSSES, "focal", "two_passes", "with_teacher"])
 def test_the_gradient_is_that_of_the_whole_logits_in_float64(name, monkeypatch):
     """Of the factors of the logits: what is taken a chunk at a time is what TensorFlow takes of all of them at once."""
+    if name == "minimum_risk":
+        pytest.skip("its logits are of translations that it finds itself: see test_losses.py")
     for own, kind in (("focal", Focal), ("two_passes", TwoPasses), ("with_teacher", WithTeacher)):
         monkeypatch.setitem(LOSSES, own, kind)
     rng = np.random.default_rng(4)
