@@ -32,6 +32,12 @@ class DecodingConfig:
         not_negative=True,
         resume=FREE,
     )
+    beam_groups: int = spec(
+        1, "groups of beams for diverse beam search (Vijayakumar et al. 2016); 1 is off", positive=True, resume=FREE
+    )
+    diversity_penalty: float = spec(
+        0.5, "with groups: what an id costs for each group before that chose it", not_negative=True, resume=FREE
+    )
     max_length: int = spec(200, "ids of a translation at most", positive=True, resume=FREE)
     max_length_ratio: float = spec(2.0, "the same for each id of the source, and 10 more", positive=True, resume=FREE)
     min_length: int = spec(0, "ids of a translation at least", not_negative=True, resume=FREE)

@@ -219,6 +219,11 @@ def _decoding_problems(config: "ExperimentConfig") -> list[str]:
             "`decoding.repetition_penalty`, `decoding.banned_phrases` or `decoding.coverage_penalty`. "
             f"Received: recombine={decoding.recombine}"
         )
+    if decoding.beam_groups > 1 and (decoding.recombine or decoding.beam_groups > decoding.beam_size):
+        problems.append(
+            "`decoding.beam_groups` must be at most `decoding.beam_size`, and do not go with `decoding.recombine`. "
+            f"Received: {decoding.beam_groups}, {decoding.beam_size} and {decoding.recombine}"
+        )
     if decoding.min_length > decoding.max_length:
         problems.append(
             "`decoding.min_length` must be at most `decoding.max_length`. "

@@ -13,6 +13,10 @@ Recombination, the dynamic programming of phrase-based decoders (Och et al. 2001
 of one length that share their last n ids as one: the better lives on, and a beam is free for another. The others stay
 as ways to reach it, its derivations, so that n-best lists lack none. What follows a derivation that lost is scored as
 it was after the one that won, which is exact for a model that sees n ids, and an estimate for others.
+
+Diverse beam search (Vijayakumar et al. 2016, 4.1, with Hamming diversity) divides the beams into groups, which are
+continued one after the other: an id costs something for each time that a group before has chosen it at this position.
+That decides alone what is chosen; scores stay those of the model.
 """
 
 from typing import Any, NamedTuple
@@ -64,6 +68,8 @@ def beam_search(
     beam_size: int | tf.Tensor,
     num_hypotheses: int | tf.Tensor = 1,
     recombine: int = 0,
+    groups: int = 1,
+    diversity_penalty: float = 0.0,
 ) -> Hypotheses:
     """Searches for the hypotheses of highest score.
 
@@ -76,6 +82,9 @@ def beam_search(
         num_hypotheses: int32 [] or [B], at most `beam_size`; N is the largest.
         recombine: n of recombination; 0 is off. `constraints` that look back, and a coverage penalty, do not go with
             it.
+        groups: of beams, for diverse beam search; 1 is off. Beam k belongs to group k modulo `groups`. Not with
+            `recombine`.
+        diversity_penalty: what an id costs for each time that a group before has chosen it.
 
     Returns:
         The N best hypotheses of each row, fewer where it asked for fewer or found fewer. A row's result does not depend
@@ -109,7 +118,12 @@ def beam_search(
         )
 
         before = tf.where((is_greedy & ends)[:, :, None], NEVER, loop.totals)
-        live = _continued(before, found, width) if not recombine else _recombined(before, found, width, loop.recent)
+        if recombine:
+            live = _recombined(before, found, width, loop.recent)
+        elif groups > 1:
+            live = _diverse(before, found, width, groups, diversity_penalty)
+        else:
+            live = _continued(before, found, width)
         ids, parents = live.ids, live.parents
         decoder_state, past, coverage = tf.nest.map_structure(
             lambda leaf: tf.gather(leaf, parents, batch_dims=1), (decoder_state, past, coverage)
@@ -158,6 +172,28 @@ def _continued(totals: tf.Tensor, found: Continuations, width: tf.Tensor) -> _Li
     log_probs = tf.gather(_flat(found.log_probs, width, 0.0), places, batch_dims=1)
     parents = tf.minimum(places // tf.shape(found.ids)[2], tf.shape(totals)[1] - 1)
     return _Live(ids, parents, sums[:, :, None], parents, log_probs, ())
+
+
+def _diverse(totals: tf.Tensor, found: Continuations, width: tf.Tensor, groups: int, diversity_penalty: float) -> _Live:
+    """The best continuations of each group of hypotheses with `totals`, float32 [B, Q, 1], a group after the other."""
+    size = tf.shape(totals)[1]
+    sums = totals + found.scores  # [B, Q, C]
+    ids, log_probs = (_flat(leaf, width, fill) for leaf, fill in ((found.ids, PAD_ID), (found.log_probs, 0.0)))
+    parents = tf.minimum(tf.range(tf.shape(ids)[1]) // tf.shape(found.ids)[2], size - 1)
+    taken = tf.zeros_like(ids)  # how often groups before have chosen each id
+    parts, beams = [], []
+    for group in range(groups):
+        is_own = (tf.range(size) % groups == group) | (size == 1)  # at the first position all have the same one
+        own = _flat(tf.where(is_own[:, None], sums, NEVER), width, NEVER)
+        numbers = tf.range(group, width, groups)
+        _, places = tf.math.top_k(own - diversity_penalty * tf.cast(taken, tf.float32), tf.size(numbers))
+        part = [tf.gather(leaf, places, batch_dims=1) for leaf in (ids, own, log_probs)]
+        taken += tf.reduce_sum(tf.cast(part[0][:, :, None] == ids[:, None], tf.int32), 1)
+        parts.append([*part, tf.gather(parents, places)])
+        beams.append(numbers)
+    order = tf.argsort(tf.concat(beams, 0))
+    chosen, kept, probs, came_from = (tf.gather(tf.concat(leaves, 1), order, axis=1) for leaves in zip(*parts))
+    return _Live(chosen, came_from, kept[:, :, None], came_from, probs, ())
 
 
 def _recombined(totals: tf.Tensor, found: Continuations, width: tf.Tensor, recent: tf.Tensor) -> _Live:

@@ -1,6 +1,6 @@
 """Searches (greedy, beam search or sampling) as a configuration and the request options of each row say."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -73,6 +73,11 @@ class Search:
         self._num_hypotheses = num_hypotheses
         self._sampling = sampling
         self._lexicon = lexicon if config.shortlist else None
+        self._beams: dict[str, Any] = {
+            "recombine": config.recombine,
+            "groups": config.beam_groups,
+            "diversity_penalty": config.diversity_penalty,
+        }
         self._banned: np.ndarray | None = None
         if config.banned_phrases:
             surfaces = [target_tokenizer.surface(number) for number in range(target_tokenizer.vocab_size)]
@@ -105,7 +110,7 @@ class Search:
                 *problem,
                 beam_size=config.beam_size,
                 num_hypotheses=min(self._num_hypotheses, config.beam_size),
-                recombine=config.recombine,
+                **self._beams,
             )
         return _with_ids_of(shortlist, found)
 
@@ -140,13 +145,7 @@ class Search:
         def search():
             wanted = tf.where(is_sampled, 1, count)
             return beam_search(
-                step_fn,
-                state,
-                constraints,
-                ranking,
-                beam_size=beam_size,
-                num_hypotheses=wanted,
-                recombine=config.recombine,
+                step_fn, state, constraints, ranking, beam_size=beam_size, num_hypotheses=wanted, **self._beams
             )
 
         def draw():

@@ -236,6 +236,58 @@ def test_recombination_keeps_to_the_beams_and_hypotheses_of_each_row(recombine):
             np.testing.assert_allclose(one, other, atol=1e-6)
 
 
+def _diverse_by_hand(table, row, length, beams, groups, penalty):
+    """Diverse beam search as loops: all that ended, (log probability, ids), the best first."""
+    live, ended = [[(0.0, [])] for _ in range(groups)], []
+    for position in range(length):
+        chosen = []
+        for group, beginnings in enumerate(live):
+            candidates = []
+            for log_prob, ids in beginnings:
+                before, last = [0, BOS_ID, *ids][-2:]
+                log_probs = _log_softmax(table[row, position, before, last])
+                if position or not group:  # all groups begin with the one empty string
+                    ended.append((log_prob + log_probs[EOS_ID], [*ids, EOS_ID]))
+                candidates += [(log_prob + log_probs[token], [*ids, token]) for token in ORDINARY]
+            candidates.sort(key=lambda c: penalty * chosen.count(c[1][-1]) - c[0])
+            live[group] = candidates[: len(range(group, beams, groups))]
+            chosen += [ids[-1] for _, ids in live[group]]
+    return sorted(ended, reverse=True)
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.6, 3.0])
+@pytest.mark.parametrize("beams, groups", [(4, 2), (5, 2), (3, 3)])
+def test_diverse_beam_search_is_that_of_the_paper(beams, groups, penalty):
+    batch, length = 3, 5
+    step_fn, state, table, _ = _random_model(batch, length, seed=4, spread=1.0)
+    limits = Constraints(tf.fill([batch], length))
+    options = {"beam_size": beams, "num_hypotheses": beams}
+    result = beam_search(step_fn, state, limits, **options, groups=groups, diversity_penalty=penalty)
+    plain = beam_search(step_fn, state, limits, **options)
+    for row in range(batch):
+        expected = _diverse_by_hand(table, row, length, beams, groups, penalty)[:beams]
+        found = [[i for i in ids if i] for ids in result.ids[row].numpy().tolist()]
+        assert found == [ids for _, ids in expected]
+        np.testing.assert_allclose(result.log_prob[row], [log_prob for log_prob, _ in expected], atol=1e-5)
+    assert (result.ids.numpy().tolist() == plain.ids.numpy().tolist()) is False
+
+
+def test_groups_keep_to_the_beams_of_each_row():
+    step_fn, state, *_ = _random_model(3, 6, seed=2, spread=1.0)
+    limits, sizes = Constraints(tf.constant([6, 5, 6])), tf.constant([4, 1, 2])
+    options = {"groups": 2, "diversity_penalty": 1.0}
+    together = beam_search(step_fn, state, limits, beam_size=sizes, num_hypotheses=sizes, **options)
+    plain = beam_search(step_fn, state, limits, beam_size=sizes, num_hypotheses=sizes)
+    assert ((together.lengths.numpy() > 0).sum(1) <= sizes.numpy()).all()
+    for one, other in zip(together, plain, strict=True):
+        if one.shape.rank == 2:
+            np.testing.assert_allclose(one[1, :1], other[1, :1], atol=1e-6)  # a beam of one is greedy
+    alone, greedy_search = (
+        beam_search(step_fn, state, limits, beam_size=1, **more) for more in (options, {"groups": 1})
+    )
+    np.testing.assert_array_equal(alone.ids, greedy_search.ids)
+
+
 @pytest.mark.parametrize("beam_size", [2, 3, 5])
 @pytest.mark.parametrize("alpha", [0.0, 1.0])
 def test_stopping_early_changes_nothing(beam_size, alpha):

@@ -1,0 +1,64 @@
+"""Multi30k, English to German, French or Czech (Elliott et al. 2016 to 2018): a small Transformer on 29,000 captions.
+
+--config=pipelines/recipes/multi30k_transformer.py:fr takes French; without an argument it is German. The files are
+those of the multi30k/dataset repository, raw and gzipped; give their folder as --data_dir. Translate with
+--checkpoint=ema.
+"""
+
+from nmt_keras.config import DataConfig, DecodingConfig, ExperimentConfig, ModelConfig, TrainingConfig
+from nmt_keras.errors import UserError
+
+_LANGUAGES = ("de", "fr", "cs")
+
+
+def get_config(language: str = "de") -> ExperimentConfig:
+    """The experiment, for a target language."""
+    if language not in _LANGUAGES:
+        raise UserError(f"The recipe's argument must be one of {', '.join(_LANGUAGES)}. Received: {language!r}")
+    return ExperimentConfig(
+        DataConfig(
+            source_language="en",
+            target_language=language,
+            train_source=("train.en.gz",),
+            train_target=(f"train.{language}.gz",),
+            dev_source="val.en.gz",
+            dev_target=f"val.{language}.gz",
+            tokenizer="unigram",
+            joint_vocabulary=True,
+            source_vocab_size=6000,
+            max_source_length=64,
+            max_target_length=64,
+        ),
+        ModelConfig(
+            encoder="transformer",
+            decoder="transformer",
+            d_model=128,
+            d_ff=256,
+            num_heads=4,
+            num_encoder_layers=4,
+            num_decoder_layers=4,
+            input_dropout_rate=0.2,
+            output_dropout_rate=0.2,
+            attention_dropout_rate=0.2,
+            share_embeddings=True,
+            tie_output=True,
+        ),
+        TrainingConfig(
+            max_steps=7500,
+            batch_tokens=4096,
+            adam_beta2=0.98,
+            adam_epsilon=1e-9,
+            learning_rate=4e-3,
+            schedule="cosine",
+            warmup_steps=1000,
+            clip_norm=0.0,
+            label_smoothing=0.1,
+            ema_decay=0.999,
+            precision="auto",
+            log_every=50,
+            evaluate_every=1000,
+            checkpoint_every=500,
+            keep_checkpoints=5,
+        ),
+        DecodingConfig(beam_size=5, length_penalty=1.0),
+    )
