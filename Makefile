@@ -10,7 +10,7 @@ COV := --cov --cov-report=term:skip-covered --cov-fail-under=90
 # Where Python keeps no byte code, each process that a test starts compiles TensorFlow's 2,700 modules anew, 4 s of 6.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart test test-slow test-all coverage lint format lock benchmark clean
+.PHONY: quickstart test test-slow test-all coverage lint format lock benchmark speedrun clean
 
 # The versions that were tested; without the lock file, the newest ones that setup.cfg allows.
 $(VENV)/ready: setup.cfg pyproject.toml requirements.lock
@@ -48,6 +48,9 @@ lock: $(VENV)/ready  ## writes the versions of this environment as those that we
 
 benchmark: $(VENV)/ready  ## the quickstart's corpus against lookup, word by word and no attention
 	$(BIN)/python -m benchmarks.quickstart_baselines
+
+speedrun: $(VENV)/ready  ## minutes of one core until Multi30k en-de has a dev BLEU of 33; DATA_DIR=<its folder>
+	$(BIN)/python -m benchmarks.speedrun --data_dir=$(DATA_DIR)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .coverage
