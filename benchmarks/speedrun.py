@@ -10,7 +10,6 @@ tokenizers, training, checkpoints and evaluations.
 import json
 import os
 import pathlib
-import shutil
 import sys
 import tempfile
 import time
@@ -37,8 +36,8 @@ def main(_) -> None:
     with tempfile.TemporaryDirectory() as folder:
         config.data.data_dir, config.data.cache_dir = _FLAGS.data_dir, folder
         run_dir = pathlib.Path(_FLAGS.run_dir or pathlib.Path(folder) / "run")
-        if run_dir.exists():
-            shutil.rmtree(run_dir)
+        if run_dir.exists() and any(run_dir.iterdir()):
+            sys.exit(f"error: {run_dir} is not empty: the clock runs from the raw text on; give another --run_dir")
         stop, curve = StopRequest(), []
 
         def report(line: str) -> None:
@@ -52,6 +51,8 @@ def main(_) -> None:
                 stop.request(f"BLEU {_FLAGS.target:g} is reached")
 
         train(config, run_dir, report=report, stop=stop)
+    if not curve:
+        sys.exit("error: training ended before its first evaluation")
     reached = [row for row in curve if row["dev_bleu"] >= _FLAGS.target]
     last = (reached or curve)[0 if reached else -1]
     print(

@@ -22,6 +22,7 @@ from pipelines._signals import interrupt_on_sigterm
 if TYPE_CHECKING:
     from nmt_keras.config import ExperimentConfig
     from nmt_keras.inference.minimum_bayes_risk import MBROptions
+    from nmt_keras.inference.search import Sampling
 
 STATUS_FINDINGS = 1
 STATUS_USER_ERROR = 2
@@ -170,7 +171,13 @@ def define_sampling_flags(values: flags.FlagValues) -> None:
         "Of so many translations of each line take the one that is most like the others.",
         flag_values=values,
     )
-    flags.DEFINE_enum("mbr_utility", "chrf", ["chrf", "bleu"], "With --mbr: what likeness is.", flag_values=values)
+    flags.DEFINE_enum(
+        "mbr_utility",
+        "chrf",
+        ["chrf", "bleu"],
+        "With --mbr: the score that says how like the others one is.",
+        flag_values=values,
+    )
     flags.DEFINE_enum(
         "mbr_candidates", "samples", ["samples", "beam"], "With --mbr: how they are found.", flag_values=values
     )
@@ -201,15 +208,20 @@ def check_sampling_flags(values: flags.FlagValues, samples: bool = False) -> Non
         raise UserError("--mbr_each is for several runs: give --run_dir=runs/a,runs/b")
 
 
+def sampling_of(values: flags.FlagValues) -> "Sampling":
+    """How translations are drawn."""
+    from nmt_keras.inference.search import Sampling
+
+    return Sampling(values.seed, values.temperature, values.top_k, values.top_p)
+
+
 def mbr_options(values: flags.FlagValues) -> "MBROptions | None":
     """What --mbr asks for; None without it."""
     from nmt_keras.inference.minimum_bayes_risk import MBROptions
-    from nmt_keras.inference.search import Sampling
 
     if values.mbr is None:
         return None
-    drawn = Sampling(values.seed, values.temperature, values.top_k, values.top_p)
-    sampling = drawn if values.mbr_candidates == "samples" else None
+    sampling = sampling_of(values) if values.mbr_candidates == "samples" else None
     return MBROptions(values.mbr, values.mbr_utility, sampling, values.mbr_each)
 
 

@@ -61,9 +61,8 @@ def _job(values: flags.FlagValues) -> None:
     _check(values)
     _process.load_tensorflow()
     from nmt_keras.experiment.augment import Changes, Filters, Search, augment
-    from nmt_keras.inference.search import Sampling
 
-    drawn = Sampling(values.seed, values.temperature, values.top_k, values.top_p) if values.sample else None
+    drawn = _cli.sampling_of(values) if values.sample else None
     with contextlib.ExitStack() as stack:
         lines = _text.lines(stack.enter_context(_text.opened(values.input)), values.input)
         references = None

@@ -22,16 +22,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
-    flags.DEFINE_list(
+    flags.DEFINE_multi_string(
         "systems",
         [],
-        "What is compared, also without this flag: runs, runs@checkpoint, files of translations.",
+        "One of what is compared, also without this flag: a run, several with commas as an ensemble, @ and a "
+        "checkpoint behind, or a file of translations.",
         flag_values=values,
     )
     flags.DEFINE_string("source", None, "The text.", flag_values=values)
     flags.DEFINE_multi_string(
         "reference", None, "Its translation; several with commas, or given several times.", flag_values=values
     )
+    flags.DEFINE_string("source_language", "", "Its code. Default: that of the first run.", flag_values=values)
     flags.DEFINE_string("target_language", "", "Its code. Default: that of the first run.", flag_values=values)
     flags.DEFINE_string("bleu_tokenizer", "", "sacreBLEU's. Default: the language's.", flag_values=values)
     flags.DEFINE_string(
@@ -53,7 +55,17 @@ def _job(values: flags.FlagValues) -> int:
         if not values[name].value:
             raise UserError(f"--{name} must be given, as in --source=test.en --reference=test.de runs/a runs/b")
     references = [name for given in values.reference for name in given.split(",")]
-    names = ("target_language", "bleu_tokenizer", "frequencies", "data_dir", "samples", "trials", "output", "page")
+    names = (
+        "source_language",
+        "target_language",
+        "bleu_tokenizer",
+        "frequencies",
+        "data_dir",
+        "samples",
+        "trials",
+        "output",
+        "page",
+    )
     options: dict[str, typing.Any] = {name: values[name].value for name in names}
     decoding = _cli.decoding_overrides(values)
     _process.load_tensorflow()

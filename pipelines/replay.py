@@ -52,6 +52,7 @@ def replay_dump(run_dir: pathlib.Path, name: str = "") -> dict:
 
     from nmt_keras.experiment.resources import open_resources
     from nmt_keras.models.seq2seq import build_seq2seq
+    from nmt_keras.training.freezing import freeze
     from nmt_keras.training.losses import build_loss
     from nmt_keras.training.non_finite_steps import NonFiniteSteps
     from nmt_keras.training.replay import replay
@@ -60,6 +61,7 @@ def replay_dump(run_dir: pathlib.Path, name: str = "") -> dict:
     non_finite, worker = non_finite_steps.read(name)
     tokenizers = load_tokenizers(run_dir)
     model = build_seq2seq(config.model, tokenizers.source.vocab_size, tokenizers.target.vocab_size)
+    freeze(model, config.training.freeze)
     if non_finite.weights.keys() != {variable.path for variable in model.variables}:
         raise UserError(
             f"The dump of step {non_finite.step} in {run_dir} is of another model than its config.json; give another"

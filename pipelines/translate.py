@@ -26,6 +26,14 @@ if typing.TYPE_CHECKING:
     from nmt_keras.inference.translation import Translation
 
 _REQUEST_OPTIONS = ("beam_size", "length_penalty", "max_length")  # options of the search that an export takes too
+_RULES_BEYOND_EXACT = (
+    "split_sentences",
+    "replace_unknown",
+    "no_repeat_ngram",
+    "repetition_penalty",
+    "banned_phrases",
+    "shortlist",
+)
 # Lines, and how many came before them, to their translations.
 Stream = Callable[[Iterable[str], int], Iterator["Translation"]]
 
@@ -163,12 +171,11 @@ def _opened(values: flags.FlagValues) -> Iterator[tuple[Stream, dict[str, typing
 def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any], Callable[[], None]]:
     """As `_opened`, of --run_dir, and what to do when all is translated."""
     _process.load_tensorflow()
-    from nmt_keras.config import ExperimentConfig
+    from nmt_keras.config import DecodingConfig, ExperimentConfig
     from nmt_keras.inference.minimum_bayes_risk import require_enough
-    from nmt_keras.inference.search import Sampling
     from nmt_keras.runs.loading import load
 
-    sampling = Sampling(values.seed, values.temperature, values.top_k, values.top_p) if values.samples else None
+    sampling = _cli.sampling_of(values) if values.samples else None
     options = _cli.mbr_options(values)
 
     def check(config: ExperimentConfig) -> None:
@@ -176,6 +183,13 @@ def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any], Ca
             raise UserError(
                 "--split_sentences gives one text for a line, and nothing of its sentences: leave out --n_best, "
                 "--samples, --scores and --alignments"
+            )
+        rules = [
+            name for name in _RULES_BEYOND_EXACT if getattr(config.decoding, name) != getattr(DecodingConfig, name)
+        ]
+        if values.exact is not None and rules:
+            raise UserError(
+                f"--exact knows no decoding.{rules[0]}: give --decoding.{rules[0]} its default, or no --exact"
             )
         if options:
             require_enough(options, config.decoding.beam_size)
@@ -188,8 +202,8 @@ def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any], Ca
     overrides = _cli.overrides(values)
     if values.split_sentences:
         overrides["decoding.split_sentences"] = True
-    if values.exact is not None:  # which knows no penalty: its first bound is the better for it
-        overrides = {"decoding.length_penalty": 0.0, **overrides}
+    if values.exact is not None:  # which knows no penalty, and all ids
+        overrides = {"decoding.length_penalty": 0.0, "decoding.shortlist": 0, **overrides}
     run = load(_cli.run_dirs(values), overrides, values.checkpoint, report=_process.report, check=check)
     exact = None if values.exact is None else run.exact_translator(values.exact)
     searching = run.translator(values.samples or values.n_best, sampling)

@@ -30,7 +30,7 @@ class DataConfig:
     tokenizer: str = spec("unigram", "how text is cut into pieces", choices=("unigram", "bpe", "char", "byte", "word"))
     source_tokenizer_model: str = spec("", 'a SentencePiece model of your own; "" trains one')
     target_tokenizer_model: str = spec("", "the same of the target; for a joint vocabulary the same file")
-    tokenizer_from: str = spec("", 'a run directory whose tokenizers are taken as they are; "" makes them')
+    tokenizer_from: str = spec("", 'a run directory whose tokenizers are taken as they are; "" trains new ones')
     joint_vocabulary: bool = spec(True, "one vocabulary for both languages")
     source_vocab_size: int = spec(8000, "ids of the source, or of both where they are joint", positive=True)
     target_vocab_size: int = spec(8000, "ids of the target", positive=True)

@@ -119,9 +119,9 @@ def beam_search(
 
         before = tf.where((is_greedy & ends)[:, :, None], NEVER, loop.totals)
         if recombine:
-            live = _recombined(before, found, width, loop.recent)
+            live = _recombined(before, found, width, beam_size, loop.recent)
         elif groups > 1:
-            live = _diverse(before, found, width, groups, diversity_penalty)
+            live = _diverse(before, found, width, beam_size, groups, diversity_penalty)
         else:
             live = _continued(before, found, width)
         ids, parents = live.ids, live.parents
@@ -174,8 +174,16 @@ def _continued(totals: tf.Tensor, found: Continuations, width: tf.Tensor) -> _Li
     return _Live(ids, parents, sums[:, :, None], parents, log_probs, ())
 
 
-def _diverse(totals: tf.Tensor, found: Continuations, width: tf.Tensor, groups: int, diversity_penalty: float) -> _Live:
-    """The best continuations of each group of hypotheses with `totals`, float32 [B, Q, 1], a group after the other."""
+def _diverse(
+    totals: tf.Tensor,
+    found: Continuations,
+    width: tf.Tensor,
+    beam_size: tf.Tensor,
+    groups: int,
+    diversity_penalty: float,
+) -> _Live:
+    """The best continuations of each group of hypotheses with `totals`, float32 [B, Q, 1], a group after the other;
+    what beams choose that a row has not, of `beam_size` [B], costs others nothing."""
     size = tf.shape(totals)[1]
     sums = totals + found.scores  # [B, Q, C]
     ids, log_probs = (_flat(leaf, width, fill) for leaf, fill in ((found.ids, PAD_ID), (found.log_probs, 0.0)))
@@ -188,7 +196,8 @@ def _diverse(totals: tf.Tensor, found: Continuations, width: tf.Tensor, groups: 
         numbers = tf.range(group, width, groups)
         _, places = tf.math.top_k(own - diversity_penalty * tf.cast(taken, tf.float32), tf.size(numbers))
         part = [tf.gather(leaf, places, batch_dims=1) for leaf in (ids, own, log_probs)]
-        taken += tf.reduce_sum(tf.cast(part[0][:, :, None] == ids[:, None], tf.int32), 1)
+        counts = (numbers < beam_size[:, None]) & (part[1] > NEVER)
+        taken += tf.reduce_sum(tf.cast((part[0][:, :, None] == ids[:, None]) & counts[:, :, None], tf.int32), 1)
         parts.append([*part, tf.gather(parents, places)])
         beams.append(numbers)
     order = tf.argsort(tf.concat(beams, 0))
@@ -196,17 +205,21 @@ def _diverse(totals: tf.Tensor, found: Continuations, width: tf.Tensor, groups: 
     return _Live(chosen, came_from, kept[:, :, None], came_from, probs, ())
 
 
-def _recombined(totals: tf.Tensor, found: Continuations, width: tf.Tensor, recent: tf.Tensor) -> _Live:
+def _recombined(
+    totals: tf.Tensor, found: Continuations, width: tf.Tensor, beam_size: tf.Tensor, recent: tf.Tensor
+) -> _Live:
     """The best continuations, of those that share their last n ids the best one; the others are derivations of it.
 
     Args:
         totals: float32 [B, Q, R], of the derivations of each hypothesis.
         found: the M / Q best continuations of each.
         width: K.
+        beam_size: int32 [B], of each row, which sees as many continuations as a search of its own.
         recent: int32 [B, Q, n], the last ids of each.
     """
     batch, ways = tf.shape(totals)[0], tf.shape(totals)[2]
-    sums = _flat(totals[:, :, :1] + found.scores, width, NEVER)
+    is_seen = tf.range(tf.shape(found.ids)[2]) < beam_size[:, None, None] + 3  # as `Constraints.continuations` gives
+    sums = _flat(tf.where(is_seen, totals[:, :, :1] + found.scores, NEVER), width, NEVER)
     sums, order = tf.math.top_k(sums, tf.shape(sums)[1])  # [B, M], best first
     ids, scores, log_probs = (
         tf.gather(_flat(leaf, width, fill), order, batch_dims=1)

@@ -22,6 +22,16 @@ class ExactHypothesis(NamedTuple):
     is_proved: bool  # whether no string within the limit is more probable; false where steps ran out
 
 
+def log_probs_of(step: Step, state: Any, ids: Sequence[int]) -> list[float]:
+    """The log probability of each id of a string, which ends with EOS."""
+    found, last = [], BOS_ID
+    for position, number in enumerate(ids):
+        log_probs, state = step(last, position, state)
+        found.append(float(log_probs[number]))
+        last = number
+    return found
+
+
 class _Node(NamedTuple):
     """A beginning of strings, and the ids that may follow it."""
 
@@ -37,6 +47,7 @@ def exact_search(
     *,
     max_length: int,
     max_steps: int,
+    min_length: int = 0,
     known: Sequence[int] = (),
     known_log_prob: float = float("-inf"),
 ) -> ExactHypothesis:
@@ -47,6 +58,7 @@ def exact_search(
         step: of the model.
         state: before BOS.
         max_length: of a string, EOS included.
+        min_length: the same.
         max_steps: after which the best so far is returned.
         known: a string that another search found, a bound from the start.
         known_log_prob: its log probability.
@@ -59,7 +71,7 @@ def exact_search(
         steps += 1
         log_probs, state = step(ids[-1] if ids else BOS_ID, len(ids), state)
         totals = total + np.asarray(log_probs, np.float64)
-        if totals[EOS_ID] > bound:
+        if totals[EOS_ID] > bound and len(ids) + 1 >= min_length:
             best, bound = [*ids, EOS_ID], float(totals[EOS_ID])
         totals[[PAD_ID, BOS_ID, EOS_ID]] = -np.inf
         is_full = len(ids) + 2 > max_length  # another id would leave no room for EOS

@@ -19,7 +19,6 @@ from nmt_keras.inference.translation import Hypothesis, Translation
 from nmt_keras.reports import Report, silent
 from nmt_keras.runs.loading import Run, load
 from nmt_keras.tokenizers.white_space import is_blank
-from nmt_keras.training.checkpoints import weights_sha256
 
 KINDS = ("back", "forward")
 _CHUNK = 1024  # lines that are translated, scored and written at a time
@@ -42,7 +41,7 @@ class Filters(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """What becomes of the side that the next model reads."""
+    """How the source side of the new corpus is changed."""
 
     tag: str = ""  # a word at its beginning (Caswell et al. 2019)
     noise: bool = False  # (Edunov et al. 2018)
@@ -81,7 +80,7 @@ def augment(
         checkpoint: of the runs.
         decoding: options of the search instead of the recipe's.
         search: how a line is translated.
-        changes: of the side that the next model reads.
+        changes: of the source side of the new corpus.
         filters: what leaves a pair out.
         references: translations of the lines, of which `search.candidates` takes the nearest.
         dual_run_dirs: of a model of the other direction, which `filters.min_dual` needs.
@@ -105,8 +104,15 @@ def augment(
             f"{search.candidates} candidates of a line need as many beams. Received: {run.config.decoding.beam_size}; "
             f"give --beam_size={search.candidates}"
         )
+    if run.config.decoding.split_sentences:
+        raise UserError("--decoding.split_sentences joins translations, which have no score: give a sentence a line")
     dual = load(dual_run_dirs, {"decoding.shortlist": 0}, report=report) if dual_run_dirs else None
     languages = run.config.data.source_language, run.config.data.target_language
+    if languages[0] == languages[1]:
+        raise UserError(
+            f"{run_dirs[0]} translates {languages[0]} to {languages[1]}: both sides of the corpus would be one file, "
+            f"text.{languages[0]}"
+        )
     if dual and (dual.config.data.target_language, dual.config.data.source_language) != languages:
         raise UserError(
             f"{dual_run_dirs[0]} translates {dual.config.data.source_language} to {dual.config.data.target_language}: "
@@ -118,20 +124,23 @@ def augment(
         "run_dirs": list(map(str, run_dirs)),
         "checkpoint": checkpoint,
         "step": run.step,
-        "weights_sha256": [weights_sha256(model) for model in getattr(run.model, "members", [run.model])],
+        "weights_sha256": run.weights_sha256,
         "decoding": dataclasses.asdict(run.config.decoding),
         "sampling": search.sampling and search.sampling._asdict(),
-        "mbr": search.mbr
-        and {**search.mbr._asdict(), "sampling": search.mbr.sampling and search.mbr.sampling._asdict()},
+        "mbr": search.mbr and search.mbr.as_json(),
         "candidates": search.candidates,
         "changes": changes._asdict(),
         "filters": filters._asdict(),
         "dual_run_dirs": list(map(str, dual_run_dirs)),
+        "dual_weights_sha256": dual and dual.weights_sha256,
         "seed": seed,
     }
     files.make_folder(output_dir)
     pairs_path = output_dir / "pairs.jsonl"
-    if not pairs_path.exists():
+    options_path = output_dir / "options.json"  # of pairs.jsonl, until card.json is there
+    if pairs_path.exists():
+        _require_same_options(options_path, card)
+    else:
         resume = pairs_path.with_name("pairs.jsonl.partial").exists()
         with files.resumable_write(pairs_path, resume, card) as (file, count):
             if count:
@@ -142,12 +151,28 @@ def augment(
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
                 file.flush()
                 progress(1)
+            files.write_json(options_path, card)
     counts = _write_text(pairs_path, output_dir, languages, kind, changes, seed)
     card["lines"] = counts
     files.write_json(card_path, card)
+    options_path.unlink()
     left_out = ", ".join(f"{number:,} for {reason}" for reason, number in counts["left_out"].items()) or "none"
     report(f"{counts['pairs']:,} pairs of {counts['all']:,} lines in {output_dir}; left out: {left_out}")
     return card
+
+
+def _require_same_options(path: pathlib.Path, card: dict[str, Any]) -> None:
+    """Checks that pairs that are there were made with the same options."""
+    now = json.loads(json.dumps(card))
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}, which says how pairs.jsonl was made, cannot be read: remove both") from error
+    changed = [f"{name} was {before.get(name)!r}, now {now[name]!r}" for name in now if before.get(name) != now[name]]
+    if changed:
+        raise UserError(
+            f"{path.parent} was begun otherwise: {'; '.join(changed)}; give the same, or another --output_dir"
+        )
 
 
 class _Maker:
@@ -182,22 +207,25 @@ class _Maker:
                     "reference of each line"
                 )
             chosen = [_nearest(each, wanted[i] if wanted else None) for i, each in enumerate(translations)]
-            rows = [self._row(line, hypothesis) for line, hypothesis in zip(chunk, chosen)]
+            rows = [self._row(*each) for each in zip(chunk, chosen, translations)]
             if self._dual is not None:
                 self._add_dual(rows)
             for row in rows:
                 row["left_out"] = row["left_out"] or self._reason(row)
                 yield row
             first_number += len(chunk)
+        if expected is not None and next(iter(expected), None) is not None:
+            raise UserError(f"The text ends at line {first_number:,}, and the reference goes on: they must be aligned")
 
-    def _row(self, line: str, hypothesis: Hypothesis) -> dict[str, Any]:
+    def _row(self, line: str, hypothesis: Hypothesis, translation: Translation) -> dict[str, Any]:
         is_empty = is_blank(line) or not hypothesis.text.strip()
+        reason = "an empty side" if is_empty else "a text over the model's limit" if translation.truncated else ""
         score = hypothesis.log_prob / max(len(hypothesis.pieces), 1)
         return {
             "text": line,
             "translation": hypothesis.text,
             "score": round(score, 6) if math.isfinite(score) else None,
-            "left_out": "an empty side" if is_empty else "",
+            "left_out": reason,
         }
 
     def _add_dual(self, rows: Sequence[dict[str, Any]]) -> None:

@@ -1,5 +1,6 @@
 """Compares systems on a test set: trained models, and files of translations."""
 
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -12,7 +13,7 @@ from nmt_keras.config import DataConfig
 from nmt_keras.data.corpus import TextFile
 from nmt_keras.data.languages import language_of
 from nmt_keras.errors import UserError
-from nmt_keras.experiment.comparison_page import page_of, span_of
+from nmt_keras.experiment.comparison_page import p_values, page_of, span_of
 from nmt_keras.experiment.text import open_references
 from nmt_keras.inference.comparison import (
     Metrics,
@@ -38,6 +39,7 @@ def compare(
     references: Sequence[str],
     *,
     decoding: Mapping[str, Any] = MappingProxyType({}),
+    source_language: str = "",
     target_language: str = "",
     bleu_tokenizer: str = "",
     frequencies: str = "",
@@ -56,6 +58,8 @@ def compare(
         source: the text.
         references: its reference translations.
         decoding: options of the search instead of the recipe's.
+        source_language: its tag, which decides what a word of the source is; "" is that of the first run, or any with
+            words between spaces.
         target_language: its tag; "" is that of the first run.
         bleu_tokenizer: sacreBLEU's name; "" is the language's.
         frequencies: a text in the target language whose words are counted; "" is the reference.
@@ -78,7 +82,7 @@ def compare(
         )
     for path in filter(None, (output, page)):
         files.require_writable(path)
-    data = _data(names, target_language, bleu_tokenizer, data_dir)
+    data = _data(names, source_language, target_language, bleu_tokenizer, data_dir)
     corpus = open_references(data, source, references, report)
     sources, streams = corpus.text()[0], corpus.reference_streams()
     asian = language_of(data.target_language).is_asian
@@ -86,8 +90,11 @@ def compare(
         bleu_metric(data.target_language, data.bleu_tokenizer), CHRF(), TER(normalized=asian, asian_support=asian)
     )
     systems = [System(name, _translations(name, sources, decoding, report)) for name in names]
-    words = [len(metrics.bleu.tokenizer(text).split()) for text in sources]
-    counted = TextFile(frequencies, default_cache_dir()) if frequencies else corpus.targets[0]
+    cut = bleu_metric(data.source_language).tokenizer
+    words = [len(cut(text).split()) for text in sources]
+    counted = corpus.targets[0]
+    if frequencies:
+        counted = TextFile(os.path.join(data_dir, frequencies), default_cache_dir())
     result: dict[str, Any] = {
         "source": source,
         "references": list(references),
@@ -113,18 +120,26 @@ def compare(
     return result
 
 
-def _data(names: Sequence[str], target_language: str, bleu_tokenizer: str, data_dir: str) -> DataConfig:
+def _data(
+    names: Sequence[str], source_language: str, target_language: str, bleu_tokenizer: str, data_dir: str
+) -> DataConfig:
     """Languages and the place of the text."""
     runs = [_folders(name)[0] for name in names if _is_run(name)]
     if runs:
         data = read_config(runs[0]).data
+        source_language = source_language or data.source_language
         target_language = target_language or data.target_language
         bleu_tokenizer = bleu_tokenizer or data.bleu_tokenizer
     elif not target_language:
         raise UserError(
             "--target_language must be given where all systems are files: it decides how BLEU cuts text into words"
         )
-    return DataConfig(target_language=target_language, bleu_tokenizer=bleu_tokenizer, data_dir=data_dir)
+    return DataConfig(
+        source_language=source_language,
+        target_language=target_language,
+        bleu_tokenizer=bleu_tokenizer,
+        data_dir=data_dir,
+    )
 
 
 def _is_run(name: str) -> bool:
@@ -132,17 +147,27 @@ def _is_run(name: str) -> bool:
 
 
 def _folders(name: str) -> list[pathlib.Path]:
-    return [pathlib.Path(part) for part in name.partition("@")[0].split(",")]
+    return [pathlib.Path(part) for part in _parts(name)[0].split(",")]
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """Run directories and a checkpoint. A folder may have an @ in its name."""
+    folders, _, checkpoint = name.rpartition("@")
+    is_whole = not folders or (pathlib.Path(name.split(",", maxsplit=1)[0]) / "config.json").is_file()
+    return (name, "best") if is_whole else (folders, checkpoint)
 
 
 def _translations(name: str, sources: list[str], decoding: Mapping[str, Any], report: Report) -> list[str]:
     """What a system makes of the text, or made of it."""
     if _is_run(name):
-        checkpoint = name.partition("@")[2] or "best"
         overrides = {f"decoding.{option}": value for option, value in decoding.items()}
-        run = load(_folders(name), overrides, checkpoint, report=report)
+        run = load(_folders(name), overrides, _parts(name)[1], report=report)
         report(f"translating {len(sources):,} lines with {name}")
-        return [translation.text for translation in run.translator().translate(sources)]
+        found = run.translator().translate(sources)
+        truncated = sum(translation.truncated for translation in found)
+        if truncated:
+            report(f"warning: {truncated:,} line(s) are longer than the limit of {name}, and translated in part")
+        return [translation.text for translation in found]
     if pathlib.Path(name).is_dir():
         raise UserError(f"{name} is no run directory and no file: it has no config.json; give a run, or translations")
     text = TextFile(name, default_cache_dir())
@@ -160,7 +185,7 @@ def table_of(result: Mapping[str, Any]) -> list[str]:
         cells = [
             cell
             for name in ("bleu", "chrf")
-            for cell in (f"{row[name]:7.2f}", f"{_p_values(result['tests'][name][place]):>15}")
+            for cell in (f"{row[name]:7.2f}", f"{_tested(result['tests'][name][place]):>15}")
         ]
         lines.append(" ".join([*cells, f"{row['ter']:7.2f}", f" {row['name']}"]))
     for title, unit, key, value in (
@@ -174,7 +199,5 @@ def table_of(result: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _p_values(test: Mapping[str, Any]) -> str:
-    if "bootstrap_p" not in test:
-        return f"+/- {test['bootstrap_interval']:.2f}"
-    return f"{test['bootstrap_p']:.3f}, {test['randomisation_p']:.3f}"
+def _tested(test: Mapping[str, Any]) -> str:
+    return p_values(test) or f"+/- {test['bootstrap_interval']:.2f}"

@@ -67,7 +67,7 @@ def _scores(result: Mapping[str, Any]) -> str:
         for name in ("bleu", "chrf"):
             test = result["tests"][name][place]
             cells.append(_number(system[name], best[name], f" &plusmn; {test['bootstrap_interval']:.2f}"))
-            cells.append(f"<td>{_p_values(test)}</td>")
+            cells.append(f"<td>{p_values(test)}</td>")
         cells.append(_number(system["ter"], best["ter"]))
         rows.append(f"<tr>{''.join(cells)}</tr>")
     signatures = "; ".join(html.escape(result["systems"][0][f"{name}_signature"]) for name in ("bleu", "chrf", "ter"))
@@ -79,7 +79,8 @@ def _scores(result: Mapping[str, Any]) -> str:
     return f"{_table(head, rows)}<p class=note>{note}</p>"
 
 
-def _p_values(test: Mapping[str, Any]) -> str:
+def p_values(test: Mapping[str, Any]) -> str:
+    """The p-values of both tests; "" of the baseline."""
     if "bootstrap_p" not in test:
         return ""
     return f"{test['bootstrap_p']:.3f}, {test['randomisation_p']:.3f}"

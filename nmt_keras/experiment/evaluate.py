@@ -112,7 +112,7 @@ def evaluate(
             "decoding": dataclasses.asdict(config.decoding),
         }
         if mbr:
-            scores["mbr"] = mbr._asdict() | {"sampling": mbr.sampling and mbr.sampling._asdict()}
+            scores["mbr"] = mbr.as_json()
         else:
             scores |= _compared_with_greedy(trained, sources, streams, hypotheses, bleu, report)
         if tune:

@@ -22,7 +22,6 @@ from nmt_keras.serving import export as exporting
 from nmt_keras.serving import local, proof
 from nmt_keras.serving.compression import PRECISIONS, compress
 from nmt_keras.serving.transports import as_tensor
-from nmt_keras.training.checkpoints import weights_sha256
 
 _DEV_LINES = 200
 _NASTY = [
@@ -175,7 +174,7 @@ def _load(
         "run_dirs": list(map(str, source.run_dirs)),
         "checkpoint": source.checkpoint,
         "step": trained.step,
-        "weights_sha256": [weights_sha256(model) for model in getattr(trained.model, "members", [trained.model])],
+        "weights_sha256": trained.weights_sha256,
         "run_precision": run_precision,
         "tensorflow": tf.__version__,
         "shortlist": trained.config.decoding.shortlist,

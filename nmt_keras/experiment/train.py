@@ -126,7 +126,7 @@ def _train(
     _report_unknown(tokenizers, dev, report)
     non_finite_steps = NonFiniteSteps(run_dir / "bad_batches", task_of(strategy), report)
     with strategy.scope():
-        resources = open_resources(config, tokenizers, report)
+        resources = open_resources(config, tokenizers, report, run_dir if chief else None, allow_change)
         model = build_seq2seq(config.model, tokenizers.source.vocab_size, tokenizers.target.vocab_size)
         frozen = freeze(model, training.freeze)
         trainer = Trainer(model, training, strategy, non_finite_steps, resources)
@@ -157,10 +157,10 @@ def _train(
                 "and the patience begin anew"
             )
     else:
-        if training.init_from:
+        load_pretrained_vectors(model, tokenizers, config, report)
+        if training.init_from:  # what another run has learned wins over the vectors of a file
             with strategy.scope():
                 initialise(model, tokenizers, config, report)
-        load_pretrained_vectors(model, tokenizers, config, report)
     if trainer.step < training.max_steps:
         trainer.train_step.compile(feed.element_spec)
         if memory.is_told():

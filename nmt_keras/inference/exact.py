@@ -1,5 +1,7 @@
 """The most probable translation of all, and how often beam search finds it."""
 
+import math
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -7,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from nmt_keras.config import DecodingConfig
-from nmt_keras.decoding.exact import ExactHypothesis, exact_search
+from nmt_keras.decoding.exact import ExactHypothesis, exact_search, log_probs_of
+from nmt_keras.inference.text import CONTROL
 from nmt_keras.inference.translation import Hypothesis, Translation
 from nmt_keras.inference.translator import Translator
 from nmt_keras.models.ensemble import Ensemble
@@ -17,7 +20,8 @@ from nmt_keras.models.seq2seq import Seq2Seq
 class ExactTranslator:
     """Translates by exact search, which begins with what a translator finds (Stahlberg and Byrne 2019).
 
-    It ranks by log probability alone, within the length that the configuration allows.
+    It ranks by log probability alone, over all ids, within the lengths that the configuration allows; no other rule of
+    its search holds.
 
     Args:
         translator: a beam search, whose best hypothesis is the first bound.
@@ -59,7 +63,9 @@ class ExactTranslator:
         best = translation.best
         source_ids = tf.constant([list(translation.source_ids)], tf.int32)
         memory, state = self._prepare(source_ids)
-        limit = int(len(translation.source_ids) * self._config.max_length_ratio) + 10
+        length, config = len(translation.source_ids), self._config
+        limit = min(int(length * config.max_length_ratio) + 10, config.max_length)
+        least = min(max(math.ceil(length * config.min_length_ratio), config.min_length), limit)
 
         def step(number: int, position: int, state: Any) -> tuple[np.ndarray, Any]:
             log_probs, state = self._step(tf.constant([[number]]), tf.constant(position), state, memory)
@@ -68,16 +74,18 @@ class ExactTranslator:
         found = exact_search(
             step,
             state,
-            max_length=min(limit, self._config.max_length),
+            max_length=limit,
+            min_length=least,
             max_steps=self._max_steps,
             known=best.ids,
-            known_log_prob=best.log_prob,
+            known_log_prob=sum(log_probs_of(step, state, best.ids)),  # as it is computed here, to the last bit
         )
         self._count(found, best)
+        hypothesis = best
+        if list(found.ids) != list(best.ids):
+            hypothesis = self._hypothesis(found, log_probs_of(step, state, found.ids))
         outputs = {"is_exact": found.is_proved, "steps": found.steps}
-        if list(found.ids) == list(best.ids):
-            return translation._replace(hypotheses=[best], outputs=outputs)
-        return translation._replace(hypotheses=[self._hypothesis(found)], outputs=outputs)
+        return translation._replace(hypotheses=[hypothesis], outputs=outputs)
 
     def _count(self, found: ExactHypothesis, best: Hypothesis) -> None:
         self.translated += 1
@@ -85,10 +93,11 @@ class ExactTranslator:
         self.found += found.is_proved and list(found.ids) == list(best.ids)
         self.empty += found.is_proved and len(found.ids) == 1
 
-    def _hypothesis(self, found: ExactHypothesis) -> Hypothesis:
+    def _hypothesis(self, found: ExactHypothesis, log_probs: list[float]) -> Hypothesis:
         tokenizer = self._translator.target_tokenizer
         pieces = [tokenizer.piece(number) for number in found.ids]
-        return Hypothesis(tokenizer.decode(found.ids), found.log_prob, found.log_prob, pieces, ids=found.ids)
+        text = re.sub(CONTROL, " ", tokenizer.decode(found.ids))
+        return Hypothesis(text, found.log_prob, found.log_prob, pieces, log_probs, ids=found.ids)
 
     def _prepared(self, source_ids: tf.Tensor) -> tuple[Any, Any]:
         memory = self._model.prepare(source_ids)

@@ -3,7 +3,7 @@
 import collections
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from sacrebleu.metrics import BLEU, CHRF
@@ -26,6 +26,10 @@ class MBROptions(NamedTuple):
     utility: str = "chrf"  # one of `UTILITIES`
     sampling: Sampling | None = None  # None takes the best that beam search finds
     each: bool = False  # every member of an ensemble finds candidates of its own
+
+    def as_json(self) -> dict[str, Any]:
+        """The options as JSON values."""
+        return {**self._asdict(), "sampling": self.sampling and self.sampling._asdict()}
 
 
 class MinimumBayesRisk:

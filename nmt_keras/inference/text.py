@@ -13,7 +13,7 @@ from nmt_keras.tokenizers.base import Tokenizer
 from nmt_keras.tokenizers.white_space_ops import fold_tf, spans_before_folding
 
 _REPLACEMENT = 0xFFFD
-_CONTROL = r"[\x00-\x08\x0A-\x1F\x7F]"  # all but the tab: a line stays a line
+CONTROL = r"[\x00-\x08\x0A-\x1F\x7F]"  # all but the tab: a line stays a line
 
 
 class Source(NamedTuple):
@@ -93,7 +93,7 @@ def detokenize(
         lengths = tf.reshape(hypotheses.lengths, [-1])
         text = target_tokenizer.decode_tf(tf.RaggedTensor.from_tensor(flat, lengths=lengths))
         text = tf.reshape(text, tf.shape(hypotheses.lengths))
-    text = tf.strings.regex_replace(text, _CONTROL, " ")
+    text = tf.strings.regex_replace(text, CONTROL, " ")
     blank = is_blank(source.text)
 
     def unless_blank(leaf):

@@ -153,7 +153,8 @@ class Seq2Seq(keras.Model):
 
 
 def _drop_words(embedded: tf.Tensor, rate: float, dropout_seed: tf.Tensor | None) -> tf.Tensor:
-    """Embedded ids, [B, T, D], some of which are zeros, the others larger for it (Sennrich and Zhang 2019, 4.4)."""
+    """Embedded ids, [B, T, D], of which a share `rate` is zero, the others divided by 1 - rate (Sennrich and Zhang
+    2019)."""
     shape = tf.shape(embedded)
     mask = dropout_mask([shape[0], shape[1], 1], rate, fold_in(dropout_seed, _WORD_DROPOUT) if rate else None)
     return embedded if mask is None else embedded * mask

@@ -41,14 +41,19 @@ def initialise(model: Seq2Seq, tokenizers: Tokenizers, config: ExperimentConfig,
         UserError: the run cannot be loaded, a weight has another shape there, or nothing fits.
     """
     folder = pathlib.Path(config.training.init_from)
-    overrides = {"training.precision": config.training.precision, "decoding.shortlist": 0}
+    overrides = {
+        "training.precision": config.training.precision,
+        "training.deterministic": config.training.deterministic,
+        "decoding.shortlist": 0,
+    }
     base = load(folder, overrides, config.training.init_checkpoint, report=report)
     configure(config.training)
     assert isinstance(base.model, Seq2Seq)
     ours, theirs = ({weight.path: weight for weight in each.variables} for each in (model, base.model))
     counts = _take_rows(model, tokenizers, base.model, base.tokenizers)
     by_rows = set(counts)
-    shared = [path for path in ours if path in theirs and path not in by_rows]
+    frozen = {path for path in ours if path.endswith("/frozen") and counts}  # rows of vectors, of this vocabulary
+    shared = [path for path in ours if path in theirs and path not in by_rows | frozen]
     for path in shared:
         if ours[path].shape != theirs[path].shape:
             raise UserError(
@@ -69,11 +74,8 @@ def initialise(model: Seq2Seq, tokenizers: Tokenizers, config: ExperimentConfig,
 def _rows_of(counts: dict[str, tuple[int, int]]) -> str:
     if not counts:
         return ""
-    known, number = next(iter(counts.values()))
-    return (
-        f", {len(counts)} by their pieces ({known:,} of {number:,} known, the others are the mean of their parts): "
-        f"{_listed(sorted(counts))}"
-    )
+    rows = (f"{path.partition('/')[2]} ({known:,} of {number:,} known)" for path, (known, number) in counts.items())
+    return f", {len(counts)} by their pieces, of which the others are the mean of their parts: {', '.join(rows)}"
 
 
 def _listed(paths: Sequence[str]) -> str:
@@ -103,8 +105,9 @@ def _take_rows(
         wanted.append((output.kernel, tokenizers.target, [_Known(np.array(base_output.kernel).T, target)]))
     counts = {}
     for weight, tokenizer, known in wanted:
-        if all(tokenizer.sha256 == each.tokenizer.sha256 for each in known):
-            continue  # taken over as it is, if its path is there
+        is_same = all(tokenizer.sha256 == each.tokenizer.sha256 for each in known)
+        if is_same and weight.path in {own.path for own in base.variables}:
+            continue  # taken over as it is
         rows, found = rows_of_pieces(tokenizer, known)
         rows = rows.T if weight is getattr(output, "kernel", None) else rows
         if rows.shape != tuple(weight.shape):

@@ -22,7 +22,7 @@ from nmt_keras.reports import Report, silent
 from nmt_keras.runs.layout import checkpoints_of, lexicon_of, read_config
 from nmt_keras.runs.tokenizers import load_tokenizers
 from nmt_keras.tokenizers.base import Tokenizers
-from nmt_keras.training.checkpoints import Checkpoints, by_path
+from nmt_keras.training.checkpoints import Checkpoints, by_path, weights_sha256
 from nmt_keras.training.freezing import freeze
 from nmt_keras.training.precision import configure
 
@@ -55,6 +55,11 @@ class Run(NamedTuple):
             f"make it anew with python -m pipelines.lexicon --run_dir={self.folder}",
         )
         return lexicon
+
+    @property
+    def weights_sha256(self) -> list[str]:
+        """The hash of the weights of each model."""
+        return [weights_sha256(model) for model in getattr(self.model, "members", [self.model])]
 
     def translator(self, num_hypotheses: int = 1, sampling: Sampling | None = None) -> Translator:
         """A translator with the configuration's search."""

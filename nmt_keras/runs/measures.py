@@ -21,6 +21,7 @@ _NOT_OF_DEV_SEARCH = (
     "batch_sentences",
     "split_sentences",
 )
+_OF_BEAMS = ("length_penalty", "length_penalty_kind", "recombine", "beam_groups", "diversity_penalty")
 
 
 def measure_of(config: ExperimentConfig, dev: ParallelCorpus) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def measure_of(config: ExperimentConfig, dev: ParallelCorpus) -> dict[str, Any]:
 
 def _measure(config: ExperimentConfig, hashes: Sequence[str], lines: int, tokenizer: str) -> dict[str, Any]:
     training, decoding = config.training, dataclasses.asdict(config.decoding)
-    ignored = _NOT_OF_DEV_SEARCH + (("length_penalty", "length_penalty_kind") if training.dev_beam_size == 1 else ())
+    ignored = _NOT_OF_DEV_SEARCH + (_OF_BEAMS if training.dev_beam_size == 1 else ())
     about = {
         "dev text": list(hashes),
         "training.dev_sentences": min(training.dev_sentences or lines, lines),

@@ -99,7 +99,7 @@ def _non_finite_loss(model: Seq2Seq, part: Batch, seed: tf.Tensor) -> Verdict:
     losses = label_smoothed_cross_entropy(flat, tf.reshape(ids, [-1]), 0.0)[0]
     rows = np.where(ids, tf.reshape(losses, tf.shape(ids)), 0.0).astype(np.float64).sum(1)
     largest = float(tf.reduce_max(tf.abs(logits)))
-    detail = f"all layers are finite, the cross entropy of their logits, of up to {largest:.3g}, summed up is not"
+    detail = f"all layers are finite, what is minimised, made of logits of up to {largest:.3g}, is not"
     worst = np.argsort(-np.where(np.isfinite(rows), rows, np.inf), kind="stable")[:_LISTED]
     lines = [int(line) for line in part.lines.numpy()[worst] if line >= 0]
     return Verdict("forward", "the loss", detail, lines, np.nan)

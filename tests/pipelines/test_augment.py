@@ -84,11 +84,11 @@ def test_an_interrupted_job_goes_on(trained_copy, text, monkeypatch, options):
     real = augmenting._Maker._row
     calls = []
 
-    def fail_later(self, line, hypothesis):
+    def fail_later(self, line, *rest):
         calls.append(line)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return real(self, line, hypothesis)
+        return real(self, line, *rest)
 
     monkeypatch.setattr(augmenting._Maker, "_row", fail_later)
     assert _run(trained_copy, text, *options) == 130

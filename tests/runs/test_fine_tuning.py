@@ -104,7 +104,8 @@ def test_with_another_vocabulary_rows_are_found_by_their_piece(config, trained_c
     reports = []
     train(config, tmp_path / "run", report=reports.append)
     [line] = [line for line in reports if line.startswith("weights from")]
-    assert "as they are, 4 by their pieces (4 of 260 known, the others are the mean of their parts): " in line
+    assert "as they are, 4 by their pieces, of which the others are the mean of their parts: " in line
+    assert "target_embedding/table (4 of 260 known)" in line
     base, run = load(trained_copy / "run"), load(tmp_path / "run")
     ours, theirs = (np.array(each.model.target_embedding.table) for each in (run, base))
     np.testing.assert_allclose(ours[:NUM_SPECIALS], theirs[:NUM_SPECIALS], atol=1e-6)

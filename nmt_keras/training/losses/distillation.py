@@ -42,7 +42,9 @@ class Distillation:
             smoothed, plain, correct = label_smoothed_cross_entropy(logits[0], labels, self._smoothing)
             log_p, log_q = (tf.nn.log_softmax(each / self._temperature) for each in (logits[0], taught))
             divergence = self._temperature**2 * tf.reduce_sum(tf.exp(log_q) * (log_q - log_p), -1)
-            total = (1.0 - self._weight) * smoothed + self._weight * divergence
+            total = self._weight * divergence
+            if self._weight < 1.0:
+                total += (1.0 - self._weight) * smoothed
             values = (total, plain, correct, tf.stop_gradient(divergence))
             return tuple(tf.reduce_sum(weights * value) for value in values)
 

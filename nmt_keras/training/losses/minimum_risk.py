@@ -44,7 +44,9 @@ class MinimumRisk:
         assert self._errors is not None, "the loss minimum_risk needs the errors of translations"
         smoothed, plain, correct = self._cross_entropy(forward, seed)
         risk = self._risk(forward, batch, seed)
-        total = self._weight * risk + (1.0 - self._weight) * smoothed
+        total = self._weight * risk
+        if self._weight < 1.0:
+            total += (1.0 - self._weight) * smoothed
         scalars = {"loss": plain, "token_accuracy": correct, "risk": tf.stop_gradient(risk)}
         return LossSums(total, tf.reduce_sum(forward.weights), scalars)
 

@@ -1,4 +1,4 @@
-"""R-Drop (Wu et al. 2021): two passes with other dropout, which are drawn to each other."""
+"""R-Drop (Wu et al. 2021): two passes with other dropout, whose distributions are made similar."""
 
 import tensorflow as tf
 
