@@ -196,24 +196,53 @@ def test_without_recombination_so_many_beams_are_too_few():
     assert lost > 1
 
 
-def test_beams_that_recombination_frees_are_used():
-    """Of two beams, one is a pair of ids each: the second best pair is found though both best strings end alike."""
+def _of_positions(tables):
+    """A step function whose logits, of ids 4, 5 and EOS, depend on the position and the last id."""
 
     def step_fn(ids, position, state):
-        table = tf.constant([[1.0, 0.9, -9.0], [1.0, 0.0, -9.0], [1.0, -9.0, 2.0]])  # of ids 4, 5 and EOS
-        logits = tf.fill([6], -30.0)
-        logits = tf.tensor_scatter_nd_update(logits, [[4], [5], [EOS_ID]], table[position])
-        shape = tf.shape(ids)
-        return tf.tile(logits[None, None], [shape[0], shape[1], 1]), tf.zeros([shape[0], shape[1], 1]), state
+        own = tf.gather(tf.constant(tables, tf.float32)[position], tf.clip_by_value(ids - 3, 0, 2))  # BOS, 4, 5
+        spread = tf.concat([tf.fill([*tf.unstack(tf.shape(ids)), 3], -30.0), own[..., 2:], own[..., :2]], -1)
+        return spread, tf.zeros([*tf.unstack(tf.shape(ids)), 1]), state
 
-    def live_after_two(recombine):
-        options = {"beam_size": 2, "num_hypotheses": 2, "recombine": recombine}
-        found = beam_search(step_fn, (tf.zeros([1, 1]),), Constraints(tf.constant([3])), **options)
-        return [ids[:2] for ids in found.ids[0].numpy().tolist()]
+    return step_fn
 
-    assert live_after_two(0) == [[4, 4], [5, 4]]
-    assert live_after_two(1) == [[4, 4], [5, 4]]  # the derivation that lost is still in the list
-    assert live_after_two(2) == [[4, 4], [5, 4]]
+
+def test_a_beam_that_recombination_frees_is_used():
+    """Both best beginnings end in 4, the only good end comes after 5: a plain search of two beams has lost it."""
+    first = [[0.0, -0.1, -9.0]] * 3
+    second = [[0.0, -2.0, -9.0]] * 3  # 44 and 54 are better than 45 and 55
+    third = [[-9.0, -9.0, -5.0], [0.0, 0.0, -5.0], [-9.0, -9.0, 3.0]]  # it may end after 5
+    last = [[0.0, 0.0, -9.0]] * 3
+    step_fn = _of_positions([first, second, third, last])
+    options = {"beam_size": 2, "num_hypotheses": 2}
+    plain, recombined = (
+        beam_search(step_fn, (tf.zeros([1, 1]),), Constraints(tf.constant([4])), **options, recombine=n).ids.numpy()
+        for n in (0, 1)
+    )
+    assert [row[:3] for row in recombined[0].tolist()] == [[4, 5, EOS_ID], [5, 5, EOS_ID]]
+    assert 5 not in plain[0, :, 1]
+
+
+@pytest.mark.parametrize("options", [{"recombine": 1}, {"groups": 2, "diversity_penalty": 0.7}], ids=str)
+def test_rows_with_more_beams_change_no_row(options):
+    """Also where an id is beyond those that a search of fewer beams looks at."""
+    size, batch = 40, 6
+    table = tf.constant(np.random.default_rng(3).normal(size=(5, size, size)), tf.float32)
+
+    def step_fn(ids, position, state):
+        return tf.gather(table[position], ids), tf.zeros([*tf.unstack(tf.shape(ids)), 1]), state
+
+    beams, limits = [2, 8, 3, 1, 2, 5], Constraints(tf.fill([batch], 5))
+    state = (tf.zeros([batch, 1]),)
+    together = beam_search(
+        step_fn, state, limits, beam_size=tf.constant(beams), num_hypotheses=tf.constant(beams), **options
+    )
+    for row, number in enumerate(beams):
+        one = Constraints(tf.constant([5]))
+        alone = beam_search(step_fn, (tf.zeros([1, 1]),), one, beam_size=number, num_hypotheses=number, **options)
+        length = alone.ids.shape[2]
+        np.testing.assert_array_equal(together.ids[row, :number, :length], alone.ids[0])
+        np.testing.assert_allclose(together.score[row, :number], alone.score[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("recombine", [1, 2, 9])

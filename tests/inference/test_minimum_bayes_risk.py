@@ -133,3 +133,9 @@ def test_each_run_of_an_ensemble_finds_candidates_of_its_own(trained_copy):
         hypothesis.text for hypothesis in each.hypotheses
     ]
     assert len(run.mbr_translator(options._replace(each=True))._translators) == 2
+    for weight in run.model.members[1].trainable_variables:
+        weight.assign(weight * 0.2)
+    alone = [run._replace(model=member).translator(2).translate([line])[0] for member in run.model.members]
+    [pooled] = run.mbr_translator(options._replace(each=True)).translate([line])
+    assert {each.text for each in pooled.hypotheses} == {each.text for own in alone for each in own.hypotheses}
+    assert len(pooled.hypotheses) > 2

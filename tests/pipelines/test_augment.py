@@ -125,9 +125,34 @@ def test_synthetic_text_is_mixed_into_a_training(trained_copy, text, copy_text, 
     assert pieces.count("<BT>") == 2
 
 
+def test_what_the_model_reads_in_part_is_left_out(trained_copy, text):
+    (text / "mono").write_text("a b\n" + "a b c d " * 9 + "\nc\n")
+    assert _run(trained_copy, text) == 0
+    card = json.loads((text / "out" / "card.json").read_text())
+    assert card["lines"] == {"all": 3, "pairs": 2, "left_out": {"a text over the model's limit": 1}}
+    assert _lines(text / "out" / "text.xx") == ["a b", "", "c"]
+
+
+def test_pairs_that_are_there_are_not_used_with_other_options(trained_copy, text, monkeypatch, capsys):
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(augmenting, "_write_text", fail)
+        assert _run(trained_copy, text) == 130
+    assert (text / "out" / "pairs.jsonl").exists() and not (text / "out" / "card.json").exists()
+    capsys.readouterr()
+    assert _run(trained_copy, text, "--min_score=-1") == 2
+    assert "was begun otherwise: filters was" in capsys.readouterr().err
+    assert _run(trained_copy, text) == 0
+    assert not (text / "out" / "options.json").exists()
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
+        (["--beam_size=2", "--n_best=2", "--reference={text}/long"], "ends at line 5, and the reference goes on"),
+        (["--decoding.split_sentences"], "--decoding.split_sentences joins translations"),
         (["--min_dual=0.5"], "--min_dual and --dual_run_dir go together"),
         (["--n_best=3"], "--n_best and --reference go together"),
         (["--n_best=9", "--reference={text}/mono"], "9 candidates of a line need as many beams"),
@@ -140,6 +165,7 @@ def test_synthetic_text_is_mixed_into_a_training(trained_copy, text, copy_text, 
 )
 def test_bad_input_is_one_line(trained_copy, text, options, message, capsys):
     (text / "short").write_text("a b c\n")
+    (text / "long").write_text("a\n" * 6)
     assert _run(trained_copy, text, *(each.format(text=text, run=trained_copy / "run") for each in options)) == 2
     told = capsys.readouterr().err.splitlines()
     assert message in told[-1] and not any("Traceback" in line for line in told)

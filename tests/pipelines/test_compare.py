@@ -3,6 +3,7 @@
 import html.parser
 import json
 import re
+import shutil
 
 import pytest
 
@@ -67,6 +68,21 @@ def test_the_page_needs_no_network_and_shows_text_as_text(text, capsys):
     assert not any({"src", "href"} & attributes.keys() for _, attributes in seen.tags) and "http" not in page
     assert "&lt;schnell&gt;" in page and "<mark>" in page
     capsys.readouterr()
+
+
+def test_names_are_runs_with_a_checkpoint_and_ensembles(trained_copy, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "data@v2" / "run"
+    shutil.copytree(trained_copy / "run", run)
+    monkeypatch.chdir(trained_copy / "text")
+    arguments = ["--data_dir=.", "--source=dev.src", "--reference=dev.tgt", "--frequencies=train.tgt"]
+    arguments += ["--samples=100", "--trials=100", "--beam_size=1"]
+    assert compare.main([*arguments, str(run), f"{run}@latest", f"{run},{trained_copy}/run"]) == 0
+    printed, told = capsys.readouterr()
+    result = json.loads(printed)
+    assert len(result["systems"]) == 3 and result["by_word_frequency"][-1]["from"] == 100
+    assert (
+        f"checkpoint: latest, step 250 of {run}" in told and f"checkpoint: best, step 250 of {trained_copy}/run" in told
+    )
 
 
 def test_runs_are_translated_and_compared_with_a_file(trained_copy, tmp_path, capsys):

@@ -78,6 +78,15 @@ def test_a_run_of_another_width_is_refused_in_a_line(config, trained_copy, tmp_p
     assert "give the section model the sizes of its config.json" in str(error.value)
 
 
+def test_what_was_learned_wins_over_the_vectors_of_a_file(config, trained_copy, tmp_path):
+    (tmp_path / "vectors").write_text("a " + " ".join(["3.0"] * config.model.d_model) + "\n")
+    config.model.source_vectors = str(tmp_path / "vectors")
+    train(config, tmp_path / "run")
+    before, after = _weights(trained_copy / "run", "best"), _weights(tmp_path / "run")
+    name = "seq2seq/source_embedding/table"
+    np.testing.assert_allclose(after[name], before[name], atol=1e-6)
+
+
 def test_a_run_that_is_not_there_is_refused(config, tmp_path):
     config.data.tokenizer_from, config.training.init_from = "", str(tmp_path / "none")
     with pytest.raises(UserError, match="none is no run directory"):

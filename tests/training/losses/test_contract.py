@@ -3,6 +3,7 @@
 import json
 import types
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -240,6 +241,24 @@ def test_the_gradient_is_that_of_the_whole_logits_in_float64(name, monkeypatch):
         results.append((tf.nest.flatten(sums), tape.gradient(sums.loss, factors, unconnected_gradients="zero")))
     for own, other in zip(*map(tf.nest.flatten, results), strict=True):
         np.testing.assert_allclose(own, other, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("policy, tolerance", [("mixed_bfloat16", 0.05), ("mixed_float16", 0.005)])
+@pytest.mark.parametrize("name", LOSSES)
+def test_under_a_mixed_policy_it_is_nearly_the_same(name, policy, tolerance):
+    """Of candidates that are searched: those that are drawn may be others."""
+    options = {**EXTRA.get(name, {}), **({"risk_candidates": "beam"} if name == "minimum_risk" else {})}
+    results = []
+    for kind in ("float32", policy):
+        keras.config.set_dtype_policy(kind)
+        loss = build_loss(TrainingConfig(loss=name, **options), Resources(small_model(seed=8), _errors))
+        results.append(_sums_and_gradients(loss, small_model(), _batch(), gradient_scale=tf.constant(64.0)))
+    (expected, expected_gradients), (sums, gradients) = results
+    np.testing.assert_allclose(sums.loss, expected.loss, rtol=tolerance)
+    largest = max(np.abs(gradient).max() for gradient in expected_gradients)
+    for own, other in zip(gradients, expected_gradients, strict=True):
+        assert own.dtype == np.float32 and np.isfinite(own).all()
+        np.testing.assert_allclose(own, other, atol=3 * tolerance * largest)
 
 
 def test_a_loss_without_a_name_is_refused_with_those_there_are():
