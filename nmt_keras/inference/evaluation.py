@@ -14,13 +14,16 @@ _EXTRAS = {"ja-mecab": "ja", "ko-mecab": "ko"}
 _DOWNLOADED = ("spm", "flores101", "flores200", "spBLEU-1K")
 
 
-def bleu_metric(target_language: str, tokenizer: str = "", *, of_sentences: bool = False) -> BLEU:
+def bleu_metric(
+    target_language: str, tokenizer: str = "", *, of_sentences: bool = False, lowercase: bool = False
+) -> BLEU:
     """sacreBLEU's BLEU.
 
     Args:
         target_language: its tag, which decides the tokenizer: zh, ja-mecab, ko-mecab, else 13a.
         tokenizer: sacreBLEU's name of another one.
         of_sentences: count the orders of n-grams alone that a sentence has (`effective_order`).
+        lowercase: compare lower-cased text.
 
     Raises:
         UserError: there is no such tokenizer, or it needs a package or a model that is not there.
@@ -30,7 +33,7 @@ def bleu_metric(target_language: str, tokenizer: str = "", *, of_sentences: bool
         raise UserError(f"sacreBLEU has no tokenizer {tokenizer!r}; it has {', '.join(map(repr, BLEU.TOKENIZERS))}")
     try:
         # What looks tokenized, such as a word model's text, is scored without a remark; it is what the user trained on.
-        return BLEU(tokenize=tokenizer, effective_order=of_sentences, force=True)
+        return BLEU(tokenize=tokenizer, effective_order=of_sentences, lowercase=lowercase, force=True)
     except (ImportError, OSError, RuntimeError, SystemExit) as error:
         if tokenizer in _DOWNLOADED:
             raise UserError(
@@ -53,7 +56,8 @@ def bleu_signature(target_language: str, tokenizer: str = "") -> str:
 def score_text(
     hypotheses: Sequence[str], references: Sequence[Sequence[str]], target_language: str, tokenizer: str = ""
 ) -> dict[str, float | str]:
-    """Corpus BLEU, chrF and TER of detokenized text, each with its signature, in the order of the run's JSON.
+    """Corpus BLEU, also of lower-cased text (`bleu_lc`), chrF and TER of detokenized text, each with its signature, in
+    the order of the run's JSON.
 
     Args:
         hypotheses: N translations.
@@ -74,6 +78,7 @@ def score_text(
     scores: dict[str, float | str] = {}
     for name, metric in (
         ("bleu", bleu_metric(target_language, tokenizer)),
+        ("bleu_lc", bleu_metric(target_language, tokenizer, lowercase=True)),
         ("chrf", CHRF()),
         ("ter", TER(normalized=asian, asian_support=asian)),
     ):

@@ -35,8 +35,16 @@ def test_scores_are_those_of_sacrebleu():
     ]
     scores = score_text(hypotheses, [references], "zh")
     assert scores["bleu"] == pytest.approx(BLEU(tokenize="zh").corpus_score(hypotheses, [references]).score)
-    assert list(scores) == ["bleu", "bleu_signature", "chrf", "chrf_signature", "ter", "ter_signature"]
+    names = ("bleu", "bleu_lc", "chrf", "ter")
+    assert list(scores) == [key for name in names for key in (name, f"{name}_signature")]
     assert "tok:zh" in scores["bleu_signature"] and "asian:yes" in scores["ter_signature"]
+
+
+def test_bleu_of_lower_cased_text_is_beside_that_of_the_text():
+    hypotheses, references = ["a man rides A horse today"], [["A man rides a horse today"]]
+    scores = score_text(hypotheses, references, "en")
+    assert scores["bleu_lc"] == pytest.approx(100.0) and scores["bleu"] < 70
+    assert "case:lc" in scores["bleu_lc_signature"] and "case:mixed" in scores["bleu_signature"]
 
 
 def test_perfect_text_scores_100():
