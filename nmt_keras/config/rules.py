@@ -219,10 +219,15 @@ def _decoding_problems(config: "ExperimentConfig") -> list[str]:
             "`decoding.repetition_penalty`, `decoding.banned_phrases` or `decoding.coverage_penalty`. "
             f"Received: recombine={decoding.recombine}"
         )
-    if decoding.beam_groups > 1 and (decoding.recombine or decoding.beam_groups > decoding.beam_size):
+    if decoding.beam_groups > max(decoding.beam_size, 1):
         problems.append(
-            "`decoding.beam_groups` must be at most `decoding.beam_size`, and do not go with `decoding.recombine`. "
-            f"Received: {decoding.beam_groups}, {decoding.beam_size} and {decoding.recombine}"
+            "`decoding.beam_groups` must be at most `decoding.beam_size`. "
+            f"Received: {decoding.beam_groups} and {decoding.beam_size}"
+        )
+    if decoding.beam_groups > 1 and decoding.recombine:
+        problems.append(
+            "`decoding.beam_groups` does not go with `decoding.recombine`: set one of them to its default. "
+            f"Received: {decoding.beam_groups} and {decoding.recombine}"
         )
     if decoding.min_length > decoding.max_length:
         problems.append(

@@ -224,7 +224,7 @@ class _Maker:
         return {
             "text": line,
             "translation": hypothesis.text,
-            "score": round(score, 6) if math.isfinite(score) else None,
+            "score": round(score, 6) if math.isfinite(score) and not is_empty else None,
             "left_out": reason,
         }
 

@@ -89,7 +89,10 @@ def compare(
     metrics = Metrics(
         bleu_metric(data.target_language, data.bleu_tokenizer), CHRF(), TER(normalized=asian, asian_support=asian)
     )
-    systems = [System(name, _translations(name, sources, decoding, report)) for name in names]
+    given = {name: _read(name, len(sources)) for name in names if not _is_run(name)}  # faults are found before work
+    systems = [
+        System(name, given[name] if name in given else _translated(name, sources, decoding, report)) for name in names
+    ]
     cut = bleu_metric(data.source_language).tokenizer
     words = [len(cut(text).split()) for text in sources]
     counted = corpus.targets[0]
@@ -157,25 +160,28 @@ def _parts(name: str) -> tuple[str, str]:
     return (name, "best") if is_whole else (folders, checkpoint)
 
 
-def _translations(name: str, sources: list[str], decoding: Mapping[str, Any], report: Report) -> list[str]:
-    """What a system makes of the text, or made of it."""
-    if _is_run(name):
-        overrides = {f"decoding.{option}": value for option, value in decoding.items()}
-        run = load(_folders(name), overrides, _parts(name)[1], report=report)
-        report(f"translating {len(sources):,} lines with {name}")
-        found = run.translator().translate(sources)
-        truncated = sum(translation.truncated for translation in found)
-        if truncated:
-            report(f"warning: {truncated:,} line(s) are longer than the limit of {name}, and translated in part")
-        return [translation.text for translation in found]
-    if pathlib.Path(name).is_dir():
-        raise UserError(f"{name} is no run directory and no file: it has no config.json; give a run, or translations")
-    text = TextFile(name, default_cache_dir())
-    if len(text) != len(sources):
+def _translated(name: str, sources: list[str], decoding: Mapping[str, Any], report: Report) -> list[str]:
+    """What a trained model makes of the text."""
+    overrides = {f"decoding.{option}": value for option, value in decoding.items()}
+    run = load(_folders(name), overrides, _parts(name)[1], report=report)
+    report(f"translating {len(sources):,} lines with {name}")
+    found = run.translator().translate(sources)
+    truncated = sum(translation.truncated for translation in found)
+    if truncated:
+        report(f"warning: {truncated:,} line(s) are longer than the limit of {name}, and translated in part")
+    return [translation.text for translation in found]
+
+
+def _read(name: str, count: int) -> list[str]:
+    """The lines of a file of translations."""
+    if not pathlib.Path(name).is_file():
         raise UserError(
-            f"{name} has {len(text):,} lines and the source {len(sources):,}: give a translation of each line"
+            f"{name} is no run directory, which has a config.json, and no file: give a run, or a file of translations"
         )
-    return text.lines(range(len(text)))
+    text = TextFile(name, default_cache_dir())
+    if len(text) != count:
+        raise UserError(f"{name} has {len(text):,} lines and the source {count:,}: give a translation of each line")
+    return text.lines(range(count))
 
 
 def table_of(result: Mapping[str, Any]) -> list[str]:

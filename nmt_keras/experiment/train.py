@@ -27,7 +27,7 @@ from nmt_keras.models.seq2seq import build_seq2seq
 from nmt_keras.reports import Report, silent
 from nmt_keras.runs.data_card import check_data_card, write_data_card
 from nmt_keras.runs.fine_tuning import initialise
-from nmt_keras.runs.layout import checkpoints_of, open_run_dir, require_same_experiment
+from nmt_keras.runs.layout import checkpoints_of, open_run_dir, read_config, require_same_experiment
 from nmt_keras.runs.measures import measure_before, measure_of
 from nmt_keras.runs.tokenizers import load_tokenizers, prepare_tokenizers
 from nmt_keras.tokenizers.base import Tokenizers, unknown_rate
@@ -81,6 +81,8 @@ def train(
     data = config.data
     if is_chief(strategy):
         require_same_experiment(run_dir, config, allow_change)
+        if config.training.init_from and not (run_dir / "config.json").exists():
+            read_config(pathlib.Path(config.training.init_from))  # a mistake is found before the work
     open_bleu(data, report)
     if data.sampling_alpha and data.source_tokenizer_model and not (run_dir / "tokenizer").exists():
         require_sampling(own_tokenizers(data), data)

@@ -206,8 +206,12 @@ class Translator:
         for row, length in enumerate(source_lengths):
             found = max(int((hypotheses.lengths[row] > 0).sum()), 1)
             ids = source_ids[row, :length].tolist()
+            numbers = list(range(found))
+            if self.config.beam_groups > 1:  # several groups may find one translation
+                first = {hypotheses.ids[row, number].tobytes(): number for number in reversed(numbers)}
+                numbers = sorted(first.values())
             yield Translation(
-                [self._hypothesis(text[row], hypotheses, row, number, length) for number in range(found)],
+                [self._hypothesis(text[row], hypotheses, row, number, length) for number in numbers],
                 bool(truncated[row]),
                 [self.source_tokenizer.piece(each) for each in ids],
                 ids,

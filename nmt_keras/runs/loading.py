@@ -169,7 +169,7 @@ def _load(run_dir: pathlib.Path, config: ExperimentConfig, checkpoint: str, repo
     if checkpoint == "ema" and not config.training.ema_decay:
         raise UserError(
             f"{run_dir} keeps no moving average of its weights, which checkpoint ema asks for: train with "
-            "training.ema_decay=0.999, or give --checkpoint=averaged"
+            "training.ema_decay=0.999, or take the checkpoint averaged"
         )
     checkpoints, variables = Checkpoints(checkpoints_of(run_dir), report=report), by_path(model.variables)
     if checkpoint == "averaged":

@@ -35,6 +35,11 @@ def prepare_tokenizers(run_dir: pathlib.Path, data: DataConfig, corpus: Parallel
         _require_same(run_dir, data, kept)
     else:
         if data.tokenizer_from:
+            if not (pathlib.Path(data.tokenizer_from) / "tokenizer").is_dir():
+                raise UserError(
+                    f"{data.tokenizer_from}, which data.tokenizer_from names, has no folder tokenizer: give the run "
+                    "directory of a training job"
+                )
             source, target = load_tokenizers(pathlib.Path(data.tokenizer_from))
             if data.joint_vocabulary != (source is target):
                 raise UserError(

@@ -69,7 +69,11 @@ def test_all_problems_are_reported_at_once():
             lambda c: (setattr(c.decoding, "recombine", 3), setattr(c.decoding, "no_repeat_ngram", 3)),
             "`decoding.recombine` forgets how hypotheses began",
         ),
-        (lambda c: setattr(c.decoding, "beam_groups", 9), "must be at most `decoding.beam_size`, and do not go with"),
+        (lambda c: setattr(c.decoding, "beam_groups", 9), "must be at most `decoding.beam_size`. Received: 9 and 5"),
+        (
+            lambda c: (setattr(c.decoding, "beam_groups", 2), setattr(c.decoding, "recombine", 3)),
+            "`decoding.beam_groups` does not go with `decoding.recombine`",
+        ),
         (lambda c: setattr(c.decoding, "max_source_length", 1), "must be at least 2: EOS counts. Received: 1"),
         (lambda c: setattr(c.decoding, "min_length", 201), "must be at most `decoding.max_length`"),
         (lambda c: setattr(c.decoding, "length_penalty_kind", "mean"), "must be one of gnmt, average"),

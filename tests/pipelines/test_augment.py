@@ -35,7 +35,7 @@ def test_line_n_is_made_of_line_n_and_blank_lines_stay_in_their_place(trained_co
     assert card["kind"] == "back" and card["step"] == 250 and len(card["weights_sha256"][0]) == 64
     rows = [json.loads(line) for line in _lines(text / "out" / "pairs.jsonl")]
     assert [row["translation"] for row in rows] == ["a b c", "", "h g f e", "", "d"]
-    assert all(-0.5 < row["score"] <= 0.0 for row in rows[::2])
+    assert all(-0.5 < row["score"] <= 0.0 for row in rows[::2]) and [row["score"] for row in rows[1::2]] == [None] * 2
 
 
 def test_forward_translation_changes_the_side_that_is_read(trained_copy, text):

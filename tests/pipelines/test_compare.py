@@ -101,8 +101,8 @@ def test_runs_are_translated_and_compared_with_a_file(trained_copy, tmp_path, ca
         (["{text}/bad"], "At least two systems must be given"),
         (["{text}/bad", "{text}/good"], "--target_language must be given where all systems are files"),
         (["--target_language=en", "{text}/bad", "{text}/short"], "short has 1 lines and the source 40"),
-        (["--target_language=en", "{text}/bad", "{text}"], "is no run directory and no file"),
-        (["--target_language=en", "{text}/bad", "{text}/none"], "Cannot read"),
+        (["--target_language=en", "{text}/bad", "{text}"], "is no run directory, which has a config.json, and no file"),
+        (["--target_language=en", "{text}/bad", "{text}/none"], "none is no run directory"),
         (["--target_language=en", "{text}/bad", "{text}/good", "--page=/proc/x/a.html"], "Cannot write /proc/x/a.html"),
     ],
 )

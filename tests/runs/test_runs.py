@@ -391,7 +391,7 @@ def test_tokenizers_of_another_run_that_do_not_fit_are_refused(run_dir, tmp_path
     prepare_tokenizers(base, _config(joint_vocabulary=False).data, corpus, reports.append)
     with pytest.raises(UserError, match="has two tokenizers: set it to False$"):
         prepare_tokenizers(run_dir, _config(tokenizer_from=str(base)).data, corpus, reports.append)
-    with pytest.raises(UserError, match="none/tokenizer.* holds no complete tokenizer"):
+    with pytest.raises(UserError, match="none, which data.tokenizer_from names, has no folder tokenizer"):
         prepare_tokenizers(run_dir, _config(tokenizer_from=str(tmp_path / "none")).data, corpus, reports.append)
     assert not run_dir.exists()
 
