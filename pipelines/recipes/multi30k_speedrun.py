@@ -15,8 +15,8 @@ def get_config() -> ExperimentConfig:
     model.num_encoder_layers = model.num_decoder_layers = 2
     model.input_dropout_rate = model.output_dropout_rate = 0.15
     model.attention_dropout_rate = 0.1
-    training.max_steps, training.warmup_steps = 1650, 200
+    training.max_steps, training.warmup_steps = 2000, 200
     training.batch_tokens = 2048
     training.ema_decay = 0.0
-    training.evaluate_every = training.checkpoint_every = 550
+    training.evaluate_every = training.checkpoint_every = 500
     return config
