@@ -36,7 +36,6 @@ class _Node(NamedTuple):
     """A beginning of strings, and the ids that may follow it."""
 
     ids: tuple[int, ...]
-    total: float
     state: Any  # after these ids
     following: list[tuple[float, int]]  # totals and ids, the most probable last
 
@@ -77,7 +76,7 @@ def exact_search(
         is_full = len(ids) + 2 > max_length  # another id would leave no room for EOS
         places = np.flatnonzero(totals > (np.inf if is_full else bound))
         following = sorted((float(totals[place]), int(place)) for place in places)
-        return _Node(ids, total, state, following)
+        return _Node(ids, state, following)
 
     path = [expand((), 0.0, state)]
     while path:

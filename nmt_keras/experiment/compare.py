@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from sacrebleu.metrics import CHRF, TER
+from sacrebleu.metrics import CHRF
 
 from nmt_keras import files
 from nmt_keras.config import DataConfig
 from nmt_keras.data.corpus import TextFile
-from nmt_keras.data.languages import language_of
 from nmt_keras.errors import UserError
 from nmt_keras.experiment.comparison_page import p_values, page_of, span_of
 from nmt_keras.experiment.text import open_references
@@ -24,7 +23,7 @@ from nmt_keras.inference.comparison import (
     scores,
     significance,
 )
-from nmt_keras.inference.evaluation import bleu_metric
+from nmt_keras.inference.evaluation import bleu_metric, ter_metric
 from nmt_keras.pipes import default_cache_dir
 from nmt_keras.reports import Report, silent
 from nmt_keras.runs.layout import read_config
@@ -85,10 +84,7 @@ def compare(
     data = _data(names, source_language, target_language, bleu_tokenizer, data_dir)
     corpus = open_references(data, source, references, report)
     sources, streams = corpus.text()[0], corpus.reference_streams()
-    asian = language_of(data.target_language).is_asian
-    metrics = Metrics(
-        bleu_metric(data.target_language, data.bleu_tokenizer), CHRF(), TER(normalized=asian, asian_support=asian)
-    )
+    metrics = Metrics(bleu_metric(data.target_language, data.bleu_tokenizer), CHRF(), ter_metric(data.target_language))
     given = {name: _read(name, len(sources)) for name in names if not _is_run(name)}  # faults are found before work
     systems = [
         System(name, given[name] if name in given else _translated(name, sources, decoding, report)) for name in names

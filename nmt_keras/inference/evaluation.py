@@ -46,6 +46,12 @@ def bleu_metric(
         ) from error
 
 
+def ter_metric(target_language: str) -> TER:
+    """sacreBLEU's TER for a language."""
+    asian = language_of(target_language).is_asian  # asian_support takes effect together with normalized alone
+    return TER(normalized=asian, asian_support=asian)
+
+
 def bleu_signature(target_language: str, tokenizer: str = "") -> str:
     """What `bleu_metric` measures against one reference, in sacreBLEU's words. Raises as it does."""
     metric = bleu_metric(target_language, tokenizer)
@@ -74,13 +80,12 @@ def score_text(
                 f"There are {len(hypotheses):,} hypotheses for {len(stream):,} references; they must be "
                 "aligned line by line"
             )
-    asian = language_of(target_language).is_asian  # asian_support takes effect together with normalized alone
     scores: dict[str, float | str] = {}
     for name, metric in (
         ("bleu", bleu_metric(target_language, tokenizer)),
         ("bleu_lc", bleu_metric(target_language, tokenizer, lowercase=True)),
         ("chrf", CHRF()),
-        ("ter", TER(normalized=asian, asian_support=asian)),
+        ("ter", ter_metric(target_language)),
     ):
         scores[name] = round(metric.corpus_score(hypotheses, list(references)).score, 10)
         scores[name + "_signature"] = str(metric.get_signature())

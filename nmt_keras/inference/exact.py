@@ -1,6 +1,5 @@
 """The most probable translation of all, and how often beam search finds it."""
 
-import math
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -10,6 +9,7 @@ import tensorflow as tf
 
 from nmt_keras.config import DecodingConfig
 from nmt_keras.decoding.exact import ExactHypothesis, exact_search, log_probs_of
+from nmt_keras.inference.search import length_limits
 from nmt_keras.inference.text import CONTROL
 from nmt_keras.inference.translation import Hypothesis, Translation
 from nmt_keras.inference.translator import Translator
@@ -63,9 +63,8 @@ class ExactTranslator:
         best = translation.best
         source_ids = tf.constant([list(translation.source_ids)], tf.int32)
         memory, state = self._prepare(source_ids)
-        length, config = len(translation.source_ids), self._config
-        limit = min(int(length * config.max_length_ratio) + 10, config.max_length)
-        least = min(max(math.ceil(length * config.min_length_ratio), config.min_length), limit)
+        length = tf.constant([len(translation.source_ids)], tf.float32)
+        least, most = (int(limit[0]) for limit in length_limits(self._config, length))
 
         def step(number: int, position: int, state: Any) -> tuple[np.ndarray, Any]:
             log_probs, state = self._step(tf.constant([[number]]), tf.constant(position), state, memory)
@@ -74,8 +73,8 @@ class ExactTranslator:
         found = exact_search(
             step,
             state,
-            max_length=limit,
-            min_length=least,
+            max_length=most,
+            min_length=min(least, most),
             max_steps=self._max_steps,
             known=best.ids,
             known_log_prob=sum(log_probs_of(step, state, best.ids)),  # as it is computed here, to the last bit

@@ -196,20 +196,29 @@ class Search:
         config = self._config
         source_lengths = tf.reduce_sum(tf.cast(source_mask, tf.float32), 1)
         prefix_lengths = tf.reduce_sum(tf.cast(prefix_ids != PAD_ID, tf.int32), 1)
-        max_length = tf.cast(source_lengths * config.max_length_ratio, tf.int32) + 10 + prefix_lengths
-        min_length = tf.cast(tf.math.ceil(source_lengths * config.min_length_ratio), tf.int32)
+        min_length, max_length = length_limits(config, source_lengths, prefix_lengths)
         banned = None if self._banned is None else tf.constant(self._banned)
         if shortlist is not None:
             prefix_ids = shortlist.places(prefix_ids)
             banned = None if banned is None else tf.gather(banned, shortlist.ids, axis=1)
         return Constraints(
-            tf.minimum(max_length, config.max_length),
-            tf.maximum(min_length, config.min_length),
-            prefix_ids,
-            config.no_repeat_ngram,
-            config.repetition_penalty,
-            banned,
+            max_length, min_length, prefix_ids, config.no_repeat_ngram, config.repetition_penalty, banned
         )
+
+
+def length_limits(
+    config: DecodingConfig, source_lengths: tf.Tensor, prefix_lengths: tf.Tensor | int = 0
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The least and the most ids of a translation, int32 [B] each, EOS included; the most wins over the least.
+
+    Args:
+        config: of the search.
+        source_lengths: float32 [B], ids of the source with EOS.
+        prefix_lengths: int32 [B], of what translations begin with.
+    """
+    most = tf.cast(source_lengths * config.max_length_ratio, tf.int32) + 10 + prefix_lengths
+    least = tf.cast(tf.math.ceil(source_lengths * config.min_length_ratio), tf.int32)
+    return tf.maximum(least, config.min_length), tf.minimum(most, config.max_length)
 
 
 def _with_ids_of(shortlist: Shortlist | None, hypotheses: Hypotheses) -> Hypotheses:

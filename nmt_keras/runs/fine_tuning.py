@@ -38,7 +38,7 @@ def initialise(model: Seq2Seq, tokenizers: Tokenizers, config: ExperimentConfig,
         report: takes lines for the user.
 
     Raises:
-        UserError: the run cannot be loaded, a weight has another shape there, or nothing fits.
+        UserError: the run cannot be loaded, or a weight has another shape there.
     """
     folder = pathlib.Path(config.training.init_from)
     overrides = {
@@ -50,25 +50,26 @@ def initialise(model: Seq2Seq, tokenizers: Tokenizers, config: ExperimentConfig,
     configure(config.training)
     assert isinstance(base.model, Seq2Seq)
     ours, theirs = ({weight.path: weight for weight in each.variables} for each in (model, base.model))
-    counts = _take_rows(model, tokenizers, base.model, base.tokenizers)
+    counts = _take_rows(model, tokenizers, base.model, base.tokenizers, folder)
     by_rows = set(counts)
     frozen = {path for path in ours if path.endswith("/frozen") and counts}  # rows of vectors, of this vocabulary
     shared = [path for path in ours if path in theirs and path not in by_rows | frozen]
     for path in shared:
-        if ours[path].shape != theirs[path].shape:
-            raise UserError(
-                f"{folder}, which training.init_from names, has the weight {path} as {list(theirs[path].shape)}, and "
-                f"this model as {list(ours[path].shape)}: give the section model the sizes of its config.json, or "
-                "another run"
-            )
+        _require_shape(folder, path, theirs[path].shape, ours[path].shape)
     for path in shared:
         ours[path].assign(theirs[path])
-    if not shared:
-        raise UserError(f"{folder}, which training.init_from names, shares no weight with this model; give another run")
     report(f"weights from {folder}: {len(shared)} as they are{_rows_of(counts)}")
     for what, paths in (("new here", ours.keys() - theirs.keys()), ("left out", theirs.keys() - ours.keys())):
         if paths - by_rows:
             report(f"weights {what}: {_listed(sorted(paths - by_rows))}")
+
+
+def _require_shape(folder: pathlib.Path, path: str, theirs: Sequence[int], ours: Sequence[int]) -> None:
+    if tuple(theirs) != tuple(ours):
+        raise UserError(
+            f"{folder}, which training.init_from names, has the weight {path} as {list(theirs)}, and this model as "
+            f"{list(ours)}: give the section model the sizes of its config.json, or another run"
+        )
 
 
 def _rows_of(counts: dict[str, tuple[int, int]]) -> str:
@@ -84,7 +85,7 @@ def _listed(paths: Sequence[str]) -> str:
 
 
 def _take_rows(
-    model: Seq2Seq, tokenizers: Tokenizers, base: Seq2Seq, base_tokenizers: Tokenizers
+    model: Seq2Seq, tokenizers: Tokenizers, base: Seq2Seq, base_tokenizers: Tokenizers, folder: pathlib.Path
 ) -> dict[str, tuple[int, int]]:
     """Fills what belongs to the ids of another vocabulary; how many pieces were known, and of how many, by path."""
     source, target = base_tokenizers
@@ -110,8 +111,7 @@ def _take_rows(
             continue  # taken over as it is
         rows, found = rows_of_pieces(tokenizer, known)
         rows = rows.T if weight is getattr(output, "kernel", None) else rows
-        if rows.shape != tuple(weight.shape):
-            continue  # of another width, which the other weights show
+        _require_shape(folder, weight.path, rows.shape, weight.shape)
         weight.assign(rows)
         counts[weight.path] = (found, tokenizer.vocab_size)
     return counts

@@ -125,6 +125,17 @@ def test_synthetic_text_is_mixed_into_a_training(trained_copy, text, copy_text, 
     assert pieces.count("<BT>") == 2
 
 
+def test_a_model_of_one_language_would_lose_a_side(trained_copy, text, capsys):
+    shutil.copytree(trained_copy / "run", text / "same")
+    config = json.loads((text / "same" / "config.json").read_text())
+    config["data"]["target_language"] = "xx"
+    (text / "same" / "config.json").write_text(json.dumps(config))
+    arguments = [f"--run_dir={text}/same", f"--input={text}/mono", f"--output_dir={text}/out"]
+    assert augment.main(arguments) == 2
+    assert "both sides of the corpus would be one file, text.xx" in capsys.readouterr().err
+    assert not (text / "out").exists()
+
+
 def test_what_the_model_reads_in_part_is_left_out(trained_copy, text):
     (text / "mono").write_text("a b\n" + "a b c d " * 9 + "\nc\n")
     assert _run(trained_copy, text) == 0

@@ -69,8 +69,13 @@ def test_what_is_new_and_what_is_left_out_is_reported(config, trained_copy, tmp_
     assert left == "weights left out: decoder/attention/kernel"
 
 
-def test_a_run_of_another_width_is_refused_in_a_line(config, trained_copy, tmp_path):
+@pytest.mark.parametrize("is_like_it", [True, False])
+def test_a_run_of_another_width_is_refused_in_a_line(config, trained_copy, tmp_path, is_like_it):
+    """Also where no path is shared but those of vocabularies, which are others."""
     config.model.d_model = 32
+    if not is_like_it:
+        config.data.tokenizer_from, config.data.tokenizer = "", "byte"
+        config.model.encoder = config.model.decoder = "transformer"
     with pytest.raises(UserError) as error:
         train(config, tmp_path / "run")
     assert "\n" not in str(error.value)

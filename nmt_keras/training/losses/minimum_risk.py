@@ -58,7 +58,7 @@ class MinimumRisk:
             return tuple(tf.reduce_sum(weights * value) for value in values)
 
         reference = forward(fold_in(seed, 1))
-        if self._weight == 1.0:  # it is only reported: no gradient is computed
+        if self._weight == 1.0:  # it is only reported: no gradient reaches the network
             reference = reference._replace(hidden=tf.stop_gradient(reference.hidden))
         return forward.sums(values_of, [reference])
 
