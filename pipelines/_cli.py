@@ -115,6 +115,9 @@ def define_inference_flags(values: flags.FlagValues, argv: list[str], searches: 
         "best, latest, averaged (the mean of the latest ones), ema (training.ema_decay) or a step.",
         flag_values=values,
     )
+    flags.DEFINE_string(
+        "target_language", None, "Of a model of several. Default: its data.target_language.", flag_values=values
+    )
     if searches:
         define_search_flags(values, argv)
         return
@@ -261,8 +264,11 @@ def decoding_overrides(values: flags.FlagValues) -> dict[str, typing.Any]:
 
 
 def overrides(values: flags.FlagValues) -> dict[str, typing.Any]:
-    """The options of the search that the command line gives, by the paths of their fields."""
-    return {f"decoding.{name}": value for name, value in decoding_overrides(values).items()}
+    """The options of the search and the target language that the command line gives, by the paths of their fields."""
+    given = {f"decoding.{name}": value for name, value in decoding_overrides(values).items()}
+    if values.target_language is not None:
+        given["data.target_language"] = values.target_language
+    return given
 
 
 def _help(values: flags.FlagValues) -> list[str]:

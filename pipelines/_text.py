@@ -88,6 +88,11 @@ def open_client(values: flags.FlagValues) -> "Client":
     return load(_cli.run_dirs(values), overrides, values.checkpoint, report=_process.report).client()
 
 
+def target_language(values: flags.FlagValues) -> str | None:
+    """The language that a client is asked for; that of a run is part of its configuration."""
+    return None if values.run_dir else values.target_language
+
+
 def lines(source: typing.BinaryIO, name: str) -> Iterator[str]:
     """Lines end at the line feed alone; a CR before it and a byte order mark at the start are not text.
 

@@ -77,6 +77,7 @@ def _job(values: flags.FlagValues) -> None:
             kind=values.kind,
             checkpoint=values.checkpoint,
             decoding=_cli.decoding_overrides(values),
+            target_language=values.target_language,
             search=Search(drawn, _cli.mbr_options(values), values.n_best),
             changes=Changes(values.tag, values.noise),
             filters=Filters(values.max_length_ratio, values.min_score, values.min_dual),

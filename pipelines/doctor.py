@@ -8,6 +8,7 @@ lines with an empty side, of the wrong script or shifted, and those of dev and t
 dropped.
 """
 
+import dataclasses
 import json
 import pathlib
 import sys
@@ -81,8 +82,8 @@ def _data_of(values: flags.FlagValues) -> DataConfig:
         target_language=values.target_language,
         train_source=(values.source,),
         train_target=(values.target,),
-        dev_source=values.dev_source or "",
-        dev_target=values.dev_target or "",
+        dev_source=(values.dev_source,) if values.dev_source else (),
+        dev_target=(values.dev_target,) if values.dev_target else (),
     )
 
 
@@ -100,19 +101,25 @@ def _examine(data: DataConfig, values: flags.FlagValues) -> tuple[list, dict]:
     from nmt_keras.tokenizers.base import unknown_rate
     from nmt_keras.tokenizers.building import sample_tokenizers
 
-    held_out = []
-    for name, source, target in (
-        ("dev", data.dev_source, dev_references(data)[0]),
-        ("test", values.test_source, values.test_target),
-    ):
-        if source:
-            held_out.append(HeldOut(name, *open_texts(data, source, target)))
-    pairs = [open_texts(data, *names) for names in zip(data.train_source, data.train_target)]
-    of_pairs = [list(examine(data, [pair], held_out)) for pair in pairs]
+    def opened(source: str, target: str, language: str) -> "tuple[TextFile, TextFile]":
+        return open_texts(dataclasses.replace(data, target_language=language), source, target)
+
+    measured = [
+        ("dev", source, references[0], language)
+        for source, references, language in zip(data.dev_source, dev_references(data), data.languages_of_dev)
+    ]
+    if values.test_source:
+        measured.append(("test", values.test_source, values.test_target, data.target_language))
+    held_out = [
+        HeldOut(name, *opened(source, target, language), language) for name, source, target, language in measured
+    ]
+    languages = data.languages_of_train
+    pairs = [opened(*names) for names in zip(data.train_source, data.train_target, languages)]
+    of_pairs = [examine(data, pair, language, held_out) for pair, language in zip(pairs, languages)]
     findings = [finding for found in of_pairs for finding in found]
     for finding in findings:
         _process.report(f"{finding.severity}: {finding.text}")
-    for language in (data.source_language, data.target_language):
+    for language in dict.fromkeys((data.source_language, *languages)):
         if language and not ScriptCheck(language).scripts:
             _process.report(f"the script of language {language!r} is not known: that of its lines is not examined")
     report: dict = {}

@@ -39,7 +39,8 @@ def _job(values: flags.FlagValues) -> None:
         client = stack.enter_context(_text.open_client(values))
         progress = stack.enter_context(tqdm(unit="line", disable=not sys.stderr.isatty()))
         vectors = []
-        for row in client.vectors(_text.lines(source, values.input or "stdin")):
+        lines = _text.lines(source, values.input or "stdin")
+        for row in client.vectors(lines, target_language=_text.target_language(values)):
             vectors.append(np.array(row["vector"], np.float32))
             if row["truncated"]:
                 _process.report(f"warning: line {len(vectors):,} is over the model's limit and was encoded in part")

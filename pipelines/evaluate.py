@@ -46,6 +46,7 @@ def _job(values: flags.FlagValues) -> int:
     references = [name for given in values.reference for name in given.split(",")]
     options = {"decoding": _cli.decoding_overrides(values), "data_dir": values.data_dir}
     options |= {"output": values.output, "translations": values.translations, "bleu_tokenizer": values.bleu_tokenizer}
+    options |= {"target_language": values.target_language}
     options |= {"tune": values.tune_search, "report": _process.report}
     _cli.check_sampling_flags(values)
     _process.load_tensorflow()

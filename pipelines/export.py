@@ -48,6 +48,7 @@ def _job(values: flags.FlagValues) -> int:
         pathlib.Path(values.output),
         precision=values.precision,
         decoding=_cli.decoding_overrides(values),
+        target_language=values.target_language,
         data_dir=values.data_dir,
         report=_process.report,
     )

@@ -41,9 +41,10 @@ def _job(values: flags.FlagValues) -> None:
 
     from nmt_keras.data.corpus import ParallelCorpus
     from nmt_keras.data.lexicon import build_lexicon
-    from nmt_keras.experiment.text import dev_references, open_corpus
+    from nmt_keras.experiment.text import open_dev, open_train
     from nmt_keras.runs.layout import lexicon_of, read_config
     from nmt_keras.runs.tokenizers import load_tokenizers
+    from nmt_keras.tokenizers.target_tags import tag_ids
 
     run_dir = pathlib.Path(values.run_dir)
     data = read_config(run_dir).data
@@ -51,21 +52,23 @@ def _job(values: flags.FlagValues) -> None:
     tokenizers = load_tokenizers(run_dir)
     proposals = min(values.proposals, tokenizers.target.vocab_size)
 
-    def pairs(corpus: ParallelCorpus, rows: np.ndarray) -> Iterator[tuple[list[int], list[int]]]:
+    def pairs(
+        corpus: ParallelCorpus, rows: np.ndarray, languages: Sequence[str]
+    ) -> Iterator[tuple[list[int], list[int]]]:
+        tags = tag_ids(data, tokenizers.source, languages)
         for start in range(0, len(rows), _CHUNK):
-            for source, target in zip(*corpus.fetch(rows[start : start + _CHUNK])):
+            chunk = rows[start : start + _CHUNK]
+            for source, target, number in zip(*corpus.fetch(chunk), corpus.corpora_of(chunk)):
                 source_ids = tokenizers.source.encode(source)[: data.max_source_length]
                 target_ids = tokenizers.target.encode(target)[: data.max_target_length]
                 if source_ids and target_ids:
-                    yield source_ids, target_ids
+                    yield tags[number : number + 1] + source_ids, target_ids
 
-    train = open_corpus(data, data.train_source, data.train_target, _process.report)
-    dev = open_corpus(data, [data.dev_source], dev_references(data)[:1], _process.report)
-    dev.require_text()
+    train, dev = open_train(data, _process.report), open_dev(data, _process.report)
     rows = np.unique(np.linspace(0, len(train) - 1, min(values.lines, len(train)), dtype=np.int64))
-    lexicon = build_lexicon(pairs(train, rows), tokenizers, proposals, values.common)
+    lexicon = build_lexicon(pairs(train, rows, data.train_languages), tokenizers, proposals, values.common)
     lexicon.write(lexicon_of(run_dir))
-    dev_pairs = list(pairs(dev, np.arange(len(dev))))
+    dev_pairs = list(pairs(dev, np.arange(len(dev)), data.languages_of_dev))
     counts = sorted({min(count, proposals) for count in (10, 50, proposals)})
     coverage = {count: round(lexicon.coverage(dev_pairs, count), 4) for count in counts}
     _process.report(f"{lexicon_of(run_dir)}: learned from {len(rows):,} pairs")

@@ -42,7 +42,7 @@ def _job(values: flags.FlagValues) -> None:
         raise UserError("--resume goes on with a file: give the --output of the interrupted job")
     if values.output not in (None, "-"):
         files.require_writable(values.output)
-    names = ("run_dir", "checkpoint", "saved_model", "server", "source", "target", "pieces")
+    names = ("run_dir", "checkpoint", "target_language", "saved_model", "server", "source", "target", "pieces")
     about = {**{name: values[name].value for name in names}, **_cli.decoding_overrides(values)}
     with contextlib.ExitStack() as stack:
         sides = [_text.lines(stack.enter_context(_text.opened(p)), p) for p in (values.source, values.target)]
@@ -54,7 +54,7 @@ def _job(values: flags.FlagValues) -> None:
             tqdm(unit="pair", initial=done, disable=not (sys.stderr.isatty() and values.output))
         )
         count = done
-        for count, row in enumerate(client.scores(pairs), done + 1):
+        for count, row in enumerate(client.scores(pairs, target_language=_text.target_language(values)), done + 1):
             total += row["log_prob"]
             pieces += row["num_pieces"]
             truncated += row["truncated"]

@@ -154,7 +154,7 @@ def _opened(values: flags.FlagValues) -> Iterator[tuple[Stream, dict[str, typing
         yield stream, about
         end()
         return
-    names = ("input", "saved_model", "server", "n_best", "samples", "scores", "alignments")
+    names = ("input", "target_language", "saved_model", "server", "n_best", "samples", "scores", "alignments")
     request_options = _cli.decoding_overrides(values)
     if _as_json(values):
         request_options |= {"num_hypotheses": max(values.n_best, values.samples)}
@@ -163,7 +163,9 @@ def _opened(values: flags.FlagValues) -> Iterator[tuple[Stream, dict[str, typing
     with _text.open_client(values) as client:
 
         def stream(texts: Iterable[str], first_number: int) -> Iterator["Translation"]:
-            return client.stream(texts, first_number=first_number, **request_options)
+            return client.stream(
+                texts, first_number=first_number, target_language=_text.target_language(values), **request_options
+            )
 
         yield stream, {**{name: values[name].value for name in names}, **request_options}
 
@@ -217,6 +219,7 @@ def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any], Ca
             _process.report(exact.summary())
 
     names = ["input", "run_dir", "n_best", "samples", "scores", "alignments", "seed", "temperature", "top_k", "top_p"]
+    names.append("target_language")
     names += ["mbr", "mbr_utility", "mbr_candidates", "mbr_each"] if options else []
     names += ["exact"] if values.exact is not None else []
     about = {**{name: values[name].value for name in names}, "step": run.step, "checkpoint": values.checkpoint}

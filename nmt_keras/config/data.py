@@ -10,19 +10,43 @@ class DataConfig:
     """What is read, how it becomes ids, and how long a sentence may be (lengths are in ids, EOS included)."""
 
     source_language: str = spec("en", "code of the source language, such as en or zh-Hant")
-    target_language: str = spec("zh", "code of the target language; BLEU's tokenizer follows from it")
+    target_language: str = spec(
+        "zh",
+        "code of the target language; BLEU's tokenizer follows from it; of several, the one that is taken where none "
+        "is asked for",
+    )
     data_dir: str = spec("", "prefix of relative paths", resume=FREE)
     train_source: tuple[str, ...] = spec((), "text files, .gz files or tfds:NAME[#SPLIT]", resume=ALLOWED)
     train_target: tuple[str, ...] = spec((), "their translations, line by line", resume=ALLOWED)
+    train_languages: tuple[str, ...] = spec(
+        (), "the target language of each corpus, of a model of several; () is target_language of all", resume=ALLOWED
+    )
     train_weights: tuple[float, ...] = spec(
         (), "visits of each line an epoch, one number a corpus; () is 1 for all", resume=ALLOWED
+    )
+    train_temperature: float = spec(
+        1.0,
+        "T of several corpora: one of n lines is visited as if it had n^(1/T), and the largest as it is; 1 is off, 5 "
+        "visits small ones often (Arivazhagan et al. 2019)",
+        rule=("must be at least 1", lambda value: value >= 1),
+        resume=ALLOWED,
     )
     train_example_weights: tuple[str, ...] = spec(
         (), 'a file a corpus ("" for none): the weight of each line in the loss', resume=ALLOWED
     )
-    dev_source: str = spec("", "text that the best checkpoint is chosen on", resume=ALLOWED)
-    dev_target: str = spec(
-        "", "its translation; several references with commas, the dev loss is that of the first", resume=ALLOWED
+    train_alignments: tuple[str, ...] = spec(
+        (),
+        'of the loss guided_alignment: a file a corpus ("" for none) of links of words, 0-0 1-2, as fast_align writes',
+        resume=ALLOWED,
+    )
+    dev_source: tuple[str, ...] = spec(
+        (), "text that the best checkpoint is chosen on; of several, by the mean of their BLEU", resume=ALLOWED
+    )
+    dev_target: tuple[str, ...] = spec(
+        (), "its translation; several references with commas, the dev loss is that of the first", resume=ALLOWED
+    )
+    dev_languages: tuple[str, ...] = spec(
+        (), "the target language of each dev set; () is one of each of train_languages, in their order", resume=ALLOWED
     )
     bleu_tokenizer: str = spec(
         "", 'tokenizer of sacreBLEU, such as flores200 or char; "" is that of the target language', resume=ALLOWED
@@ -65,3 +89,18 @@ class DataConfig:
         choices=("refuse", "report", "ignore"),
         resume=FREE,
     )
+
+    @property
+    def target_languages(self) -> tuple[str, ...]:
+        """The languages that a model of several translates into, in the order of the corpora; none for one."""
+        return tuple(dict.fromkeys(self.train_languages))
+
+    @property
+    def languages_of_train(self) -> tuple[str, ...]:
+        """The target language of each corpus."""
+        return self.train_languages or (self.target_language,) * len(self.train_source)
+
+    @property
+    def languages_of_dev(self) -> tuple[str, ...]:
+        """The target language of each dev set."""
+        return self.dev_languages or self.target_languages or (self.target_language,) * len(self.dev_source)

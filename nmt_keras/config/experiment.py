@@ -12,6 +12,9 @@ from nmt_keras.config.rules import problems_of
 from nmt_keras.config.training import TrainingConfig
 from nmt_keras.errors import UserError
 
+_OF_FILES = ("train_source", "train_target", "train_example_weights", "train_alignments", "dev_source", "dev_target")
+_OF_NAMES = ("train_languages", "dev_languages", "user_symbols")
+
 
 @dataclass
 class ExperimentConfig:
@@ -34,14 +37,12 @@ class ExperimentConfig:
             raise UserError("; ".join(problems))
 
     def normalise(self) -> None:
-        """Turns a single string into a tuple of one, in the fields that name several files or folders."""
-        for section, names in (
-            (self.data, ("train_source", "train_target", "train_example_weights", "user_symbols")),
-            (self.training, ("teacher",)),
-        ):
+        """Turns a single string into a tuple of one, in the fields that name several files, folders or languages."""
+        for section, names in ((self.data, _OF_FILES + _OF_NAMES), (self.training, ("teacher",))):
             for name in names:
-                if isinstance(getattr(section, name), str):
-                    setattr(section, name, (getattr(section, name),))
+                value = getattr(section, name)
+                if isinstance(value, str):
+                    setattr(section, name, (value,) if value else ())
 
     def resolve_positions(self) -> None:
         """Sets `model.max_positions` to the longest sentence of training where it is 0."""

@@ -163,8 +163,52 @@ def _corpus_problems(data: DataConfig) -> list[str]:
             '`data.train_example_weights` must be empty or name a file, or "", for each of `data.train_source`. '
             f"Received: {list(data.train_example_weights)}"
         )
-    if not (data.dev_source and data.dev_target):
-        problems.append("`data.dev_source` and `data.dev_target` must be set: the best checkpoint is chosen on them")
+    if data.train_alignments and len(data.train_alignments) != len(data.train_source):
+        problems.append(
+            '`data.train_alignments` must be empty or name a file, or "", for each of `data.train_source`. '
+            f"Received: {list(data.train_alignments)}"
+        )
+    if not data.dev_source or len(data.dev_source) != len(data.dev_target):
+        problems.append(
+            "`data.dev_source` and `data.dev_target` must name as many dev sets, at least one: the best checkpoint is "
+            f"chosen on them. Received: {list(data.dev_source)} and {list(data.dev_target)}"
+        )
+    if data.train_weights and data.train_temperature != 1.0:
+        problems.append(
+            "`data.train_weights` and `data.train_temperature` both say how often a corpus is visited: leave one out. "
+            f"Received: {list(data.train_weights)} and {data.train_temperature:g}"
+        )
+    return [*problems, *_language_problems(data)]
+
+
+def _language_problems(data: DataConfig) -> list[str]:
+    """What is wrong with a model of several target languages."""
+    problems: list[str] = []
+    known = data.target_languages or (data.target_language,)
+    if data.train_languages and len(data.train_languages) != len(data.train_source):
+        problems.append(
+            "`data.train_languages` must be empty or name the target language of each of `data.train_source`. "
+            f"Received: {list(data.train_languages)}"
+        )
+    if any(not language or any(c.isspace() for c in language) for language in data.train_languages):
+        problems.append(f"`data.train_languages` must be codes such as de. Received: {list(data.train_languages)}")
+    if data.target_language not in known:
+        problems.append(
+            f"`data.target_language`, which is taken where none is asked for, must be one of `data.train_languages`. "
+            f"Received: {data.target_language!r} and {list(data.train_languages)}"
+        )
+    if len(data.languages_of_dev) != len(data.dev_source) or not set(data.languages_of_dev) <= set(known):
+        problems.append(
+            "`data.dev_languages` must name the target language of each of `data.dev_source`, one of "
+            f"{', '.join(known)}; empty stands for one dev set of each, in this order. Received: "
+            f"{list(data.dev_languages)} for {list(data.dev_source)}"
+        )
+    makes_pieces = data.tokenizer in ("unigram", "bpe") or data.source_tokenizer_model or data.tokenizer_from
+    if data.train_languages and not makes_pieces:
+        problems.append(
+            "`data.train_languages` needs a tokenizer with a piece for each language's tag: `data.tokenizer` unigram "
+            f"or bpe. Received: {data.tokenizer!r}"
+        )
     return problems
 
 
@@ -262,6 +306,15 @@ def _training_problems(config: "ExperimentConfig") -> list[str]:
         problems.append(
             "`training.teacher`, a run directory, belongs to `training.loss` distillation. "
             f"Received: {list(training.teacher)} and {training.loss!r}"
+        )
+    if (training.loss == "guided_alignment") != any(data.train_alignments):
+        problems.append(
+            "`data.train_alignments`, word alignments of the training text, belong to `training.loss` "
+            f"guided_alignment. Received: {list(data.train_alignments)} and {training.loss!r}"
+        )
+    if training.loss == "guided_alignment" and model.attention == "none":
+        problems.append(
+            "`training.loss` guided_alignment teaches attention: it needs `model.attention` other than none"
         )
     if training.weight_decay and model.freeze_vectors:
         problems.append("`training.weight_decay` must be 0 with `model.freeze_vectors`: it would shrink frozen vectors")

@@ -51,6 +51,12 @@ class TrainingConfig:
     distillation_temperature: float = spec(
         1.0, "of both distributions (Hinton et al. 2015)", positive=True, resume=ALLOWED
     )
+    alignment_weight: float = spec(
+        0.05,
+        "of the loss guided_alignment: weight of the cross entropy of attention",
+        not_negative=True,
+        resume=ALLOWED,
+    )
     num_risk_candidates: int = spec(
         8,
         "of the loss minimum_risk: translations of each sentence",

@@ -22,6 +22,12 @@ _MIN_BATCHES_PER_BUCKET = 3
 _VERSION = 1  # raised when the same arguments give another order
 
 
+def visits_at_temperature(sizes: Sequence[int], temperature: float) -> list[float]:
+    """How often an epoch visits each line of corpora of these sizes, sampled in proportion to size^(1 / temperature)
+    (Arivazhagan et al. 2019, 4.2), the largest corpus once."""
+    return [(max(sizes) / size) ** (1.0 - 1.0 / temperature) for size in sizes]
+
+
 class Bucket(NamedTuple):
     """Pairs of similar length. Lengths are in ids with EOS and inclusive."""
 

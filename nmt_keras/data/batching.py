@@ -6,8 +6,8 @@ happens here, once, in `make_batch`.
 """
 
 import functools
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -30,6 +30,7 @@ class Batch(NamedTuple):
     target_output_ids: tf.Tensor  # int32 [B, T], ends with EOS
     weights: tf.Tensor  # float32 [B], of each row in the loss
     lines: tf.Tensor  # int64 [B], running line number in the corpus, -1 for a padding row
+    alignment: Any = ()  # bool [B, T, S], which source piece translates which target piece; () where none is given
 
 
 class Shape(NamedTuple):
@@ -84,13 +85,14 @@ def evaluation_batches(
     batch_tokens: int = 2048,
     max_source_length: int,
     max_target_length: int,
+    tags: Sequence[int] = (),
     report: Report = silent,
 ) -> Iterator[Batch]:
     """All pairs with two sides, once, sorted by length; longer ones are truncated, and both are reported.
 
-    A batch has about `batch_tokens` positions of the longer side, and at least one row.
+    A batch has about `batch_tokens` positions of the longer side, and at least one row. `tags` as for `EncodedCorpus`.
     """
-    encoded = EncodedCorpus(corpus, (source_tokenizer, target_tokenizer))
+    encoded = EncodedCorpus(corpus, (source_tokenizer, target_tokenizer), tags=tags)
     sides = tuple(np.concatenate(lengths) for lengths in encoded.lengths)
     lengths, shorter = np.maximum(*sides), np.minimum(*sides)
     num_empty = int((shorter <= 1).sum())
@@ -138,6 +140,7 @@ class TrainingText:
         max_target_length: of a target with EOS, in ids.
         static_shapes: pad every batch to the size of its bucket.
         sampling_alpha: of subword regularisation; 0 takes the best segmentation.
+        align: makes `Batch.alignment` of source ids, target ids and lines; None makes none.
     """
 
     def __init__(
@@ -152,6 +155,7 @@ class TrainingText:
         max_target_length: int,
         static_shapes: bool = False,
         sampling_alpha: float = 0.0,
+        align: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None,
     ):
         self.plan = plan
         self.corpus = corpus
@@ -161,6 +165,7 @@ class TrainingText:
         self._limits = (max_source_length, max_target_length)
         self.static_shapes = static_shapes
         self._alpha = sampling_alpha
+        self.align = align
 
     def dataset(
         self, first_step: int, num_slices: int = 1, slices: range = range(1), restarts: int = 0
@@ -185,14 +190,17 @@ class TrainingText:
             epoch, index = divmod(step, self.plan.num_batches)
             return self.plan.batch(epoch, index, restarts)
 
-        def make(step: np.ndarray, number: np.ndarray) -> Batch:
-            return self._slice(planned(int(step)), int(step), int(number), num_slices, restarts)
+        def make(step: np.ndarray, number: np.ndarray) -> tuple[np.ndarray, ...]:
+            batch = self._slice(planned(int(step)), int(step), int(number), num_slices, restarts)
+            if self.align is None:
+                return tuple(batch)[: len(kinds)]
+            return (*tuple(batch)[:-1], self.align(batch.source_ids, batch.target_output_ids, batch.lines))
 
-        kinds = Batch(tf.int32, tf.int32, tf.int32, tf.float32, tf.int64)
+        kinds = [tf.int32, tf.int32, tf.int32, tf.float32, tf.int64] + [tf.bool] * bool(self.align)
 
         def load(step: tf.Tensor, number: tf.Tensor) -> Batch:
-            leaves = tf.numpy_function(make, [step, number], list(kinds), stateful=False)
-            ranks = (2, 2, 2, 1, 1)
+            leaves = tf.numpy_function(make, [step, number], kinds, stateful=False)
+            ranks = (2, 2, 2, 1, 1, 3)
             return Batch(*(tf.ensure_shape(leaf, [None] * rank) for leaf, rank in zip(leaves, ranks)))
 
         steps = tf.data.Dataset.range(first_step, np.iinfo(np.int64).max)
@@ -229,8 +237,10 @@ class TrainingText:
     def _sampled(self, side: int, texts: list[str], lines: np.ndarray, seeds: list[int], limit: int) -> Rows:
         """The ids of a sampled segmentation of each text, or of the best one if the sample leaves no room for EOS."""
         sampled = self._tokenizers[side].sample(texts, self._alpha, seeds)
-        overlong = [row for row, ids in enumerate(sampled) if len(ids) >= limit]
+        taken = self._encoded.num_tags if side == 0 else 0
+        overlong = [row for row, ids in enumerate(sampled) if taken + len(ids) >= limit]
         for row in overlong:
-            sampled[row] = self._encoded.rows(side, lines[row : row + 1]).ids.tolist()
+            sampled[row] = self._encoded.rows(side, lines[row : row + 1]).ids.tolist()[taken:]
         self.num_overlong_samples += len(overlong)
-        return rows_of(sampled)
+        rows = rows_of(sampled)
+        return rows if side else self._encoded.tagged(rows, lines)

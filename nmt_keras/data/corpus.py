@@ -198,14 +198,19 @@ class ParallelCorpus:
     Attributes:
         weights: of the pairs in the loss, a float32 [lines] for each corpus, or None where all are 1.
         weight_texts: the files they come from.
-        references: further translations of the source, as files with a line for each of its lines.
+        alignments: a file of word alignments for each corpus, or None.
+        references: further translations of each corpus, as files with a line for each of its lines.
 
     Raises:
         UserError: a corpus has another number of lines on either side; the message says where lengths drift.
     """
 
     def __init__(
-        self, sources: Sequence[TextFile], targets: Sequence[TextFile], weights: Sequence[TextFile | None] = ()
+        self,
+        sources: Sequence[TextFile],
+        targets: Sequence[TextFile],
+        weights: Sequence[TextFile | None] = (),
+        alignments: Sequence[TextFile | None] = (),
     ):
         for source, target in zip(sources, targets, strict=True):
             if len(source) != len(target):
@@ -216,13 +221,15 @@ class ParallelCorpus:
                 )
             if not len(source):
                 raise UserError(f"{source.path} is empty: a parallel text needs at least one line; check the path")
-        for source, text in zip(sources, weights):
-            if text is not None and len(text) != len(source):
-                raise UserError(
-                    f"{text.path} has {len(text):,} lines and {source.path} has {len(source):,}; give one weight a line"
-                )
+        for texts, what in ((weights, "one weight a line"), (alignments, "the alignment of each line, on a line")):
+            for source, text in zip(sources, texts):
+                if text is not None and len(text) != len(source):
+                    raise UserError(
+                        f"{text.path} has {len(text):,} lines and {source.path} has {len(source):,}; give {what}"
+                    )
         self.sources, self.targets = list(sources), list(targets)
-        self.references: list[TextFile] = []
+        self.references: list[list[TextFile]] = [[] for _ in sources]
+        self.alignments = list(alignments)
         self.weight_texts = [text for text in weights if text is not None]
         self.weights = [None if text is None else example_weights(text) for text in weights] or [None] * len(sources)
         self.starts = np.cumsum([0] + [len(source) for source in sources])
@@ -243,15 +250,25 @@ class ParallelCorpus:
         """All source and target text."""
         return self.fetch(np.arange(len(self)))
 
+    def part(self, number: int) -> "ParallelCorpus":
+        """One of the corpora by itself, with its references."""
+        part = ParallelCorpus([self.sources[number]], [self.targets[number]])
+        part.references = [self.references[number]]
+        return part
+
     def reference_streams(self, count: int | None = None) -> list[list[str]]:
-        """The lines of each reference, for a corpus of one source: all lines, or the first `count`."""
-        lines = range(len(self) if count is None else count)
-        return [text.lines(lines) for text in (self.targets[0], *self.references)]
+        """The lines of each reference of the first corpus: all lines, or the first `count`."""
+        lines = range(len(self.sources[0]) if count is None else count)
+        return [text.lines(lines) for text in (self.targets[0], *self.references[0])]
+
+    def corpora_of(self, lines: np.ndarray) -> np.ndarray:
+        """The number of the corpus, integer [N], that each of the running line numbers `lines`, integer [N], is in."""
+        return np.searchsorted(self.starts, lines, side="right") - 1
 
     def weights_of(self, lines: np.ndarray) -> np.ndarray:
         """float32 [N]: the weights of the running line numbers `lines`, integer [N]."""
         result = np.ones(len(lines), np.float32)
-        corpora = np.searchsorted(self.starts, lines, side="right") - 1
+        corpora = self.corpora_of(lines)
         for corpus, weights in enumerate(self.weights):
             if weights is not None:
                 mine = corpora == corpus
@@ -260,7 +277,7 @@ class ParallelCorpus:
 
     def fetch(self, lines: np.ndarray) -> tuple[list[str], list[str]]:
         """Source and target text of the running line numbers `lines`, integer [N]."""
-        corpora = np.searchsorted(self.starts, lines, side="right") - 1
+        corpora = self.corpora_of(lines)
         source, target = [""] * len(lines), [""] * len(lines)
         for corpus in np.unique(corpora):
             rows = np.flatnonzero(corpora == corpus)

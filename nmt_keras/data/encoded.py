@@ -17,7 +17,7 @@ import numpy as np
 
 from nmt_keras import files
 from nmt_keras.data.corpus import ParallelCorpus, TextFile
-from nmt_keras.data.padding import Rows
+from nmt_keras.data.padding import Rows, with_first
 from nmt_keras.tokenizers.base import Tokenizer
 from nmt_keras.tokenizers.white_space import is_blank
 
@@ -63,29 +63,50 @@ class EncodedCorpus:
         corpus: its text.
         tokenizers: of source and target.
         progress: takes how many more lines have been encoded.
+        tags: the id before each source of a corpus, one a corpus, of a model of several target languages; else none.
 
     Attributes:
-        lengths: for source and target a list with one int32 [lines] a corpus: the ids of each line, EOS included.
+        num_tags: ids before the pieces of a source, 0 or 1.
+        lengths: for source and target a list with one int32 [lines] a corpus: the ids of each line, the tag and EOS
+            included.
     """
 
     def __init__(
-        self, corpus: ParallelCorpus, tokenizers: Sequence[Tokenizer], progress: Progress = lambda lines: None
+        self,
+        corpus: ParallelCorpus,
+        tokenizers: Sequence[Tokenizer],
+        progress: Progress = lambda lines: None,
+        tags: Sequence[int] = (),
     ):
-        self._starts = corpus.starts
+        self._corpus = corpus
+        self._tags = np.array(tags, np.int32)
+        self.num_tags = 1 if tags else 0
         self._sides = [
             [EncodedText(text, tokenizer, progress) for text in texts]
             for texts, tokenizer in zip((corpus.sources, corpus.targets), tokenizers)
         ]
         self.lengths = [[text.lengths for text in side] for side in self._sides]
+        if tags:  # an empty source stays empty
+            self.lengths[0] = [np.where(lengths > 1, lengths + np.int32(1), lengths) for lengths in self.lengths[0]]
+
+    def tagged(self, rows: Rows, lines: np.ndarray) -> Rows:
+        """Source ids of running line numbers, integer [N], with the tags of their corpora before them, if there are
+        tags."""
+        return with_first(rows, self._tags[self._corpus.corpora_of(lines)]) if len(self._tags) else rows
 
     def rows(self, side: int, lines: np.ndarray) -> Rows:
-        """The ids of running line numbers, integer [N], of the source (0) or the target (1)."""
+        """The ids of running line numbers, integer [N], of the source (0), with its tag, or the target (1)."""
+        rows = self.pieces(side, lines)
+        return rows if side else self.tagged(rows, lines)
+
+    def pieces(self, side: int, lines: np.ndarray) -> Rows:
+        """As `rows`, without tags."""
         texts = self._sides[side]
         if len(texts) == 1 or not len(lines):
             return texts[0].rows(lines)
-        corpora = np.searchsorted(self._starts, lines, side="right") - 1
+        corpora, starts = self._corpus.corpora_of(lines), self._corpus.starts
         order = np.argsort(corpora, kind="stable")
-        parts = [texts[corpus].rows(lines[corpora == corpus] - self._starts[corpus]) for corpus in np.unique(corpora)]
+        parts = [texts[corpus].rows(lines[corpora == corpus] - starts[corpus]) for corpus in np.unique(corpora)]
         joined = Rows(*(np.concatenate(arrays) for arrays in zip(*parts)))
         back = np.argsort(order)
         starts = np.cumsum(joined.lengths) - joined.lengths

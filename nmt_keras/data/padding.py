@@ -23,6 +23,12 @@ def rows_of(sentences: Sequence[Sequence[int]]) -> Rows:
     return Rows(np.fromiter(itertools.chain.from_iterable(sentences), np.int32, lengths.sum()), lengths)
 
 
+def with_first(rows: Rows, first: np.ndarray) -> Rows:
+    """Puts one id, integer [B], before the ids of each sentence."""
+    starts = np.cumsum(rows.lengths) - rows.lengths
+    return Rows(np.insert(rows.ids, starts, first), rows.lengths + 1)
+
+
 def table_of(
     rows: Rows, max_length: int | None = None, *, width: int = 0, num_rows: int = 0, reserved: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -58,8 +64,11 @@ def end(table: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return table
 
 
-def source_tensor(ids: tf.RaggedTensor, max_length: int) -> tf.Tensor:
-    """Source ids as the encoder takes them, int32 [B, S], in a graph: at most `max_length`, the last one EOS."""
+def source_tensor(ids: tf.RaggedTensor, max_length: int, tags: tf.Tensor | None = None) -> tf.Tensor:
+    """Source ids as the encoder takes them, int32 [B, S], in a graph: `tags`, int32 [B, K], before them, at most
+    `max_length`, the last one EOS."""
+    if tags is not None:
+        ids = tf.concat([tf.RaggedTensor.from_tensor(tags), ids], 1)
     lengths = tf.minimum(tf.cast(ids.row_lengths(), tf.int32), max_length - 1)
     table = tf.pad(ids.to_tensor(PAD_ID)[:, : max_length - 1], [[0, 0], [0, 1]], constant_values=PAD_ID)
     return tf.where(tf.range(tf.shape(table)[1]) == lengths[:, None], EOS_ID, table)

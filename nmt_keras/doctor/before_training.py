@@ -4,7 +4,7 @@ import hashlib
 import json
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from tqdm import tqdm
 
@@ -19,29 +19,28 @@ from nmt_keras.reports import Report
 
 
 def examine(
-    data: DataConfig, pairs: Sequence[tuple[TextFile, TextFile]], held_out: Sequence[HeldOut] = ()
-) -> Iterator[Finding]:
-    """Findings of each pair of texts, from the cache where the doctor has seen the same text before."""
-    for source, target in pairs:
-        texts = [text for held in held_out for text in (held.source, held.target)]
-        names = [held.name for held in held_out]
-        about = [
-            VERSION,
-            names,
-            data.source_language,
-            data.target_language,
-            *[(t.path, t.sha256) for t in (source, target, *texts)],
-        ]
-        key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:24]
-        path = pathlib.Path(data.cache_dir or default_cache_dir()) / f"doctor-{key}.json"
-        if path.exists():
-            found = [Finding(**finding) for finding in json.loads(path.read_text(encoding="utf-8"))]
-        else:
-            with tqdm(total=len(source), unit="line", disable=not sys.stderr.isatty(), desc="doctor") as progress:
-                doctor = Doctor(data.source_language, data.target_language, progress.update)
-                found = doctor.examine(source, target, held_out)
-            files.write_json(path, [finding._asdict() for finding in found])
-        yield from found
+    data: DataConfig, pair: tuple[TextFile, TextFile], target_language: str, held_out: Sequence[HeldOut] = ()
+) -> list[Finding]:
+    """Findings of a pair of texts, from the cache where the doctor has seen the same text before.
+
+    Args:
+        data: says which language the source is in, and where the cache is.
+        pair: source and target.
+        target_language: its code.
+        held_out: text to measure on; that of another target language is passed over.
+    """
+    held_out = [text for text in held_out if text.target_language == target_language]
+    texts = [*pair, *(text for held in held_out for text in (held.source, held.target))]
+    names = [held.name for held in held_out]
+    about = [VERSION, names, data.source_language, target_language, *[(text.path, text.sha256) for text in texts]]
+    key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:24]
+    path = pathlib.Path(data.cache_dir or default_cache_dir()) / f"doctor-{key}.json"
+    if path.exists():
+        return [Finding(**finding) for finding in json.loads(path.read_text(encoding="utf-8"))]
+    with tqdm(total=len(pair[0]), unit="line", disable=not sys.stderr.isatty(), desc="doctor") as progress:
+        found = Doctor(data.source_language, target_language, progress.update).examine(*pair, held_out)
+    files.write_json(path, [finding._asdict() for finding in found])
+    return found
 
 
 def refuse_serious_findings(
@@ -54,9 +53,13 @@ def refuse_serious_findings(
     """
     if data.on_findings == "ignore":
         return []
-    held_out = [HeldOut("dev", dev.sources[0], dev.targets[0])]
+    held_out = [HeldOut("dev", *texts) for texts in zip(dev.sources, dev.targets, data.languages_of_dev)]
+    findings = [
+        finding
+        for source, target, language in zip(corpus.sources, corpus.targets, data.languages_of_train)
+        for finding in examine(data, (source, target), language, held_out)
+    ]
     serious = []
-    findings = list(examine(data, list(zip(corpus.sources, corpus.targets)), held_out))
     for finding in findings:
         if finding.kind != "encoding" or finding.severity == "serious":  # opening the text reported the rest
             report(f"doctor, {finding.severity}: {finding.text}")

@@ -34,6 +34,7 @@ class HeldOut(NamedTuple):
     name: str
     source: TextFile
     target: TextFile
+    target_language: str
 
 
 class Doctor:

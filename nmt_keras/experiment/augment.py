@@ -56,6 +56,7 @@ def augment(
     kind: str = "back",
     checkpoint: str = "best",
     decoding: Mapping[str, Any] = MappingProxyType({}),
+    target_language: str | None = None,
     search: Search = Search(),
     changes: Changes = Changes(),
     filters: Filters = Filters(),
@@ -79,6 +80,7 @@ def augment(
             `forward` if it shall translate out of it, as a student of this model (Kim and Rush 2016).
         checkpoint: of the runs.
         decoding: options of the search instead of the recipe's.
+        target_language: of a model of several; None is the recipe's.
         search: how a line is translated.
         changes: of the source side of the new corpus.
         filters: what leaves a pair out.
@@ -97,7 +99,9 @@ def augment(
     card_path = output_dir / "card.json"
     if card_path.exists():
         raise UserError(f"{output_dir} holds a whole corpus, with its card.json: give another --output_dir")
-    overrides = {f"decoding.{name}": value for name, value in decoding.items()}
+    overrides: dict[str, Any] = {f"decoding.{name}": value for name, value in decoding.items()}
+    if target_language is not None:
+        overrides["data.target_language"] = target_language
     run = load(run_dirs, overrides, checkpoint, report=report)
     if search.candidates > run.config.decoding.beam_size:
         raise UserError(

@@ -87,7 +87,10 @@ def compare(
     metrics = Metrics(bleu_metric(data.target_language, data.bleu_tokenizer), CHRF(), ter_metric(data.target_language))
     given = {name: _read(name, len(sources)) for name in names if not _is_run(name)}  # faults are found before work
     systems = [
-        System(name, given[name] if name in given else _translated(name, sources, decoding, report)) for name in names
+        System(
+            name, given[name] if name in given else _translated(name, sources, data.target_language, decoding, report)
+        )
+        for name in names
     ]
     cut = bleu_metric(data.source_language).tokenizer
     words = [len(cut(text).split()) for text in sources]
@@ -156,9 +159,13 @@ def _parts(name: str) -> tuple[str, str]:
     return (name, "best") if is_whole else (folders, checkpoint)
 
 
-def _translated(name: str, sources: list[str], decoding: Mapping[str, Any], report: Report) -> list[str]:
+def _translated(
+    name: str, sources: list[str], target_language: str, decoding: Mapping[str, Any], report: Report
+) -> list[str]:
     """What a trained model makes of the text."""
-    overrides = {f"decoding.{option}": value for option, value in decoding.items()}
+    overrides: dict[str, Any] = {f"decoding.{option}": value for option, value in decoding.items()}
+    if read_config(_folders(name)[0]).data.target_languages:
+        overrides["data.target_language"] = target_language
     run = load(_folders(name), overrides, _parts(name)[1], report=report)
     report(f"translating {len(sources):,} lines with {name}")
     found = run.translator().translate(sources)

@@ -1,6 +1,10 @@
 """Measures a model on the dev set while it trains."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sacrebleu.metrics import BLEU
 
 from nmt_keras.config import ExperimentConfig
 from nmt_keras.data.batching import evaluation_batches
@@ -11,6 +15,7 @@ from nmt_keras.inference.translator import Translator
 from nmt_keras.models.seq2seq import Seq2Seq
 from nmt_keras.reports import Report
 from nmt_keras.tokenizers.base import Tokenizers
+from nmt_keras.tokenizers.target_tags import tag_ids
 from nmt_keras.tokenizers.white_space import is_blank
 from nmt_keras.training.dev_loss import compile_dev_loss, perplexity
 from nmt_keras.training.summaries import Summaries, attention_picture
@@ -27,10 +32,21 @@ def draw_attention(translation: Translation) -> tuple[bytes, str]:
     return attention_picture(best.attention_weights, source, target, translation.source_ids, best.ids)
 
 
+class _DevSet(NamedTuple):
+    """A dev set, or its beginning."""
+
+    name: str  # of its scalars, "" of the only one: the target language, numbered where several sets have it
+    sources: list[str]
+    references: list[list[str]]
+    bleu: BLEU
+    translator: Translator
+
+
 class DevEvaluator:
     """Dev loss, dev BLEU by the real decoder, sample translations and an attention picture.
 
-    Call it with a step; it returns an `Evaluation`.
+    Of several dev sets the loss is that of all, and the BLEU the mean of theirs. Call it with a step; it returns an
+    `Evaluation`.
     """
 
     def __init__(
@@ -47,42 +63,95 @@ class DevEvaluator:
         self._summaries = summaries
         self._report = report
         self._loss = compile_dev_loss(model)
+        tags = tag_ids(data, tokenizers.source, data.languages_of_dev)
         self._batches = list(
             evaluation_batches(
-                dev, *tokenizers, max_source_length=data.max_source_length, max_target_length=data.max_target_length
+                dev,
+                *tokenizers,
+                max_source_length=data.max_source_length,
+                max_target_length=data.max_target_length,
+                tags=tags,
             )
         )
-        count = min(training.dev_sentences or len(dev), len(dev))
-        self._sources, self._references = dev.sources[0].lines(range(count)), dev.reference_streams(count)
         # the lexicon of a shortlist is learned when the run has ended
         decoding = dataclasses.replace(config.decoding, beam_size=training.dev_beam_size, shortlist=0)
-        self._translator = Translator(model, *tokenizers, decoding)
-        self._bleu = bleu_metric(data.target_language, data.bleu_tokenizer)
+        translator = Translator(model, *tokenizers, decoding)
+        self._sets: list[_DevSet] = []
+        for number, (name, language) in enumerate(zip(_names(data.languages_of_dev), data.languages_of_dev)):
+            part = dev.part(number)
+            count = min(training.dev_sentences or len(part), len(part))
+            self._sets.append(
+                _DevSet(
+                    name,
+                    part.sources[0].lines(range(count)),
+                    part.reference_streams(count),
+                    bleu_metric(language, data.bleu_tokenizer),
+                    translator.with_tags(tags[number : number + 1]),
+                )
+            )
         self._font_noted = is_font_noted
 
     def __call__(self, step: int) -> Evaluation:
         loss = self._loss(self._batches)
-        translations = self._translator.translate(self._sources)
-        hypotheses = [translation.text for translation in translations]
-        bleu = self._bleu.corpus_score(hypotheses, self._references)
-        self._summaries.translations(step, self._sources[:_NUM_SAMPLES], self._references[0], hypotheses)
-        picture, note = draw_attention(next((t for t in translations if t.best.ids), translations[0]))
+        found = [each.translator.translate(each.sources) for each in self._sets]
+        hypotheses = [[translation.text for translation in translations] for translations in found]
+        bleus = [each.bleu.corpus_score(texts, each.references) for each, texts in zip(self._sets, hypotheses)]
+        self._log(step, found)
+        scalars = {
+            "dev_loss": loss,
+            "dev_perplexity": perplexity(loss),
+            "dev_bleu": sum(bleu.score for bleu in bleus) / len(bleus),
+        }
+        if len(self._sets) > 1:
+            scalars |= {f"dev_bleu_{each.name}": bleu.score for each, bleu in zip(self._sets, bleus)}
+        self._note_odd_lines(scalars, found)
+        lines = [
+            f"{'  ' + each.name if each.name else ''}  BLEU {bleu.score:.2f} ({each.bleu.get_signature()})"
+            for each, bleu in zip(self._sets, bleus)
+        ]
+        if len(bleus) > 1:
+            lines = [f"  BLEU {scalars['dev_bleu']:.2f}, the mean of", *("\n" + line for line in lines)]
+        samples = [f"\n  {each.sources[0]}\n  {texts[0]}" for each, texts in zip(self._sets, hypotheses)]
+        return Evaluation(
+            scalars, f"dev loss {loss:.3f}  perplexity {perplexity(loss):.2f}{''.join(lines)}{''.join(samples)}"
+        )
+
+    def _log(self, step: int, found: Sequence[Sequence[Translation]]) -> None:
+        """Sample translations and an attention picture for TensorBoard."""
+        rows = [
+            (source, reference, translation.text)
+            for each, translations in zip(self._sets, found)
+            for source, reference, translation in zip(each.sources[:_NUM_SAMPLES], each.references[0], translations)
+        ]
+        self._summaries.translations(step, *zip(*rows))
+        picture, note = draw_attention(next((t for t in found[0] if t.best.ids), found[0][0]))
         self._summaries.attention(step, picture)
         if note and not self._font_noted:
             self._report(f"attention pictures: {note}")
             self._font_noted = True
-        scalars = {"dev_loss": loss, "dev_perplexity": perplexity(loss), "dev_bleu": bleu.score}
-        truncated = sum(translation.truncated for translation in translations)
+
+    def _note_odd_lines(self, scalars: dict[str, float], found: Sequence[Sequence[Translation]]) -> None:
+        """Reports lines that were translated in part, which `scalars` counts, or to nothing."""
+        truncated = sum(translation.truncated for translations in found for translation in translations)
         if truncated:
             scalars["dev_truncated"] = float(truncated)
             self._report(
                 f"dev BLEU: {truncated:,} line(s) are longer than the model's limit and were translated in part"
             )
-        lost = sum(not text.strip() and not is_blank(source) for source, text in zip(self._sources, hypotheses))
+        lost = sum(
+            not translation.text.strip() and not is_blank(source)
+            for each, translations in zip(self._sets, found)
+            for source, translation in zip(each.sources, translations)
+        )
         if lost:
             self._report(f"dev BLEU: {lost:,} line(s) have text, and an empty translation")
-        return Evaluation(
-            scalars,
-            f"dev loss {loss:.3f}  perplexity {perplexity(loss):.2f}  BLEU {bleu.score:.2f} "
-            f"({self._bleu.get_signature()})\n  {self._sources[0]}\n  {hypotheses[0]}",
-        )
+
+
+def _names(languages: Sequence[str]) -> list[str]:
+    """What dev sets are called: nothing where there is one."""
+    if len(languages) == 1:
+        return [""]
+    return [
+        language if languages.count(language) == 1 else f"{language}_{1 + languages[:number].count(language)}"
+        for number, language in enumerate(languages)
+    ]

@@ -38,6 +38,7 @@ def evaluate(
     output: str | None = None,
     translations: str | None = None,
     bleu_tokenizer: str | None = None,
+    target_language: str | None = None,
     tune: bool = False,
     mbr: MBROptions | None = None,
     report: Report = silent,
@@ -54,6 +55,7 @@ def evaluate(
         output: a file that the scores are written to as JSON.
         translations: a file that the translations are written to.
         bleu_tokenizer: sacreBLEU's name, instead of the run's.
+        target_language: of a model of several; None is the recipe's.
         tune: whether length penalties are tried too, and reported as a table.
         mbr: choose each translation, out of several, by minimum Bayes risk.
         report: takes a line for the user.
@@ -67,6 +69,8 @@ def evaluate(
     overrides["data.data_dir"] = data_dir
     if bleu_tokenizer is not None:
         overrides["data.bleu_tokenizer"] = bleu_tokenizer
+    if target_language is not None:
+        overrides["data.target_language"] = target_language
     before = config_of(run_dirs[0], overrides)
     data = before.data
     if mbr:
@@ -95,6 +99,7 @@ def evaluate(
                 *trained.tokenizers,
                 max_source_length=data.max_source_length,
                 max_target_length=data.max_target_length,
+                tags=trained.tags,
                 report=report,
             )
         )
@@ -109,6 +114,7 @@ def evaluate(
             "step": trained.step,
             "beam_size": config.decoding.beam_size,
             "length_penalty": config.decoding.length_penalty,
+            "target_language": data.target_language,
             "decoding": dataclasses.asdict(config.decoding),
         }
         if mbr:

@@ -1,5 +1,6 @@
 """Exports a trained model and proves that the export translates as the model does."""
 
+import dataclasses
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
@@ -8,14 +9,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from sacrebleu.metrics import BLEU
 
 from nmt_keras import files
-from nmt_keras.config import ExperimentConfig
+from nmt_keras.config import DataConfig
 from nmt_keras.errors import UserError
 from nmt_keras.experiment.model_card import model_card
-from nmt_keras.experiment.text import dev_references, open_references
+from nmt_keras.experiment.text import open_dev
 from nmt_keras.inference.evaluation import open_bleu
-from nmt_keras.inference.translator import Translator
+from nmt_keras.inference.translation import Translation
 from nmt_keras.reports import Report, silent
 from nmt_keras.runs.loading import Run, config_of, load
 from nmt_keras.serving import export as exporting
@@ -55,6 +57,7 @@ def export(
     *,
     precision: str = "float32",
     decoding: Mapping[str, Any] = MappingProxyType({}),
+    target_language: str | None = None,
     data_dir: str | None = None,
     report: Report = silent,
 ) -> dict[str, Any]:
@@ -66,6 +69,7 @@ def export(
         output: `saved_models/<name>`.
         precision: of the weights, float32, bfloat16 or int8.
         decoding: options of the search instead of the recipe's.
+        target_language: the default of a model of several; None is the recipe's.
         data_dir: where the dev set, which is translated for the proof, is now; instead of the recipe's.
         report: takes a line for the user.
 
@@ -83,22 +87,26 @@ def export(
         )
     files.require_writable(output / ".tmp-export")
     overrides: dict[str, Any] = {f"decoding.{name}": value for name, value in decoding.items()}
+    if target_language is not None:
+        overrides["data.target_language"] = target_language
     if data_dir is not None:
         overrides["data.data_dir"] = data_dir
     before = config_of(run_dirs[0], overrides)
-    dev = _DevText(before, report)
+    dev = _DevText(before.data, report)
     source = _Source(run_dirs, checkpoint, overrides)
     trained, facts, bleus = _load(source, precision, before.training.precision, dev, report)
     stored = compress(trained.model.variables, precision) if precision != "float32" else []
     search = trained.config.decoding
-    module = exporting.TranslationModule(trained.model, *trained.tokenizers, search, stored, trained.lexicon)
+    module = exporting.TranslationModule(
+        trained.model, *trained.tokenizers, search, stored, trained.lexicon, trained.languages
+    )
     folder = exporting.save(module, output)
     try:
         report(
             f"comparing {len(dev.sources) + len(_NASTY):,} translations, and some replies of the other signatures, "
             "with a fresh process's, which loads the export as TF Serving does"
         )
-        proved = _prove(folder, module, trained.translator(), dev.sources, report)
+        proved = _prove(folder, module, trained, dev, report)
         result: dict[str, Any] = {**proved._asdict(), "precision": precision, **facts}
         del result["translations"]
         if proved.different:
@@ -108,6 +116,7 @@ def export(
             "megabytes": round(sum(path.stat().st_size for path in folder.rglob("*")) / 1e6, 1),
             "dev_lines": len(dev.sources),
             "dev_bleu": dev.bleu(proved.translations),
+            **dev.bleu_by_language(proved.translations),
             **bleus,
             "dev_bleu_signature": dev.signature,
         }
@@ -124,27 +133,69 @@ def export(
 
 
 class _DevText:
-    """The first lines of the dev set, and BLEU on them.
+    """The first lines of the dev sets, and BLEU on them.
 
     Attributes:
-        sources: the lines.
+        sources: the lines, those of one language after those of another.
+        languages: of each line, "" of a model of one target language.
     """
 
-    def __init__(self, config: ExperimentConfig, report: Report):
-        self._metric = open_bleu(config.data, report)
-        text = open_references(config.data, config.data.dev_source, dev_references(config.data), report)
-        count = min(_DEV_LINES, len(text))
-        self.sources = text.sources[0].lines(range(count))
-        self._references = text.reference_streams(count)
+    def __init__(self, data: DataConfig, report: Report):
+        self.sources: list[str] = []
+        self.languages: list[str] = []
+        self._sets: list[tuple[str, slice, BLEU, list[list[str]]]] = []
+        dev = open_dev(data, report)
+        names = list(data.languages_of_dev)
+        for number, language in enumerate(names):
+            metric = open_bleu(dataclasses.replace(data, target_language=language), report)
+            part = dev.part(number)
+            count = min(-(-_DEV_LINES // len(names)), len(part))
+            place = slice(len(self.sources), len(self.sources) + count)
+            self.sources += part.sources[0].lines(range(count))
+            self.languages += [language if data.target_languages else ""] * count
+            self._sets.append((language, place, metric, part.reference_streams(count)))
 
     def bleu(self, translations: Sequence[str]) -> float:
-        """BLEU of translations of the lines."""
-        return round(self._metric.corpus_score(translations, self._references).score, 2)
+        """BLEU of translations of the lines; the mean of several dev sets."""
+        return round(sum(self._bleus(translations)) / len(self._sets), 2)
+
+    def bleu_by_language(self, translations: Sequence[str]) -> dict[str, dict[str, float]]:
+        """`dev_bleu_by_language` of several dev sets, the last of those of a language; nothing of one."""
+        if len(self._sets) == 1:
+            return {}
+        codes = [language for language, *_ in self._sets]
+        return {"dev_bleu_by_language": dict(zip(codes, (round(x, 2) for x in self._bleus(translations))))}
+
+    def _bleus(self, translations: Sequence[str]) -> list[float]:
+        return [
+            metric.corpus_score(translations[place], references).score for _, place, metric, references in self._sets
+        ]
 
     @property
     def signature(self) -> str:
         """SacreBLEU's, which names the number of references once `bleu` has been called."""
-        return str(self._metric.get_signature())
+        return ", ".join(dict.fromkeys(str(metric.get_signature()) for _, _, metric, _ in self._sets))
+
+    def translated(self, run: Run) -> list[Translation]:
+        """The lines by the run's model in this process, in batches as the proof asks the export for."""
+        translator = run.translator()
+        return [
+            translation
+            for texts, codes in self.batches(run.config.decoding.batch_sentences)
+            for translation in translator.with_tags(run.tags_of(codes[:1])).translate_batch(texts)
+        ]
+
+    def batches(self, size: int) -> list[tuple[list[str], list[str]]]:
+        """The lines and their languages, batch by batch, a batch of one language each."""
+        return [
+            (self.sources[start:stop], self.languages[start:stop])
+            for _, place, _, _ in self._sets
+            for start, stop in _cuts(place.start, place.stop, size)
+        ]
+
+
+def _cuts(start: int, stop: int, size: int) -> list[tuple[int, int]]:
+    return [(place, min(place + size, stop)) for place in range(start, stop, size)]
 
 
 class _Source(NamedTuple):
@@ -167,7 +218,7 @@ def _load(
     other precisions are in use, the BLEU of the run in these, by their names in parity.json."""
 
     def bleu_of(run: Run) -> float:
-        return dev.bleu([translation.text for translation in run.translator().translate(dev.sources)])
+        return dev.bleu([translation.text for translation in dev.translated(run)])
 
     trained = source.load("float32", report)
     facts = {
@@ -206,34 +257,38 @@ def _bleus(result: Mapping[str, Any]) -> list[str]:
 
 
 def _prove(
-    folder: pathlib.Path,
-    module: exporting.TranslationModule,
-    translator: Translator,
-    sources: list[str],
-    report: Report,
+    folder: pathlib.Path, module: exporting.TranslationModule, trained: Run, dev: _DevText, report: Report
 ) -> _Proof:
-    """Compares an export with its model: the translations of `sources` and of nasty lines with the translator's, and
-    the replies of all signatures to some of these lines with those of this process."""
+    """Compares an export with its model: the translations of the dev lines and of nasty lines with the translator's,
+    and the replies of all signatures to some of these lines with those of this process."""
 
-    size = translator.config.batch_sentences
-    dev, nasty = ([lines[i : i + size] for i in range(0, len(lines), size)] for lines in (sources, _NASTY))
-    requests = [request for batch in (dev[0][:8], *nasty) for request in exporting.sample_requests(module, batch)]
+    size = trained.config.decoding.batch_sentences
+    nasty = [_NASTY[i : i + size] for i in range(0, len(_NASTY), size)]
+    batches = [*dev.batches(size), *((texts, [""] * len(texts)) for texts in nasty)]
+    requests = [
+        request for texts in (batches[0][0][:8], *nasty) for request in exporting.sample_requests(module, texts)
+    ]
     here = local.LocalTransport(exporting.signatures_of(module), module)
+    translator = trained.translator()
     with tf.device("CPU"):  # where the proof runs
-        expected = [t for batch in dev + nasty for t in translator.translate_batch(batch)]
+        expected = [*dev.translated(trained), *(t for texts in nasty for t in translator.translate_batch(texts))]
         expected_replies = [
             here.predict(name, {key: as_tensor(values) for key, values in inputs.items()}) for name, inputs in requests
         ]
+
+    def request_of(texts: list[str], codes: list[str]) -> dict[str, list[str]]:
+        return {"text": texts, "target_language": codes} if module.target_languages else {"text": texts}
+
     try:
         missing = [*proof.functions_that_must_compile(folder), *proof.unsupported_operations(folder)]
         if missing:
             raise RuntimeError(f"a server cannot run {', '.join(missing)}")
         with proof.FreshProcess(folder) as served:
-            served.ask("serving_default", {"text": dev[0]})  # the first run is slower
+            served.ask("serving_default", request_of(*batches[0]))  # the first run is slower
             start = time.monotonic()
-            replies = [served.ask("serving_default", {"text": batch}) for batch in dev]
+            replies = [served.ask("serving_default", request_of(*batch)) for batch in dev.batches(size)]
             seconds = time.monotonic() - start
-            replies += [served.ask("serving_default", {"text": batch}) for batch in nasty]
+            replies += [served.ask("serving_default", request_of(*batch)) for batch in batches[len(replies) :]]
             other_replies = [served.ask(name, inputs) for name, inputs in requests]
     except RuntimeError as error:
         report(f"the proof failed: {error}")
@@ -245,8 +300,8 @@ def _prove(
         for ours, (text, _, truncated), distance in zip(expected, found, distances)
     )
     different += sum(not _is_same(*pair) for pair in zip(expected_replies, other_replies, strict=True))
-    translations = [text for text, *_ in found[: len(sources)]]
-    return _Proof(len(found) + len(requests), different, max(distances), translations, len(sources) / seconds)
+    translations = [text for text, *_ in found[: len(dev.sources)]]
+    return _Proof(len(found) + len(requests), different, max(distances), translations, len(dev.sources) / seconds)
 
 
 def _is_same(expected: Mapping[str, np.ndarray], found: Mapping[str, list]) -> bool:

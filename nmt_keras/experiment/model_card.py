@@ -27,22 +27,28 @@ def model_card(
     """
     config, decoding = trained.config, trained.config.decoding
     data, model = config.data, config.model
-    request = shlex.quote(json.dumps({"inputs": {"text": [example]}}, ensure_ascii=False))
-    beside = f", in float32 {result['dev_bleu_float32']:.2f}" if "dev_bleu_float32" in result else ""
+    languages = data.target_languages
+    inputs = {"text": [example], **({"target_language": [data.target_language]} if languages else {})}
+    request = shlex.quote(json.dumps({"inputs": inputs}, ensure_ascii=False))
+    into = f"{', '.join(languages)} ({data.target_language} unless asked)" if languages else data.target_language
+    dev_source = ", ".join(dict.fromkeys(data.dev_source))
+    by_language = "".join(f", {code} {bleu:.2f}" for code, bleu in result.get("dev_bleu_by_language", {}).items())
+    keyword = f"target_language={data.target_language!r}, " if languages else ""
+    beside = f"(in float32 {result['dev_bleu_float32']:.2f}) " if "dev_bleu_float32" in result else ""
     ensemble = f"an ensemble of {len(run_dirs)} models, " if len(run_dirs) > 1 else ""
     shortlist = f", a shortlist of {decoding.shortlist} pieces a source piece" if decoding.shortlist else ""
     beams = max(decoding.max_beam_size, decoding.beam_size)
     kind = "any number of sentences, translated one by one and joined" if decoding.split_sentences else "one sentence"
     return f"""# {name}
 
-Translates {data.source_language} to {data.target_language}: {ensemble}encoder {model.encoder},
+Translates {data.source_language} to {into}: {ensemble}encoder {model.encoder},
 decoder {model.decoder}, {trained.model.count_params():,} weights in {result["precision"]}, {data.tokenizer} pieces,
 after {trained.step:,} steps (checkpoint {result["checkpoint"]}).
 
-- Trained on {", ".join(data.train_source)} and {", ".join(data.train_target)}, chosen on {data.dev_source}. Text unlike
+- Trained on {", ".join(data.train_source)} and {", ".join(data.train_target)}, chosen on {dev_source}. Text unlike
   that is translated badly, and no translation is checked for truth.
-- This export on the first {result["dev_lines"]:,} lines of {data.dev_source}: BLEU {result["dev_bleu"]:.2f}{beside}
-  ({result["dev_bleu_signature"]}). Best in training: {_best(trained.config, run_dirs[0])}.
+- This export on the first {result["dev_lines"]:,} lines of {dev_source}: BLEU {result["dev_bleu"]:.2f}{by_language}
+  {beside}({result["dev_bleu_signature"]}). Best in training: {_best(trained.config, run_dirs[0])}.
 - A text is {kind}, of at most {decoding.max_source_characters:,} characters; a sentence has at most
   {decoding.max_source_length} pieces and its translation {decoding.max_length}. What is over a limit is left out,
   and `truncated` says so. A call has at most {decoding.max_request_sentences:,} texts, {beams} beams and as many
@@ -62,7 +68,7 @@ From Python, by REST or gRPC:
     from nmt_keras.serving.client import Client
 
     with Client("grpc://localhost:8500/{name}") as client:
-        [translation] = client.translate([{example!r}], beam_size={decoding.beam_size}, num_hypotheses=1)
+        [translation] = client.translate([{example!r}], {keyword}beam_size={decoding.beam_size}, num_hypotheses=1)
         print(translation.text, [hypothesis.score for hypothesis in translation.hypotheses])
 """
 

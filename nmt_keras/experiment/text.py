@@ -1,5 +1,6 @@
 """Opens the text that a recipe names."""
 
+import dataclasses
 import os
 from collections.abc import Sequence
 
@@ -12,18 +13,36 @@ from nmt_keras.reports import Report
 
 
 def open_corpus(
-    data: DataConfig, sources: Sequence[str], targets: Sequence[str], report: Report, weights: Sequence[str] = ()
+    data: DataConfig,
+    sources: Sequence[str],
+    targets: Sequence[str],
+    report: Report,
+    weights: Sequence[str] = (),
+    alignments: Sequence[str] = (),
+    languages: Sequence[str] = (),
 ) -> ParallelCorpus:
-    """Opens aligned text, with files of the weights of its lines ("" is none), and reports its oddities.
+    """Opens aligned text, and reports its oddities.
+
+    Args:
+        data: says where the files are, and in which languages.
+        sources: names of files.
+        targets: of their translations.
+        report: takes a line for the user.
+        weights: files of the weights of their lines; "" is none.
+        alignments: files of the alignments of their words; "" is none.
+        languages: of `targets`; none where all have the recipe's.
 
     Raises:
         UserError: a file cannot be read, or two files are not aligned.
     """
-
-    pairs = [open_texts(data, *names) for names in zip(sources, targets)]
+    languages = languages or [data.target_language] * len(targets)
+    pairs = [
+        open_texts(dataclasses.replace(data, target_language=language), *names)
+        for *names, language in zip(sources, targets, languages, strict=True)
+    ]
     sides = ([source for source, _ in pairs], [target for _, target in pairs])
-    for texts, language in zip(sides, (data.source_language, data.target_language)):
-        for text in texts:
+    for texts, codes in zip(sides, ([data.source_language] * len(sources), languages)):
+        for text, language in zip(texts, codes):
             for finding in text.findings:
                 report(f"{text.path}: {finding}")
             advice = [found.text for found in encoding_findings(text, language) if "looks like" in found.text]
@@ -31,7 +50,7 @@ def open_corpus(
                 raise UserError(advice[0])
             for line in advice:
                 report(f"warning: {line}")
-    return ParallelCorpus(*sides, open_weights(data) if weights else ())
+    return ParallelCorpus(*sides, *(_open_beside(data, names) for names in (weights, alignments)))
 
 
 def open_weights(data: DataConfig) -> list[TextFile | None]:
@@ -40,16 +59,54 @@ def open_weights(data: DataConfig) -> list[TextFile | None]:
     Raises:
         UserError: a file cannot be read.
     """
+    return _open_beside(data, data.train_example_weights)
+
+
+def _open_beside(data: DataConfig, names: Sequence[str]) -> list[TextFile | None]:
+    """Files that stand beside corpora, None where a name is ""."""
     cache_dir = data.cache_dir or default_cache_dir()
-    return [
-        TextFile(os.path.join(data.data_dir, name), cache_dir) if name else None for name in data.train_example_weights
+    return [TextFile(os.path.join(data.data_dir, name), cache_dir) if name else None for name in names]
+
+
+def open_train(data: DataConfig, report: Report) -> ParallelCorpus:
+    """Opens the training text.
+
+    Raises:
+        UserError: as `open_corpus`.
+    """
+    return open_corpus(
+        data,
+        data.train_source,
+        data.train_target,
+        report,
+        data.train_example_weights,
+        data.train_alignments,
+        data.languages_of_train,
+    )
+
+
+def open_dev(data: DataConfig, report: Report) -> ParallelCorpus:
+    """Opens the dev sets, each a corpus.
+
+    Raises:
+        UserError: as `open_references`.
+    """
+    parts = [
+        open_references(dataclasses.replace(data, target_language=language), source, references, report)
+        for source, references, language in zip(
+            data.dev_source, dev_references(data), data.languages_of_dev, strict=True
+        )
     ]
+    dev = ParallelCorpus([part.sources[0] for part in parts], [part.targets[0] for part in parts])
+    dev.references = [part.references[0] for part in parts]
+    return dev
 
 
-def dev_references(data: DataConfig) -> list[str]:
-    """The files of `data.dev_target`: several with commas, unless one has that name."""
-    whole = os.path.join(data.data_dir, data.dev_target)
-    return [data.dev_target] if os.path.exists(whole) else data.dev_target.split(",")
+def dev_references(data: DataConfig) -> list[list[str]]:
+    """The files of each of `data.dev_target`: several with commas, unless one has that name."""
+    return [
+        [names] if os.path.exists(os.path.join(data.data_dir, names)) else names.split(",") for names in data.dev_target
+    ]
 
 
 def open_references(data: DataConfig, source: str, references: Sequence[str], report: Report) -> ParallelCorpus:
@@ -61,7 +118,7 @@ def open_references(data: DataConfig, source: str, references: Sequence[str], re
     corpus = open_corpus(data, [source], references[:1], report)
     corpus.require_text()
     for reference in references[1:]:
-        corpus.references += open_corpus(data, [source], [reference], report).targets
+        corpus.references[0] += open_corpus(data, [source], [reference], report).targets
     return corpus
 
 

@@ -1,11 +1,13 @@
 """Trains a model in a run directory."""
 
 import contextlib
+import dataclasses
 import datetime
 import pathlib
 import platform
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -13,7 +15,8 @@ from tqdm import tqdm
 
 from nmt_keras import files
 from nmt_keras.config import ExperimentConfig, TrainingConfig
-from nmt_keras.data.batch_plan import BatchPlan
+from nmt_keras.data.alignments import Alignments
+from nmt_keras.data.batch_plan import BatchPlan, visits_at_temperature
 from nmt_keras.data.batching import TrainingText
 from nmt_keras.data.corpus import ParallelCorpus
 from nmt_keras.data.encoded import EncodedCorpus, lines_to_encode
@@ -21,7 +24,7 @@ from nmt_keras.data.lengths import sampled_length_factor
 from nmt_keras.doctor.before_training import refuse_serious_findings
 from nmt_keras.experiment.dev_set import DevEvaluator
 from nmt_keras.experiment.resources import open_resources
-from nmt_keras.experiment.text import dev_references, open_corpus, open_references
+from nmt_keras.experiment.text import open_dev, open_train
 from nmt_keras.inference.evaluation import open_bleu
 from nmt_keras.models.seq2seq import build_seq2seq
 from nmt_keras.reports import Report, silent
@@ -32,6 +35,7 @@ from nmt_keras.runs.measures import measure_before, measure_of
 from nmt_keras.runs.tokenizers import load_tokenizers, prepare_tokenizers
 from nmt_keras.tokenizers.base import Tokenizers, unknown_rate
 from nmt_keras.tokenizers.building import own_tokenizers, require_sampling
+from nmt_keras.tokenizers.target_tags import tag_ids
 from nmt_keras.training import memory
 from nmt_keras.training.checkpoints import Checkpoints, weights_sha256
 from nmt_keras.training.cluster import barrier, build_strategy, is_chief, task_of
@@ -83,11 +87,12 @@ def train(
         require_same_experiment(run_dir, config, allow_change)
         if config.training.init_from and not (run_dir / "config.json").exists():
             read_config(pathlib.Path(config.training.init_from))  # a mistake is found before the work
-    open_bleu(data, report)
+    for language in dict.fromkeys(data.languages_of_dev):
+        open_bleu(dataclasses.replace(data, target_language=language), report)
     if data.sampling_alpha and data.source_tokenizer_model and not (run_dir / "tokenizer").exists():
         require_sampling(own_tokenizers(data), data)
-    corpus = open_corpus(data, data.train_source, data.train_target, report, data.train_example_weights)
-    dev = open_references(data, data.dev_source, dev_references(data), report)
+    corpus = open_train(data, report)
+    dev = open_dev(data, report)
     is_font_noted = _report_font(dev, report)
     measured = measure_before(run_dir), measure_of(config, dev)
     barrier(strategy)  # all have read what the chief will write over
@@ -125,6 +130,7 @@ def _train(
     chief = is_chief(strategy)
     tokenizers = load_tokenizers(run_dir)
     require_sampling(tokenizers, config.data)
+    tag_ids(config.data, tokenizers.source, config.data.target_languages)  # raises if one is missing
     _report_unknown(tokenizers, dev, report)
     non_finite_steps = NonFiniteSteps(run_dir / "bad_batches", task_of(strategy), report)
     with strategy.scope():
@@ -139,7 +145,7 @@ def _train(
     if not training.batch_tokens and not training.batch_sentences:
         training.batch_tokens = _budget(config, corpus, tokenizers, trainer, strategy, report)
         files.write_text(run_dir / "config.json", config.to_json())
-    feed = Feed(_training_text(config, corpus, tokenizers, replicas), strategy)
+    feed = Feed(_training_text(config, corpus, tokenizers, replicas, report), strategy)
     plan = feed.text.plan
     report(f"data: {plan.summary()}")
     if plan.num_long:
@@ -199,7 +205,7 @@ def _budget(
         budget = max(TrainingConfig.batch_tokens, slices * config.data.max_target_length)
         report(f"training.batch_tokens: {budget}; what fits is not known, this system does not tell")
         return budget
-    feed = Feed(_training_text(config, corpus, tokenizers, replicas), strategy)
+    feed = Feed(_training_text(config, corpus, tokenizers, replicas, silent), strategy)
     trainer.train_step.compile(feed.element_spec)
     budget = max(memory.find_budget(trainer.train_step, feed), config.data.max_target_length)
     report(f"training.batch_tokens: {budget} is the largest that fits, or that is worth its time")
@@ -208,7 +214,7 @@ def _budget(
 
 def _report_font(dev: ParallelCorpus, report: Report) -> bool:
     """Reports the script that attention pictures have no font for; returns whether there is one."""
-    note = font_note("".join([*dev.sources[0].lines([0]), *dev.targets[0].lines([0])]))
+    note = font_note("".join(line for text in (*dev.sources, *dev.targets) for line in text.lines([0])))
     if note:
         report(f"attention pictures: {note}")
     return bool(note)
@@ -223,21 +229,28 @@ def _report_unknown(tokenizers: Tokenizers, dev: ParallelCorpus, report: Report)
 
 
 def _training_text(
-    config: ExperimentConfig, corpus: ParallelCorpus, tokenizers: Tokenizers, num_replicas: int
+    config: ExperimentConfig, corpus: ParallelCorpus, tokenizers: Tokenizers, num_replicas: int, report: Report
 ) -> TrainingText:
     """The corpus as a `TrainingText`, planned for so many replicas; in the smallest batches where no size is set."""
     data, training = config.data, config.training
     limits: dict[str, Any] = {"max_source_length": data.max_source_length, "max_target_length": data.max_target_length}
     bar = {"unit": "line", "desc": "ids", "leave": False, "disable": not sys.stderr.isatty()}
     with tqdm(total=lines_to_encode(corpus), **bar) as progress:
-        encoded = EncodedCorpus(corpus, tokenizers, progress.update)
+        tags = tag_ids(data, tokenizers.source, data.train_languages)
+        encoded = EncodedCorpus(corpus, tokenizers, progress.update, tags)
+    align = Alignments(corpus, encoded, tokenizers) if any(data.train_alignments) else None
     num_slices = num_replicas * training.accumulation_steps
+    weights: Sequence[float] = data.train_weights
+    if data.train_temperature != 1.0:
+        weights = visits_at_temperature([len(text) for text in corpus.sources], data.train_temperature)
+        visits = ", ".join(f"{each:.2f}" for each in weights)
+        report(f"data: an epoch visits the lines of the corpora {visits} times (data.train_temperature)")
     plan = BatchPlan(
         *encoded.lengths,
         seed=training.seed,
         batch_tokens=training.batch_tokens or num_slices * data.max_target_length,
         batch_sentences=training.batch_sentences,
-        weights=data.train_weights,
+        weights=weights,
         num_slices=num_slices,
         length_factor=sampled_length_factor(tokenizers, corpus, data.sampling_alpha),
         example_weights=corpus.weights,
@@ -251,6 +264,7 @@ def _training_text(
         encoded=encoded,
         static_shapes=data.static_shapes,
         sampling_alpha=data.sampling_alpha,
+        align=align,
         **limits,
     )
 

@@ -132,6 +132,7 @@ def translate_paragraphs(
     tokenizer: Tokenizer,
     config: DecodingConfig,
     text: tf.Tensor,
+    tags: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Translates texts of any number of sentences, `batch_sentences` at a time; those of similar length together.
 
@@ -142,6 +143,7 @@ def translate_paragraphs(
         tokenizer: of the source.
         config: of the search.
         text: string [B].
+        tags: int32 [B, K], before the ids of each sentence.
 
     Returns:
         Translations, string [B]; the sums of their sentences' log probabilities and scores, float32 [B] each; whether
@@ -151,14 +153,16 @@ def translate_paragraphs(
     units = split_sentences(text)
     is_sentence = ~_is_break(units.values)
     sentences = tf.ragged.boolean_mask(units, units.with_values(is_sentence))
-    parts = _split(tokenizer, sentences, config.max_source_length - 1)
+    parts = _split(tokenizer, sentences, tf.maximum(config.max_source_length - 1 - tf.shape(tags, tf.int64)[1], 1))
+    tags = tf.gather(tags, tf.repeat(sentences.value_rowids(), parts.counts))  # of each part
+    tags = tf.pad(tags, [[0, 1], [0, 0]])  # and of the empty one
     order = tf.argsort(parts.ids.row_lengths(), direction="DESCENDING", stable=True)
     count, size = tf.shape(order)[0], config.batch_sentences
     groups = -(-count // size)
 
     def translate_group(number, *arrays):
         rows = order[number * size : (number + 1) * size]
-        ids = source_tensor(tf.gather(parts.ids, rows), config.max_source_length)
+        ids = source_tensor(tf.gather(parts.ids, rows), config.max_source_length, tf.gather(tags, rows))
         found = translate(Source(tf.gather(parts.text, rows), ids, tf.fill(tf.shape(rows), False)))
         return number + 1, *(array.write(number, value) for array, value in zip(arrays, found))
 
@@ -179,7 +183,7 @@ def translate_paragraphs(
     return join_sentences(units), log_probs, scores, truncated
 
 
-def _split(tokenizer: Tokenizer, sentences: tf.RaggedTensor, limit: int) -> _Parts:
+def _split(tokenizer: Tokenizer, sentences: tf.RaggedTensor, limit: tf.Tensor) -> _Parts:
     """Cuts sentences into parts of at most `limit` ids."""
     ids, span_starts, span_ends = tokenizer.encode_with_offsets_tf(sentences.values)
     starts = tf.ragged.range(ids.row_starts(), ids.row_limits(), limit)

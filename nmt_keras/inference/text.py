@@ -41,12 +41,13 @@ def cut(text: tf.Tensor, config: DecodingConfig) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.strings.substr(text, 0, limit, unit="UTF8_CHAR"), tf.strings.length(text, "UTF8_CHAR") > limit
 
 
-def tokenize(tokenizer: Tokenizer, text: tf.Tensor, config: DecodingConfig) -> Source:
-    """Strings [B] as the model takes them."""
+def tokenize(tokenizer: Tokenizer, text: tf.Tensor, config: DecodingConfig, tags: tf.Tensor | None = None) -> Source:
+    """Strings [B] as the model takes them, with `tags`, int32 [B, K], before their ids."""
     text, truncated = cut(text, config)
     ids = tokenizer.encode_tf(fold_tf(text))  # folded for tokenizers of old runs too, which do not fold
     limit = config.max_source_length
-    return Source(text, source_tensor(ids, limit), truncated | (ids.row_lengths() >= limit))
+    lengths = ids.row_lengths() + (0 if tags is None else tf.shape(tags, tf.int64)[1])
+    return Source(text, source_tensor(ids, limit, tags), truncated | (lengths >= limit))
 
 
 def at_least_two_rows(source: Source, others: Any = ()) -> tuple[Source, Any]:
@@ -64,15 +65,17 @@ def at_least_two_rows(source: Source, others: Any = ()) -> tuple[Source, Any]:
     return Source(text, ids, padded(source.truncated)), tf.nest.map_structure(padded, others)
 
 
-def source_spans(tokenizer: Tokenizer, source: Source) -> tuple[tf.Tensor, tf.Tensor]:
-    """The bytes of the text where each source piece starts and ends, int32 [B, S] each; 0 for EOS and beyond."""
+def source_spans(tokenizer: Tokenizer, source: Source, num_tags: int = 0) -> tuple[tf.Tensor, tf.Tensor]:
+    """The bytes of the text where each source piece starts and ends, int32 [B, S] each; 0 for the `num_tags` before
+    them, for EOS and beyond."""
     _, *spans = tokenizer.encode_with_offsets_tf(fold_tf(source.text))
     size = tf.shape(source.ids)[1]
-    found = spans_before_folding(source.text, *(offsets[:, : size - 1].to_tensor(0) for offsets in spans))
+    found = spans_before_folding(source.text, *(offsets[:, : size - 1 - num_tags].to_tensor(0) for offsets in spans))
     is_piece = tf.sequence_mask(source.lengths - 1, size)
 
     def padded(offsets):
-        return tf.where(is_piece, tf.pad(offsets, [[0, 0], [0, size - tf.shape(offsets)[1]]]), 0)
+        padding = [[0, 0], [num_tags, size - num_tags - tf.shape(offsets)[1]]]
+        return tf.where(is_piece, tf.pad(offsets, padding), 0)
 
     return padded(found[0]), padded(found[1])
 

@@ -1,5 +1,6 @@
 """Strings in, strings out: one graph function, used by the translator, by evaluation and by the export."""
 
+import copy
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -41,6 +42,7 @@ def translate_text(
     text: tf.Tensor,
     prefix_ids: tf.Tensor | None = None,
     numbers: tf.Tensor | None = None,
+    tags: tf.Tensor | None = None,
 ) -> Translations:
     """The whole of inference as graph operations: tokenize, encode, search, detokenize.
 
@@ -52,6 +54,7 @@ def translate_text(
         text: string [B].
         prefix_ids: int32 [B, P], what translations begin with, then PAD.
         numbers: int32 [B], such as line numbers: rows with different numbers draw different samples.
+        tags: int32 [B, K], before the ids of each text.
     """
 
     def translate(source: Source, prefix_ids=None, numbers=None) -> Translations:
@@ -65,14 +68,15 @@ def translate_text(
         return tf.nest.map_structure(lambda leaf: leaf[:rows], translations)
 
     if not config.split_sentences:
-        return translate(tokenize(source_tokenizer, text, config), prefix_ids, numbers)
+        return translate(tokenize(source_tokenizer, text, config, tags), prefix_ids, numbers)
 
     def translate_part(source: Source) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         found = translate(source)
         return found.text[:, 0], found.hypotheses.log_prob[:, 0], found.hypotheses.score[:, 0]
 
-    found, log_prob, score, truncated = translate_paragraphs(translate_part, source_tokenizer, config, text)
     rows = tf.shape(text)[0]
+    tags = tf.zeros([rows, 0], tf.int32) if tags is None else tags
+    found, log_prob, score, truncated = translate_paragraphs(translate_part, source_tokenizer, config, text, tags)
     nothing, zeros = tf.zeros([rows, 1, 1], tf.int32), tf.zeros([rows, 1, 1])
     hypotheses = Hypotheses(nothing, nothing[:, 0], log_prob[:, None], score[:, None], zeros, zeros[:, :, :, None])
     return Translations(found[:, None], hypotheses, nothing[:, 0], truncated)
@@ -93,6 +97,7 @@ class Translator:
         num_hypotheses: of each text, at most the beam size unless sampled.
         sampling: sample instead of searching.
         lexicon: what `decoding.shortlist` takes its ids from.
+        tags: the id before each source, for a model of several target languages.
 
     Raises:
         UserError: several translations, or samples, are asked of texts that are split into sentences; or a shortlist
@@ -108,6 +113,7 @@ class Translator:
         num_hypotheses: int = 1,
         sampling: Sampling | None = None,
         lexicon: Lexicon | None = None,
+        tags: Sequence[int] = (),
     ):
         if config.split_sentences and (num_hypotheses > 1 or sampling):
             raise UserError(
@@ -117,21 +123,29 @@ class Translator:
         self.source_tokenizer = source_tokenizer
         self.target_tokenizer = target_tokenizer
         self.config = config
+        self._tags = list(tags)
         self._search = Search(model, target_tokenizer, config, num_hypotheses, sampling, lexicon)
         self._function = self._compiled()
 
     def _compiled(self) -> Callable[..., Translations]:
         return tf.function(
-            lambda text, prefix_ids, numbers: translate_text(
-                self._search, self.source_tokenizer, self.target_tokenizer, self.config, text, prefix_ids, numbers
+            lambda text, prefix_ids, numbers, tags: translate_text(
+                self._search, self.source_tokenizer, self.target_tokenizer, self.config, text, prefix_ids, numbers, tags
             ),
             input_signature=(
                 tf.TensorSpec([None], tf.string),
                 tf.TensorSpec([None, None], tf.int32),
                 tf.TensorSpec([None], tf.int32),
+                tf.TensorSpec([None, None], tf.int32),
             ),
             autograph=False,
         )
+
+    def with_tags(self, tags: Sequence[int]) -> "Translator":
+        """The same with other tags; what is compiled is shared."""
+        other = copy.copy(self)
+        other._tags = list(tags)
+        return other
 
     def translate(
         self,
@@ -175,7 +189,8 @@ class Translator:
         numbers = range(len(texts)) if numbers is None else numbers
         beginnings = [self.target_tokenizer.encode(fold(prefix)) for prefix in prefixes or [""] * len(texts)]
         prefix_ids, _ = table_of(rows_of(beginnings), reserved=0)
-        inputs = (encoded, prefix_ids, tf.constant(list(numbers), tf.int32))
+        tags = tf.constant(np.tile(np.array(self._tags, np.int32), [len(texts), 1]))
+        inputs = (encoded, prefix_ids, tf.constant(list(numbers), tf.int32), tags)
         try:
             return list(self._unpack(self._function(*inputs)))
         except (tf.errors.NotFoundError, tf.errors.FailedPreconditionError):  # a resource was destroyed

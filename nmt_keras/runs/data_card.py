@@ -51,5 +51,6 @@ def write_data_card(
 
 
 def texts_of(corpus: ParallelCorpus) -> list[TextFile]:
-    """All files of a corpus: sources, targets, further references, weights."""
-    return [*corpus.sources, *corpus.targets, *corpus.references, *corpus.weight_texts]
+    """All files of a corpus: sources, targets, further references, weights, alignments."""
+    alignments = [text for text in corpus.alignments if text is not None]
+    return [*corpus.sources, *corpus.targets, *itertools.chain(*corpus.references), *corpus.weight_texts, *alignments]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tensorflow as tf
 
-from nmt_keras.config import ExperimentConfig
+from nmt_keras.config import DataConfig, ExperimentConfig
 from nmt_keras.config.fields import REFUSED, fields_of
 from nmt_keras.data.lexicon import Lexicon
 from nmt_keras.errors import UserError
@@ -22,6 +22,7 @@ from nmt_keras.reports import Report, silent
 from nmt_keras.runs.layout import checkpoints_of, lexicon_of, read_config
 from nmt_keras.runs.tokenizers import load_tokenizers
 from nmt_keras.tokenizers.base import Tokenizers
+from nmt_keras.tokenizers.target_tags import TargetLanguages, tag_ids, target_languages
 from nmt_keras.training.checkpoints import Checkpoints, by_path, weights_sha256
 from nmt_keras.training.freezing import freeze
 from nmt_keras.training.precision import configure
@@ -38,6 +39,20 @@ class Run(NamedTuple):
     model: Seq2Seq | Ensemble
     step: int
     folder: pathlib.Path  # where it was loaded from
+
+    @property
+    def tags(self) -> list[int]:
+        """The id before each source, of a model of several target languages: that of the configuration's."""
+        return self.tags_of([self.config.data.target_language])
+
+    def tags_of(self, languages: Sequence[str]) -> list[int]:
+        """The tags of target languages; none of a model of one."""
+        return tag_ids(self.config.data, self.tokenizers.source, languages)
+
+    @property
+    def languages(self) -> TargetLanguages | None:
+        """The target languages of a model of several, the configuration's first."""
+        return target_languages(self.config.data, self.tokenizers.source)
 
     @property
     def lexicon(self) -> Lexicon | None:
@@ -63,7 +78,9 @@ class Run(NamedTuple):
 
     def translator(self, num_hypotheses: int = 1, sampling: Sampling | None = None) -> Translator:
         """A translator with the configuration's search."""
-        return Translator(self.model, *self.tokenizers, self.config.decoding, num_hypotheses, sampling, self.lexicon)
+        return Translator(
+            self.model, *self.tokenizers, self.config.decoding, num_hypotheses, sampling, self.lexicon, self.tags
+        )
 
     def mbr_translator(self, options: MBROptions) -> MinimumBayesRisk:
         """A translator that chooses, of several translations of a text, the one that is most like the others.
@@ -91,7 +108,9 @@ class Run(NamedTuple):
         def make() -> tuple[Any, Any]:
             for tokenizer in self.tokenizers:
                 tokenizer.renew()
-            module = TranslationModule(self.model, *self.tokenizers, self.config.decoding, lexicon=self.lexicon)
+            module = TranslationModule(
+                self.model, *self.tokenizers, self.config.decoding, lexicon=self.lexicon, languages=self.languages
+            )
             return signatures_of(module), module
 
         functions, module = make()
@@ -153,11 +172,23 @@ def config_of(run_dir: pathlib.Path, overrides: Mapping[str, Any] = MappingProxy
     for path, value in overrides.items():
         if path not in fields:
             raise UserError(f"There is no field {path!r}: give its path, such as decoding.beam_size")
-        if fields[path].section == "model" or fields[path].spec.resume == REFUSED:
+        if path == "data.target_language":
+            _require_language(run_dir, config.data, value)
+        elif fields[path].section == "model" or fields[path].spec.resume == REFUSED:
             raise UserError(f"{path} is part of the model that {run_dir} has trained: it cannot be another one here")
         setattr(getattr(config, fields[path].section), fields[path].name, value)
     config.validate()
     return config
+
+
+def _require_language(run_dir: pathlib.Path, data: DataConfig, language: str) -> None:
+    """Checks that a run translates into a language."""
+    known = data.target_languages or (data.target_language,)
+    if language not in known:
+        raise UserError(
+            f"{run_dir} does not translate into {language!r}, it translates into {', '.join(known)}: give "
+            f"{'one of them' if len(known) > 1 else 'that, or another run'}"
+        )
 
 
 def _load(run_dir: pathlib.Path, config: ExperimentConfig, checkpoint: str, report: Report) -> Run:

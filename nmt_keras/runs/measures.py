@@ -26,8 +26,9 @@ _OF_BEAMS = ("length_penalty", "length_penalty_kind", "recombine", "beam_groups"
 
 def measure_of(config: ExperimentConfig, dev: ParallelCorpus) -> dict[str, Any]:
     """What evaluations measure, as JSON values by name: dev text, how much of it, by which search and metric."""
-    tokenizer = config.data.bleu_tokenizer or language_of(config.data.target_language).bleu_tokenizer
-    return _measure(config, [text.sha256 for text in texts_of(dev)], len(dev), tokenizer)
+    data = config.data
+    tokenizers = [data.bleu_tokenizer or language_of(language).bleu_tokenizer for language in data.languages_of_dev]
+    return _measure(config, [text.sha256 for text in texts_of(dev)], len(dev), ", ".join(tokenizers))
 
 
 def _measure(config: ExperimentConfig, hashes: Sequence[str], lines: int, tokenizer: str) -> dict[str, Any]:

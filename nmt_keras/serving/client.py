@@ -75,6 +75,13 @@ class TranslateOptions(NamedTuple):
     seed: int = 0
 
 
+class _Limits(NamedTuple):
+    """What a client must know of an export."""
+
+    rows: int  # of a request at most: those that are answered, and that a server merges
+    target_languages: tuple[str, ...]  # the default first; none of a model of one
+
+
 class Client:
     """Talks to one model of a server. Threads may share it.
 
@@ -122,7 +129,7 @@ class Client:
         self._concurrency = concurrency
         self._report = report
         self._closed = threading.Event()
-        self._limit: int | None = None  # rows of a request, once the export was asked
+        self._limits: _Limits | None = None  # once the export was asked
         self._transport = _transport(server, timeout, concurrency) if transport is None else transport
 
     def __enter__(self) -> "Client":
@@ -173,12 +180,19 @@ class Client:
                 raise Interrupted(f"The client of {self._server} was closed")
             tries += 1
 
-    def translate(self, texts: Iterable[str], **request_options: float | None) -> list[Translation]:
+    def translate(
+        self, texts: Iterable[str], *, target_language: str | None = None, **request_options: float | None
+    ) -> list[Translation]:
         """The translations of `texts`, in their order; see `stream`."""
-        return list(self.stream(texts, first_number=0, **request_options))
+        return list(self.stream(texts, target_language=target_language, first_number=0, **request_options))
 
     def stream(
-        self, texts: Iterable[str], *, first_number: int = 0, **request_options: float | None
+        self,
+        texts: Iterable[str],
+        *,
+        target_language: str | None = None,
+        first_number: int = 0,
+        **request_options: float | None,
     ) -> Iterator[Translation]:
         """Translates texts as they come, in order and in constant memory.
 
@@ -186,27 +200,29 @@ class Client:
 
         Args:
             texts: of any length.
+            target_language: of a model of several; None is the export's default.
             first_number: the number of the first text in a longer stream; a sample depends on its text's number.
             **request_options: fields of `TranslateOptions`. With none given, or None, the answer is that of
                 `serving_default`, which is the best hypothesis; with any, that of `translate`, which says more.
 
         Raises:
-            UserError: a request option is no number of its type, or there is no answer.
+            UserError: a request option is no number of its type, the model has no such target language, or there is no
+                answer.
         """
         _require_several(texts, "texts")
         given: dict[str, Any] = {name: value for name, value in request_options.items() if value is not None}
         signature = "translate" if given else "serving_default"
         if not given:
-            return map(_translation, self._rows(signature, ("text",), zip(texts)))
+            return map(_translation, self._rows(signature, ("text",), zip(texts), target_language))
         translate_options = _checked(TranslateOptions(**given))
 
         def asked() -> Iterator[tuple[Any, ...]]:
             for number, text in enumerate(texts, first_number):
                 yield text, *translate_options._replace(seed=_seed(translate_options.seed, number))
 
-        return map(_translation, self._rows(signature, ("text", *TranslateOptions._fields), asked()))
+        return map(_translation, self._rows(signature, ("text", *TranslateOptions._fields), asked(), target_language))
 
-    def score(self, sources: Iterable[str], targets: Iterable[str]) -> list[Row]:
+    def score(self, sources: Iterable[str], targets: Iterable[str], *, target_language: str | None = None) -> list[Row]:
         """How probable the model finds each target as the translation of its source: see `scores`.
 
         Raises:
@@ -215,59 +231,72 @@ class Client:
         """
         for name, texts in (("sources", sources), ("targets", targets)):
             _require_several(texts, name)
-        return list(self.scores(zip(sources, targets, strict=True)))
+        return list(self.scores(zip(sources, targets, strict=True), target_language=target_language))
 
-    def scores(self, pairs: Iterable[tuple[str, str]]) -> Iterator[Row]:
+    def scores(self, pairs: Iterable[tuple[str, str]], *, target_language: str | None = None) -> Iterator[Row]:
         """Scores pairs of a source and a target as they come, in order and in constant memory: `log_prob`,
         `token_log_probs`, `pieces` and more, of the target as the translation of the source.
 
         Raises:
             UserError: there is no answer.
         """
-        return self._rows("score", ("source", "target"), pairs)
+        return self._rows("score", ("source", "target"), pairs, target_language)
 
-    def encode(self, texts: Iterable[str]) -> list[Row]:
+    def encode(self, texts: Iterable[str], *, target_language: str | None = None) -> list[Row]:
         """The sentence `vector` of each text, and whether the text was `truncated`.
 
         Raises:
             UserError: there is no answer.
         """
-        return list(self.vectors(texts))
+        return list(self.vectors(texts, target_language=target_language))
 
-    def vectors(self, texts: Iterable[str]) -> Iterator[Row]:
+    def vectors(self, texts: Iterable[str], *, target_language: str | None = None) -> Iterator[Row]:
         """As `encode`, of texts as they come, in order and in constant memory.
 
         Raises:
             UserError: there is no answer.
         """
         _require_several(texts, "texts")
-        return self._rows("encode", ("text",), zip(texts))
+        return self._rows("encode", ("text",), zip(texts), target_language)
 
-    def _rows(self, signature: str, names: Sequence[str], rows: Iterable[Sequence]) -> Iterator[Row]:
+    def _rows(
+        self, signature: str, names: Sequence[str], rows: Iterable[Sequence], target_language: str | None
+    ) -> Iterator[Row]:
         """Runs a signature on rows of its inputs `names`, in batches."""
+        of_language: dict[str, str] = {}
 
         def ask(batch: list[Sequence]) -> list[Row]:
-            outputs = self.call(signature, dict(zip(names, zip(*batch))))
+            inputs: dict[str, Sequence] = dict(zip(names, zip(*batch)))
+            inputs |= {name: [code] * len(batch) for name, code in of_language.items()}
+            outputs = self.call(signature, inputs)
             if _is_left_out(outputs, len(batch)):  # of an older export, which cannot be asked how many it answers
                 half = len(batch) // 2
                 return ask(batch[:half]) + ask(batch[half:])
             return [_row({name: output[i] for name, output in outputs.items()}) for i in range(len(batch))]
 
-        rows = iter(rows)
-        first = list(itertools.islice(rows, 2))
-        size = min(self._batch_sentences, self._rows_at_once()) if len(first) > 1 else 1
-        yield from _in_order(ask, itertools.chain(first, rows), size, self._concurrency)
+        limits = self._asked_limits()
+        if limits.target_languages:
+            of_language["target_language"] = target_language or ""
+        if target_language and target_language not in limits.target_languages:
+            known = ", ".join(limits.target_languages)
+            raise UserError(
+                f"{self._server} does not translate into {target_language!r}: "
+                + (f"give one of {known}" if known else "it has one target language, leave target_language out")
+            )
+        yield from _in_order(ask, iter(rows), min(self._batch_sentences, limits.rows), self._concurrency)
 
-    def _rows_at_once(self) -> int:
-        """The most rows that the export answers in one request and a server merges; `batch_sentences` for an older
-        export, which has no `limits`."""
-        if self._limit is None:
+    def _asked_limits(self) -> "_Limits":
+        """What the export says of itself; an older one, which has no `limits`, takes `batch_sentences` rows."""
+        if self._limits is None:
             try:
-                limits = self.call("limits", {"text": [""]})
-                self._limit = min(int(limits[name][0]) for name in ("max_request_sentences", "batch_sentences"))
+                found = self.call("limits", {"text": [""]})
+                rows = min(int(found[name][0]) for name in ("max_request_sentences", "batch_sentences"))
+                self._limits = _Limits(
+                    rows, tuple(str(found["target_languages"][0]).split()) if "target_languages" in found else ()
+                )
             except _NoSignature:
-                self._limit = self._batch_sentences
-        return self._limit
+                self._limits = _Limits(self._batch_sentences, ())
+        return self._limits
 
 
 def _transport(server: str, timeout: float, connections: int) -> Transport:

@@ -9,6 +9,7 @@ import pathlib
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -35,6 +36,7 @@ from nmt_keras.models.seq2seq import Seq2Seq
 from nmt_keras.serving.client import TranslateOptions
 from nmt_keras.serving.compression import StoredWeight
 from nmt_keras.tokenizers.base import Tokenizer
+from nmt_keras.tokenizers.target_tags import TargetLanguages
 
 _TEXT = tf.TensorSpec([None], tf.string)
 # The values of outputs for rows beyond the limit; outputs not listed have 0.
@@ -47,6 +49,10 @@ _REQUEST_OPTIONS = RequestOptions(
 class TranslationModule(tf.Module):
     """The module that an export saves. Every input and output begins with B, so that a server may merge calls.
 
+    Of a model of several target languages all functions but `limits` take `target_language` too, string [B]: the code
+    of the language that a row is translated into, "" for the default. A row that asks for another language has empty
+    text as its source, and is `truncated`.
+
     Args:
         model: built.
         source_tokenizer: of the source.
@@ -54,6 +60,7 @@ class TranslationModule(tf.Module):
         config: of the search.
         stored_weights: the model's weights as the export stores them, if not as they are.
         lexicon: what `decoding.shortlist` takes its ids from.
+        languages: the target languages, of a model of several.
     """
 
     def __init__(
@@ -64,6 +71,7 @@ class TranslationModule(tf.Module):
         config: DecodingConfig,
         stored_weights: Sequence[StoredWeight] = (),
         lexicon: Lexicon | None = None,
+        languages: TargetLanguages | None = None,
     ):
         super().__init__(name="translation")
         self.tracked_variables = [variable.value for variable in model.variables]
@@ -75,15 +83,31 @@ class TranslationModule(tf.Module):
         self._parts = lambda: (model, source_tokenizer, target_tokenizer, config)
         search = Search(model, target_tokenizer, config, lexicon=lexicon)
         self._search = lambda: search
+        self._languages = lambda: languages
+        self.serve = self._exported(self._serve, _TEXT)
+        self.translate = self._exported(self._translate, _TEXT, *_REQUEST_OPTIONS)
+        self.score = self._exported(self._score, _TEXT, _TEXT)
+        self.encode = self._exported(self._encode, _TEXT)
+        self.limits = tf.function(self._limits, input_signature=[_TEXT], autograph=False)
 
-    @tf.function(input_signature=[_TEXT], autograph=False)
-    def serve(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+    @property
+    def target_languages(self) -> tuple[str, ...]:
+        """The codes of the target languages, the default first; none of a model of one."""
+        languages = self._languages()
+        return languages.codes if languages else ()
+
+    def _exported(self, function: Callable[..., dict[str, tf.Tensor]], *inputs: tf.TensorSpec) -> Any:
+        """A function of the module that is saved, which takes a target language too where there are several."""
+        of_language = [_TEXT] if self._languages() else []
+        return tf.function(function, input_signature=[*inputs, *of_language], autograph=False)
+
+    def _serve(self, text: tf.Tensor, target_language: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         """The best translation: string [B] to `translation`, string [B], `log_prob` and `score`, float32 [B], and
         `truncated`, bool [B]."""
         _, source_tokenizer, target_tokenizer, config = self._parts()
 
-        def serve(text: tf.Tensor) -> dict[str, tf.Tensor]:
-            found = translate_text(self._search(), source_tokenizer, target_tokenizer, config, text)
+        def serve(tags: tf.Tensor | None, text: tf.Tensor) -> dict[str, tf.Tensor]:
+            found = translate_text(self._search(), source_tokenizer, target_tokenizer, config, text, tags=tags)
             return {
                 "translation": found.text[:, 0],
                 "log_prob": found.hypotheses.log_prob[:, 0],
@@ -91,10 +115,9 @@ class TranslationModule(tf.Module):
                 "truncated": found.truncated,
             }
 
-        return self._run(serve, text)
+        return self._run(serve, target_language, text)
 
-    @tf.function(input_signature=[_TEXT, *_REQUEST_OPTIONS], autograph=False)
-    def translate(
+    def _translate(
         self,
         text: tf.Tensor,
         beam_size: tf.Tensor,
@@ -103,11 +126,12 @@ class TranslationModule(tf.Module):
         length_penalty: tf.Tensor,
         temperature: tf.Tensor,
         seed: tf.Tensor,
+        target_language: tf.Tensor | None = None,
     ) -> dict[str, tf.Tensor]:
         """Several translations of each text, a sentence, with all that is known of them.
 
         Args:
-            text: string [B]. The others are the fields of `RequestOptions`, [B] each.
+            text: string [B]. The others are the fields of `RequestOptions`, [B] each, and the target language.
 
         Returns:
             `num_hypotheses` int32 [B]; `translation` string, `log_prob` and `score` float32, `num_pieces` int32, [B, N]
@@ -120,14 +144,14 @@ class TranslationModule(tf.Module):
         """
         _, source_tokenizer, target_tokenizer, config = self._parts()
 
-        def translate(text: tf.Tensor, *request_options: tf.Tensor) -> dict[str, tf.Tensor]:
+        def translate(tags: tf.Tensor | None, text: tf.Tensor, *request_options: tf.Tensor) -> dict[str, tf.Tensor]:
             source, options = at_least_two_rows(
-                tokenize(source_tokenizer, text, config), RequestOptions(*request_options)
+                tokenize(source_tokenizer, text, config, tags), RequestOptions(*request_options)
             )
             hypotheses = self._search().with_options(source.ids, RequestOptions(*options))
             of_batch = (source_tokenizer, target_tokenizer, config, source)
             translation, hypotheses = detokenize(*of_batch, hypotheses)
-            source_starts, source_ends = source_spans(source_tokenizer, source)
+            source_starts, source_ends = source_spans(source_tokenizer, source, 0 if tags is None else 1)
             starts, ends = target_spans(*of_batch, hypotheses, translation)
             return {
                 "num_hypotheses": tf.reduce_sum(tf.cast(hypotheses.lengths > 0, tf.int32), -1),
@@ -147,15 +171,18 @@ class TranslationModule(tf.Module):
                 "truncated": source.truncated,
             }
 
-        return self._run(translate, text, beam_size, num_hypotheses, max_length, length_penalty, temperature, seed)
+        options = (beam_size, num_hypotheses, max_length, length_penalty, temperature, seed)
+        return self._run(translate, target_language, text, *options)
 
-    @tf.function(input_signature=[_TEXT, _TEXT], autograph=False)
-    def score(self, source: tf.Tensor, target: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _score(
+        self, source: tf.Tensor, target: tf.Tensor, target_language: tf.Tensor | None = None
+    ) -> dict[str, tf.Tensor]:
         """How probable the model finds translations that are given.
 
         Args:
             source: string [B].
             target: string [B].
+            target_language: string [B].
 
         Returns:
             `log_prob` float32 [B], the sum of `token_log_probs` float32 [B, T]; `pieces` string [B, T], `num_pieces`
@@ -163,8 +190,8 @@ class TranslationModule(tf.Module):
         """
         model, source_tokenizer, target_tokenizer, config = self._parts()
 
-        def score(source_text: tf.Tensor, target_text: tf.Tensor) -> dict[str, tf.Tensor]:
-            source, _ = at_least_two_rows(tokenize(source_tokenizer, source_text, config))
+        def score(tags: tf.Tensor | None, source_text: tf.Tensor, target_text: tf.Tensor) -> dict[str, tf.Tensor]:
+            source, _ = at_least_two_rows(tokenize(source_tokenizer, source_text, config, tags))
             target, _ = at_least_two_rows(tokenize(target_tokenizer, target_text, config))
             token_log_probs = _token_log_probs(model, source.ids, target.ids, config.batch_sentences)
             return {
@@ -175,39 +202,55 @@ class TranslationModule(tf.Module):
                 "truncated": source.truncated | target.truncated,
             }
 
-        return self._run(score, source, target)
+        return self._run(score, target_language, source, target)
 
-    @tf.function(input_signature=[_TEXT], autograph=False)
-    def encode(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _encode(self, text: tf.Tensor, target_language: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         """Sentence vectors: string [B] to `vector`, float32 [B, D], the mean of the encoder's states, and `truncated`,
         bool [B]."""
         model, source_tokenizer, _, config = self._parts()
 
-        def encode(text: tf.Tensor) -> dict[str, tf.Tensor]:
-            source, _ = at_least_two_rows(tokenize(source_tokenizer, text, config))
+        def encode(tags: tf.Tensor | None, text: tf.Tensor) -> dict[str, tf.Tensor]:
+            source, _ = at_least_two_rows(tokenize(source_tokenizer, text, config, tags))
             return {"vector": model.sentence_vectors(source.ids), "truncated": source.truncated}
 
-        return self._run(encode, text)
+        return self._run(encode, target_language, text)
 
-    @tf.function(input_signature=[_TEXT], autograph=False)
-    def limits(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The limits that a client needs first: any strings [B] to `max_request_sentences`, the most rows of a call
-        that are answered, and `batch_sentences`, the most rows that a server should merge, int32 [B] each."""
+    def _limits(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What a client needs first: any strings [B] to `max_request_sentences`, the most rows of a call that are
+        answered, and `batch_sentences`, the most rows that a server should merge, int32 [B] each; of a model of several
+        target languages also `target_languages`, their codes with spaces between, the default first, string [B]."""
         _, _, _, config = self._parts()
-        names = ("max_request_sentences", "batch_sentences")
-        return {name: tf.fill(tf.shape(text), getattr(config, name)) for name in names}
+        values: dict[str, Any] = {name: getattr(config, name) for name in ("max_request_sentences", "batch_sentences")}
+        if self.target_languages:
+            values["target_languages"] = " ".join(self.target_languages)
+        return {name: tf.fill(tf.shape(text), value) for name, value in values.items()}
 
-    def _run(self, function: Callable[..., dict[str, tf.Tensor]], *inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _run(
+        self, function: Callable[..., dict[str, tf.Tensor]], target_language: tf.Tensor | None, *inputs: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         """Runs a function on the first `max_request_sentences` rows, with the weights as the export stores them.
 
         For rows beyond, the outputs are padding, and `truncated` is True.
+
+        Args:
+            function: takes the tags of target languages, int32 [B, 1], or None, and the inputs.
+            target_language: string [B], of a model of several.
+            *inputs: [B] each.
         """
         _, _, _, config = self._parts()
         rows = tf.shape(inputs[0])[0]
         kept = tf.minimum(rows, config.max_request_sentences)
         weights = [(stored.weight, stored.restored()) for stored in self._stored_weights()]
+        inputs, tags, is_known = tuple(value[:kept] for value in inputs), None, None
+        languages = self._languages()
+        if languages:
+            assert target_language is not None
+            tags, is_known = languages.lookup(target_language[:kept])
+            inputs = tuple(tf.where(is_known, x, "") if x.dtype == tf.string else x for x in inputs)
         with keras.StatelessScope(weights) if weights else contextlib.nullcontext():
-            outputs = function(*(value[:kept] for value in inputs))
+            outputs = function(tags, *inputs)
+        if is_known is not None:
+            outputs["truncated"] |= ~is_known
 
         def padded(name: str, value: tf.Tensor) -> tf.Tensor:
             missing = [[0, rows - kept]] + [[0, 0]] * (value.shape.rank - 1)
@@ -290,14 +333,18 @@ def publish(folder: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
 
 
 def sample_requests(module: TranslationModule, texts: Sequence[str]) -> list[tuple[str, dict[str, list]]]:
-    """A request to each signature: its name and inputs."""
+    """A request to each signature, `serving_default` first: its name and inputs."""
     rows = list(texts)
     translate_options = TranslateOptions(num_hypotheses=2)._asdict()
+    codes = (*module.target_languages, "", "no language")  # rows in turns
+    language = {"target_language": [codes[row % len(codes)] for row in range(len(rows))]}
+    of_language = language if module.target_languages else {}
+    options = {name: [value] * len(rows) for name, value in translate_options.items()}
     inputs = {
-        "serving_default": {"text": rows},
-        "translate": {"text": rows, **{name: [value] * len(rows) for name, value in translate_options.items()}},
-        "score": {"source": rows, "target": rows},
-        "encode": {"text": rows},
+        "serving_default": {"text": rows, **of_language},
+        "translate": {"text": rows, **options, **of_language},
+        "score": {"source": rows, "target": rows, **of_language},
+        "encode": {"text": rows, **of_language},
         "limits": {"text": rows},
     }
     return [(name, inputs[name]) for name in signatures_of(module)]
@@ -315,7 +362,7 @@ def write_warmup_requests(
         text: a source sentence.
         batch_sizes: of the requests to `serving_default`; a small one to every other signature comes with them.
     """
-    requests: list[tuple[str, dict[str, list]]] = [("serving_default", {"text": [text] * size}) for size in batch_sizes]
+    requests = [sample_requests(module, [text] * size)[0] for size in batch_sizes]
     requests += sample_requests(module, [text])
     path = folder / "assets.extra" / "tf_serving_warmup_requests"
     path.parent.mkdir(exist_ok=True)

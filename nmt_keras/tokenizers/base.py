@@ -65,6 +65,12 @@ class Tokenizer(Protocol):
     def piece(self, token_id: int) -> str:
         """The piece with that id, as it is shown to people."""
 
+    def control_id(self, piece: str) -> int | None:
+        """The id of a control symbol, a piece that no text is cut into; None if there is none of that name."""
+
+    def begins_word(self, token_id: int) -> bool:
+        """Whether a space is before the piece, or is the piece: a word between spaces begins with it."""
+
     def surface(self, token_id: int) -> bytes:
         """What the piece adds to a text, in UTF-8; a character may be spread over several pieces."""
 

@@ -17,6 +17,7 @@ from nmt_keras.tokenizers.base import Tokenizer, Tokenizers
 from nmt_keras.tokenizers.characters import ByteTokenizer, CharacterTokenizer
 from nmt_keras.tokenizers.sentencepiece import SentencePieceTokenizer
 from nmt_keras.tokenizers.symbols import SymbolTokenizer
+from nmt_keras.tokenizers.target_tags import tag_of
 from nmt_keras.tokenizers.words import WordTokenizer
 
 _SAMPLED_LINES = 10_000
@@ -118,6 +119,7 @@ def train_tokenizers(data: DataConfig, corpus: Corpus, report: Report) -> dict[s
             byte_fallback=data.byte_fallback,
             normalization=data.normalization,
             user_symbols=data.user_symbols,
+            control_symbols=[] if name == "target" else [tag_of(language) for language in data.target_languages],
         )
         report(f"tokenizer: {name} {data.tokenizer} with {made[name].vocab_size:,} ids")
     return made
@@ -161,6 +163,7 @@ def train_tokenizer(
     byte_fallback: bool = DataConfig.byte_fallback,
     normalization: str = DataConfig.normalization,
     user_symbols: Sequence[str] = (),
+    control_symbols: Sequence[str] = (),
     may_shrink: bool = False,
     report: Report = silent,
 ) -> Tokenizer:
@@ -183,6 +186,7 @@ def train_tokenizer(
         byte_fallback=byte_fallback,
         normalization=normalization,
         user_symbols=user_symbols,
+        control_symbols=control_symbols,
         may_shrink=may_shrink,
         report=report,
     )

@@ -55,6 +55,12 @@ class ByteTokenizer:
     def piece(self, token_id: int) -> str:
         return SPECIALS.get(token_id) or f"<0x{token_id - NUM_SPECIALS:02X}>"
 
+    def control_id(self, piece: str) -> int | None:
+        return None
+
+    def begins_word(self, token_id: int) -> bool:
+        return self.surface(token_id) == b" "
+
     def surface(self, token_id: int) -> bytes:
         return bytes([token_id - NUM_SPECIALS]) if token_id >= NUM_SPECIALS else b""
 

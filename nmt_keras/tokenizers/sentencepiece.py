@@ -90,6 +90,7 @@ class SentencePieceTokenizer:
         byte_fallback: bool,
         normalization: str,
         user_symbols: Sequence[str] = (),
+        control_symbols: Sequence[str] = (),
         may_shrink: bool = False,
         report: Report = silent,
     ) -> "SentencePieceTokenizer":
@@ -105,6 +106,7 @@ class SentencePieceTokenizer:
             byte_fallback: whether the other characters are written as bytes.
             normalization: the name of a rule.
             user_symbols: texts that are one piece each, whatever is around them.
+            control_symbols: pieces that no text is cut into.
             may_shrink: whether a vocabulary that the text cannot fill becomes smaller, and is not refused.
             report: takes a line for the user.
 
@@ -122,6 +124,7 @@ class SentencePieceTokenizer:
                 byte_fallback=byte_fallback,
                 normalization_rule_name=normalization,
                 user_defined_symbols=list(user_symbols),
+                control_symbols=list(control_symbols),
                 pad_id=PAD_ID,
                 unk_id=UNK_ID,
                 bos_id=BOS_ID,
@@ -143,6 +146,7 @@ class SentencePieceTokenizer:
                     byte_fallback=byte_fallback,
                     normalization=normalization,
                     user_symbols=user_symbols,
+                    control_symbols=control_symbols,
                     may_shrink=True,
                     report=report,
                 )
@@ -225,6 +229,14 @@ class SentencePieceTokenizer:
 
     def piece(self, token_id: int) -> str:
         return SPECIALS.get(token_id) or self._processor.id_to_piece(int(self._to_model[token_id]))
+
+    def control_id(self, piece: str) -> int | None:
+        theirs = self._processor.piece_to_id(piece)
+        ours = self._ids[theirs]
+        return ours if ours >= NUM_SPECIALS and self._processor.is_control(theirs) else None
+
+    def begins_word(self, token_id: int) -> bool:
+        return token_id >= NUM_SPECIALS and self.piece(token_id).startswith(WORD_START)
 
     def surface(self, token_id: int) -> bytes:
         if token_id < NUM_SPECIALS:

@@ -83,6 +83,12 @@ class SymbolTokenizer:
     def piece(self, token_id: int) -> str:
         return SPECIALS.get(token_id) or self._symbols[token_id - NUM_SPECIALS]
 
+    def control_id(self, piece: str) -> int | None:
+        return None
+
+    def begins_word(self, token_id: int) -> bool:
+        return self.surface(token_id).startswith(b" ")
+
     def surface(self, token_id: int) -> bytes:
         if token_id < NUM_SPECIALS and token_id != UNK_ID:
             return b""

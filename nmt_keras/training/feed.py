@@ -90,9 +90,10 @@ class Feed:
             ids(_FIRST_PIECE, bucket.target_length, EOS_ID),
             tf.ones([part]),
             tf.zeros([part], tf.int64),
+            () if self.text.align is None else tf.ones([part, bucket.target_length, bucket.source_length], tf.bool),
         )
         if replicas == 1:
             return batch
-        return Batch(
-            *(self.strategy.experimental_distribute_values_from_function(lambda _, leaf=leaf: leaf) for leaf in batch)
+        return tf.nest.map_structure(
+            lambda leaf: self.strategy.experimental_distribute_values_from_function(lambda _: leaf), batch
         )

@@ -48,7 +48,10 @@ class NonFiniteSteps:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
             arrays = {
-                f"{number}/{k}": v for number, part in enumerate(non_finite.slices) for k, v in part._asdict().items()
+                f"{number}/{name}": leaf
+                for number, part in enumerate(non_finite.slices)
+                for name, leaf in part._asdict().items()
+                if isinstance(leaf, np.ndarray)
             }
             np.savez(temporary / "batch.npz", **arrays)  # type: ignore[arg-type]
             np.savez(temporary / "weights.npz", **non_finite.weights)  # type: ignore[arg-type]
@@ -98,7 +101,10 @@ class NonFiniteSteps:
             card = json.loads((folder / "step.json").read_text(encoding="utf-8"))
             with np.load(folder / "batch.npz") as arrays:
                 count = len({key.partition("/")[0] for key in arrays})
-                slices = [Batch(*(arrays[f"{number}/{field}"] for field in Batch._fields)) for number in range(count)]
+                slices = [
+                    Batch(**{key.partition("/")[2]: arrays[key] for key in arrays if key.startswith(f"{number}/")})
+                    for number in range(count)
+                ]
             with np.load(folder / "weights.npz") as arrays:
                 weights = dict(arrays)
             worker = card.pop("worker")

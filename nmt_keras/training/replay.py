@@ -50,7 +50,9 @@ def replay(model: Seq2Seq, non_finite: NonFiniteStep, loss: Loss, first_replica:
         for replica, whole in enumerate(non_finite.slices, first_replica):
             seed = dropout_seed(non_finite.seed, non_finite.restarts, non_finite.step - 1, replica)
             for number in range(non_finite.accumulation_steps):
-                part = Batch(*(part_of(tf.constant(leaf), number, non_finite.accumulation_steps) for leaf in whole))
+                part = tf.nest.map_structure(
+                    lambda leaf: part_of(tf.constant(leaf), number, non_finite.accumulation_steps), whole
+                )
                 verdict = _replay_part(model, part, fold_in(seed, number), loss, layers)
                 if verdict.where != "nowhere":
                     return verdict

@@ -179,7 +179,7 @@ class TrainStep:
 
     def _dump(self, batch: Any, loss: tf.Tensor, norm: tf.Tensor) -> None:
         """Hands a step to `on_non_finite`, on the host, as values, which no later update of the variables changes."""
-        leaves = [self.strategy.experimental_local_results(leaf) for leaf in batch]
+        leaves = [self.strategy.experimental_local_results(leaf) for leaf in tf.nest.flatten(batch)]
         num_slices = len(leaves[0])
         weights = {weight.path: tf.convert_to_tensor(weight.value) for weight in self.model.variables}
         numbers = [self.steps, self.restarts, self.non_finite_in_a_row]
@@ -192,7 +192,7 @@ class TrainStep:
             norm: np.ndarray,
             *arrays: np.ndarray,
         ) -> None:
-            ids, rest = arrays[: num_slices * len(Batch._fields)], arrays[num_slices * len(Batch._fields) :]
+            ids, rest = arrays[: num_slices * len(leaves)], arrays[num_slices * len(leaves) :]
             self.on_non_finite(
                 NonFiniteStep(
                     int(step) + 1,
@@ -225,7 +225,7 @@ class TrainStep:
         parts = self.config.accumulation_steps
 
         def add(number: tf.Tensor, *before: Any) -> tuple[Any, ...]:
-            part = Batch(*(part_of(leaf, number, parts) for leaf in batch))
+            part = tf.nest.map_structure(lambda leaf: part_of(leaf, number, parts), batch)
             return number + 1, *tf.nest.map_structure(tf.add, before, self._sums(part, fold_in(seed, number)))
 
         if parts == 1:

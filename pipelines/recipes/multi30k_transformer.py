@@ -1,8 +1,8 @@
 """Multi30k, English to German, French or Czech (Elliott et al. 2016 to 2018): a small Transformer on 29,000 captions.
 
---config=pipelines/recipes/multi30k_transformer.py:fr takes French; without an argument it is German. The files are
-those of the multi30k/dataset repository, raw and gzipped; give their folder as --data_dir. Translate with
---checkpoint=ema.
+--config=pipelines/recipes/multi30k_transformer.py:fr takes French, :all one model of all three; without an argument it
+is German. The files are those of the multi30k/dataset repository, raw and gzipped; give their folder as --data_dir.
+Translate with --checkpoint=ema.
 """
 
 from nmt_keras.config import DataConfig, DecodingConfig, ExperimentConfig, ModelConfig, TrainingConfig
@@ -12,20 +12,23 @@ _LANGUAGES = ("de", "fr", "cs")
 
 
 def get_config(language: str = "de") -> ExperimentConfig:
-    """The experiment, for a target language."""
-    if language not in _LANGUAGES:
-        raise UserError(f"The recipe's argument must be one of {', '.join(_LANGUAGES)}. Received: {language!r}")
+    """The experiment, for a target language, or for all."""
+    if language not in (*_LANGUAGES, "all"):
+        raise UserError(f"The recipe's argument must be one of {', '.join(_LANGUAGES)}, all. Received: {language!r}")
+    several = language == "all"
+    languages = _LANGUAGES if several else (language,)
     return ExperimentConfig(
         DataConfig(
             source_language="en",
-            target_language=language,
-            train_source=("train.en.gz",),
-            train_target=(f"train.{language}.gz",),
-            dev_source="val.en.gz",
-            dev_target=f"val.{language}.gz",
+            target_language=languages[0],
+            train_source=("train.en.gz",) * len(languages),
+            train_target=tuple(f"train.{each}.gz" for each in languages),
+            train_languages=languages if several else (),
+            dev_source=("val.en.gz",) * len(languages),
+            dev_target=tuple(f"val.{each}.gz" for each in languages),
             tokenizer="unigram",
             joint_vocabulary=True,
-            source_vocab_size=6000,
+            source_vocab_size=10_000 if several else 6000,
             max_source_length=64,
             max_target_length=64,
         ),
@@ -44,7 +47,7 @@ def get_config(language: str = "de") -> ExperimentConfig:
             tie_output=True,
         ),
         TrainingConfig(
-            max_steps=7500,
+            max_steps=18_000 if several else 7500,
             batch_tokens=4096,
             adam_beta2=0.98,
             adam_epsilon=1e-9,

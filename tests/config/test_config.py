@@ -16,7 +16,7 @@ RECIPES = sorted(p.stem for p in (pathlib.Path(__file__).parents[2] / "pipelines
 
 def _config(**data):
     return ExperimentConfig(
-        DataConfig(train_source=("a",), train_target=("b",), dev_source="c", dev_target="d", **data)
+        DataConfig(train_source=("a",), train_target=("b",), dev_source=("c",), dev_target=("d",), **data)
     )
 
 
@@ -45,7 +45,7 @@ def test_all_problems_are_reported_at_once():
     [
         (lambda c: setattr(c.data, "train_target", ()), "must name as many corpora"),
         (lambda c: setattr(c.data, "train_weights", (1.0, 2.0)), "one positive number for each"),
-        (lambda c: setattr(c.data, "dev_source", ""), "must be set: the best checkpoint"),
+        (lambda c: setattr(c.data, "dev_source", ""), "must name as many dev sets, at least one: the best checkpoint"),
         (
             lambda c: (setattr(c.model, "share_embeddings", True), setattr(c.data, "joint_vocabulary", False)),
             "joint_vocabulary",

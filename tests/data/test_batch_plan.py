@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nmt_keras.data.batch_plan import BatchPlan, mix, permute
+from nmt_keras.data.batch_plan import BatchPlan, mix, permute, visits_at_temperature
 from nmt_keras.errors import UserError
 
 
@@ -289,3 +289,11 @@ def test_a_fingerprint_is_of_everything_that_decides_the_batches():
     ]
     assert len({plan.fingerprint for plan in plans}) == len(plans)
     assert _plan(source, target).fingerprint == plans[0].fingerprint == "e768c871eb250b2bfa84b8ffd51a5ae7"
+
+
+def test_a_temperature_visits_small_corpora_more_often():
+    assert visits_at_temperature([100, 25, 1], 1.0) == [1.0, 1.0, 1.0]
+    visits = visits_at_temperature([100, 25, 1], 2.0)
+    np.testing.assert_allclose(visits, [1.0, 2.0, 10.0])
+    np.testing.assert_allclose(np.multiply(visits, [100, 25, 1]), 10.0 * np.sqrt([100, 25, 1]))
+    np.testing.assert_allclose(np.multiply(visits_at_temperature([100, 25, 1], 1e9), [100, 25, 1]), 100.0, rtol=1e-6)

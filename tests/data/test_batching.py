@@ -8,7 +8,7 @@ from nmt_keras.constants import BOS_ID, EOS_ID, PAD_ID
 from nmt_keras.data.batch_plan import BatchPlan
 from nmt_keras.data.batching import TrainingText, evaluation_batches, make_batch
 from nmt_keras.data.corpus import ParallelCorpus, TextFile
-from nmt_keras.data.encoded import EncodedText
+from nmt_keras.data.encoded import EncodedCorpus, EncodedText
 from nmt_keras.data.padding import rows_of, source_tensor
 from nmt_keras.tokenizers.sentencepiece import SentencePieceTokenizer
 from nmt_keras.tokenizers.words import WordTokenizer
@@ -302,3 +302,18 @@ def test_weights_of_examples_reach_the_batches(files):
     [batch] = TrainingText(plan, corpus, tokenizer, tokenizer, **limits).dataset(0).take(1)
     weights = dict(zip(batch.lines.numpy().tolist(), batch.weights.numpy().tolist()))
     assert weights == {0: 0.5, 2: 2.0, 3: 1.0, -1: 0.0}
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.1])
+def test_a_tag_is_before_each_source_and_counts_in_its_length(corpus, sentencepiece, alpha):
+    limits = {"max_source_length": 80, "max_target_length": 80}
+    encoded = EncodedCorpus(corpus, (sentencepiece, sentencepiece), tags=[77])
+    plan = BatchPlan(*encoded.lengths, seed=1, batch_tokens=200, **limits)
+    text = TrainingText(
+        plan, corpus, sentencepiece, sentencepiece, encoded=encoded, sampling_alpha=alpha, static_shapes=True, **limits
+    )
+    widths = {bucket.source_length for bucket in plan.buckets}
+    for source, _, _, weights, lines in _take(text.dataset(0), plan.num_batches):
+        assert source.shape[1] in widths
+        for row, line in zip(source[weights > 0].tolist(), lines[weights > 0]):
+            assert row[0] == 77 and sentencepiece.decode(row[1:]) == corpus.fetch(np.array([line]))[0][0]

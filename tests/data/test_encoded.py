@@ -173,3 +173,16 @@ def test_running_line_numbers_go_over_several_corpora(write):
 
 def test_a_text_without_ids_is_mapped_too(write):
     assert EncodedText(write(["", " "]), ByteTokenizer()).rows(np.array([1, 0])).lengths.tolist() == [0, 0]
+
+
+def test_the_tag_of_its_corpus_is_before_each_source_that_is_not_empty(write):
+    sources = [write(["a", ""], "s0"), write(["ccc"], "s1")]
+    targets = [write(["1", "2"], "t0"), write(["333"], "t1")]
+    encoded = EncodedCorpus(ParallelCorpus(sources, targets), (ByteTokenizer(), ByteTokenizer()), tags=[7, 8])
+    assert [[part.tolist() for part in side] for side in encoded.lengths] == [[[3, 1], [5]], [[2, 2], [4]]]
+    lines = np.array([2, 0])
+    assert _sentences(encoded.rows(0, lines)) == [
+        [8, *ByteTokenizer().encode("ccc")],
+        [7, *ByteTokenizer().encode("a")],
+    ]
+    assert _sentences(encoded.rows(1, lines)) == [ByteTokenizer().encode(text) for text in ("333", "1")]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nmt_keras.data.padding import end, rows_of, source_tensor, table_of
+from nmt_keras.data.padding import end, rows_of, source_tensor, table_of, with_first
 
 SENTENCES = [[5, 6, 7], [], [8], [4, 9]]
 
@@ -39,3 +39,15 @@ def test_a_table_may_be_larger_and_without_room_for_special_ids():
 def test_the_graph_pads_alike(max_length):
     ragged = tf.ragged.constant(SENTENCES, tf.int32)
     np.testing.assert_array_equal(source_tensor(ragged, max_length), end(*table_of(rows_of(SENTENCES), max_length)))
+
+
+@pytest.mark.parametrize("max_length", [3, 50])
+def test_an_id_before_each_sentence_counts_as_one_of_its_ids(max_length):
+    first = np.arange(90, 90 + len(SENTENCES))
+    rows = with_first(rows_of(SENTENCES), first)
+    expected = rows_of([[number, *ids] for number, ids in zip(first, SENTENCES)])
+    np.testing.assert_array_equal(rows.ids, expected.ids)
+    np.testing.assert_array_equal(rows.lengths, expected.lengths)
+    ragged = tf.ragged.constant(SENTENCES, tf.int32)
+    tags = tf.constant(first[:, None], tf.int32)
+    np.testing.assert_array_equal(source_tensor(ragged, max_length, tags), end(*table_of(rows, max_length)))

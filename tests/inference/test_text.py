@@ -125,7 +125,7 @@ def test_unknown_words_are_replaced_where_words_and_attention_are():
     def config(tokenizer, attention):
         values = ExperimentConfig(decoding=DecodingConfig(replace_unknown=True), model=ModelConfig(attention=attention))
         values.data.train_source, values.data.train_target = ("a",), ("b",)
-        values.data.dev_source, values.data.dev_target = "c", "d"
+        values.data.dev_source, values.data.dev_target = ("c",), ("d",)
         values.data.tokenizer, values.data.joint_vocabulary = tokenizer, False
         return values
 

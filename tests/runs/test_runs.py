@@ -45,8 +45,8 @@ def _config(**data):
     fields = {
         "train_source": ("a.en",),
         "train_target": ("a.zh",),
-        "dev_source": "b.en",
-        "dev_target": "b.zh",
+        "dev_source": ("b.en",),
+        "dev_target": ("b.zh",),
         "tokenizer": "char",
         "source_vocab_size": 30,
         "target_vocab_size": 20,

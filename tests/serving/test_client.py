@@ -264,17 +264,19 @@ def test_a_stream_reads_no_further_than_its_requests_in_flight(address, double):
 
 
 def test_what_passes_is_tried_again(client, double):
+    assert client.translate(["abc"])[0].hypotheses  # and has asked for the limits
     double.fail_first = 2
     assert client.translate(["abc"])[0].hypotheses
-    assert double.batches == [1, 1, 1]
+    assert double.batches == [1] + [1, 1, 1]
 
 
 def test_what_does_not_pass_is_said_after_the_last_try(address, double):
-    double.fail_first = 9
     with Client(address, retries=1) as client:
+        assert client.translate(["abc"])[0].hypotheses
+        double.fail_first = 9
         message = _message(lambda: client.translate(["abc"]))
     assert "unavailable 2 times" in message and "queue" in message and "concurrency" in message
-    assert double.batches == [1, 1]
+    assert double.batches == [1] + [1, 1]
 
 
 def test_a_model_that_is_not_there(address, double):

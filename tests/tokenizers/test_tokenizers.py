@@ -406,3 +406,25 @@ def test_the_words_of_a_text_are_those_between_white_space_and_one_an_id(tokeniz
     text = tf.constant(["  two\u3000words ", ""])
     assert tokenizers["word"].words_tf(text).to_list() == [[b"two", b"words"], []]
     assert tokenizers["word"].encode_tf(text).row_lengths().numpy().tolist() == [2, 0]
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bpe"])
+def test_a_control_symbol_has_an_id_that_no_text_has(kind):
+    tag = "<2de>"
+    sentences = [f"{tag} ab {word}" for word in ("a", "b", "ab")] * 20
+    tokenizer = train_tokenizer(kind, sentences, 300, control_symbols=[tag], may_shrink=True)
+    number = tokenizer.control_id(tag)
+    assert tokenizer.piece(number) == tag and tokenizer.surface(number) == b""
+    for text in (tag, f"{tag} ab", f"x{tag}"):
+        assert number not in tokenizer.encode(text)
+        assert number not in tokenizer.encode_tf(tf.constant([text])).values.numpy()
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.decode([number, *tokenizer.encode("ab")]) == "ab"
+    assert tokenizer.control_id("<2fr>") is None and tokenizer.control_id("a") is None
+    assert tokenizer.control_id("<s>") is None
+
+
+def test_a_users_symbol_is_no_control_symbol(tokenizers):
+    tokenizer = train_tokenizer("unigram", ["<2de> a b ab"] * 20, 300, user_symbols=["<2de>"], may_shrink=True)
+    assert tokenizer.control_id("<2de>") is None
+    assert [tokenizers[kind].control_id("a") for kind in ("char", "byte", "word")] == [None] * 3

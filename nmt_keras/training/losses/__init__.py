@@ -16,6 +16,7 @@ from nmt_keras.errors import UserError
 from nmt_keras.training.losses.cross_entropy import CrossEntropy
 from nmt_keras.training.losses.distillation import Distillation
 from nmt_keras.training.losses.forward import Forward, LossSums
+from nmt_keras.training.losses.guided_alignment import GuidedAlignment
 from nmt_keras.training.losses.minimum_risk import MinimumRisk
 from nmt_keras.training.losses.r_drop import RDrop
 from nmt_keras.training.losses.resources import Resources
@@ -54,6 +55,7 @@ LOSSES: dict[str, Callable[[TrainingConfig, Resources], Loss]] = {
     "r_drop": RDrop,
     "distillation": Distillation,
     "minimum_risk": MinimumRisk,
+    "guided_alignment": GuidedAlignment,
 }
 
 
