@@ -24,7 +24,7 @@ def examine(
     """Findings of a pair of texts, from the cache where the doctor has seen the same text before.
 
     Args:
-        data: says which language the source is in, and where the cache is.
+        data: says which language the source is in, which symbols look like tags, and where the cache is.
         pair: source and target.
         target_language: its code.
         held_out: text to measure on; that of another target language is passed over.
@@ -33,12 +33,15 @@ def examine(
     texts = [*pair, *(text for held in held_out for text in (held.source, held.target))]
     names = [held.name for held in held_out]
     about = [VERSION, names, data.source_language, target_language, *[(text.path, text.sha256) for text in texts]]
+    about += [list(data.user_symbols)] if data.user_symbols else []
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:24]
     path = pathlib.Path(data.cache_dir or default_cache_dir()) / f"doctor-{key}.json"
     if path.exists():
         return [Finding(**finding) for finding in json.loads(path.read_text(encoding="utf-8"))]
     with tqdm(total=len(pair[0]), unit="line", disable=not sys.stderr.isatty(), desc="doctor") as progress:
-        found = Doctor(data.source_language, target_language, progress.update).examine(*pair, held_out)
+        found = Doctor(data.source_language, target_language, progress.update, data.user_symbols).examine(
+            *pair, held_out
+        )
     files.write_json(path, [finding._asdict() for finding in found])
     return found
 

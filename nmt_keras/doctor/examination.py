@@ -44,12 +44,18 @@ class Doctor:
         source_language: its code; the script of lines is compared with it.
         target_language: the same of the target.
         progress: takes the number of lines read since it was last called.
+        symbols: texts that look like tags of markup and are meant, such as that of synthetic text.
     """
 
     def __init__(
-        self, source_language: str, target_language: str, progress: Callable[[int], None] = lambda lines: None
+        self,
+        source_language: str,
+        target_language: str,
+        progress: Callable[[int], None] = lambda lines: None,
+        symbols: Sequence[str] = (),
     ):
         self._languages = (source_language, target_language)
+        self._symbols = symbols
         self._progress = progress
 
     def examine(self, source: TextFile, target: TextFile, held_out: Sequence[HeldOut] = ()) -> list[Finding]:
@@ -62,7 +68,7 @@ class Doctor:
                 f"{source.path} has {len(source):,} lines and {target.path} has {len(target):,}: they are not aligned"
             )
             findings.append(Finding("line count", "serious", text, abs(len(source) - len(target)), []))
-        scan = _Scan(size, self._languages, held_out)
+        scan = _Scan(size, self._languages, held_out, self._symbols)
         for start in range(0, size, _BLOCK):
             lines = range(start, min(start + _BLOCK, size))
             scan.read(start, source.lines(lines), target.lines(lines))
@@ -98,7 +104,7 @@ class Doctor:
 class _Scan:
     """What one pass over pairs of lines collects."""
 
-    def __init__(self, size: int, languages: tuple[str, str], held_out: Sequence[HeldOut]):
+    def __init__(self, size: int, languages: tuple[str, str], held_out: Sequence[HeldOut], symbols: Sequence[str]):
         self.size = size
         self.characters = [np.zeros(size, np.float32) for _ in range(2)]
         self._hashes = np.zeros(size, np.uint64)
@@ -106,7 +112,7 @@ class _Scan:
         self._blank = LineNumbers()
         self._copies = LineNumbers()
         self._names = LineNumbers()
-        self._styles = [Style() for _ in range(2)]
+        self._styles = [Style(symbols) for _ in range(2)]
         self._scripts = [(ScriptCheck(language), LineNumbers()) for language in languages]
         self._held_out = held_out
         self._held_lines = [_line_of_each(text.source) for text in held_out]

@@ -1,5 +1,7 @@
 """What the lines of a text show about how it was made."""
 
+from collections.abc import Sequence
+
 from nmt_keras.doctor import line_checks
 from nmt_keras.doctor.findings import Finding, LineNumbers
 from nmt_keras.tokenizers.white_space import has_invisible, has_odd_space
@@ -10,9 +12,14 @@ _TELLING = 50  # lines that must tell
 
 
 class Style:
-    """What the lines of one side show about how the text was made."""
+    """What the lines of one side show about how the text was made.
 
-    def __init__(self) -> None:
+    Args:
+        symbols: texts that look like tags of markup and are meant, `data.user_symbols`.
+    """
+
+    def __init__(self, symbols: Sequence[str] = ()) -> None:
+        self._symbols = symbols
         self._spaces, self._invisible, self._entities, self._markup, self._tags, self._rows = (
             LineNumbers() for _ in range(6)
         )
@@ -26,7 +33,7 @@ class Style:
             (self._invisible, has_invisible),
             (self._entities, line_checks.has_entity),
             (self._markup, line_checks.is_markup),
-            (self._tags, line_checks.has_tag),
+            (self._tags, lambda line: line_checks.has_tag(self._without_symbols(line))),
             (self._rows, line_checks.is_table_row),
         ):
             if holds(line):
@@ -39,6 +46,11 @@ class Style:
         ):
             if answer is not None:
                 counts[answer] += 1
+
+    def _without_symbols(self, line: str) -> str:
+        for symbol in self._symbols:
+            line = line.replace(symbol, "")
+        return line
 
     def kinds(self) -> list[tuple[str, LineNumbers, str, str]]:
         """Each kind, its lines, what it is, and the remedy."""

@@ -7,7 +7,7 @@ import pathlib
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -22,6 +22,7 @@ from nmt_keras.data.corpus import ParallelCorpus
 from nmt_keras.data.encoded import EncodedCorpus, lines_to_encode
 from nmt_keras.data.lengths import sampled_length_factor
 from nmt_keras.doctor.before_training import refuse_serious_findings
+from nmt_keras.errors import UserError
 from nmt_keras.experiment.dev_set import DevEvaluator
 from nmt_keras.experiment.resources import open_resources
 from nmt_keras.experiment.text import open_dev, open_train
@@ -106,11 +107,24 @@ def train(
 
             stack.enter_context(open_run_dir(run_dir, config, report, allow_change, check))
             write_data_card(run_dir, corpus, dev, findings)
-            prepare_tokenizers(run_dir, data, corpus, report)
+            with _hint_at_kept_tokenizers(config):
+                prepare_tokenizers(run_dir, data, corpus, report)
         barrier(strategy)  # what the chief makes, the others find
         is_done = _train(config, run_dir, corpus, dev, strategy, stop, allow_change, measured, is_font_noted, report)
         barrier(strategy)  # whoever leaves first would end the job of the others
     return is_done
+
+
+@contextlib.contextmanager
+def _hint_at_kept_tokenizers(config: ExperimentConfig) -> Iterator[None]:
+    """Names the tokenizers of the run that training begins with, where the text is too small for new ones."""
+    try:
+        yield
+    except UserError as error:
+        base = config.training.init_from
+        if not base or config.data.tokenizer_from:
+            raise
+        raise UserError(f"{error}; or keep the tokenizers of {base}: data.tokenizer_from={base}") from error
 
 
 def _train(

@@ -387,3 +387,15 @@ def test_blocks_change_nothing(clean, examine, monkeypatch):
     whole = examine(source, target)
     monkeypatch.setattr(examination, "_BLOCK", 7)
     assert [f[3:] for f in examine(source, target)] == [f[3:] for f in whole] and len(whole) == 4
+
+
+def test_a_symbol_of_the_users_is_no_tag_of_markup(tmp_path):
+    texts = []
+    for name, lines in (("s", ["<BT> A dog.", "<b>A</b> cat."] * 30), ("t", ["Ein Hund.", "Eine Katze."] * 30)):
+        (tmp_path / name).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        texts.append(TextFile(str(tmp_path / name), str(tmp_path / "cache")))
+    found = {
+        symbols: [len(f.lines) for f in Doctor("en", "de", symbols=symbols).examine(*texts) if f.kind == "tag"]
+        for symbols in ((), ("<BT>",))
+    }
+    assert found == {(): [60], ("<BT>",): [30]}
