@@ -21,5 +21,10 @@ class Failure(UserError):
     finite again and again. Jobs end with status 1."""
 
 
+class WorkerLost(UserError):
+    """Another worker of a cluster stopped or cannot be reached. What was saved goes on when all are there again; jobs
+    end with status 75."""
+
+
 class Stopped(BaseException):
     """A signal asked the job to stop. Like `KeyboardInterrupt`, no `except Exception` catches it."""

@@ -15,7 +15,7 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from nmt_keras.config import DecodingConfig, reference
-from nmt_keras.errors import Failure, Stopped, UserError
+from nmt_keras.errors import Failure, Stopped, UserError, WorkerLost
 from pipelines._process import report
 from pipelines._signals import interrupt_on_sigterm
 
@@ -50,7 +50,7 @@ def run(
 
     Returns:
         0 ok, 1 findings or a training that failed, 2 a user's error, which was printed as one line, 75 stopped by a
-        signal with what was done saved, 130 interrupted.
+        signal or the loss of a worker, with what was done saved, 130 interrupted.
     """
     absl_logging.set_verbosity(absl_logging.WARNING)
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -68,6 +68,9 @@ def run(
     except Failure as error:
         _fail(error)
         return STATUS_FINDINGS
+    except WorkerLost as error:
+        _fail(error)
+        return STATUS_STOPPED
     except (UserError, flags.Error) as error:
         return _fail(error)
     except BrokenPipeError:  # whoever read the output has enough
@@ -81,13 +84,6 @@ def run(
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return STATUS_INTERRUPTED
-    except Exception as error:
-        if not _is_lost_worker(error):
-            raise
-        return _fail(
-            "Another worker of the cluster stopped or cannot be reached; read what it printed, then start all workers "
-            "again: they go on from the latest checkpoint"
-        )
 
 
 def _of_system(error: OSError) -> str:
@@ -388,13 +384,6 @@ def _explain_recipe(message: str) -> str:
     if number:
         return f"{number[1]}: {number[2]} is no {'whole ' if ' int' in message else ''}number"
     return ""
-
-
-def _is_lost_worker(error: Exception) -> bool:
-    if "TF_CONFIG" not in os.environ or "tensorflow" not in sys.modules:
-        return False
-    errors = sys.modules["tensorflow"].errors
-    return isinstance(error, (errors.UnavailableError, errors.AbortedError, errors.DeadlineExceededError))
 
 
 def _fail(error: object) -> int:

@@ -88,6 +88,9 @@ class TrainingConfig:
         choices=("one_device", "mirrored", "multi_worker"),
         resume=ALLOWED,
     )
+    worker_timeout: float = spec(
+        600.0, "seconds that a worker of several waits for the others to come", positive=True, resume=FREE
+    )
     deterministic: bool = spec(
         False, "the same bits from the same seed on a GPU too, at some cost; a CPU gives them anyway", resume=ALLOWED
     )

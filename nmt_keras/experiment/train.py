@@ -29,7 +29,7 @@ from nmt_keras.experiment.text import open_dev, open_train
 from nmt_keras.inference.evaluation import open_bleu
 from nmt_keras.models.seq2seq import build_seq2seq
 from nmt_keras.reports import Report, silent
-from nmt_keras.runs.data_card import check_data_card, write_data_card
+from nmt_keras.runs.data_card import check_data_card, texts_of, write_data_card
 from nmt_keras.runs.fine_tuning import initialise
 from nmt_keras.runs.layout import checkpoints_of, open_run_dir, read_config, require_same_experiment
 from nmt_keras.runs.measures import measure_before, measure_of
@@ -39,7 +39,7 @@ from nmt_keras.tokenizers.building import own_tokenizers, require_sampling
 from nmt_keras.tokenizers.target_tags import tag_ids
 from nmt_keras.training import memory
 from nmt_keras.training.checkpoints import Checkpoints, weights_sha256
-from nmt_keras.training.cluster import barrier, build_strategy, is_chief, task_of
+from nmt_keras.training.cluster import agree, barrier, connected, is_chief, task_of
 from nmt_keras.training.feed import Feed
 from nmt_keras.training.freezing import freeze
 from nmt_keras.training.losses import build_loss
@@ -79,10 +79,21 @@ def train(
     build_loss(config.training)  # raises if there is none of that name
     stop = stop or StopRequest()
     resolve_precision(config.training)
-    strategy = build_strategy(config.training.distribution)  # before any TensorFlow operation
-    stop.listen()
-    configure(config.training)
+    with connected(config, run_dir, report) as strategy:  # before any TensorFlow operation
+        stop.listen()
+        configure(config.training)
+        return _train_together(config, run_dir, strategy, allow_change, report, stop)
 
+
+def _train_together(
+    config: ExperimentConfig,
+    run_dir: pathlib.Path,
+    strategy: tf.distribute.Strategy,
+    allow_change: bool,
+    report: Report,
+    stop: StopRequest,
+) -> bool:
+    """Opens text and run directory, and trains."""
     data = config.data
     if is_chief(strategy):
         require_same_experiment(run_dir, config, allow_change)
@@ -161,6 +172,9 @@ def _train(
         files.write_text(run_dir / "config.json", config.to_json())
     feed = Feed(_training_text(config, corpus, tokenizers, replicas, report), strategy)
     plan = feed.text.plan
+    of_texts = {f"text in {text.path}": text.sha256 for text in (*texts_of(corpus), *texts_of(dev))}
+    of_tokenizers = {f"{side} tokenizer": each.sha256 for side, each in zip(("source", "target"), tokenizers)}
+    agree(strategy, {**of_texts, **of_tokenizers, "batch plan": plan.fingerprint})
     report(f"data: {plan.summary()}")
     if plan.num_long:
         report(

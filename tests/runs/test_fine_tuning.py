@@ -190,7 +190,9 @@ def test_frozen_weights_stay_and_the_others_learn_and_the_average_can_be_loaded(
 
 def test_a_text_too_small_for_a_vocabulary_hints_at_that_of_the_base(config, trained_copy, tmp_path):
     config.data.tokenizer_from, config.data.tokenizer, config.data.source_vocab_size = "", "unigram", 5000
-    with pytest.raises(UserError, match="cannot train 5,000 pieces .* or keep the tokenizers of .*tokenizer_from=.*run"):
+    with pytest.raises(
+        UserError, match="cannot train 5,000 pieces .* or keep the tokenizers of .*tokenizer_from=.*run"
+    ):
         train(config, tmp_path / "run")
     config.training.init_from = ""
     with pytest.raises(UserError, match="to a size it can reach$"):

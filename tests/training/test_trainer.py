@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -344,16 +345,18 @@ def _free_ports(count):
     return ports
 
 
-def _start_workers(arguments):
-    """Two workers on this machine, who find each other by TF_CONFIG."""
+def _start_workers(arguments, of_second=None):
+    """Two workers on this machine, who find each other by TF_CONFIG; the second may have other arguments."""
     workers = [f"127.0.0.1:{port}" for port in _free_ports(2)]
     cluster = {"worker": workers}
     configs = [json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}) for index in range(2)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
-    command = [sys.executable, "-m", "pipelines.train", *arguments, "--config.training.distribution=multi_worker"]
+    command, more = [sys.executable, "-m", "pipelines.train"], ["--config.training.distribution=multi_worker"]
     return [
-        subprocess.Popen(command, cwd=ROOT, env={**environment, "TF_CONFIG": c}, stderr=subprocess.PIPE, text=True)
-        for c in configs
+        subprocess.Popen(
+            [*command, *own, *more], cwd=ROOT, env={**environment, "TF_CONFIG": c}, stderr=subprocess.PIPE, text=True
+        )
+        for c, own in zip(configs, (arguments, of_second or arguments))
     ]
 
 
@@ -388,6 +391,55 @@ def test_two_workers_give_the_losses_of_one_process(tmp_path, copy_text, monkeyp
     losses = [_losses(tmp_path / name) for name in ("one", "two")]
     assert len(losses[0]) == 4
     np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+def test_workers_of_different_configurations_do_not_begin(tmp_path, copy_text):
+    arguments = [*_worker_arguments(copy_text, tmp_path, 4), f"--run_dir={tmp_path}/two"]
+    for process in _start_workers(arguments, [*arguments, "--config.training.learning_rate=0.5"]):
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 2 and "Traceback" not in errors
+        assert "training.learning_rate 0.5 and 0.01; start all workers with one command" in errors
+    assert not (tmp_path / "two").exists()
+
+
+@pytest.mark.slow
+def test_workers_of_different_text_do_not_begin(tmp_path, copy_text):
+    other = shutil.copytree(copy_text, tmp_path / "text")
+    (other / "dev.tgt").write_text("a b c\n" * 24, encoding="utf-8")
+    arguments, others = (
+        [*_worker_arguments(text, tmp_path, 4), f"--run_dir={tmp_path}/two"] for text in (copy_text, other)
+    )
+    for process in _start_workers(arguments, others):
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 2 and "Traceback" not in errors, errors
+        assert "Worker 1 has another text in " in errors and "dev.tgt than worker 0" in errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hanging"])
+def test_a_worker_that_is_lost_ends_the_others_and_all_go_on(tmp_path, copy_text, how):
+    arguments = [
+        argument.replace("checkpoint_every=400", "checkpoint_every=20")
+        for argument in _worker_arguments(copy_text, tmp_path, 400)
+    ]
+    processes, log = _start_workers([*arguments, f"--run_dir={tmp_path}/two"]), tmp_path / "two" / "metrics.jsonl"
+    while not (log.exists() and log.read_text().count('"loss"') > 30) and processes[0].poll() is None:
+        time.sleep(0.01)
+    processes[1].send_signal(how)
+    started = time.monotonic()
+    _, errors = processes[0].communicate(timeout=60)
+    assert processes[0].returncode == 75 and "Traceback" not in errors, errors
+    assert "worker 1 (127.0.0.1:" in errors and "stopped or cannot be reached" in errors
+    assert time.monotonic() - started < 60
+    processes[1].kill()
+    processes[1].communicate()
+    more = [argument.replace("max_steps=400", "max_steps=60") for argument in arguments]
+    for name in ("two", "whole"):
+        for process in _start_workers([*more, f"--run_dir={tmp_path}/{name}"]):
+            _, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors
+    cards = [json.loads((tmp_path / name / "run_card.json").read_text()) for name in ("two", "whole")]
+    assert cards[0]["weights_sha256"] == cards[1]["weights_sha256"]
 
 
 @pytest.mark.slow

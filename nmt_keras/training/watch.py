@@ -1,0 +1,159 @@
+"""Workers that watch each other while they train, so that the loss of one ends all of them soon, and by its name.
+
+TensorFlow notices a process that is gone after half a minute or later, one that hangs later still, and names neither.
+Here each worker keeps a connection to the chief, on which both say every few seconds that they are alive; the chief
+tells the others whom it has lost. Whoever ends as it should says so first.
+"""
+
+import contextlib
+import os
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+from nmt_keras.training.rendezvous import Cluster, split
+
+_BEAT_EVERY = 5.0  # seconds
+_LOST_AFTER = 20.0  # seconds of silence
+_ALIVE, _BYE, _LOST = b"alive", b"bye", b"lost "
+
+
+class Watch:
+    """A thread that watches the other workers: of the chief all of them, of the others the chief.
+
+    Args:
+        cluster: of the workers.
+        meeting: of the chief its listening socket, which is closed in the end; of another worker the port of the
+            chief's.
+        on_lost: takes the number of a worker that is gone or silent; called once, in the thread.
+    """
+
+    def __init__(self, cluster: Cluster, meeting: socket.socket | int, on_lost: Callable[[int], None]):
+        self._cluster = cluster
+        self._on_lost = on_lost
+        self._ended = threading.Event()
+        self._has_lost = threading.Event()
+        self._lost_number: int | None = None
+        self._selector = selectors.DefaultSelector()
+        self._peers: dict[socket.socket, _Peer] = {}
+        if isinstance(meeting, socket.socket):
+            meeting.setblocking(False)
+            self._selector.register(meeting, selectors.EVENT_READ)
+            self._listener: socket.socket | None = meeting
+            self._missing = set(range(1, len(cluster.addresses)))
+        else:
+            self._listener, self._missing = None, set()
+            connection = socket.create_connection((split(cluster.addresses[0])[0], meeting), timeout=10.0)
+            connection.sendall(str(cluster.number).encode() + b"\n")
+            self._add(connection).number = 0
+        self._started = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread.start()
+
+    def wait_for_lost(self) -> int | None:
+        """The number of a worker that is lost, once the watch knows of one; None if it does not find any. TensorFlow
+        may notice first."""
+        self._has_lost.wait(_LOST_AFTER + _BEAT_EVERY)
+        return self._lost_number
+
+    def close(self, is_done: bool) -> None:
+        """Ends the watch; the others are told, if all is done, that this worker is not lost."""
+        self._ended.set()
+        self._thread.join()
+        for connection in self._peers:
+            with contextlib.suppress(OSError):
+                connection.sendall(_BYE + b"\n" if is_done else b"")
+            connection.close()
+        if self._listener is not None:
+            self._listener.close()
+        self._selector.close()
+
+    def _add(self, connection: socket.socket) -> "_Peer":
+        connection.settimeout(1.0)
+        self._selector.register(connection, selectors.EVENT_READ)
+        self._peers[connection] = _Peer()
+        return self._peers[connection]
+
+    def _run(self) -> None:
+        next_beat = 0.0
+        while not self._ended.is_set():
+            now = time.monotonic()
+            if now >= next_beat:
+                next_beat = now + _BEAT_EVERY
+                self._tell(_ALIVE)
+            for key, _ in self._selector.select(timeout=0.2):
+                self._read(key.fileobj)  # type: ignore[arg-type]
+            lost = self._lost(time.monotonic())
+            if lost is not None and not self._ended.is_set():
+                self._lost_number = lost
+                self._has_lost.set()
+                self._tell(_LOST + str(lost).encode())
+                self._on_lost(lost)
+                return
+
+    def _tell(self, line: bytes) -> None:
+        for connection in self._peers:
+            with contextlib.suppress(OSError):  # that it is gone is seen when it is read
+                connection.sendall(line + b"\n")
+
+    def _read(self, place: socket.socket) -> None:
+        if place is self._listener:
+            with contextlib.suppress(OSError):
+                self._add(place.accept()[0])
+            return
+        peer = self._peers[place]
+        try:
+            data = place.recv(4096)
+        except OSError:
+            data = b""
+        if not data:
+            self._selector.unregister(place)
+            peer.is_gone = True
+            return
+        peer.heard = time.monotonic()
+        *lines, peer.rest = (peer.rest + data).split(b"\n")
+        for line in lines:
+            if peer.number is None and line.isdigit():
+                peer.number = int(line)
+                self._missing.discard(peer.number)
+            elif line == _BYE:
+                peer.has_left = True
+            elif line.startswith(_LOST) and line.removeprefix(_LOST).isdigit():
+                peer.told_of = int(line.removeprefix(_LOST))
+
+    def _lost(self, now: float) -> int | None:
+        """The number of a worker that is lost."""
+        for peer in self._peers.values():
+            if peer.told_of is not None:
+                return peer.told_of
+            if peer.number is not None and not peer.has_left and (peer.is_gone or now - peer.heard > _LOST_AFTER):
+                return peer.number
+        if self._missing and now - self._started > _LOST_AFTER:
+            return min(self._missing)
+        return None
+
+
+class _Peer:
+    """What is known of the other end of a connection."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self.heard = time.monotonic()
+        self.rest = b""
+        self.has_left = False  # as it should
+        self.is_gone = False
+        self.told_of: int | None = None  # a worker that it has lost
+
+
+def end_soon(line: str, status: int, seconds: float) -> None:
+    """Ends this process with a line if it is still there after so many seconds, whatever it waits for."""
+
+    def end() -> None:
+        os.write(2, f"error: {line}\n".encode())
+        os._exit(status)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()

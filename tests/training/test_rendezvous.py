@@ -1,0 +1,220 @@
+"""Workers meet before they train: who is missing, who differs, and who sees another folder."""
+
+import json
+import socket
+import threading
+import time
+
+import pytest
+
+from nmt_keras.errors import Interrupted, UserError
+from nmt_keras.training import rendezvous
+from nmt_keras.training.rendezvous import Cluster, cluster_of, meet
+
+ABOUT = {"training.learning_rate": 0.001, "training.teacher": ("a",), "tensorflow": "2.21.0"}
+
+
+@pytest.fixture
+def addresses():
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+    found = tuple(f"127.0.0.1:{each.getsockname()[1]}" for each in sockets)
+    for each in sockets:
+        each.close()
+    return found
+
+
+class Meeting:
+    """Workers of this process, a thread each."""
+
+    def __init__(self, addresses, run_dir, timeout=20.0):
+        self.addresses, self.run_dir, self.timeout = addresses, run_dir, timeout
+        self.results, self.reports, self.threads = {}, {}, []
+
+    def start(self, number, about=None, run_dir=None, key=None):
+        key = number if key is None else key
+        reports = self.reports[key] = []
+
+        def work():
+            cluster = Cluster(self.addresses, number)
+            try:
+                meet(cluster, about or ABOUT, run_dir or self.run_dir, self.timeout, reports.append)
+                self.results[key] = None
+            except UserError as error:
+                self.results[key] = error
+
+        self.threads.append(threading.Thread(target=work))
+        self.threads[-1].start()
+
+    def end(self):
+        for thread in self.threads:
+            thread.join(timeout=60)
+        assert not any(thread.is_alive() for thread in self.threads)
+        return self.results
+
+
+def _ports_are_free(addresses):
+    for address in addresses:
+        socket.create_server(("127.0.0.1", int(address.rpartition(":")[2]))).close()
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
+def test_workers_that_agree_go_on_and_leave_nothing(addresses, tmp_path, order):
+    meeting = Meeting(addresses, tmp_path / "runs" / "mine")
+    for number in order:
+        meeting.start(number)
+        time.sleep(0.1)
+    assert meeting.end() == {0: None, 1: None, 2: None}
+    assert list((tmp_path / "runs").iterdir()) == []
+    _ports_are_free(addresses)  # TensorFlow listens on them next
+
+
+def test_one_worker_alone_meets_nobody(addresses, tmp_path):
+    meet(Cluster(addresses[:1], 0), ABOUT, tmp_path / "run", 1.0, pytest.fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_worker_hears_which_field_differs(addresses, tmp_path):
+    meeting = Meeting(addresses, tmp_path / "run")
+    meeting.start(0)
+    meeting.start(1)
+    meeting.start(2, {**ABOUT, "training.learning_rate": 0.002})
+    messages = {number: str(error) for number, error in meeting.end().items()}
+    assert len(set(messages.values())) == 1
+    assert f"worker 2 ({addresses[2]}) and worker 0" in messages[0]
+    assert "training.learning_rate 0.002 and 0.001; start all workers with one command" in messages[0]
+
+
+def test_a_field_that_only_one_has_differs(addresses, tmp_path):
+    meeting = Meeting(addresses[:2], tmp_path / "run")
+    meeting.start(0)
+    meeting.start(1, {**ABOUT, "training.new": 1})
+    assert "training.new 1 and None" in str(meeting.end()[0])
+
+
+def test_who_is_missing_is_said_again_and_again(addresses, tmp_path, monkeypatch):
+    monkeypatch.setattr(rendezvous, "_REPORT_EVERY", 0.2)
+    meeting = Meeting(addresses, tmp_path / "run")
+    meeting.start(1)
+    time.sleep(0.7)
+    meeting.start(0)
+    time.sleep(0.7)
+    meeting.start(2)
+    assert meeting.end() == {0: None, 1: None, 2: None}
+    waiting = f"waiting for 1 of 3 workers: worker 2 ({addresses[2]})"
+    assert meeting.reports[0].count(waiting) > 1 and waiting in meeting.reports[1]
+    assert meeting.reports[1][0].startswith(f"waiting for worker 0 ({addresses[0]}): Connection refused")
+
+
+def test_waiting_has_a_limit(addresses, tmp_path):
+    meeting = Meeting(addresses, tmp_path / "run", timeout=1.0)
+    meeting.start(0)
+    meeting.start(1)
+    errors = meeting.end()
+    assert all(isinstance(error, UserError) for error in errors.values())
+    assert f"1 of 3 workers: worker 2 ({addresses[2]}) did not come within 1 s (training.worker_timeout)" in str(
+        errors[0]
+    )
+    assert str(errors[1]) == str(errors[0])
+    alone = Meeting(addresses, tmp_path / "run", timeout=0.5)
+    alone.start(2)
+    assert f"worker 0 ({addresses[0]}) cannot be reached within 0.5 s" in str(alone.end()[2])
+    assert isinstance(alone.results[2], Interrupted)
+
+
+def test_two_workers_of_one_number_are_named(addresses, tmp_path):
+    meeting = Meeting(addresses, tmp_path / "run")
+    meeting.start(0)
+    with socket.create_server(("127.0.0.1", 0)) as other:  # on another machine the same port is free
+        port = other.getsockname()[1]
+    twice = (addresses[0], addresses[1], f"127.0.0.1:{port}")
+    meeting.start(1)
+    second = Meeting(twice[:1] + (twice[2],), tmp_path / "run")
+    second.start(1)
+    for errors in (meeting.end(), second.end()):
+        assert all("Two workers have index 1 in TF_CONFIG, of 3" in str(error) for error in errors.values()), errors
+
+
+def test_a_port_in_use_is_named(addresses, tmp_path):
+    port = int(addresses[1].rpartition(":")[2])
+    with socket.create_server(("127.0.0.1", port)):
+        with pytest.raises(UserError, match=f"Port {port} of this machine, .* worker 1 .* is in use"):
+            meet(Cluster(addresses, 1), ABOUT, tmp_path / "run", 1.0, pytest.fail)
+
+
+def test_a_folder_that_workers_do_not_share_is_named(addresses, tmp_path, monkeypatch):
+    monkeypatch.setattr(rendezvous, "_SEEN_WITHIN", 0.3)
+    meeting = Meeting(addresses[:2], tmp_path / "one" / "run")
+    meeting.start(0)
+    meeting.start(1, run_dir=tmp_path / "other" / "run")
+    for error in meeting.end().values():
+        assert f"worker 1 ({addresses[1]}) does not see the --run_dir of worker 0" in str(error)
+    assert not list((tmp_path / "one").iterdir())
+
+
+def test_strangers_and_a_worker_that_comes_again_do_no_harm(addresses, tmp_path):
+    meeting = Meeting(addresses[:2], tmp_path / "run")
+    meeting.start(0)
+    place = ("127.0.0.1", int(addresses[0].rpartition(":")[2]))
+    for said in (b"GET / HTTP/1.1\r\n\r\n", b'{"index": "one"}\n', b"[]\n", b"\xff\n"):
+        with _connected(place) as stranger:
+            stranger.sendall(said)
+    meeting.start(1)
+    assert meeting.end() == {0: None, 1: None}
+
+    meeting = Meeting(addresses, tmp_path / "run")
+    meeting.start(0)
+    with _connected(place) as killed:
+        killed.sendall(json.dumps({"index": 1, "about": ABOUT}).encode() + b"\n")
+    time.sleep(0.2)
+    meeting.start(1)
+    meeting.start(2)
+    assert meeting.end() == {0: None, 1: None, 2: None}
+
+
+def test_a_worker_that_leaves_between_is_named(addresses, tmp_path):
+    meeting = Meeting(addresses[:2], tmp_path / "run")
+    meeting.start(0)
+    with _connected(("127.0.0.1", int(addresses[0].rpartition(":")[2]))) as killed:
+        killed.sendall(json.dumps({"index": 1, "about": ABOUT}).encode() + b"\n")
+        killed.recv(1)  # the others are there
+    assert f"worker 1 ({addresses[1]}) left before training began" in str(meeting.end()[0])
+
+
+def _connected(place):
+    until = time.monotonic() + 10
+    while True:
+        try:
+            return socket.create_connection(place)
+        except OSError:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+
+
+def _config(task=("worker", 0), **jobs):
+    return json.dumps({"cluster": jobs, "task": {"type": task[0], "index": task[1]}})
+
+
+def test_the_chief_is_the_first_worker():
+    assert cluster_of(_config(worker=["a:1", "b:2"])) == Cluster(("a:1", "b:2"), 0)
+    assert cluster_of(_config(("worker", 1), chief=["c:3"], worker=["a:1", "b:2"])) == Cluster(("c:3", "a:1", "b:2"), 2)
+    assert cluster_of(_config(("chief", 0), chief=["c:3"], worker=["a:1"])).number == 0
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        (None, "needs the environment variable TF_CONFIG"),
+        ('{"cluster": {"worker": ["a:1"]}}', "TF_CONFIG must be like"),
+        (_config(("ps", 0), ps=["a:1"]), "a task that is a worker"),
+        (_config(("worker", 2), worker=["a:1", "b:2"]), "TF_CONFIG must be like"),
+        (_config(("worker", -1), worker=["a:1"]), "TF_CONFIG must be like"),
+        (_config(("chief", 0), chief=["a:1", "b:2"]), "the one chief"),
+        (_config(worker=["a", "b:2"]), "TF_CONFIG must be like"),
+        (_config(worker=["a:0", "b:2"]), "TF_CONFIG must be like"),
+        (_config(worker=["a:1", "a:1"]), "TF_CONFIG names a:1 twice"),
+    ],
+)
+def test_a_cluster_that_is_none_is_one_line(config, message):
+    with pytest.raises(UserError, match=message) as error:
+        cluster_of(config)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,101 @@
+"""Workers that watch each other: who is lost, and who has left as it should."""
+
+import socket
+import threading
+import time
+
+import pytest
+
+from nmt_keras.training import watch as watching
+from nmt_keras.training.rendezvous import Cluster
+from nmt_keras.training.watch import Watch
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch):
+    monkeypatch.setattr(watching, "_BEAT_EVERY", 0.1)
+    monkeypatch.setattr(watching, "_LOST_AFTER", 1.0)
+
+
+class Worker:
+    def __init__(self, addresses, number, meeting):
+        self.lost, self.has_lost = [], threading.Event()
+        self.watch = Watch(Cluster(addresses, number), meeting, self._on_lost)
+
+    def _on_lost(self, number):
+        self.lost.append(number)
+        self.has_lost.set()
+
+
+@pytest.fixture
+def workers():
+    listener = socket.create_server(("127.0.0.1", 0))
+    addresses, port = ("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"), listener.getsockname()[1]
+    found = [Worker(addresses, number, port if number else listener) for number in range(3)]
+    yield found
+    for worker in found:
+        worker.watch.close(True)
+
+
+def _kill(worker):
+    """What is seen of a process that is gone."""
+    worker.watch._ended.set()
+    worker.watch._thread.join()
+    for connection in worker.watch._peers:
+        connection.close()
+
+
+def test_workers_that_are_alive_lose_nobody(workers):
+    time.sleep(2.0)
+    assert [worker.lost for worker in workers] == [[], [], []]
+
+
+def test_a_worker_that_is_gone_is_known_to_all_at_once(workers):
+    time.sleep(0.3)
+    started = time.monotonic()
+    _kill(workers[2])
+    assert all(worker.has_lost.wait(5) for worker in workers[:2])
+    assert time.monotonic() - started < 0.9  # before it would be taken to be silent
+    assert [worker.lost for worker in workers[:2]] == [[2], [2]]
+
+
+def test_the_chief_is_watched_too(workers):
+    time.sleep(0.3)
+    _kill(workers[0])
+    assert all(worker.has_lost.wait(5) for worker in workers[1:])
+    assert [worker.lost for worker in workers[1:]] == [[0], [0]]
+
+
+def test_a_worker_that_hangs_is_lost_after_a_while(workers):
+    time.sleep(0.3)
+    workers[1].watch._ended.set()  # its thread says nothing more, and its connection stays
+    assert all(workers[number].has_lost.wait(5) for number in (0, 2))
+    assert [workers[number].lost for number in (0, 2)] == [[1], [1]]
+
+
+def test_a_worker_that_ends_as_it_should_is_not_lost(workers):
+    time.sleep(0.3)
+    workers[1].watch.close(True)
+    time.sleep(2.0)
+    assert workers[0].lost == workers[2].lost == []
+
+
+def test_a_worker_that_fails_is_lost(workers):
+    time.sleep(0.3)
+    workers[1].watch.close(False)
+    assert workers[0].has_lost.wait(5) and workers[0].lost == [1]
+
+
+def test_a_worker_that_never_connects_is_lost():
+    listener = socket.create_server(("127.0.0.1", 0))
+    chief = Worker(("127.0.0.1:1", "127.0.0.1:2"), 0, listener)
+    assert chief.has_lost.wait(5) and chief.lost == [1]
+    chief.watch.close(False)
+
+
+def test_a_stranger_is_nobody(workers):
+    with socket.create_connection(workers[0].watch._listener.getsockname()) as stranger:
+        stranger.sendall(b"GET / HTTP/1.1\r\n\r\n\xff\n")
+        time.sleep(1.5)
+    time.sleep(0.5)
+    assert [worker.lost for worker in workers] == [[], [], []]
