@@ -101,8 +101,7 @@ def _work(family: str, beam_size: int, sentences: int, length: int, vocab_size: 
         step = TrainStep(model, config, tf.distribute.get_strategy())
         inputs = tf.concat([tf.fill([sentences, 1], BOS_ID), ids[:, :-1]], 1)
         batch = Batch(ids, inputs, ids, tf.ones([sentences]), tf.zeros([sentences], tf.int64))
-        flexible = [tf.TensorSpec([None] * leaf.shape.rank, leaf.dtype) for leaf in batch]
-        step.compile(Batch(*flexible))
+        step.compile(tf.nest.map_structure(lambda leaf: tf.TensorSpec([None] * leaf.shape.rank, leaf.dtype), batch))
 
         def run() -> None:
             step(batch)

@@ -34,7 +34,12 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
         "reference", None, "Its translation; several with commas, or given several times.", flag_values=values
     )
     flags.DEFINE_string("source_language", "", "Its code. Default: that of the first run.", flag_values=values)
-    flags.DEFINE_string("target_language", "", "Its code. Default: that of the first run.", flag_values=values)
+    flags.DEFINE_string(
+        "target_language",
+        "",
+        "Its code; runs of several translate into it. Default: that of the first run.",
+        flag_values=values,
+    )
     flags.DEFINE_string("bleu_tokenizer", "", "sacreBLEU's. Default: the language's.", flag_values=values)
     flags.DEFINE_string(
         "frequencies",

@@ -92,11 +92,11 @@ def _examine(data: DataConfig, values: flags.FlagValues) -> tuple[list, dict]:
     _process.load_tensorflow()
     from nmt_keras.data.corpus import ParallelCorpus
     from nmt_keras.data.scripts import ScriptCheck
-    from nmt_keras.doctor.before_training import examine
+    from nmt_keras.doctor.before_training import different, examine
     from nmt_keras.doctor.examination import HeldOut
     from nmt_keras.doctor.findings import unknown_pieces
     from nmt_keras.doctor.lengths import lengths_of
-    from nmt_keras.experiment.text import dev_references, open_texts, open_weights
+    from nmt_keras.experiment.text import dev_references, open_beside, open_texts
     from nmt_keras.runs.tokenizers import load_tokenizers
     from nmt_keras.tokenizers.base import unknown_rate
     from nmt_keras.tokenizers.building import sample_tokenizers
@@ -110,9 +110,7 @@ def _examine(data: DataConfig, values: flags.FlagValues) -> tuple[list, dict]:
     ]
     if values.test_source:
         measured.append(("test", values.test_source, values.test_target, data.target_language))
-    held_out = [
-        HeldOut(name, *opened(source, target, language), language) for name, source, target, language in measured
-    ]
+    held_out = different(HeldOut(name, *opened(*names)) for name, *names in measured)
     languages = data.languages_of_train
     pairs = [opened(*names) for names in zip(data.train_source, data.train_target, languages)]
     of_pairs = [examine(data, pair, language, held_out) for pair, language in zip(pairs, languages)]
@@ -128,7 +126,7 @@ def _examine(data: DataConfig, values: flags.FlagValues) -> tuple[list, dict]:
         tokenizers = (
             load_tokenizers(pathlib.Path(values.run_dir)) if values.run_dir else sample_tokenizers(data, corpus)
         )
-        report = lengths_of(corpus, tokenizers)
+        report = lengths_of(corpus, tokenizers, num_tags=1 if data.target_languages else 0)
         _report_lengths(report, bool(values.run_dir))
         for text in held_out:
             for side, tokenizer in zip((text.source, text.target), tokenizers):
@@ -146,10 +144,8 @@ def _examine(data: DataConfig, values: flags.FlagValues) -> tuple[list, dict]:
     serious = sum(finding.severity == "serious" for finding in findings)
     if values.fix:
         report["fixed"] = [
-            _fix(pathlib.Path(values.fix), *pair, found, f"{number}-" if len(pairs) > 1 else "", weights)
-            for number, (pair, found, weights) in enumerate(
-                zip(pairs, of_pairs, open_weights(data) or [None] * len(pairs)), 1
-            )
+            _fix(pathlib.Path(values.fix), *pair, found, f"{number}-" if len(pairs) > 1 else "", beside)
+            for number, (pair, found, beside) in enumerate(zip(pairs, of_pairs, open_beside(data)), 1)
         ]
     return findings, {"serious": serious, "lines": lines, **report}
 
@@ -160,11 +156,11 @@ def _fix(
     target: "TextFile",
     findings: "Sequence[Finding]",
     prefix: str,
-    weights: "TextFile | None",
+    beside: "Sequence[TextFile]",
 ) -> dict[str, int]:
     from nmt_keras.doctor.cleaning import DROPPED, write_clean_copy
 
-    counts = write_clean_copy(source, target, findings, folder, prefix, weights)
+    counts = write_clean_copy(source, target, findings, folder, prefix, beside)
     dropped = ", ".join(f"{count:,} for {kind}" for kind, count in counts.items() if kind != "kept")
     left = ", ".join(dict.fromkeys(f.kind for f in findings if f.kind not in DROPPED and f.severity != "note"))
     rest = f"; still there, see above: {left}" if left else ""

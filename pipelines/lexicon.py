@@ -41,7 +41,7 @@ def _job(values: flags.FlagValues) -> None:
 
     from nmt_keras.data.corpus import ParallelCorpus
     from nmt_keras.data.lexicon import build_lexicon
-    from nmt_keras.experiment.text import open_dev, open_train
+    from nmt_keras.experiment.text import dev_references, open_corpus
     from nmt_keras.runs.layout import lexicon_of, read_config
     from nmt_keras.runs.tokenizers import load_tokenizers
     from nmt_keras.tokenizers.target_tags import tag_ids
@@ -59,12 +59,16 @@ def _job(values: flags.FlagValues) -> None:
         for start in range(0, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]
             for source, target, number in zip(*corpus.fetch(chunk), corpus.corpora_of(chunk)):
-                source_ids = tokenizers.source.encode(source)[: data.max_source_length]
+                source_ids = tokenizers.source.encode(source)[: data.max_source_length - bool(tags)]
                 target_ids = tokenizers.target.encode(target)[: data.max_target_length]
                 if source_ids and target_ids:
                     yield tags[number : number + 1] + source_ids, target_ids
 
-    train, dev = open_train(data, _process.report), open_dev(data, _process.report)
+    languages = data.languages_of_train
+    train = open_corpus(data, data.train_source, data.train_target, _process.report, languages=languages)
+    first = [references[0] for references in dev_references(data)]
+    dev = open_corpus(data, data.dev_source, first, _process.report, languages=data.languages_of_dev)
+    dev.require_text()
     rows = np.unique(np.linspace(0, len(train) - 1, min(values.lines, len(train)), dtype=np.int64))
     lexicon = build_lexicon(pairs(train, rows, data.train_languages), tokenizers, proposals, values.common)
     lexicon.write(lexicon_of(run_dir))

@@ -100,7 +100,10 @@ def _recurrent_decoder_problems(model: ModelConfig) -> list[str]:
             "source"
         )
     if model.attention == "none" and model.input_feeding:
-        problems.append("`model.input_feeding` feeds what attention read: it needs `model.attention` other than none")
+        problems.append(
+            "`model.input_feeding` feeds what attention read: it needs another `model.attention`. Received: "
+            f"{model.attention!r}"
+        )
     if model.bridge == "copy" and model.encoder not in RECURRENT_ENCODERS:
         problems.append(
             f"`model.bridge` copy needs a recurrent encoder, whose last states it copies; encoder {model.encoder} has "
@@ -171,7 +174,8 @@ def _corpus_problems(data: DataConfig) -> list[str]:
     if not data.dev_source or len(data.dev_source) != len(data.dev_target):
         problems.append(
             "`data.dev_source` and `data.dev_target` must name as many dev sets, at least one: the best checkpoint is "
-            f"chosen on them. Received: {list(data.dev_source)} and {list(data.dev_target)}"
+            "chosen on them (several references of one are one text with commas). "
+            f"Received: {list(data.dev_source)} and {list(data.dev_target)}"
         )
     if data.train_weights and data.train_temperature != 1.0:
         problems.append(
@@ -202,6 +206,12 @@ def _language_problems(data: DataConfig) -> list[str]:
             "`data.dev_languages` must name the target language of each of `data.dev_source`, one of "
             f"{', '.join(known)}; empty stands for one dev set of each, in this order. Received: "
             f"{list(data.dev_languages)} for {list(data.dev_source)}"
+        )
+    tags = [f"<2{language}>" for language in data.target_languages]
+    if set(tags) & set(data.user_symbols):
+        problems.append(
+            "`data.user_symbols` must not hold the tags of `data.train_languages`, which no text is cut into. "
+            f"Received: {list(data.user_symbols)}"
         )
     makes_pieces = data.tokenizer in ("unigram", "bpe") or data.source_tokenizer_model or data.tokenizer_from
     if data.train_languages and not makes_pieces:
@@ -290,9 +300,11 @@ def _decoding_problems(config: "ExperimentConfig") -> list[str]:
             "`decoding.batch_sentences` must be at most `decoding.max_request_sentences`: a server merges so many. "
             f"Received: {decoding.batch_sentences} and {decoding.max_request_sentences}"
         )
-    if decoding.max_source_length < 2:
+    least = 3 if data.train_languages else 2
+    if decoding.max_source_length < least:
         problems.append(
-            f"`decoding.max_source_length` must be at least 2: EOS counts. Received: {decoding.max_source_length}"
+            f"`decoding.max_source_length` must be at least {least}: EOS{' and the tag of the language' * (least > 2)} "
+            f"count. Received: {decoding.max_source_length}"
         )
     if "" in decoding.banned_phrases:
         problems.append("`decoding.banned_phrases` must not hold an empty text, which every translation contains")

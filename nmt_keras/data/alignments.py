@@ -1,50 +1,70 @@
 """Word alignments of the training text, in Pharaoh's format, as fast_align and eflomal write it.
 
 A line has a link for each pair of words that translate each other, `0-0 1-2`: the places of a source word and of a
-target word between spaces, from 0. Links of words become links of all their pieces.
+target word, from 0. Words are what stands between spaces and tabs of the file, as those programs read it. A no-break
+space, which they do not see, ends a word once text is folded, and links follow: those of words become links of all
+their pieces.
 """
 
+import hashlib
 import pathlib
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from nmt_keras.constants import EOS_ID, PAD_ID
 from nmt_keras.data.batch_plan import PADDING_LINE
 from nmt_keras.data.corpus import ParallelCorpus, TextFile
-from nmt_keras.data.encoded import EncodedCorpus
 from nmt_keras.errors import UserError
 from nmt_keras.tokenizers.base import Tokenizer
+from nmt_keras.tokenizers.white_space import fold
 
 _LINK = re.compile(r"(\d{1,6})-(\d{1,6})")
-_CHUNK = 10_000  # lines that are compared with their links at a time
+_WORD = re.compile(r"[^ \t\v\f\r]+")
+_CHUNK = 10_000  # lines that are read at a time
 _VERSION = 1  # of the cache's file
 
 
-def read_links(text: TextFile) -> np.ndarray:
-    """int32 [links, 3], line, source word and target word of each link, from the cache where it was read before.
+class Links(NamedTuple):
+    """The alignments of a text."""
+
+    words: np.ndarray  # int32 [lines, 2], words of source and target once text is folded
+    links: np.ndarray  # int32 [links, 3], line, source word and target word, of these words
+
+
+def read_links(text: TextFile, source: TextFile, target: TextFile) -> Links:
+    """Reads a file of alignments, from the cache where it was read before.
+
+    Args:
+        text: the alignments.
+        source: the text they are of.
+        target: its translation.
 
     Raises:
-        UserError: a line is no alignment.
+        UserError: a line is no alignment, or has a link to a word that is not there.
     """
 
     def write(path: pathlib.Path) -> None:
-        rows = []
+        words = np.zeros([len(text), 2], np.int32)
+        rows: list[tuple[int, int, int]] = []
         for start in range(0, len(text), _CHUNK):
-            for number, line in enumerate(text.lines(range(start, min(start + _CHUNK, len(text)))), start):
+            numbers = range(start, min(start + _CHUNK, len(text)))
+            for number, line, *sides in zip(numbers, text.lines(numbers), source.lines(numbers), target.lines(numbers)):
+                places = [_folded_words(side) for side in sides]
+                words[number] = [sum(map(len, side)) for side in places]
                 for link in line.split():
-                    match = _LINK.fullmatch(link)
-                    if not match:
-                        raise UserError(
-                            f"{text.path}, line {number + 1:,}: {link!r} is no link of two words; Pharaoh's format, "
-                            "which fast_align writes, is 0-0 1-2"
-                        )
-                    rows.append((number, int(match[1]), int(match[2])))
+                    first, second = _places_of(link, places, text, number, (source, target))
+                    rows += [(number, s, t) for s in places[0][first] for t in places[1][second]]
         with open(path, "wb") as file:
-            np.save(file, np.array(rows, np.int32).reshape(-1, 3))
+            np.save(file, np.concatenate([words.ravel(), np.array(rows, np.int32).ravel()]))
 
-    return np.load(text.cached(text.cache_name(f"links.{_VERSION}.npy"), write), mmap_mode="r")
+    of_texts = hashlib.sha256(f"{source.sha256} {target.sha256}".encode()).hexdigest()[:16]
+    name = text.cache_name(f"links.{_VERSION}.{of_texts}.npy")
+    numbers = np.load(text.cached(name, write), mmap_mode="r")
+    size = 2 * len(text)
+    return Links(numbers[:size].reshape(-1, 2), numbers[size:].reshape(-1, 3))
 
 
 class Alignments:
@@ -52,24 +72,26 @@ class Alignments:
 
     Args:
         corpus: with a file of alignments for some of its texts, or all.
-        encoded: its ids.
         tokenizers: of source and target.
+        num_tags: ids before the pieces of a source.
+
+    Attributes:
+        num_unfit: rows without links because their pieces are not of the same words, as where a tokenizer normalises
+            text so that it has more spaces.
 
     Raises:
         UserError: a file is no alignment, or has a link to a word that is not there.
     """
 
-    def __init__(self, corpus: ParallelCorpus, encoded: EncodedCorpus, tokenizers: Sequence[Tokenizer]):
+    def __init__(self, corpus: ParallelCorpus, tokenizers: Sequence[Tokenizer], num_tags: int = 0):
+        self.num_unfit = 0
         self._corpus = corpus
-        self._num_tags = encoded.num_tags
+        self._num_tags = num_tags
         self._begins = [
             np.array([tokenizer.begins_word(number) for number in range(tokenizer.vocab_size)])
             for tokenizer in tokenizers
         ]
-        self._links = [None if text is None else read_links(text) for text in corpus.alignments]
-        for number, (text, links) in enumerate(zip(corpus.alignments, self._links)):
-            if text is not None and links is not None:
-                self._require_words(number, text.path, links, encoded)
+        self._texts = links_of(corpus)
 
     def __call__(self, source_ids: np.ndarray, target_ids: np.ndarray, lines: np.ndarray) -> np.ndarray:
         """Which source piece translates which target piece, bool [B, T, S].
@@ -84,43 +106,61 @@ class Alignments:
             _words_of(ids, begins, tags)
             for ids, begins, tags in zip((source_ids, target_ids), self._begins, (self._num_tags, 0))
         ]
-        corpora = self._corpus.corpora_of(lines)
-        for row, (line, corpus) in enumerate(zip(lines, corpora)):
-            links = self._links[corpus] if line != PADDING_LINE else None
-            if links is None:
+        for row, (line, corpus) in enumerate(zip(lines, self._corpus.corpora_of(lines))):
+            text = self._texts[corpus] if line != PADDING_LINE else None
+            if text is None:
                 continue
             own = line - self._corpus.starts[corpus]
-            begin, end = np.searchsorted(links[:, 0], [own, own + 1])
-            source_words, target_words = (side[row] for side in words)
-            table = np.zeros([target_words.max() + 2, source_words.max() + 2], bool)  # the last of each: no word
-            _, first, second = links[begin:end].T
-            there = (second < len(table) - 1) & (first < table.shape[1] - 1)  # a text may have been cut
-            table[second[there], first[there]] = True
-            found[row] = table[np.ix_(target_words, source_words)]
+            # in the type of the column, or NumPy copies all of it
+            begin, end = np.searchsorted(text.links[:, 0], np.array([own, own + 1], text.links.dtype))
+            if begin == end:
+                continue
+            sides = [side[row] for side in words]
+            if [side.max() + 1 for side in sides] != text.words[own].tolist():
+                self.num_unfit += 1
+                continue
+            table = np.zeros([side.max() + 2 for side in sides], bool)  # the last row and column: of no word
+            _, first, second = text.links[begin:end].T
+            table[first, second] = True
+            found[row] = table[np.ix_(*sides)].T
         return found
 
-    def _require_words(self, corpus: int, path: str, links: np.ndarray, encoded: EncodedCorpus) -> None:
-        """Checks that all links of a corpus are to words that are there."""
-        start, texts = self._corpus.starts[corpus], (self._corpus.sources[corpus], self._corpus.targets[corpus])
-        for first in range(0, len(texts[0]), _CHUNK):
-            lines = np.arange(first, min(first + _CHUNK, len(texts[0])))
-            begin, end = np.searchsorted(links[:, 0], [lines[0], lines[-1] + 1])
-            own = links[begin:end]
-            for side, name in enumerate(("source", "target")):
-                rows = encoded.pieces(side, start + lines)
-                ends = np.cumsum(rows.lengths)
-                begun = np.append(0, np.cumsum(self._begins[side][rows.ids]))
-                firsts = np.minimum(ends - rows.lengths, max(len(rows.ids) - 1, 0))
-                is_inside = ~self._begins[side][rows.ids[firsts]] if len(rows.ids) else np.zeros(len(lines), bool)
-                counts = begun[ends] - begun[ends - rows.lengths] + (is_inside & (rows.lengths > 0))
-                wrong = np.flatnonzero(own[:, 1 + side] >= counts[own[:, 0] - first])
-                if len(wrong):
-                    line, *link = own[wrong[0]].tolist()
-                    raise UserError(
-                        f"{path}, line {line + 1:,}: the link {link[0]}-{link[1]}, but "
-                        f"the {name} in {texts[side].path} has {counts[line - first]} word(s) between spaces, counted "
-                        "from 0: align the text as it is in the training files"
-                    )
+
+def links_of(corpus: ParallelCorpus) -> list[Links | None]:
+    """The links of each text of a corpus, None where it has none; raises as `read_links`."""
+    texts = zip(corpus.alignments, corpus.sources, corpus.targets)
+    return [None if text is None else read_links(text, source, target) for text, source, target in texts]
+
+
+def _folded_words(line: str) -> list[range]:
+    """The words between spaces and tabs of a line, each as the words that it is once the line is folded: none where all
+    of it is invisible, several where it has a space of another kind."""
+    found, count = [], 0
+    for word in _WORD.findall(line):
+        size = len(fold(word).split())
+        found.append(range(count, count + size))
+        count += size
+    return found
+
+
+def _places_of(
+    link: str, places: Sequence[Sequence[range]], text: TextFile, number: int, sides: Sequence[TextFile]
+) -> tuple[int, int]:
+    """The source word and the target word of a link."""
+    match = _LINK.fullmatch(link)
+    if not match:
+        raise UserError(
+            f"{text.path}, line {number + 1:,}: {link!r} is no link of two words; Pharaoh's format, which fast_align "
+            "writes, is 0-0 1-2"
+        )
+    found = int(match[1]), int(match[2])
+    for name, place, words, side in zip(("source", "target"), found, places, sides):
+        if place >= len(words):
+            raise UserError(
+                f"{text.path}, line {number + 1:,}: the link {link}, but the {name} in {side.path} has {len(words)} "
+                "word(s) between spaces, counted from 0: align the text as it is in the training files"
+            )
+    return found
 
 
 def _words_of(ids: np.ndarray, begins: np.ndarray, num_tags: int) -> np.ndarray:

@@ -6,13 +6,14 @@ happens here, once, in `make_batch`.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from nmt_keras.constants import BOS_ID
+from nmt_keras.data.alignments import Alignments
 from nmt_keras.data.batch_plan import PADDING_LINE, BatchPlan, BatchRows, mix
 from nmt_keras.data.corpus import ParallelCorpus
 from nmt_keras.data.encoded import EncodedCorpus
@@ -140,7 +141,7 @@ class TrainingText:
         max_target_length: of a target with EOS, in ids.
         static_shapes: pad every batch to the size of its bucket.
         sampling_alpha: of subword regularisation; 0 takes the best segmentation.
-        align: makes `Batch.alignment` of source ids, target ids and lines; None makes none.
+        align: makes `Batch.alignment`; None makes none.
     """
 
     def __init__(
@@ -155,7 +156,7 @@ class TrainingText:
         max_target_length: int,
         static_shapes: bool = False,
         sampling_alpha: float = 0.0,
-        align: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None,
+        align: Alignments | None = None,
     ):
         self.plan = plan
         self.corpus = corpus

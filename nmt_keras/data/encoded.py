@@ -96,12 +96,10 @@ class EncodedCorpus:
 
     def rows(self, side: int, lines: np.ndarray) -> Rows:
         """The ids of running line numbers, integer [N], of the source (0), with its tag, or the target (1)."""
-        rows = self.pieces(side, lines)
+        rows = self._pieces(self._sides[side], lines)
         return rows if side else self.tagged(rows, lines)
 
-    def pieces(self, side: int, lines: np.ndarray) -> Rows:
-        """As `rows`, without tags."""
-        texts = self._sides[side]
+    def _pieces(self, texts: Sequence[EncodedText], lines: np.ndarray) -> Rows:
         if len(texts) == 1 or not len(lines):
             return texts[0].rows(lines)
         corpora, starts = self._corpus.corpora_of(lines), self._corpus.starts

@@ -4,7 +4,7 @@ import hashlib
 import json
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from tqdm import tqdm
 
@@ -27,9 +27,8 @@ def examine(
         data: says which language the source is in, which symbols look like tags, and where the cache is.
         pair: source and target.
         target_language: its code.
-        held_out: text to measure on; that of another target language is passed over.
+        held_out: text to measure on, of any target language.
     """
-    held_out = [text for text in held_out if text.target_language == target_language]
     texts = [*pair, *(text for held in held_out for text in (held.source, held.target))]
     names = [held.name for held in held_out]
     about = [VERSION, names, data.source_language, target_language, *[(text.path, text.sha256) for text in texts]]
@@ -46,6 +45,11 @@ def examine(
     return found
 
 
+def different(held_out: Iterable[HeldOut]) -> list[HeldOut]:
+    """Text to measure on, without that whose source is there already, with another translation."""
+    return list({text.source.sha256: text for text in reversed(list(held_out))}.values())[::-1]
+
+
 def refuse_serious_findings(
     data: DataConfig, corpus: ParallelCorpus, dev: ParallelCorpus, report: Report
 ) -> list[Finding]:
@@ -56,7 +60,7 @@ def refuse_serious_findings(
     """
     if data.on_findings == "ignore":
         return []
-    held_out = [HeldOut("dev", *texts) for texts in zip(dev.sources, dev.targets, data.languages_of_dev)]
+    held_out = different(HeldOut("dev", *texts) for texts in zip(dev.sources, dev.targets))
     findings = [
         finding
         for source, target, language in zip(corpus.sources, corpus.targets, data.languages_of_train)

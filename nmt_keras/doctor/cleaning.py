@@ -33,7 +33,7 @@ def write_clean_copy(
     findings: Sequence[Finding],
     folder: pathlib.Path,
     prefix: str = "",
-    weights: TextFile | None = None,
+    beside: Sequence[TextFile] = (),
 ) -> dict[str, int]:
     """Writes both sides without the lines that findings drop, byte for byte as they were, and `dropped.tsv`.
 
@@ -43,7 +43,7 @@ def write_clean_copy(
         findings: the doctor's.
         folder: where the files are written, under their own names (without .gz).
         prefix: of all names, where several corpora are written.
-        weights: of the examples; the file loses the same lines.
+        beside: files with a line for each pair, as of weights or alignments; they lose the same lines.
 
     Returns:
         How many lines were kept, and how many dropped for each reason.
@@ -67,10 +67,8 @@ def write_clean_copy(
         names = [f"{prefix}source.txt", f"{prefix}target.txt"]
     if names[0] == names[1]:
         names = [f"source-{names[0]}", f"target-{names[1]}"]
-    texts = [source, target]
-    if weights is not None:
-        texts.append(weights)
-        names.append(prefix + os.path.basename(weights.path).removesuffix(".gz"))
+    texts = [source, target, *beside]
+    names += [prefix + os.path.basename(text.path).removesuffix(".gz") for text in beside]
     for name, text in zip(names, texts):
         files.require_other_file(folder / name, text.path)
         with files.atomic_write(folder / name) as temporary, open(temporary, "wb") as file:

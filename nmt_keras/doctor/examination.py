@@ -34,7 +34,6 @@ class HeldOut(NamedTuple):
     name: str
     source: TextFile
     target: TextFile
-    target_language: str
 
 
 class Doctor:

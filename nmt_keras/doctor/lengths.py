@@ -11,13 +11,14 @@ from nmt_keras.tokenizers.base import Tokenizers
 _SAMPLE = 50_000  # pairs whose lengths in ids are counted, evenly spaced
 
 
-def lengths_of(corpus: ParallelCorpus, tokenizers: Tokenizers) -> dict[str, Any]:
-    """Percentiles of the lengths of a corpus, and what they suggest: see `lengths_report`."""
+def lengths_of(corpus: ParallelCorpus, tokenizers: Tokenizers, num_tags: int = 0) -> dict[str, Any]:
+    """Percentiles of the lengths of a corpus, and what they suggest: see `lengths_report`. `num_tags` more ids are
+    before the pieces of a source."""
     texts = corpus.fetch(np.arange(0, len(corpus), max(-(-len(corpus) // _SAMPLE), 1)))
     lengths = [
         np.array([len(ids) + 1 for ids in map(tokenizer.encode, lines)]) for tokenizer, lines in zip(tokenizers, texts)
     ]
-    return lengths_report(lengths[0], lengths[1], len(corpus))
+    return lengths_report(lengths[0] + num_tags, lengths[1], len(corpus))
 
 
 def lengths_report(source_lengths: np.ndarray, target_lengths: np.ndarray, num_pairs: int) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from nmt_keras.inference.minimum_bayes_risk import MBROptions, chrf_utilities
 from nmt_keras.inference.search import Sampling
 from nmt_keras.inference.translation import Hypothesis, Translation
 from nmt_keras.reports import Report, silent
+from nmt_keras.runs.layout import read_config
 from nmt_keras.runs.loading import Run, load
 from nmt_keras.tokenizers.white_space import is_blank
 
@@ -110,7 +111,7 @@ def augment(
         )
     if run.config.decoding.split_sentences:
         raise UserError("--decoding.split_sentences joins translations, which have no score: give a sentence a line")
-    dual = load(dual_run_dirs, {"decoding.shortlist": 0}, report=report) if dual_run_dirs else None
+    dual = load(dual_run_dirs, _dual_overrides(dual_run_dirs[0], run), report=report) if dual_run_dirs else None
     languages = run.config.data.source_language, run.config.data.target_language
     if languages[0] == languages[1]:
         raise UserError(
@@ -127,6 +128,7 @@ def augment(
         "kind": kind,
         "run_dirs": list(map(str, run_dirs)),
         "checkpoint": checkpoint,
+        "languages": list(languages),
         "step": run.step,
         "weights_sha256": run.weights_sha256,
         "decoding": dataclasses.asdict(run.config.decoding),
@@ -163,6 +165,13 @@ def augment(
     left_out = ", ".join(f"{number:,} for {reason}" for reason, number in counts["left_out"].items()) or "none"
     report(f"{counts['pairs']:,} pairs of {counts['all']:,} lines in {output_dir}; left out: {left_out}")
     return card
+
+
+def _dual_overrides(folder: pathlib.Path, run: Run) -> dict[str, Any]:
+    """Of a run of the other direction: where it has several target languages, that which the text is in."""
+    back = run.config.data.source_language
+    known = read_config(folder).data.target_languages
+    return {"decoding.shortlist": 0, **({"data.target_language": back} if back in known else {})}
 
 
 def _require_same_options(path: pathlib.Path, card: dict[str, Any]) -> None:

@@ -59,7 +59,7 @@ def compare(
         decoding: options of the search instead of the recipe's.
         source_language: its tag, which decides what a word of the source is; "" is that of the first run, or any with
             words between spaces.
-        target_language: its tag; "" is that of the first run.
+        target_language: its tag; "" is that of the first run. Runs of several target languages translate into it.
         bleu_tokenizer: sacreBLEU's name; "" is the language's.
         frequencies: a text in the target language whose words are counted; "" is the reference.
         data_dir: prefix of source, references and `frequencies`.
@@ -85,6 +85,7 @@ def compare(
     corpus = open_references(data, source, references, report)
     sources, streams = corpus.text()[0], corpus.reference_streams()
     metrics = Metrics(bleu_metric(data.target_language, data.bleu_tokenizer), CHRF(), ter_metric(data.target_language))
+    _require_language(names, data.target_language)
     given = {name: _read(name, len(sources)) for name in names if not _is_run(name)}  # faults are found before work
     systems = [
         System(
@@ -157,6 +158,20 @@ def _parts(name: str) -> tuple[str, str]:
     folders, _, checkpoint = name.rpartition("@")
     is_whole = not folders or (pathlib.Path(name.split(",", maxsplit=1)[0]) / "config.json").is_file()
     return (name, "best") if is_whole else (folders, checkpoint)
+
+
+def _require_language(names: Sequence[str], language: str) -> None:
+    """Checks that runs translate into a language; it may be written otherwise where a run has no other."""
+    configs = {name: read_config(_folders(name)[0]).data for name in names if _is_run(name)}
+    if not any(data.target_languages for data in configs.values()):
+        return
+    for name, data in configs.items():
+        known = data.target_languages or (data.target_language,)
+        if language not in known:
+            raise UserError(
+                f"{name} does not translate into {language!r}, it translates into {', '.join(known)}: give "
+                "--target_language that all systems have, or other systems"
+            )
 
 
 def _translated(

@@ -18,6 +18,7 @@ from nmt_keras.experiment.model_card import model_card
 from nmt_keras.experiment.text import open_dev
 from nmt_keras.inference.evaluation import open_bleu
 from nmt_keras.inference.translation import Translation
+from nmt_keras.inference.translator import Translator
 from nmt_keras.reports import Report, silent
 from nmt_keras.runs.loading import Run, config_of, load
 from nmt_keras.serving import export as exporting
@@ -176,9 +177,8 @@ class _DevText:
         """SacreBLEU's, which names the number of references once `bleu` has been called."""
         return ", ".join(dict.fromkeys(str(metric.get_signature()) for _, _, metric, _ in self._sets))
 
-    def translated(self, run: Run) -> list[Translation]:
-        """The lines by the run's model in this process, in batches as the proof asks the export for."""
-        translator = run.translator()
+    def translated(self, run: Run, translator: Translator) -> list[Translation]:
+        """The lines by a translator of the run, in batches as the proof asks the export for."""
         return [
             translation
             for texts, codes in self.batches(run.config.decoding.batch_sentences)
@@ -218,7 +218,7 @@ def _load(
     other precisions are in use, the BLEU of the run in these, by their names in parity.json."""
 
     def bleu_of(run: Run) -> float:
-        return dev.bleu([translation.text for translation in dev.translated(run)])
+        return dev.bleu([translation.text for translation in dev.translated(run, run.translator())])
 
     trained = source.load("float32", report)
     facts = {
@@ -271,7 +271,10 @@ def _prove(
     here = local.LocalTransport(exporting.signatures_of(module), module)
     translator = trained.translator()
     with tf.device("CPU"):  # where the proof runs
-        expected = [*dev.translated(trained), *(t for texts in nasty for t in translator.translate_batch(texts))]
+        expected = [
+            *dev.translated(trained, translator),
+            *(t for texts in nasty for t in translator.translate_batch(texts)),
+        ]
         expected_replies = [
             here.predict(name, {key: as_tensor(values) for key, values in inputs.items()}) for name, inputs in requests
         ]

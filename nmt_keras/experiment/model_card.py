@@ -31,7 +31,8 @@ def model_card(
     inputs = {"text": [example], **({"target_language": [data.target_language]} if languages else {})}
     request = shlex.quote(json.dumps({"inputs": inputs}, ensure_ascii=False))
     into = f"{', '.join(languages)} ({data.target_language} unless asked)" if languages else data.target_language
-    dev_source = ", ".join(dict.fromkeys(data.dev_source))
+    dev_source = _names(data.dev_source)
+    lines = f"{result['dev_lines']:,} lines of" + (f" {len(data.dev_source)} dev sets," * (len(data.dev_source) > 1))
     by_language = "".join(f", {code} {bleu:.2f}" for code, bleu in result.get("dev_bleu_by_language", {}).items())
     keyword = f"target_language={data.target_language!r}, " if languages else ""
     beside = f"(in float32 {result['dev_bleu_float32']:.2f}) " if "dev_bleu_float32" in result else ""
@@ -45,9 +46,9 @@ Translates {data.source_language} to {into}: {ensemble}encoder {model.encoder},
 decoder {model.decoder}, {trained.model.count_params():,} weights in {result["precision"]}, {data.tokenizer} pieces,
 after {trained.step:,} steps (checkpoint {result["checkpoint"]}).
 
-- Trained on {", ".join(data.train_source)} and {", ".join(data.train_target)}, chosen on {dev_source}. Text unlike
+- Trained on {_names(data.train_source)} and {_names(data.train_target)}, chosen on {dev_source}. Text unlike
   that is translated badly, and no translation is checked for truth.
-- This export on the first {result["dev_lines"]:,} lines of {dev_source}: BLEU {result["dev_bleu"]:.2f}{by_language}
+- This export on the first {lines} {dev_source}: BLEU {result["dev_bleu"]:.2f}{by_language}
   {beside}({result["dev_bleu_signature"]}). Best in training: {_best(trained.config, run_dirs[0])}.
 - A text is {kind}, of at most {decoding.max_source_characters:,} characters; a sentence has at most
   {decoding.max_source_length} pieces and its translation {decoding.max_length}. What is over a limit is left out,
@@ -73,6 +74,10 @@ From Python, by REST or gRPC:
 """
 
 
+def _names(paths: Sequence[str]) -> str:
+    return ", ".join(dict.fromkeys(paths))
+
+
 def _best(config: ExperimentConfig, run_dir: pathlib.Path) -> str:
     """The best metric of training, with what it was measured with."""
 
@@ -83,5 +88,6 @@ def _best(config: ExperimentConfig, run_dir: pathlib.Path) -> str:
     measured = ""
     if best["metric"] == "dev_bleu":
         signature = bleu_signature(config.data.target_language, config.data.bleu_tokenizer)
-        measured = f" ({signature}), {config.training.dev_beam_size} beam(s),"
+        mean = ", the mean of several dev sets" * (len(config.data.dev_source) > 1)
+        measured = f" ({signature}{mean}), {config.training.dev_beam_size} beam(s),"
     return f"{best['metric']} {best['value']:.2f}{measured} at step {best['step']:,}"

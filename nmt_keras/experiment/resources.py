@@ -7,6 +7,7 @@ from sacrebleu.metrics import CHRF
 
 from nmt_keras import files
 from nmt_keras.config import ExperimentConfig
+from nmt_keras.data.languages import language_of
 from nmt_keras.errors import UserError
 from nmt_keras.inference.evaluation import bleu_metric
 from nmt_keras.reports import Report
@@ -39,6 +40,12 @@ def open_resources(
     """
     if config.training.loss == "minimum_risk":
         data = config.data
+        known = {language_of(language).bleu_tokenizer for language in data.target_languages}
+        if config.training.risk_error == "bleu" and len(known) > 1 and not data.bleu_tokenizer:
+            raise UserError(
+                "training.risk_error=bleu cuts all target languages into words alike, and theirs are cut otherwise "
+                f"({', '.join(sorted(known))}): give training.risk_error=chrf, or data.bleu_tokenizer"
+            )
         bleu = bleu_metric(data.target_language, data.bleu_tokenizer, of_sentences=True)
         metric = CHRF() if config.training.risk_error == "chrf" else bleu
         return Resources(errors=SentenceErrors(tokenizers.target, metric))
@@ -57,6 +64,12 @@ def open_resources(
                     f"The teacher {folders[0]} has another {side} tokenizer than this run, and must give probabilities "
                     f"to the same ids: begin another run with data.tokenizer_from={folders[0]}"
                 )
+        missing = set(config.data.target_languages) ^ set(teacher.config.data.target_languages)
+        if missing:
+            raise UserError(
+                f"The teacher {folders[0]} has other target languages than this run, {', '.join(sorted(missing))}: "
+                "train both with the same data.train_languages"
+            )
         if run_dir is not None:
             _require_same_teacher(run_dir, teacher, allow_change)
         return Resources(teacher=teacher.model)

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 
 from nmt_keras.config import DataConfig
+from nmt_keras.data.alignments import links_of
 from nmt_keras.data.corpus import ParallelCorpus, TextFile, open_text
 from nmt_keras.doctor.encoding import encoding_findings
 from nmt_keras.errors import UserError
@@ -42,7 +43,7 @@ def open_corpus(
     ]
     sides = ([source for source, _ in pairs], [target for _, target in pairs])
     for texts, codes in zip(sides, ([data.source_language] * len(sources), languages)):
-        for text, language in zip(texts, codes):
+        for text, language in {text.path: (text, language) for text, language in zip(texts, codes)}.values():
             for finding in text.findings:
                 report(f"{text.path}: {finding}")
             advice = [found.text for found in encoding_findings(text, language) if "looks like" in found.text]
@@ -53,13 +54,17 @@ def open_corpus(
     return ParallelCorpus(*sides, *(_open_beside(data, names) for names in (weights, alignments)))
 
 
-def open_weights(data: DataConfig) -> list[TextFile | None]:
-    """The files of `data.train_example_weights`, None where a corpus has none.
+def open_beside(data: DataConfig) -> list[list[TextFile]]:
+    """The files of weights and alignments of each corpus.
 
     Raises:
         UserError: a file cannot be read.
     """
-    return _open_beside(data, data.train_example_weights)
+    found: list[list[TextFile]] = [[] for _ in data.train_source]
+    for names in (data.train_example_weights, data.train_alignments):
+        for own, text in zip(found, _open_beside(data, names)):
+            own += [] if text is None else [text]
+    return found
 
 
 def _open_beside(data: DataConfig, names: Sequence[str]) -> list[TextFile | None]:
@@ -72,9 +77,9 @@ def open_train(data: DataConfig, report: Report) -> ParallelCorpus:
     """Opens the training text.
 
     Raises:
-        UserError: as `open_corpus`.
+        UserError: as `open_corpus`; or alignments do not fit.
     """
-    return open_corpus(
+    corpus = open_corpus(
         data,
         data.train_source,
         data.train_target,
@@ -83,6 +88,8 @@ def open_train(data: DataConfig, report: Report) -> ParallelCorpus:
         data.train_alignments,
         data.languages_of_train,
     )
+    links_of(corpus)  # a mistake is found before the work
+    return corpus
 
 
 def open_dev(data: DataConfig, report: Report) -> ParallelCorpus:

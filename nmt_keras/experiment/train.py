@@ -14,7 +14,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from nmt_keras import files
-from nmt_keras.config import ExperimentConfig, TrainingConfig
+from nmt_keras.config import DataConfig, ExperimentConfig, TrainingConfig
 from nmt_keras.data.alignments import Alignments
 from nmt_keras.data.batch_plan import BatchPlan, visits_at_temperature
 from nmt_keras.data.batching import TrainingText
@@ -36,7 +36,7 @@ from nmt_keras.runs.measures import measure_before, measure_of
 from nmt_keras.runs.tokenizers import load_tokenizers, prepare_tokenizers
 from nmt_keras.tokenizers.base import Tokenizers, unknown_rate
 from nmt_keras.tokenizers.building import own_tokenizers, require_sampling
-from nmt_keras.tokenizers.target_tags import tag_ids
+from nmt_keras.tokenizers.target_tags import tag_ids, tag_of
 from nmt_keras.training import memory
 from nmt_keras.training.checkpoints import Checkpoints, weights_sha256
 from nmt_keras.training.cluster import agree, barrier, connected, is_chief, task_of
@@ -113,6 +113,7 @@ def _train_together(
             findings = refuse_serious_findings(data, corpus, dev, report)
 
             def check() -> None:
+                _require_tags(run_dir, data)
                 if not allow_change:
                     check_data_card(run_dir, corpus, dev)
 
@@ -124,6 +125,17 @@ def _train_together(
         is_done = _train(config, run_dir, corpus, dev, strategy, stop, allow_change, measured, is_font_noted, report)
         barrier(strategy)  # whoever leaves first would end the job of the others
     return is_done
+
+
+def _require_tags(run_dir: pathlib.Path, data: DataConfig) -> None:
+    """Checks that the tokenizers that a run has know all its target languages, before anything of it is changed."""
+    tokenizer = load_tokenizers(run_dir).source
+    for language in data.target_languages:
+        if tokenizer.control_id(tag_of(language)) is None:
+            raise UserError(
+                f"The tokenizer of {run_dir} was trained without the target language {language!r}, which "
+                "data.train_languages has now: begin a new run, with --init_from of this one if you like"
+            )
 
 
 @contextlib.contextmanager
@@ -266,7 +278,7 @@ def _training_text(
     with tqdm(total=lines_to_encode(corpus), **bar) as progress:
         tags = tag_ids(data, tokenizers.source, data.train_languages)
         encoded = EncodedCorpus(corpus, tokenizers, progress.update, tags)
-    align = Alignments(corpus, encoded, tokenizers) if any(data.train_alignments) else None
+    align = Alignments(corpus, tokenizers, encoded.num_tags) if any(data.train_alignments) else None
     num_slices = num_replicas * training.accumulation_steps
     weights: Sequence[float] = data.train_weights
     if data.train_temperature != 1.0:
@@ -311,6 +323,7 @@ def _write_run_card(run_dir: pathlib.Path, trainer: Trainer, text: TrainingText,
             "weights_sha256": weights_sha256(trainer.model),
             "stopped": reason,
             "overlong_samples": text.num_overlong_samples,
+            **({"unfit_alignments": text.align.num_unfit} if text.align else {}),
             "machine": platform.platform(),
             "devices": [device.name for device in tf.config.list_logical_devices()],
             "tensorflow": tf.__version__,

@@ -153,7 +153,7 @@ def translate_paragraphs(
     units = split_sentences(text)
     is_sentence = ~_is_break(units.values)
     sentences = tf.ragged.boolean_mask(units, units.with_values(is_sentence))
-    parts = _split(tokenizer, sentences, tf.maximum(config.max_source_length - 1 - tf.shape(tags, tf.int64)[1], 1))
+    parts = _split(tokenizer, sentences, config.max_source_length - 1 - tf.shape(tags, tf.int64)[1])
     tags = tf.gather(tags, tf.repeat(sentences.value_rowids(), parts.counts))  # of each part
     tags = tf.pad(tags, [[0, 1], [0, 0]])  # and of the empty one
     order = tf.argsort(parts.ids.row_lengths(), direction="DESCENDING", stable=True)

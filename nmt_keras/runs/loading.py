@@ -156,6 +156,14 @@ def load(
                 f"{folder} has other tokenizers than {folders[0]}, and an ensemble needs the same ones: train on the "
                 "same text with the same options of data, and another training.seed"
             )
+    known = [set(own.data.target_languages) for own in configs]
+    for folder, languages in zip(folders, known):
+        if languages != known[0]:
+            both = [", ".join(sorted(each)) or "one alone" for each in (languages, known[0])]
+            raise UserError(
+                f"{folder} has the target languages {both[0]}, and {folders[0]} {both[1]}: the members of an ensemble "
+                "need the same, give other runs"
+            )
     members = [run.model for run in runs if isinstance(run.model, Seq2Seq)]
     return runs[0]._replace(model=members[0] if len(members) == 1 else Ensemble(members))
 

@@ -26,9 +26,15 @@ _OF_BEAMS = ("length_penalty", "length_penalty_kind", "recombine", "beam_groups"
 
 def measure_of(config: ExperimentConfig, dev: ParallelCorpus) -> dict[str, Any]:
     """What evaluations measure, as JSON values by name: dev text, how much of it, by which search and metric."""
-    data = config.data
+    data, training = config.data, config.training
     tokenizers = [data.bleu_tokenizer or language_of(language).bleu_tokenizer for language in data.languages_of_dev]
-    return _measure(config, [text.sha256 for text in texts_of(dev)], len(dev), ", ".join(tokenizers))
+    about = _measure(config, [text.sha256 for text in texts_of(dev)], len(dev), ", ".join(tokenizers))
+    if len(dev.sources) > 1:
+        most = training.dev_sentences or len(dev)
+        about["training.dev_sentences"] = [min(most, len(text)) for text in dev.sources]
+    if data.target_languages:
+        about["data.dev_languages"] = list(data.languages_of_dev)
+    return about
 
 
 def _measure(config: ExperimentConfig, hashes: Sequence[str], lines: int, tokenizer: str) -> dict[str, Any]:

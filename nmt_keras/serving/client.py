@@ -238,7 +238,7 @@ class Client:
         `token_log_probs`, `pieces` and more, of the target as the translation of the source.
 
         Raises:
-            UserError: there is no answer.
+            UserError: there is no answer, or the model has no such target language.
         """
         return self._rows("score", ("source", "target"), pairs, target_language)
 

@@ -36,7 +36,7 @@ def examine(tmp_path):
             path = tmp_path / f"{next(made)}.txt"
             path.write_bytes(b"".join((x if isinstance(x, bytes) else x.encode("utf-8")) + b"\n" for x in lines))
             texts.append(TextFile(str(path), str(tmp_path / "cache")))
-        return Doctor(*languages).examine(*texts[:2], [HeldOut("test", *texts[2:], languages[1])] if held_out else [])
+        return Doctor(*languages).examine(*texts[:2], [HeldOut("test", *texts[2:])] if held_out else [])
 
     return run
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nmt_keras.runs.loading import load
-from pipelines import train
+from pipelines import doctor, replay, train
 from tests.pipelines.test_jobs import RECIPE
 
 
@@ -67,3 +67,49 @@ def test_alignments_that_do_not_fit_are_one_line(text, tmp_path, options, messag
     assert train.main([*_options(text, tmp_path / "run"), *options]) == 2
     [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert message in line
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--config.training.distribution=mirrored"],
+        ["--config.data.static_shapes=True", "--config.data.tokenizer=unigram", "--config.data.sampling_alpha=0.2"],
+    ],
+    ids=["replicas", "static"],
+)
+def test_it_goes_with_other_ways_to_train(text, tmp_path, options):
+    steps = ["--config.training.max_steps=10", "--config.training.log_every=5"]
+    assert train.main([*_options(text, tmp_path / "run"), *GUIDED, *steps, *options]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len([row for row in rows if row.get("alignment_loss", 0.0) > 0.1]) == 2
+    assert json.loads((tmp_path / "run" / "run_card.json").read_text(encoding="utf-8"))["unfit_alignments"] == 0
+    card = json.loads((tmp_path / "run" / "data_card.json").read_text(encoding="utf-8"))
+    assert any(each["path"].endswith("train.links") for each in card["train"])
+
+
+def test_a_step_that_goes_bad_is_kept_with_its_alignment_and_computed_again(text, tmp_path, capsys):
+    options = [*_options(text, tmp_path / "run"), *GUIDED, "--config.training.max_bad_steps=2"]
+    options += [
+        "--config.training.max_steps=20",
+        "--config.training.learning_rate=1e18",
+        "--config.training.clip_norm=0",
+    ]
+    train.main([*options, "--config.training.optimizer=sgd"])
+    dumps = sorted((tmp_path / "run" / "bad_batches").glob("step-*"))
+    assert dumps
+    with np.load(dumps[0] / "batch.npz") as arrays:
+        assert arrays["0/alignment"].dtype == bool and arrays["0/alignment"].any()
+    capsys.readouterr()
+    assert replay.main([f"--run_dir={tmp_path}/run"]) in (0, 1)
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_the_doctor_keeps_alignments_beside_their_lines(text, tmp_path):
+    recipe = [RECIPE, f"--data_dir={text}", f"--config.data.cache_dir={text}/cache", *GUIDED]
+    doctor.main([*recipe, f"--fix={tmp_path}/fixed"])
+    lines = {
+        name: (tmp_path / "fixed" / name).read_text(encoding="utf-8").split("\n")[:-1]
+        for name in ("train.src", "train.links")
+    }
+    assert 0 < len(lines["train.src"]) < 600
+    assert [len(line.split()) for line in lines["train.src"]] == [len(line.split()) for line in lines["train.links"]]

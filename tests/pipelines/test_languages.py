@@ -11,8 +11,13 @@ import numpy as np
 import pytest
 
 from nmt_keras.config import DataConfig, DecodingConfig, ExperimentConfig, ModelConfig, TrainingConfig
+from nmt_keras.data.lexicon import Lexicon
+from nmt_keras.errors import UserError
+from nmt_keras.runs.loading import load
+from nmt_keras.serving.client import Client
 from nmt_keras.serving.local import load_export
-from pipelines import evaluate, export, lexicon, score, train, translate
+from pipelines import augment, compare, doctor, evaluate, export, lexicon, score, train, translate
+from tests.serving import serving_double
 
 LINES = ["a b c", "<2next> a b", "", "h g f e", "<2copy> c"]
 
@@ -105,8 +110,6 @@ def test_a_job_translates_into_the_language_that_is_asked_for(run_dir, tmp_path)
 
 
 def test_text_that_looks_like_a_tag_is_text(run_dir, tmp_path):
-    from nmt_keras.runs.loading import load
-
     run = load(run_dir)
     [tag] = run.tags
     for line in LINES:
@@ -177,6 +180,10 @@ def test_a_lexicon_knows_tags(run_dir, tmp_path):
     assert lexicon.main([f"--run_dir={copy}", "--proposals=3", "--common=4"]) == 0
     options = [f"--run_dir={copy}", "--decoding.shortlist=3", "--target_language=next"]
     assert _translated(tmp_path, ["a b c"], *options) == ["b c d"]
+    known, tags = Lexicon.read(copy / "lexicon.npz"), load(run_dir).tags_of(["copy", "next"])
+    pieces = load(run_dir).tokenizers.target
+    letters = [{pieces.piece(number).strip("\u2581") for number in known.proposals[tag]} for tag in tags]
+    assert "i" not in letters[0] and "a" not in letters[1]  # which are of the other language alone
 
 
 @pytest.mark.parametrize("place", ["run_dir", "saved_model"])
@@ -205,6 +212,8 @@ def test_a_model_of_one_language_is_asked_for_no_other(trained_copy, tmp_path, c
         (["--config.data.train_weights=(1.0,2.0)"], "both say how often a corpus is visited"),
         (["--config.data.train_temperature=0.5"], "`data.train_temperature` must be at least 1"),
         (["--config.data.dev_target=('dev.copy',)"], "must name as many dev sets"),
+        (["--config.data.user_symbols=('<2copy>',)"], "must not hold the tags"),
+        (["--config.decoding.max_source_length=2"], "must be at least 3: EOS and the tag of the language count"),
     ],
 )
 def test_languages_that_do_not_fit_are_one_line(text, tmp_path, options, message, capsys):
@@ -220,3 +229,108 @@ def test_a_tokenizer_without_tags_is_one_line(text, trained_copy, tmp_path, caps
     assert train.main([*arguments, *options]) == 2
     [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert "no control symbol '<2copy>'" in line
+
+
+def test_an_export_is_served_to_clients_by_both_protocols(exported):
+    double = serving_double.Double(pathlib.Path(exported["saved_model"]), "two", version=1)
+    with serving_double.serving(double) as ports:
+        for scheme, name in (("http", "rest"), ("grpc", "grpc")):
+            with Client(f"{scheme}://127.0.0.1:{ports[name]}/two") as client:
+                assert [each.text for each in client.translate(["a b"], target_language="next")] == ["b c"]
+                assert [each.text for each in client.translate(["a b"])] == ["a b"]
+                with pytest.raises(UserError, match="does not translate into 'klingon': give one of copy, next"):
+                    client.translate(["a b"], target_language="klingon")
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(text, tmp_path):
+    """With tags, corpora at a temperature, sampled segmentations and two replicas."""
+    options = [f"--config={__file__}", f"--data_dir={text}", f"--config.data.cache_dir={text}/cache"]
+    options += ["--config.data.sampling_alpha=0.2", "--config.training.distribution=mirrored"]
+    options += ["--config.training.checkpoint_every=5", "--config.training.evaluate_every=10"]
+    for name, counts in (("whole", (10,)), ("halves", (5, 10))):
+        for count in counts:
+            assert train.main([*options, f"--run_dir={tmp_path}/{name}", f"--config.training.max_steps={count}"]) == 0
+    cards = [json.loads((tmp_path / name / "run_card.json").read_text("utf-8")) for name in ("whole", "halves")]
+    assert cards[0]["weights_sha256"] == cards[1]["weights_sha256"]
+
+
+def test_dev_sets_of_one_language_are_numbered_and_may_have_several_references(run_dir, text, tmp_path, capsys):
+    options = [f"--config={__file__}", f"--data_dir={text}", f"--config.data.cache_dir={text}/cache"]
+    options += [f"--run_dir={tmp_path}/run", f"--init_from={run_dir}", f"--config.data.tokenizer_from={run_dir}"]
+    options += ["--config.data.dev_source=('dev.xx','dev.xx','dev.xx')"]
+    options += ["--config.data.dev_target=('dev.copy,dev.next','dev.next','dev.copy')"]
+    options += ["--config.data.dev_languages=('copy','next','copy')", "--config.training.learning_rate=1e-9"]
+    assert train.main([*options, "--config.training.max_steps=1"]) == 0
+    assert "weights from" in capsys.readouterr().err
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text("utf-8").splitlines()]
+    [measured] = [row for row in rows if "dev_bleu" in row]
+    names = {"dev_bleu_copy_1", "dev_bleu_copy_2", "dev_bleu_next"}
+    assert names == {name for name in measured if name.startswith("dev_bleu_")}
+    assert min(measured[name] for name in names) > 80
+    assert measured["dev_bleu_copy_1"] >= measured["dev_bleu_copy_2"]
+
+
+@pytest.mark.parametrize("options", [["--mbr=4"], ["--exact=50"], ["--samples=1", "--temperature=0.1"], ["--n_best=2"]])
+def test_every_search_knows_the_language(run_dir, tmp_path, options):
+    [line] = _translated(tmp_path, ["a b c"], f"--run_dir={run_dir}", "--target_language=next", *options)
+    assert ("b c d" == line) if "--n_best=2" not in options else (json.loads(line)["hypotheses"][0]["text"] == "b c d")
+
+
+def test_text_that_it_makes_says_its_language_and_is_not_mixed(run_dir, text, tmp_path, capsys):
+    options = [f"--run_dir={run_dir}", f"--input={text}/dev.xx", f"--output_dir={tmp_path}/made", "--kind=forward"]
+    assert augment.main([*options, "--target_language=next"]) == 0
+    assert json.loads((tmp_path / "made" / "card.json").read_text("utf-8"))["languages"] == ["xx", "next"]
+    made = (tmp_path / "made" / "text.next").read_text("utf-8")
+    (tmp_path / "made" / "card.json").rename(tmp_path / "made" / "options.json")
+    assert augment.main([*options, "--target_language=copy"]) == 2
+    assert "languages was ['xx', 'next'], now ['xx', 'copy']" in capsys.readouterr().err
+    assert (tmp_path / "made" / "text.next").read_text("utf-8") == made
+
+
+def test_systems_are_compared_in_one_language(run_dir, trained_copy, text, tmp_path, capsys):
+    options = [f"--source={text}/dev.xx", f"--reference={text}/dev.next", "--samples=100", "--trials=100"]
+    assert compare.main([*options, "--target_language=next", str(run_dir), f"{text}/dev.copy"]) == 0
+    found = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
+    assert found["systems"][0]["bleu"] > 80 > 20 > found["systems"][1]["bleu"]
+    assert compare.main([*options, "--target_language=next", str(run_dir), f"{trained_copy}/run"]) == 2
+    assert "run does not translate into 'next', it translates into yy" in capsys.readouterr().err
+
+
+def test_an_ensemble_needs_members_of_the_same_languages(run_dir, text, tmp_path, capsys):
+    options = [f"--config={__file__}", f"--data_dir={text}", f"--config.data.cache_dir={text}/cache"]
+    options += [f"--run_dir={tmp_path}/one", f"--config.data.tokenizer_from={run_dir}", "--config.training.max_steps=1"]
+    options += [
+        "--config.data.train_languages=()",
+        "--config.data.dev_source=dev.xx",
+        "--config.data.dev_target=dev.copy",
+    ]
+    assert train.main(options) == 0
+    (tmp_path / "in").write_text("a\n", encoding="utf-8")
+    assert translate.main([f"--run_dir={run_dir},{tmp_path}/one", f"--input={tmp_path}/in"]) == 2
+    assert "has the target languages one alone" in capsys.readouterr().err
+    assert _translated(tmp_path, ["a b c"], f"--run_dir={run_dir},{run_dir}", "--target_language=next") == ["b c d"]
+
+
+def test_a_run_gets_no_new_language_and_is_left_as_it_was(run_dir, text, tmp_path, capsys):
+    copy = pathlib.Path(shutil.copytree(run_dir, tmp_path / "run"))
+    before = (copy / "config.json").read_bytes()
+    (tmp_path / "config.json").write_bytes(before)
+    options = [f"--config={__file__}", f"--data_dir={text}", f"--config.data.cache_dir={text}/cache"]
+    options += ["--config.data.train_languages=('copy','third')", "--config.data.target_language=copy"]
+    options += ["--config.data.dev_languages=('copy','third')", "--allow_config_change"]
+    assert train.main([*options, f"--run_dir={copy}"]) == 2
+    assert "was trained without the target language 'third'" in capsys.readouterr().err
+    assert (copy / "config.json").read_bytes() == before
+
+
+def test_the_doctor_reads_all_dev_sets_once_and_counts_the_tag(text, tmp_path, capsys):
+    options = [f"--config={__file__}", f"--data_dir={text}", f"--config.data.cache_dir={text}/cache"]
+    doctor.main([*options, f"--output={tmp_path}/found.json"])
+    found = json.loads((tmp_path / "found.json").read_text("utf-8"))
+    overlaps = [finding["text"] for finding in found["findings"] if finding["kind"] == "overlap"]
+    assert overlaps and len(overlaps) == len(set(overlaps)) <= 2  # one a corpus, whatever its language
+    plain = ["--config.data.train_languages=()"]
+    doctor.main([*options, *plain, f"--output={tmp_path}/plain.json"])
+    lengths = json.loads((tmp_path / "plain.json").read_text("utf-8"))["lengths"]
+    assert found["lengths"]["source"]["p100"] == lengths["source"]["p100"] + 1
+    assert found["lengths"]["target"]["p100"] == lengths["target"]["p100"]

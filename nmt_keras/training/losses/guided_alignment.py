@@ -8,7 +8,7 @@ from nmt_keras.training.losses.cross_entropy import label_smoothed_cross_entropy
 from nmt_keras.training.losses.forward import Forward, LossSums
 from nmt_keras.training.losses.resources import Resources
 
-_LEAST_WEIGHT = 1e-6  # of attention, in the logarithm
+_LEAST_WEIGHT = 1e-30  # of attention, in the logarithm: below it no gradient flows
 
 
 class GuidedAlignment:
