@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nmt_keras.runs.loading import load
-from pipelines import doctor, replay, train
+from pipelines import doctor, train
 from tests.pipelines.test_jobs import RECIPE
 
 
@@ -85,23 +85,6 @@ def test_it_goes_with_other_ways_to_train(text, tmp_path, options):
     assert json.loads((tmp_path / "run" / "run_card.json").read_text(encoding="utf-8"))["unfit_alignments"] == 0
     card = json.loads((tmp_path / "run" / "data_card.json").read_text(encoding="utf-8"))
     assert any(each["path"].endswith("train.links") for each in card["train"])
-
-
-def test_a_step_that_goes_bad_is_kept_with_its_alignment_and_computed_again(text, tmp_path, capsys):
-    options = [*_options(text, tmp_path / "run"), *GUIDED, "--config.training.max_bad_steps=2"]
-    options += [
-        "--config.training.max_steps=20",
-        "--config.training.learning_rate=1e18",
-        "--config.training.clip_norm=0",
-    ]
-    train.main([*options, "--config.training.optimizer=sgd"])
-    dumps = sorted((tmp_path / "run" / "bad_batches").glob("step-*"))
-    assert dumps
-    with np.load(dumps[0] / "batch.npz") as arrays:
-        assert arrays["0/alignment"].dtype == bool and arrays["0/alignment"].any()
-    capsys.readouterr()
-    assert replay.main([f"--run_dir={tmp_path}/run"]) in (0, 1)
-    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_the_doctor_keeps_alignments_beside_their_lines(text, tmp_path):

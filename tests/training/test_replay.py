@@ -9,6 +9,8 @@ from nmt_keras.data.batching import Batch
 from nmt_keras.models.seq2seq import build_seq2seq
 from nmt_keras.training.checkpoints import by_path
 from nmt_keras.training.losses.cross_entropy import CrossEntropy
+from nmt_keras.training.losses.guided_alignment import GuidedAlignment
+from nmt_keras.training.non_finite_steps import NonFiniteSteps
 from nmt_keras.training.replay import replay
 from nmt_keras.training.train_step import NonFiniteStep
 
@@ -129,3 +131,22 @@ def test_the_dropout_is_that_of_the_step():
     assert verdict.loss == pytest.approx(float(sums.loss / sums.weight), rel=1e-5)
     other = cross_entropy_of(model, part, fold_in(dropout_seed(5, 2, 7, 4), 1), 0.1)
     assert verdict.loss != pytest.approx(float(other.loss / other.weight), rel=1e-3)
+
+
+def test_a_step_with_alignments_is_kept_and_computed_again(tmp_path):
+    model = _model()
+    batch = _batch()
+    batch = batch._replace(alignment=batch.target_output_ids[:, :, None] % 3 == batch.source_ids[:, None] % 3)
+    dumps = NonFiniteSteps(tmp_path / "bad")
+    for kept in (batch, _batch()):
+        dumps.write(_bad(model, kept))
+        bad, _ = dumps.read()
+        [found] = bad.slices
+        assert len(tf.nest.flatten(found)) == len(tf.nest.flatten(kept))
+        for own, other in zip(tf.nest.flatten(found), tf.nest.flatten(kept), strict=True):
+            np.testing.assert_array_equal(own, other)
+            assert own.dtype == other.dtype
+        if kept is batch:
+            loss = GuidedAlignment(TrainingConfig(alignment_weight=10.0))
+            assert replay(model, bad, loss).where == "nowhere"
+            assert replay(model, bad, loss).loss > replay(model, bad, LOSS).loss
