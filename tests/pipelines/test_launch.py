@@ -1,0 +1,94 @@
+"""Workers started on this machine, or one of several machines."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pipelines import launch
+from tests.pipelines.test_jobs import RECIPE, ROOT
+
+
+def _arguments(text, run_dir, steps, *options):
+    return [
+        "--",
+        RECIPE,
+        f"--data_dir={text}",
+        f"--config.data.cache_dir={run_dir}-cache",
+        f"--run_dir={run_dir}",
+        f"--config.training.max_steps={steps}",
+        "--config.training.log_every=1",
+        f"--config.training.evaluate_every={steps}",
+        f"--config.training.checkpoint_every={steps}",
+        "--config.model.d_model=16",
+        *options,
+    ]
+
+
+def test_two_workers_train_and_their_lines_have_numbers(copy_text, tmp_path, capfd):
+    assert launch.main(["--workers=2", *_arguments(copy_text, tmp_path / "run", 3)]) == 0
+    lines = capfd.readouterr().err.splitlines()
+    assert all(line.startswith(("0: ", "1: ")) for line in lines)
+    assert any(line.startswith("0: model: ") and "2 replica(s)" in line for line in lines)
+    assert json.loads((tmp_path / "run" / "run_card.json").read_text())["step"] == 3
+
+
+@pytest.mark.slow
+def test_a_signal_stops_all_and_the_same_command_goes_on(copy_text, tmp_path):
+    command = [sys.executable, "-m", "pipelines.launch", "--workers=2", *_arguments(copy_text, tmp_path / "run", 2000)]
+    process, log = (
+        subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True),
+        tmp_path / "run/metrics.jsonl",
+    )
+    while not (log.exists() and '"loss"' in log.read_text()) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 75 and "stopping all workers" in errors
+    assert "0: stopped by SIGTERM at step " in errors or "another worker was stopped at step " in errors
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--workers=2"], "What pipelines.train takes must stand behind --"),
+        (["--", "--run_dir=a"], "Exactly one of --workers"),
+        (["--workers=2", "--hosts=a:1", "--index=0", "--", "--run_dir=a"], "Exactly one of --workers"),
+        (["--hosts=a:1,b:2", "--", "--run_dir=a"], "--hosts and --index go together"),
+        (["--workers=2", "--index=0", "--", "--run_dir=a"], "--hosts and --index go together"),
+        (["--hosts=a:1,b:2", "--index=2", "--", "--run_dir=a"], "--index must be below the number of --hosts, 2"),
+        (["--hosts=a,b:2", "--index=0", "--", "--run_dir=a"], "TF_CONFIG must be like"),
+        (["--workers=1", "--", "--config.training.distribution=mirrored"], "Leave out config.training.distribution"),
+    ],
+)
+def test_what_cannot_be_started_is_one_line(arguments, message, capsys):
+    assert launch.main(arguments) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and message in line
+
+
+def test_the_status_is_that_of_what_failed(copy_text, tmp_path, capfd):
+    arguments = _arguments(copy_text, tmp_path / "run", 3, "--config.model.d_model=-1")
+    assert launch.main(["--workers=2", *arguments]) == 2
+    assert "1: error: `model.d_model` must be positive" in capfd.readouterr().err
+
+
+def test_one_of_several_machines_joins_the_others(copy_text, tmp_path, capfd, monkeypatch):
+    """Both are this one."""
+    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
+        hosts = ",".join(f"127.0.0.1:{each.getsockname()[1]}" for each in (first, second))
+    seen = []
+    monkeypatch.setattr(
+        launch.subprocess,
+        "run",
+        lambda command, env, check: seen.append((command, env)) or subprocess.CompletedProcess([], 7),
+    )
+    assert launch.main([f"--hosts={hosts}", "--index=1", "--", "--run_dir=a"]) == 7
+    [(command, environment)] = seen
+    assert command[-2:] == ["--run_dir=a", "--config.training.distribution=multi_worker"]
+    task = json.loads(environment["TF_CONFIG"])
+    assert task == {"cluster": {"worker": hosts.split(",")}, "task": {"type": "worker", "index": 1}}
