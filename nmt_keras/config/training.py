@@ -88,6 +88,12 @@ class TrainingConfig:
         choices=("one_device", "mirrored", "multi_worker"),
         resume=ALLOWED,
     )
+    reduction_dtype: str = spec(
+        "float32",
+        "what gradients are sent as between replicas and workers; bfloat16 is half as much",
+        choices=("float32", "bfloat16"),
+        resume=ALLOWED,
+    )
     worker_timeout: float = spec(
         600.0, "seconds that a worker of several waits for the others to come", positive=True, resume=FREE
     )

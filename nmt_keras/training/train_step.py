@@ -240,7 +240,12 @@ class TrainStep:
             )
         real = tf.not_equal(batch.target_output_ids, PAD_ID) & tf.not_equal(batch.lines, PADDING_LINE)[:, None]
         counts = [tf.reduce_sum(tf.cast(real, tf.float32)), tf.cast(tf.size(batch.target_output_ids), tf.float32)]
-        gradients, sums, counts = context.all_reduce("sum", (gradients, sums, counts))
+        if self.config.reduction_dtype == "float32":
+            gradients, sums, counts = context.all_reduce("sum", (gradients, sums, counts))
+        else:  # one call takes one type
+            short = [tf.cast(gradient, self.config.reduction_dtype) for gradient in gradients]
+            gradients = [tf.cast(gradient, tf.float32) for gradient in context.all_reduce("sum", short)]
+            sums, counts = context.all_reduce("sum", (sums, counts))
         scale = 1.0 / (tf.maximum(sums.weight, 1e-6) * tf.convert_to_tensor(self.loss_scale))
         return gradients, scale, tf.linalg.global_norm(gradients) * scale, sums, counts
 
@@ -253,7 +258,7 @@ class TrainStep:
         return [tf.convert_to_tensor(gradient) for gradient in gradients], sums
 
     def _replica_apply(self, gradients: list[tf.Tensor], scale: tf.Tensor, norm: tf.Tensor) -> None:
-        """Scales, clips and applies. Gradients are equal on all replicas, and the optimizer sums them once more.
+        """Scales, clips and applies gradients, which are equal on all replicas.
 
         Args:
             gradients: sums over the tokens of a global batch.
@@ -263,7 +268,7 @@ class TrainStep:
         replicas = tf.distribute.get_replica_context().num_replicas_in_sync
 
         def apply(gradients: list[tf.Tensor], scale: tf.Tensor, norm: tf.Tensor) -> None:
-            factor = scale / replicas
+            factor = scale
             if self.config.clip_norm:
                 factor *= tf.minimum(1.0, self.config.clip_norm / tf.maximum(norm, 1e-12))
             self.optimizer.apply([gradient * factor for gradient in gradients], self.model.trainable_variables)

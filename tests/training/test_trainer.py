@@ -147,6 +147,22 @@ def test_mirrored_gives_the_losses_of_one_device(tmp_path, copy_text):
     assert trainer.best == pytest.approx(1 / 6)  # the dev loss of the last step, shared between the replicas
 
 
+def test_gradients_are_sent_once_a_step(copy_text, monkeypatch):
+    sent, real = [], tf.distribute.ReplicaContext.all_reduce
+
+    def all_reduce(context, operation, values, *options):
+        sent.append(len(tf.nest.flatten(values)))
+        return real(context, operation, values, *options)
+
+    monkeypatch.setattr(tf.distribute.ReplicaContext, "all_reduce", all_reduce)
+    trainer = _trainer(TRAINING, tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+    step, batches = _start(trainer, _text(copy_text, 2))
+    step(next(batches))
+    many = [count for count in sent if count > 3]
+    assert len(many) == 2  # once for each replica, traced once
+    assert many[0] >= len(trainer.model.trainable_variables)
+
+
 def test_accumulation_changes_no_loss(tmp_path, copy_text):
     losses = [
         _one_device(tmp_path / str(parts), copy_text, dataclasses.replace(TRAINING, accumulation_steps=parts))[1]
