@@ -1,0 +1,146 @@
+"""Two workers over a slow link: target tokens a second, as root on Linux.
+
+python -m benchmarks.network --config=pipelines/recipes/multi30k_transformer.py --data_dir=/data/multi30k
+
+Each worker is in a network namespace of its own; the link between them has `--megabits` a second and, where the kernel
+can delay, `--milliseconds` of round trip. Prints the rate of one process with all cores, and that of two workers that
+share them, without a limit of the link and with it, for both types that gradients are sent as; the last line is JSON.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+
+from absl import app, flags
+
+_CONFIG = flags.DEFINE_string("config", None, "The recipe.", required=True)
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "Where its text is.")
+_MEGABITS = flags.DEFINE_float("megabits", 100.0, "Of the link, a second, in either direction.")
+_MILLISECONDS = flags.DEFINE_float("milliseconds", 20.0, "Of a round trip.")
+_STEPS = flags.DEFINE_integer(
+    "steps", 60, "Of each training; the rate is the median of what is logged after the first."
+)
+
+_ADDRESSES = ("10.207.0.1", "10.207.0.2")
+_PORT = 2222
+
+
+@contextlib.contextmanager
+def two_hosts(megabits: float = 0.0, milliseconds: float = 0.0) -> Iterator[list[str]]:
+    """The names of two network namespaces with a link between them, of unlimited rate and no delay where 0.
+
+    Their addresses are 10.207.0.1 and 10.207.0.2. A kernel without netem has no delay: see `has_delays`.
+    """
+    names = [f"nmt{os.getpid()}{side}" for side in "ab"]
+    try:
+        for name in names:
+            _run("ip", "netns", "add", name)
+        _run("ip", "link", "add", names[0], "type", "veth", "peer", "name", names[1])
+        for name, address in zip(names, _ADDRESSES):
+            _run("ip", "link", "set", name, "netns", name)
+            inside = ("ip", "-n", name)
+            _run(*inside, "addr", "add", f"{address}/24", "dev", name)
+            for device in ("lo", name):
+                _run(*inside, "link", "set", device, "up")
+            if megabits:
+                _limit(name, megabits, milliseconds)
+        yield names
+    finally:
+        for name in names:
+            subprocess.run(("ip", "netns", "del", name), check=False, stderr=subprocess.DEVNULL)
+
+
+def has_delays() -> bool:
+    """Whether this kernel can delay what a link carries; else links have their rate alone."""
+    with two_hosts() as hosts:
+        command = ("tc", "-n", hosts[0], "qdisc", "add", "dev", hosts[0], "root", "netem", "delay", "1ms")
+        return subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode == 0
+
+
+def _limit(name: str, megabits: float, milliseconds: float) -> None:
+    """Limits what a host sends: rate and delay, or the rate alone where the kernel has no netem."""
+    add, rate = ("tc", "-n", name, "qdisc", "add", "dev", name, "root"), ("rate", f"{megabits}mbit")
+    both = (*add, "netem", *rate, "delay", f"{milliseconds / 2}ms", "limit", "10000")
+    if subprocess.run(both, check=False, stderr=subprocess.DEVNULL).returncode:
+        _run(*add, "tbf", *rate, "burst", "128kb", "latency", "50ms")
+
+
+def start(hosts: Sequence[str], arguments: Sequence[str]) -> list[subprocess.Popen]:
+    """A worker of one training on each host, with the arguments of `pipelines.train`."""
+    workers = [f"{address}:{_PORT}" for address in _ADDRESSES]
+    command = [sys.executable, "-m", "pipelines.launch", f"--hosts={','.join(workers)}"]
+    return [
+        subprocess.Popen(
+            ["ip", "netns", "exec", host, *command, f"--index={index}", "--", *arguments],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index, host in enumerate(hosts)
+    ]
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True)
+
+
+def _rate(run_dir: pathlib.Path) -> float:
+    """The median of the target tokens a second that a run has logged, without the first row."""
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    rates = [row["target_tokens_per_s"] for row in rows if "target_tokens_per_s" in row]
+    return statistics.median(rates[1:])
+
+
+def _arguments(run_dir: pathlib.Path, cache_dir: str) -> list[str]:
+    steps = _STEPS.value
+    values = {"max_steps": steps, "log_every": steps // 6, "evaluate_every": steps, "checkpoint_every": steps}
+    return [
+        f"--config={_CONFIG.value}",
+        f"--data_dir={_DATA_DIR.value}",
+        f"--run_dir={run_dir}",
+        f"--config.data.cache_dir={cache_dir}",
+        "--config.data.on_findings=ignore",
+        "--config.training.dev_sentences=1",
+        *(f"--config.training.{name}={value}" for name, value in values.items()),
+    ]
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the benchmark."""
+    del argv
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="network-"))
+    rates: dict[str, float] = {}
+    cores = len(os.sched_getaffinity(0))
+    milliseconds = _MILLISECONDS.value if has_delays() else 0.0
+    try:
+        alone = {**os.environ, "TF_NUM_INTRAOP_THREADS": str(cores)}
+        command = [sys.executable, "-m", "pipelines.train", *_arguments(folder / "one", str(folder / "cache"))]
+        subprocess.run(command, check=True, env=alone, stderr=subprocess.DEVNULL)
+        rates["one process"] = _rate(folder / "one")
+        os.environ["TF_NUM_INTRAOP_THREADS"] = str(max(cores // 2, 1))
+        for link in ((0.0, 0.0), (_MEGABITS.value, milliseconds)):
+            for dtype in ("float32", "bfloat16"):
+                name = f"two workers, {f'{link[0]:g} Mbit/s and {link[1]:g} ms' if link[0] else 'no limit'}, {dtype}"
+                place = folder / f"{link[0]:g}-{dtype}"
+                options = [*_arguments(place, str(folder / "cache")), f"--config.training.reduction_dtype={dtype}"]
+                with two_hosts(*link) as hosts:
+                    for worker in start(hosts, options):
+                        _, errors = worker.communicate()
+                        if worker.returncode:
+                            sys.exit(errors)
+                rates[name] = _rate(place)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    for name, rate in rates.items():
+        print(f"{name:60} {rate:8,.0f} target tokens/s, {rate / rates['one process']:.2f}")
+    print(json.dumps(rates))
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,46 @@
+"""Two workers in network namespaces, with a slow link between them that breaks."""
+
+import os
+import shutil
+import subprocess
+import time
+
+import pytest
+
+from benchmarks.network import start, two_hosts
+from tests.training.test_trainer import ROOT, _losses, _worker_arguments
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        os.geteuid() != 0 or not (shutil.which("ip") and shutil.which("tc")), reason="network namespaces need root"
+    ),
+]
+
+
+def test_workers_that_cannot_reach_each_other_end_and_go_on(tmp_path, copy_text, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    arguments = [
+        argument.replace("checkpoint_every=4000", "checkpoint_every=5")
+        for argument in _worker_arguments(copy_text, tmp_path, 4000)
+    ]
+    arguments += [f"--run_dir={tmp_path}/two"]
+    log = tmp_path / "two" / "metrics.jsonl"
+    with two_hosts(100.0, 20.0) as hosts:
+        processes = start(hosts, arguments)
+        while not (log.exists() and log.read_text().count('"loss"') > 10) and processes[0].poll() is None:
+            time.sleep(0.05)
+        subprocess.run(("ip", "-n", hosts[0], "link", "set", hosts[0], "down"), check=True)
+        started = time.monotonic()
+        for process, other in zip(processes, ("worker 1 (10.207.0.2:2222)", "worker 0 (10.207.0.1:2222)")):
+            _, errors = process.communicate(timeout=90)
+            assert process.returncode == 75, errors
+            assert f"{other} stopped or cannot be reached" in errors and "Traceback" not in errors
+        assert time.monotonic() - started < 60
+    more = [argument.replace("max_steps=4000", "max_steps=20") for argument in arguments]
+    before = len(_losses(tmp_path / "two"))
+    with two_hosts(100.0, 20.0) as hosts:
+        for process in start(hosts, more):
+            _, errors = process.communicate(timeout=300)
+            assert process.returncode == 0 and "resuming at step " in errors, errors
+    assert len(_losses(tmp_path / "two")) > before or before >= 20
