@@ -69,6 +69,7 @@ def test_alignments_that_do_not_fit_are_one_line(text, tmp_path, options, messag
     assert message in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
