@@ -112,7 +112,10 @@ def define_inference_flags(values: flags.FlagValues, argv: list[str], searches: 
         flag_values=values,
     )
     flags.DEFINE_string(
-        "target_language", None, "Of a model of several. Default: its data.target_language.", flag_values=values
+        "target_language",
+        "",
+        "Of a model of several, its exact code. Default: its data.target_language.",
+        flag_values=values,
     )
     if searches:
         define_search_flags(values, argv)
@@ -262,7 +265,7 @@ def decoding_overrides(values: flags.FlagValues) -> dict[str, typing.Any]:
 def overrides(values: flags.FlagValues) -> dict[str, typing.Any]:
     """The options of the search and the target language that the command line gives, by the paths of their fields."""
     given = {f"decoding.{name}": value for name, value in decoding_overrides(values).items()}
-    if values.target_language is not None:
+    if values.target_language:
         given["data.target_language"] = values.target_language
     return given
 

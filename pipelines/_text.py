@@ -90,7 +90,7 @@ def open_client(values: flags.FlagValues) -> "Client":
 
 def target_language(values: flags.FlagValues) -> str | None:
     """The language that a client is asked for; that of a run is part of its configuration."""
-    return None if values.run_dir else values.target_language
+    return None if values.run_dir else values.target_language or None
 
 
 def lines(source: typing.BinaryIO, name: str) -> Iterator[str]:

@@ -115,8 +115,8 @@ def _examine(data: DataConfig, values: flags.FlagValues) -> tuple[list, dict]:
     pairs = [opened(*names) for names in zip(data.train_source, data.train_target, languages)]
     of_pairs = [examine(data, pair, language, held_out) for pair, language in zip(pairs, languages)]
     findings = [finding for found in of_pairs for finding in found]
-    for finding in findings:
-        _process.report(f"{finding.severity}: {finding.text}")
+    for line in dict.fromkeys(f"{finding.severity}: {finding.text}" for finding in findings):
+        _process.report(line)
     for language in dict.fromkeys((data.source_language, *languages)):
         if language and not ScriptCheck(language).scripts:
             _process.report(f"the script of language {language!r} is not known: that of its lines is not examined")

@@ -201,6 +201,8 @@ def _language_problems(data: DataConfig) -> list[str]:
             f"`data.target_language`, which is taken where none is asked for, must be one of `data.train_languages`. "
             f"Received: {data.target_language!r} and {list(data.train_languages)}"
         )
+    if problems:
+        return problems
     if len(data.languages_of_dev) != len(data.dev_source) or not set(data.languages_of_dev) <= set(known):
         problems.append(
             "`data.dev_languages` must name the target language of each of `data.dev_source`, one of "
@@ -319,10 +321,15 @@ def _training_problems(config: "ExperimentConfig") -> list[str]:
             "`training.teacher`, a run directory, belongs to `training.loss` distillation. "
             f"Received: {list(training.teacher)} and {training.loss!r}"
         )
-    if (training.loss == "guided_alignment") != any(data.train_alignments):
+    if training.loss == "guided_alignment" and not any(data.train_alignments):
         problems.append(
-            "`data.train_alignments`, word alignments of the training text, belong to `training.loss` "
-            f"guided_alignment. Received: {list(data.train_alignments)} and {training.loss!r}"
+            "`training.loss` guided_alignment needs `data.train_alignments`, a file of word alignments for a corpus. "
+            f"Received: {list(data.train_alignments)}"
+        )
+    if training.loss != "guided_alignment" and any(data.train_alignments):
+        problems.append(
+            "`data.train_alignments` are for `training.loss` guided_alignment: set it, or leave them out. Received: "
+            f"{list(data.train_alignments)} and {training.loss!r}"
         )
     if training.loss == "guided_alignment" and model.attention == "none":
         problems.append(

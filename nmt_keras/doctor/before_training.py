@@ -67,7 +67,11 @@ def refuse_serious_findings(
         for finding in examine(data, (source, target), language, held_out)
     ]
     serious = []
+    said: set[str] = set()  # of a file that several corpora share
     for finding in findings:
+        if finding.text in said:
+            continue
+        said.add(finding.text)
         if finding.kind != "encoding" or finding.severity == "serious":  # opening the text reported the rest
             report(f"doctor, {finding.severity}: {finding.text}")
         if finding.severity == "serious":

@@ -57,7 +57,7 @@ def augment(
     kind: str = "back",
     checkpoint: str = "best",
     decoding: Mapping[str, Any] = MappingProxyType({}),
-    target_language: str | None = None,
+    target_language: str = "",
     search: Search = Search(),
     changes: Changes = Changes(),
     filters: Filters = Filters(),
@@ -81,7 +81,7 @@ def augment(
             `forward` if it shall translate out of it, as a student of this model (Kim and Rush 2016).
         checkpoint: of the runs.
         decoding: options of the search instead of the recipe's.
-        target_language: of a model of several; None is the recipe's.
+        target_language: of a model of several; "" is the recipe's.
         search: how a line is translated.
         changes: of the source side of the new corpus.
         filters: what leaves a pair out.
@@ -101,7 +101,7 @@ def augment(
     if card_path.exists():
         raise UserError(f"{output_dir} holds a whole corpus, with its card.json: give another --output_dir")
     overrides: dict[str, Any] = {f"decoding.{name}": value for name, value in decoding.items()}
-    if target_language is not None:
+    if target_language:
         overrides["data.target_language"] = target_language
     run = load(run_dirs, overrides, checkpoint, report=report)
     if search.candidates > run.config.decoding.beam_size:

@@ -111,7 +111,10 @@ class DevEvaluator:
         ]
         if len(bleus) > 1:
             lines = [f"  BLEU {scalars['dev_bleu']:.2f}, the mean of", *("\n" + line for line in lines)]
-        samples = [f"\n  {each.sources[0]}\n  {texts[0]}" for each, texts in zip(self._sets, hypotheses)]
+        samples = [
+            f"\n  {each.sources[0]}\n  {f'{each.name}: ' if each.name else ''}{texts[0]}"
+            for each, texts in zip(self._sets, hypotheses)
+        ]
         return Evaluation(
             scalars, f"dev loss {loss:.3f}  perplexity {perplexity(loss):.2f}{''.join(lines)}{''.join(samples)}"
         )

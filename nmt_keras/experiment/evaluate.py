@@ -38,7 +38,7 @@ def evaluate(
     output: str | None = None,
     translations: str | None = None,
     bleu_tokenizer: str | None = None,
-    target_language: str | None = None,
+    target_language: str = "",
     tune: bool = False,
     mbr: MBROptions | None = None,
     report: Report = silent,
@@ -55,7 +55,7 @@ def evaluate(
         output: a file that the scores are written to as JSON.
         translations: a file that the translations are written to.
         bleu_tokenizer: sacreBLEU's name, instead of the run's.
-        target_language: of a model of several; None is the recipe's.
+        target_language: of a model of several; "" is the recipe's.
         tune: whether length penalties are tried too, and reported as a table.
         mbr: choose each translation, out of several, by minimum Bayes risk.
         report: takes a line for the user.
@@ -69,7 +69,7 @@ def evaluate(
     overrides["data.data_dir"] = data_dir
     if bleu_tokenizer is not None:
         overrides["data.bleu_tokenizer"] = bleu_tokenizer
-    if target_language is not None:
+    if target_language:
         overrides["data.target_language"] = target_language
     before = config_of(run_dirs[0], overrides)
     data = before.data

@@ -58,7 +58,7 @@ def export(
     *,
     precision: str = "float32",
     decoding: Mapping[str, Any] = MappingProxyType({}),
-    target_language: str | None = None,
+    target_language: str = "",
     data_dir: str | None = None,
     report: Report = silent,
 ) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def export(
         output: `saved_models/<name>`.
         precision: of the weights, float32, bfloat16 or int8.
         decoding: options of the search instead of the recipe's.
-        target_language: the default of a model of several; None is the recipe's.
+        target_language: the default of a model of several; "" is the recipe's.
         data_dir: where the dev set, which is translated for the proof, is now; instead of the recipe's.
         report: takes a line for the user.
 
@@ -88,7 +88,7 @@ def export(
         )
     files.require_writable(output / ".tmp-export")
     overrides: dict[str, Any] = {f"decoding.{name}": value for name, value in decoding.items()}
-    if target_language is not None:
+    if target_language:
         overrides["data.target_language"] = target_language
     if data_dir is not None:
         overrides["data.data_dir"] = data_dir

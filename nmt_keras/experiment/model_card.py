@@ -34,6 +34,7 @@ def model_card(
     dev_source = _names(data.dev_source)
     lines = f"{result['dev_lines']:,} lines of" + (f" {len(data.dev_source)} dev sets," * (len(data.dev_source) > 1))
     by_language = "".join(f", {code} {bleu:.2f}" for code, bleu in result.get("dev_bleu_by_language", {}).items())
+    flag = f" --target_language={data.target_language}" if languages else ""
     keyword = f"target_language={data.target_language!r}, " if languages else ""
     beside = f"(in float32 {result['dev_bleu_float32']:.2f}) " if "dev_bleu_float32" in result else ""
     ensemble = f"an ensemble of {len(run_dirs)} models, " if len(run_dirs) > 1 else ""
@@ -62,7 +63,7 @@ after {trained.step:,} steps (checkpoint {result["checkpoint"]}).
     docker run -p 8500:8500 -p 8501:8501 -v "$PWD/{name}:/models/{name}" -e MODEL_NAME={name} tensorflow/serving \\
         --enable_batching --batching_parameters_file=/models/{name}/{version}/batching_parameters.txt
     curl -d {request} http://localhost:8501/v1/models/{name}:predict
-    echo {shlex.quote(example)} | python -m pipelines.translate --server=grpc://localhost:8500/{name}
+    echo {shlex.quote(example)} | python -m pipelines.translate --server=grpc://localhost:8500/{name}{flag}
 
 From Python, by REST or gRPC:
 

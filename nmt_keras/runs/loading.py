@@ -164,6 +164,8 @@ def load(
                 f"{folder} has the target languages {both[0]}, and {folders[0]} {both[1]}: the members of an ensemble "
                 "need the same, give other runs"
             )
+    if config.data.target_languages:
+        report(f"target language: {config.data.target_language}, of {', '.join(config.data.target_languages)}")
     members = [run.model for run in runs if isinstance(run.model, Seq2Seq)]
     return runs[0]._replace(model=members[0] if len(members) == 1 else Ensemble(members))
 

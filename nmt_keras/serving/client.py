@@ -158,6 +158,12 @@ class Client:
             UserError: there is no answer.
         """
         tensors = {name: _one_a_row(name, values) for name, values in inputs.items()}
+        rows = {name: len(tensor) for name, tensor in tensors.items()}
+        if len(set(rows.values())) > 1:
+            counts = ", ".join(f"{name} {count}" for name, count in rows.items())
+            raise UserError(
+                f"The inputs of a signature have a value a row each, and these differ: {counts}; give as many"
+            )
         tries = 1
         while True:
             try:
@@ -214,6 +220,9 @@ class Client:
         signature = "translate" if given else "serving_default"
         if not given:
             return map(_translation, self._rows(signature, ("text",), zip(texts), target_language))
+        unknown = sorted(given.keys() - set(TranslateOptions._fields))
+        if unknown:
+            raise UserError(f"There is no option {unknown[0]!r}; valid ones: {', '.join(TranslateOptions._fields)}")
         translate_options = _checked(TranslateOptions(**given))
 
         def asked() -> Iterator[tuple[Any, ...]]:
@@ -277,6 +286,11 @@ class Client:
         limits = self._asked_limits()
         if limits.target_languages:
             of_language["target_language"] = target_language or ""
+        if not isinstance(target_language, str | None):
+            raise UserError(
+                f"target_language is one code for all texts of a call. Received: {target_language!r}; for a code a row "
+                'use call("serving_default", {"text": texts, "target_language": codes})'
+            )
         if target_language and target_language not in limits.target_languages:
             known = ", ".join(limits.target_languages)
             raise UserError(

@@ -33,6 +33,7 @@ class Cluster(NamedTuple):
 
     addresses: tuple[str, ...]  # host:port of each, the chief first
     number: int  # of this process
+    has_chief: bool = False  # whether the first is a job of its own in `TF_CONFIG`
 
     @property
     def own_port(self) -> int:
@@ -40,8 +41,9 @@ class Cluster(NamedTuple):
         return split(self.addresses[self.number])[1]
 
     def name_of(self, index: int) -> str:
-        """A worker, for people."""
-        return f"worker {index} ({self.addresses[index]})"
+        """A worker as `TF_CONFIG` numbers it, for people."""
+        name = f"worker {index - self.has_chief}" if index >= self.has_chief else "the chief"
+        return f"{name} ({self.addresses[index]})"
 
 
 class _Peer(NamedTuple):
@@ -84,7 +86,7 @@ def cluster_of(tf_config: str | None) -> Cluster:
     twice = sorted({address for address in addresses if addresses.count(address) > 1})
     if twice:
         raise UserError(f"TF_CONFIG names {twice[0]} twice: give each worker a host and port of its own")
-    return Cluster(addresses, index)
+    return Cluster(addresses, index, bool(chiefs))
 
 
 def meet(
@@ -110,14 +112,18 @@ def meet(
     with _listening(cluster) as listener:
         if len(cluster.addresses) == 1:
             return watch
+        waits = f"{cluster.name_of(cluster.number)} of {len(cluster.addresses)} workers is here, and waits up to"
+        report(f"{waits} {timeout:g} s for the others (training.worker_timeout)")
         place = run_dir.absolute().parent / f".{run_dir.name}.meeting"
         files.make_folder(place.parent)
         deadline = time.monotonic() + timeout
         if cluster.number:
             listener.close()  # it showed that the port is free
-            return _attend(cluster, about, place, deadline, timeout, report)
-        _preside(cluster, about, place, listener, deadline, timeout, report, watch)
-        return watch
+            watch = _attend(cluster, about, place, deadline, timeout, report)
+        else:
+            _preside(cluster, about, place, listener, deadline, timeout, report, watch)
+    report(f"all {len(cluster.addresses)} workers are here, and agree")
+    return watch
 
 
 @contextlib.contextmanager
@@ -165,8 +171,8 @@ def _preside(
                 problem = f"{cluster.name_of(peer.number)} " + (
                     "left before training began; read what it printed, and start all workers again"
                     if sees is None
-                    else f"does not see the --run_dir of worker 0, in {place.parent}: give all workers one folder on "
-                    "storage that they share"
+                    else f"does not see the --run_dir of {cluster.name_of(0)}, in {place.parent}: give all workers one "
+                    "folder on storage that they share"
                 )
         for peer in peers:
             _send(peer.connection, {"problem": problem})
@@ -299,8 +305,8 @@ def _difference(cluster: Cluster, about: Mapping[str, Any], peers: list[_Peer]) 
             fields = ", ".join(f"{name} {peer.about.get(name)!r} and {own.get(name)!r}" for name in names[:_LISTED])
             more = ", ..." if len(names) > _LISTED else ""
             return (
-                f"{cluster.name_of(peer.number)} and worker 0 were started with different values: {fields}{more}; "
-                "start all workers with one command and one version"
+                f"{cluster.name_of(peer.number)} and {cluster.name_of(0)} were started with different values: "
+                f"{fields}{more}; start all workers with one command and one version"
             )
     return ""
 

@@ -55,8 +55,8 @@ def test_a_run_goes_on_as_if_it_had_not_stopped(text, tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (GUIDED[:1], "`data.train_alignments`, word alignments of the training text, belong to `training.loss`"),
-        (GUIDED[1:], "`data.train_alignments`, word alignments of the training text, belong to `training.loss`"),
+        (GUIDED[:1], "guided_alignment needs `data.train_alignments`, a file of word alignments"),
+        (GUIDED[1:], "`data.train_alignments` are for `training.loss` guided_alignment: set it"),
         ([*GUIDED, "--config.model.attention=none"], "guided_alignment teaches attention"),
         ([GUIDED[0], "--config.data.train_alignments=dev.src"], "give the alignment of each line"),
         ([GUIDED[0], "--config.data.train_alignments=train.src"], "is no link of two words"),

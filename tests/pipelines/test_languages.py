@@ -155,6 +155,15 @@ def test_a_client_asks_for_a_language(client, options):
         assert [each.text for each in found] == [change("a b c"), "", change("h g")]
 
 
+def test_a_client_says_how_languages_are_asked_for(client):
+    with pytest.raises(UserError, match="is one code for all texts of a call. Received: \\['copy', 'next'\\]; .* call"):
+        client.translate(["a", "b"], target_language=["copy", "next"])
+    with pytest.raises(UserError, match="these differ: text 2, target_language 1; give as many"):
+        client.call("serving_default", {"text": ["a", "b"], "target_language": ["copy"]})
+    with pytest.raises(UserError, match="There is no option 'target_langage'; valid ones: beam_size"):
+        client.translate(["a"], target_langage="copy")
+
+
 def test_rows_of_a_request_have_languages_of_their_own(client):
     rows = ["next", "", "klingon", "copy"]
     found = client.call("serving_default", {"text": ["a b"] * 4, "target_language": rows})

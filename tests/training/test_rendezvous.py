@@ -80,7 +80,7 @@ def test_every_worker_hears_which_field_differs(addresses, tmp_path):
     meeting.start(2, {**ABOUT, "training.learning_rate": 0.002})
     messages = {number: str(error) for number, error in meeting.end().items()}
     assert len(set(messages.values())) == 1
-    assert f"worker 2 ({addresses[2]}) and worker 0" in messages[0]
+    assert f"worker 2 ({addresses[2]}) and worker 0 ({addresses[0]}) were started" in messages[0]
     assert "training.learning_rate 0.002 and 0.001; start all workers with one command" in messages[0]
 
 
@@ -102,7 +102,9 @@ def test_who_is_missing_is_said_again_and_again(addresses, tmp_path, monkeypatch
     assert meeting.end() == {0: None, 1: None, 2: None}
     waiting = f"waiting for 1 of 3 workers: worker 2 ({addresses[2]})"
     assert meeting.reports[0].count(waiting) > 1 and waiting in meeting.reports[1]
-    assert meeting.reports[1][0].startswith(f"waiting for worker 0 ({addresses[0]}): Connection refused")
+    assert meeting.reports[1][0].startswith(f"worker 1 ({addresses[1]}) of 3 workers is here, and waits up to 20 s")
+    assert meeting.reports[1][1].startswith(f"waiting for worker 0 ({addresses[0]}): Connection refused")
+    assert {reports[-1] for reports in meeting.reports.values()} == {"all 3 workers are here, and agree"}
 
 
 def test_waiting_has_a_limit(addresses, tmp_path):
@@ -138,7 +140,7 @@ def test_a_port_in_use_is_named(addresses, tmp_path):
     port = int(addresses[1].rpartition(":")[2])
     with socket.create_server(("127.0.0.1", port)):
         with pytest.raises(UserError, match=f"Port {port} of this machine, .* worker 1 .* is in use"):
-            meet(Cluster(addresses, 1), ABOUT, tmp_path / "run", 1.0, pytest.fail)
+            meet(Cluster(addresses, 1), ABOUT, tmp_path / "run", 1.0, lambda line: None)
 
 
 def test_a_folder_that_workers_do_not_share_is_named(addresses, tmp_path, monkeypatch):
@@ -196,8 +198,12 @@ def _config(task=("worker", 0), **jobs):
 
 def test_the_chief_is_the_first_worker():
     assert cluster_of(_config(worker=["a:1", "b:2"])) == Cluster(("a:1", "b:2"), 0)
-    assert cluster_of(_config(("worker", 1), chief=["c:3"], worker=["a:1", "b:2"])) == Cluster(("c:3", "a:1", "b:2"), 2)
-    assert cluster_of(_config(("chief", 0), chief=["c:3"], worker=["a:1"])).number == 0
+    assert cluster_of(_config(("worker", 1), chief=["c:3"], worker=["a:1", "b:2"])) == Cluster(
+        ("c:3", "a:1", "b:2"), 2, True
+    )
+    cluster = cluster_of(_config(("chief", 0), chief=["c:3"], worker=["a:1"]))
+    assert cluster.number == 0
+    assert [cluster.name_of(number) for number in (0, 1)] == ["the chief (c:3)", "worker 0 (a:1)"]
 
 
 @pytest.mark.parametrize(
