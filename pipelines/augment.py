@@ -60,7 +60,7 @@ def _job(values: flags.FlagValues) -> None:
             raise UserError(f"--{name} must be given, as in --run_dir=runs/de-en --input=mono.de --output_dir=text/bt")
     _check(values)
     _process.load_tensorflow()
-    from nmt_keras.experiment.augment import Changes, Filters, Search, augment
+    from nmt_keras.experiment.augment import Changes, Choice, Filters, augment
 
     drawn = _cli.sampling_of(values) if values.sample else None
     with contextlib.ExitStack() as stack:
@@ -78,7 +78,7 @@ def _job(values: flags.FlagValues) -> None:
             checkpoint=values.checkpoint,
             decoding=_cli.decoding_overrides(values),
             target_language=values.target_language,
-            search=Search(drawn, _cli.mbr_options(values), values.n_best),
+            choice=Choice(drawn, _cli.mbr_options(values), values.n_best),
             changes=Changes(values.tag, values.noise),
             filters=Filters(values.max_length_ratio, values.min_score, values.min_dual),
             references=references,

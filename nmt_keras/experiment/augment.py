@@ -25,8 +25,8 @@ KINDS = ("back", "forward")
 _CHUNK = 1024  # lines that are translated, scored and written at a time
 
 
-class Search(NamedTuple):
-    """How a line is translated: the best of a beam, unless one of these is given."""
+class Choice(NamedTuple):
+    """How the translation of a line is found: the best of a beam, unless one of these is given."""
 
     sampling: Sampling | None = None  # one translation is drawn
     mbr: MBROptions | None = None  # one of several is chosen by minimum Bayes risk
@@ -58,7 +58,7 @@ def augment(
     checkpoint: str = "best",
     decoding: Mapping[str, Any] = MappingProxyType({}),
     target_language: str = "",
-    search: Search = Search(),
+    choice: Choice = Choice(),
     changes: Changes = Changes(),
     filters: Filters = Filters(),
     references: Iterable[str] | None = None,
@@ -82,10 +82,10 @@ def augment(
         checkpoint: of the runs.
         decoding: options of the search instead of the recipe's.
         target_language: of a model of several; "" is the recipe's.
-        search: how a line is translated.
+        choice: how the translation of a line is found.
         changes: of the source side of the new corpus.
         filters: what leaves a pair out.
-        references: translations of the lines, of which `search.candidates` takes the nearest.
+        references: translations of the lines, of which `choice.candidates` takes the nearest.
         dual_run_dirs: of a model of the other direction, which `filters.min_dual` needs.
         seed: of noise.
         progress: is told how many more lines are done.
@@ -104,25 +104,9 @@ def augment(
     if target_language:
         overrides["data.target_language"] = target_language
     run = load(run_dirs, overrides, checkpoint, report=report)
-    if search.candidates > run.config.decoding.beam_size:
-        raise UserError(
-            f"{search.candidates} candidates of a line need as many beams. Received: {run.config.decoding.beam_size}; "
-            f"give --beam_size={search.candidates}"
-        )
-    if run.config.decoding.split_sentences:
-        raise UserError("--decoding.split_sentences joins translations, which have no score: give a sentence a line")
     dual = load(dual_run_dirs, _dual_overrides(dual_run_dirs[0], run), report=report) if dual_run_dirs else None
     languages = run.config.data.source_language, run.config.data.target_language
-    if languages[0] == languages[1]:
-        raise UserError(
-            f"{run_dirs[0]} translates {languages[0]} to {languages[1]}: both sides of the corpus would be one file, "
-            f"text.{languages[0]}"
-        )
-    if dual and (dual.config.data.target_language, dual.config.data.source_language) != languages:
-        raise UserError(
-            f"{dual_run_dirs[0]} translates {dual.config.data.source_language} to {dual.config.data.target_language}: "
-            f"--dual_run_dir must be of the other direction than {languages[0]} to {languages[1]}"
-        )
+    _require_fitting(run, dual, choice)
     card: dict[str, Any] = {
         **about,
         "kind": kind,
@@ -132,9 +116,9 @@ def augment(
         "step": run.step,
         "weights_sha256": run.weights_sha256,
         "decoding": dataclasses.asdict(run.config.decoding),
-        "sampling": search.sampling and search.sampling._asdict(),
-        "mbr": search.mbr and search.mbr.as_json(),
-        "candidates": search.candidates,
+        "sampling": choice.sampling and choice.sampling._asdict(),
+        "mbr": choice.mbr and choice.mbr.as_json(),
+        "candidates": choice.candidates,
         "changes": changes._asdict(),
         "filters": filters._asdict(),
         "dual_run_dirs": list(map(str, dual_run_dirs)),
@@ -152,7 +136,7 @@ def augment(
             if count:
                 report(f"resuming after line {count:,}")
                 progress(count)
-            maker = _Maker(run, dual, search, filters, changes.tag)
+            maker = _Maker(run, dual, choice, filters, changes.tag)
             for row in maker.rows(itertools.islice(lines, count, None), references, count):
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
                 file.flush()
@@ -165,6 +149,29 @@ def augment(
     left_out = ", ".join(f"{number:,} for {reason}" for reason, number in counts["left_out"].items()) or "none"
     report(f"{counts['pairs']:,} pairs of {counts['all']:,} lines in {output_dir}; left out: {left_out}")
     return card
+
+
+def _require_fitting(run: Run, dual: Run | None, choice: Choice) -> None:
+    """Checks that a run can make what is asked for, and that the other one is of the other direction."""
+    decoding, data = run.config.decoding, run.config.data
+    if choice.candidates > decoding.beam_size:
+        raise UserError(
+            f"{choice.candidates} candidates of a line need as many beams. Received: {decoding.beam_size}; give "
+            f"--beam_size={choice.candidates}"
+        )
+    if decoding.split_sentences:
+        raise UserError("--decoding.split_sentences joins translations, which have no score: give a sentence a line")
+    if data.source_language == data.target_language:
+        raise UserError(
+            f"{run.folder} translates {data.source_language} to {data.target_language}: both sides of the corpus would "
+            f"be one file, text.{data.source_language}"
+        )
+    back = dual and (dual.config.data.source_language, dual.config.data.target_language)
+    if dual and back != (data.target_language, data.source_language):
+        raise UserError(
+            f"{dual.folder} translates {dual.config.data.source_language} to {dual.config.data.target_language}: "
+            f"--dual_run_dir must be of the other direction than {data.source_language} to {data.target_language}"
+        )
 
 
 def _dual_overrides(folder: pathlib.Path, run: Run) -> dict[str, Any]:
@@ -191,15 +198,15 @@ def _require_same_options(path: pathlib.Path, card: dict[str, Any]) -> None:
 class _Maker:
     """Makes pairs of lines, with their scores."""
 
-    def __init__(self, run: Run, dual: Run | None, search: Search, filters: Filters, tag: str):
-        self._search = search
+    def __init__(self, run: Run, dual: Run | None, choice: Choice, filters: Filters, tag: str):
+        self._choice = choice
         self._filters = filters
         self._tag = tag
         self._dual = dual.client() if dual else None
         self._translator = (
-            run.mbr_translator(search.mbr)
-            if search.mbr
-            else run.translator(search.candidates if not search.sampling else 1, search.sampling)
+            run.mbr_translator(choice.mbr)
+            if choice.mbr
+            else run.translator(choice.candidates if not choice.sampling else 1, choice.sampling)
         )
 
     def rows(
