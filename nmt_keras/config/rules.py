@@ -100,10 +100,7 @@ def _recurrent_decoder_problems(model: ModelConfig) -> list[str]:
             "source"
         )
     if model.attention == "none" and model.input_feeding:
-        problems.append(
-            "`model.input_feeding` feeds what attention read: it needs another `model.attention`. Received: "
-            f"{model.attention!r}"
-        )
+        problems.append("`model.input_feeding` feeds what attention read: it needs `model.attention` other than none")
     if model.bridge == "copy" and model.encoder not in RECURRENT_ENCODERS:
         problems.append(
             f"`model.bridge` copy needs a recurrent encoder, whose last states it copies; encoder {model.encoder} has "
@@ -305,8 +302,8 @@ def _decoding_problems(config: "ExperimentConfig") -> list[str]:
     least = 3 if data.train_languages else 2
     if decoding.max_source_length < least:
         problems.append(
-            f"`decoding.max_source_length` must be at least {least}: EOS{' and the tag of the language' * (least > 2)} "
-            f"count. Received: {decoding.max_source_length}"
+            f"`decoding.max_source_length` must be at least {least}: EOS counts{', and a tag too' * (least > 2)}. "
+            f"Received: {decoding.max_source_length}"
         )
     if "" in decoding.banned_phrases:
         problems.append("`decoding.banned_phrases` must not hold an empty text, which every translation contains")
@@ -333,7 +330,8 @@ def _training_problems(config: "ExperimentConfig") -> list[str]:
         )
     if training.loss == "guided_alignment" and model.attention == "none":
         problems.append(
-            "`training.loss` guided_alignment teaches attention: it needs `model.attention` other than none"
+            "`training.loss` guided_alignment teaches attention: it needs a `model.attention`. Received: "
+            f"{model.attention!r}"
         )
     if training.weight_decay and model.freeze_vectors:
         problems.append("`training.weight_decay` must be 0 with `model.freeze_vectors`: it would shrink frozen vectors")

@@ -97,6 +97,12 @@ class TrainingConfig:
     worker_timeout: float = spec(
         600.0, "seconds that a worker of several waits for the others to come", positive=True, resume=FREE
     )
+    watch_port: int = spec(
+        0,
+        "port of the chief on which workers watch each other; 0 is one that the system chooses",
+        rule=("must be 0 to 65535", lambda value: 0 <= value < 1 << 16),
+        resume=FREE,
+    )
     deterministic: bool = spec(
         False, "the same bits from the same seed on a GPU too, at some cost; a CPU gives them anyway", resume=ALLOWED
     )

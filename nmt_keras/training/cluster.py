@@ -68,7 +68,7 @@ def _watched(config: ExperimentConfig, run_dir: pathlib.Path, report: Report) ->
         context.context().abort_collective_ops(tf.errors.UNAVAILABLE, f"worker {number} is lost")
 
     with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.create_server(("", 0)))
+        listener = stack.enter_context(_watch_listener(0 if cluster.number else config.training.watch_port))
         own_port = listener.getsockname()[1]
         port = meet(cluster, _started_with(config), run_dir, config.training.worker_timeout, report, own_port)
         watch = Watch(cluster, port if cluster.number else listener, on_lost)
@@ -80,6 +80,15 @@ def _watched(config: ExperimentConfig, run_dir: pathlib.Path, report: Report) ->
             raise WorkerLost(_lost_line(cluster, watch.wait_for_lost())) from error
         finally:
             watch.close(is_done)
+
+
+def _watch_listener(port: int) -> socket.socket:
+    try:
+        return socket.create_server(("", port))
+    except OSError as error:
+        raise UserError(
+            f"The port training.watch_port={port} cannot be opened on this machine: {error.strerror}; give another or 0"
+        ) from error
 
 
 def _lost_line(cluster: Cluster, number: int | None) -> str:

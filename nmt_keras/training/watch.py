@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from nmt_keras.errors import UserError
 from nmt_keras.training.rendezvous import Cluster, split
 
 _BEAT_EVERY = 5.0  # seconds
@@ -28,6 +29,9 @@ class Watch:
         meeting: of the chief its listening socket, which is closed in the end; of another worker the port of the
             chief's.
         on_lost: takes the number of a worker that is gone or silent; called once, in the thread.
+
+    Raises:
+        UserError: the chief's port cannot be reached.
     """
 
     def __init__(self, cluster: Cluster, meeting: socket.socket | int, on_lost: Callable[[int], None]):
@@ -45,7 +49,7 @@ class Watch:
             self._missing = set(range(1, len(cluster.addresses)))
         else:
             self._listener, self._missing = None, set()
-            connection = socket.create_connection((split(cluster.addresses[0])[0], meeting), timeout=10.0)
+            connection = _connected((split(cluster.addresses[0])[0], meeting))
             connection.sendall(str(cluster.number).encode() + b"\n")
             self._add(connection).number = 0
         self._started = time.monotonic()
@@ -133,6 +137,17 @@ class Watch:
         if self._missing and now - self._started > _LOST_AFTER:
             return min(self._missing)
         return None
+
+
+def _connected(address: tuple[str, int]) -> socket.socket:
+    try:
+        return socket.create_connection(address, timeout=10.0)
+    except OSError as error:
+        host, port = address
+        raise UserError(
+            f"{host}:{port}, where workers watch each other, cannot be reached: {error.strerror or error}; let a port "
+            "of the chief through, and give it as training.watch_port"
+        ) from error
 
 
 class _Peer:

@@ -223,7 +223,7 @@ def test_a_model_of_one_language_is_asked_for_no_other(trained_copy, tmp_path, c
         (["--config.data.train_temperature=0.5"], "`data.train_temperature` must be at least 1"),
         (["--config.data.dev_target=('dev.copy',)"], "must name as many dev sets"),
         (["--config.data.user_symbols=('<2copy>',)"], "must not hold the tags"),
-        (["--config.decoding.max_source_length=2"], "must be at least 3: EOS and the tag of the language count"),
+        (["--config.decoding.max_source_length=2"], "must be at least 3: EOS counts, and a tag too. Received: 2"),
     ],
 )
 def test_languages_that_do_not_fit_are_one_line(text, tmp_path, options, message, capsys):

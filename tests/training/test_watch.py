@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from nmt_keras.errors import UserError
 from nmt_keras.training import watch as watching
 from nmt_keras.training.rendezvous import Cluster
 from nmt_keras.training.watch import Watch
@@ -99,3 +100,13 @@ def test_a_stranger_is_nobody(workers):
         time.sleep(1.5)
     time.sleep(0.5)
     assert [worker.lost for worker in workers] == [[], [], []]
+
+
+def test_a_port_that_cannot_be_reached_is_one_line():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(
+        UserError, match=f"127.0.0.1:{port}, where workers watch each other, cannot be reached"
+    ) as error:
+        Worker(("127.0.0.1:1", "127.0.0.1:2"), 1, port)
+    assert "training.watch_port" in str(error.value)
