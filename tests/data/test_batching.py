@@ -85,7 +85,7 @@ def _text(corpus, tokenizer=None, num_slices=1, seed=1, batch_tokens=60, length_
 
 
 def _take(dataset, count):
-    return [tuple(leaf.numpy() for leaf in batch) for batch in dataset.take(count)]
+    return [tuple(leaf.numpy() for leaf in tf.nest.flatten(batch)) for batch in dataset.take(count)]
 
 
 def _assert_same(batches, expected):

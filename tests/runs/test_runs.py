@@ -112,6 +112,8 @@ TRIED = {
     "training.keep_checkpoints": 7,
     "training.patience": 7,
     "training.max_bad_steps": 7,
+    "training.worker_timeout": 7.0,
+    "training.watch_port": 7,
     "data.data_dir": "/else",
     "data.cache_dir": "/else",
     "data.on_findings": "report",
