@@ -216,8 +216,8 @@ def _gather(
             connection = stack.enter_context(listener.accept()[0])
             hello = _receive(connection)
             if isinstance(hello.get("index"), int) and isinstance(hello.get("about"), dict):  # else a stranger
-                peers = [peer for peer in peers if peer.number != hello["index"] or not _is_gone(peer.connection)]
                 peers.append(_Peer(hello["index"], hello["about"], connection))
+        peers = [peer for peer in peers if not _is_gone(peer.connection)]  # it may come again
     return peers
 
 
@@ -230,6 +230,8 @@ def _is_gone(connection: socket.socket) -> bool:
         return False
     except OSError:
         return True
+    finally:
+        connection.settimeout(_ANSWER_TIMEOUT)
 
 
 def _attend(
