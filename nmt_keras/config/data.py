@@ -5,6 +5,11 @@ from dataclasses import dataclass
 from nmt_keras.config.fields import ALLOWED, FREE, spec
 
 
+def tag_of(language: str) -> str:
+    """The tag that asks a model of several target languages for one, such as <2de>."""
+    return f"<2{language}>"
+
+
 @dataclass
 class DataConfig:
     """What is read, how it becomes ids, and how long a sentence may be (lengths are in ids, EOS included)."""

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from nmt_keras.config.data import DataConfig
+from nmt_keras.config.data import DataConfig, tag_of
 from nmt_keras.config.fields import fields_of
 from nmt_keras.config.model import ModelConfig
 
@@ -206,8 +206,7 @@ def _language_problems(data: DataConfig) -> list[str]:
             f"{', '.join(known)}; empty stands for one dev set of each, in this order. Received: "
             f"{list(data.dev_languages)} for {list(data.dev_source)}"
         )
-    tags = [f"<2{language}>" for language in data.target_languages]
-    if set(tags) & set(data.user_symbols):
+    if set(map(tag_of, data.target_languages)) & set(data.user_symbols):
         problems.append(
             "`data.user_symbols` must not hold the tags of `data.train_languages`, which no text is cut into. "
             f"Received: {list(data.user_symbols)}"

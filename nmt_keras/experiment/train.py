@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from nmt_keras import files
 from nmt_keras.config import DataConfig, ExperimentConfig, TrainingConfig
+from nmt_keras.config.data import tag_of
 from nmt_keras.data.alignments import Alignments
 from nmt_keras.data.batch_plan import BatchPlan, visits_at_temperature
 from nmt_keras.data.batching import TrainingText
@@ -36,7 +37,7 @@ from nmt_keras.runs.measures import measure_before, measure_of
 from nmt_keras.runs.tokenizers import load_tokenizers, prepare_tokenizers
 from nmt_keras.tokenizers.base import Tokenizers, unknown_rate
 from nmt_keras.tokenizers.building import own_tokenizers, require_sampling
-from nmt_keras.tokenizers.target_tags import tag_ids, tag_of
+from nmt_keras.tokenizers.target_tags import tag_ids
 from nmt_keras.training import memory
 from nmt_keras.training.checkpoints import Checkpoints, weights_sha256
 from nmt_keras.training.cluster import agree, barrier, connected, is_chief, task_of

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from nmt_keras.config import DataConfig
+from nmt_keras.config.data import tag_of
 from nmt_keras.errors import UserError
 from nmt_keras.pipes import kept
 from nmt_keras.reports import Report, silent
@@ -17,7 +18,6 @@ from nmt_keras.tokenizers.base import Tokenizer, Tokenizers
 from nmt_keras.tokenizers.characters import ByteTokenizer, CharacterTokenizer
 from nmt_keras.tokenizers.sentencepiece import SentencePieceTokenizer
 from nmt_keras.tokenizers.symbols import SymbolTokenizer
-from nmt_keras.tokenizers.target_tags import tag_of
 from nmt_keras.tokenizers.words import WordTokenizer
 
 _SAMPLED_LINES = 10_000

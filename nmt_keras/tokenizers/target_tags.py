@@ -11,13 +11,9 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from nmt_keras.config import DataConfig
+from nmt_keras.config.data import tag_of
 from nmt_keras.errors import UserError
 from nmt_keras.tokenizers.base import Tokenizer
-
-
-def tag_of(language: str) -> str:
-    """The tag of a target language, such as <2de>."""
-    return f"<2{language}>"
 
 
 def tag_ids(data: DataConfig, tokenizer: Tokenizer, languages: Sequence[str]) -> list[int]:

@@ -63,8 +63,10 @@ def _watched(config: ExperimentConfig, run_dir: pathlib.Path, report: Report) ->
     """The meeting of the workers, and the watch over them."""
     cluster = cluster_of(os.environ.get("TF_CONFIG"))
 
+    timers = []
+
     def on_lost(number: int) -> None:
-        end_soon(_lost_line(cluster, number), STATUS_LOST, _TIME_TO_FAIL)
+        timers.append(end_soon(_lost_line(cluster, number), STATUS_LOST, _TIME_TO_FAIL))
         context.context().abort_collective_ops(tf.errors.UNAVAILABLE, f"worker {number} is lost")
 
     with contextlib.ExitStack() as stack:
@@ -80,6 +82,8 @@ def _watched(config: ExperimentConfig, run_dir: pathlib.Path, report: Report) ->
             raise WorkerLost(_lost_line(cluster, watch.wait_for_lost())) from error
         finally:
             watch.close(is_done)
+            for timer in timers:  # the main thread has noticed
+                timer.cancel()
 
 
 def _watch_listener(port: int) -> socket.socket:

@@ -274,7 +274,7 @@ class TrainStep:
             self.optimizer.apply([gradient * factor for gradient in gradients], self.model.trainable_variables)
             self._update_averages()
 
-        if replicas == 1:  # a compiled function cannot reduce over replicas
+        if replicas == 1:  # a compiled function cannot update the variables of several
             apply = fused(apply, self.model.config.d_model)
         apply(gradients, scale, norm)
 

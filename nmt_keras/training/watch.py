@@ -35,7 +35,6 @@ class Watch:
     """
 
     def __init__(self, cluster: Cluster, meeting: socket.socket | int, on_lost: Callable[[int], None]):
-        self._cluster = cluster
         self._on_lost = on_lost
         self._ended = threading.Event()
         self._has_lost = threading.Event()
@@ -68,7 +67,8 @@ class Watch:
         self._thread.join()
         for connection in self._peers:
             with contextlib.suppress(OSError):
-                connection.sendall(_BYE + b"\n" if is_done else b"")
+                if is_done:
+                    connection.sendall(_BYE + b"\n")
             connection.close()
         if self._listener is not None:
             self._listener.close()
@@ -162,8 +162,8 @@ class _Peer:
         self.told_of: int | None = None  # a worker that it has lost
 
 
-def end_soon(line: str, status: int, seconds: float) -> None:
-    """Ends this process with a line if it is still there after so many seconds, whatever it waits for."""
+def end_soon(line: str, status: int, seconds: float) -> threading.Timer:
+    """Ends this process with a line after so many seconds, whatever it waits for, unless the timer is cancelled."""
 
     def end() -> None:
         os.write(2, f"error: {line}\n".encode())
@@ -172,3 +172,4 @@ def end_soon(line: str, status: int, seconds: float) -> None:
     timer = threading.Timer(seconds, end)
     timer.daemon = True
     timer.start()
+    return timer
