@@ -20,6 +20,7 @@ from absl import flags
 
 from benchmarks import measure
 from nmt_keras.training.precision import configure
+from nmt_keras.training.workers import Workers
 from pipelines import _cli, _process
 
 _MIDDLE = {"sentences": 64, "length": 16, "vocab_size": 8000, "width": 512}
@@ -98,7 +99,7 @@ def _work(family: str, beam_size: int, sentences: int, length: int, vocab_size: 
             search().numpy()
 
     else:
-        step = TrainStep(model, config, tf.distribute.get_strategy())
+        step = TrainStep(model, config, Workers(tf.distribute.get_strategy()))
         inputs = tf.concat([tf.fill([sentences, 1], BOS_ID), ids[:, :-1]], 1)
         batch = Batch(ids, inputs, ids, tf.ones([sentences]), tf.zeros([sentences], tf.int64))
         step.compile(tf.nest.map_structure(lambda leaf: tf.TensorSpec([None] * leaf.shape.rank, leaf.dtype), batch))

@@ -19,6 +19,7 @@ import numpy as np
 from absl import flags
 
 from nmt_keras.training.precision import configure, resolve_precision
+from nmt_keras.training.workers import Workers
 from pipelines import _cli, _process
 
 _POOL = 30_000  # halves of lines, of which any two make a line
@@ -180,9 +181,9 @@ def _train(folder: pathlib.Path, pairs: int) -> dict:
     resolve_precision(config)
     configure(config)
     text, _ = _training_text(folder)
-    strategy = tf.distribute.get_strategy()
-    step = TrainStep(build_seq2seq(ModelConfig(), 8000, 8000), config, strategy)
-    feed = Feed(text, strategy)
+    workers = Workers(tf.distribute.get_strategy())
+    step = TrainStep(build_seq2seq(ModelConfig(), 8000, 8000), config, workers)
+    feed = Feed(text, workers)
     batches = feed.start(0, 0)
     step.compile(batches.element_spec)
     kept = [next(batches) for _ in range(_STEPS)]

@@ -23,6 +23,7 @@ from absl import flags
 
 from benchmarks import measure, peers
 from nmt_keras.training.precision import configure
+from nmt_keras.training.workers import Workers
 from pipelines import _cli, _process
 
 _OURS = {
@@ -115,9 +116,9 @@ def _work(
     config = TrainingConfig(precision=precision)
     configure(config)
     text = _training_text(data_dir, pathlib.Path(work), batch, batch_type)
-    strategy = tf.distribute.get_strategy()
+    workers = Workers(tf.distribute.get_strategy())
     network = build_seq2seq(CONFIGS[model], VOCAB_SIZE, VOCAB_SIZE)
-    step, feed = TrainStep(network, config, strategy), Feed(text, strategy)
+    step, feed = TrainStep(network, config, workers), Feed(text, workers)
     step.compile(feed.element_spec)
 
     def run(count: int = steps) -> tuple[float, int, int, int]:

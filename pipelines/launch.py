@@ -26,7 +26,6 @@ from nmt_keras.errors import UserError
 from pipelines import _cli, _process
 
 _END_WITHIN = 60.0  # seconds after one has failed: workers that watch each other take less
-_DISTRIBUTION = "--config.training.distribution=multi_worker"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,6 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
     del argv
     flags.DEFINE_integer("workers", None, "Workers that are started on this machine.", 1, flag_values=values)
+    flags.DEFINE_enum(
+        "distribution",
+        "multi_worker",
+        ["multi_worker", "local_sgd"],
+        "training.distribution: steps that all make together, or steps of their own and now and then their mean.",
+        flag_values=values,
+    )
     flags.DEFINE_list("hosts", [], "Or host:port of all workers, the chief first.", flag_values=values)
     flags.DEFINE_integer("index", None, "With --hosts: which of them this machine is, from 0.", 0, flag_values=values)
 
@@ -53,14 +59,15 @@ def _job(values: flags.FlagValues, training: list[str]) -> int:
             "What pipelines.train takes must stand behind --, as in -- --config=my_recipe.py --run_dir=runs/a"
         )
     if any(argument.lstrip("-").startswith("config.training.distribution") for argument in training):
-        raise UserError("Leave out config.training.distribution: the workers that are started here are multi_worker")
+        raise UserError("Leave out --config.training.distribution: give --distribution before --")
     if (values.workers is None) == (not values.hosts):
         raise UserError("Exactly one of --workers, on this machine, and --hosts, with --index, must be given")
     if bool(values.hosts) != (values.index is not None):
         raise UserError("--hosts and --index go together: all workers, and which of them this machine is")
     if values.hosts and values.index >= len(values.hosts):
         raise UserError(f"--index must be below the number of --hosts, {len(values.hosts)}. Received: {values.index}")
-    command = [sys.executable, "-m", "pipelines.train", *training, _DISTRIBUTION]
+    distribution = f"--config.training.distribution={values.distribution}"
+    command = [sys.executable, "-m", "pipelines.train", *training, distribution]
     if values.hosts:
         from nmt_keras.training.rendezvous import cluster_of
 

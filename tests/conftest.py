@@ -42,7 +42,11 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Chooses a fifth, and puts the longest first."""
+    """Chooses a fifth, leaves out what needs a GPU where there is none, and puts the longest first."""
+    if not tf.config.list_physical_devices("GPU"):
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="there is no GPU"))
     fifth = config.getoption("--fifth")
     if fifth is not None:
         chosen = [_part(item.nodeid, _FIFTHS) == fifth for item in items]

@@ -88,6 +88,13 @@ class DataConfig:
     max_target_length: int = spec(128, "longer targets are left out of training", positive=True, resume=ALLOWED)
     cache_dir: str = spec("", '"" is $XDG_CACHE_HOME/nmt_keras or ~/.cache/nmt_keras', resume=FREE)
     static_shapes: bool = spec(False, "pad to the bucket's boundary, as a TPU and XLA want it", resume=ALLOWED)
+    num_buckets: int = spec(
+        0,
+        "if positive: so many length buckets at most, cut where static shapes pad least; 0 is a bucket for every two "
+        "positions",
+        not_negative=True,
+        resume=ALLOWED,
+    )
     on_findings: str = spec(
         "refuse",
         "what serious findings of the corpus doctor do; ignore never looks",

@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING
 from nmt_keras.config.data import DataConfig, tag_of
 from nmt_keras.config.fields import fields_of
 from nmt_keras.config.model import ModelConfig
+from nmt_keras.config.training import TrainingConfig
 
 if TYPE_CHECKING:
     from nmt_keras.config.experiment import ExperimentConfig
 
+OF_SEVERAL_WORKERS = ("multi_worker", "local_sgd")  # values of training.distribution that need a cluster
 RECURRENT_ENCODERS = ("rnn", "gnmt")  # of the registries; a test compares
 _LAYERED_DECODERS = ("gnmt", "rnmt_plus")
 RECURRENT_DECODERS = ("rnn", "conditional_gru", *_LAYERED_DECODERS)
@@ -339,7 +341,23 @@ def _training_problems(config: "ExperimentConfig") -> list[str]:
             "`training.weight_decay` needs `training.optimizer` adamw. "
             f"Received: {training.weight_decay!r} and {training.optimizer!r}"
         )
-    if not training.batch_tokens and not training.batch_sentences and training.distribution == "multi_worker":
+    if training.compile == "step" and not data.static_shapes:
+        problems.append(
+            "`training.compile` step compiles a program for each shape of a batch: it needs `data.static_shapes` True"
+        )
+    if training.compile == "step" and training.distribution in ("mirrored", "multi_worker"):
+        problems.append(
+            "`training.compile` step makes one program of the step, which reductions between replicas divide: take "
+            f"parts with `training.distribution` {training.distribution}"
+        )
+    if training.compile == "step" and training.loss == "minimum_risk":
+        problems.append(
+            "`training.loss` minimum_risk scores texts in Python, which XLA does not compile: `training.compile` must "
+            "not be step"
+        )
+    if training.distribution == "local_sgd":
+        problems += _local_sgd_problems(training)
+    if not training.batch_tokens and not training.batch_sentences and training.distribution in OF_SEVERAL_WORKERS:
         problems.append(
             "`training.batch_tokens` 0, which finds what fits, needs `training.distribution` one_device or mirrored. "
             f"Received: {training.distribution!r}"
@@ -350,3 +368,16 @@ def _training_problems(config: "ExperimentConfig") -> list[str]:
             f"longest sentence. Received: {training.batch_tokens} and {data.max_target_length}"
         )
     return problems
+
+
+def _local_sgd_problems(training: TrainingConfig) -> list[str]:
+    """What else happens at a step must wait until the workers have one model."""
+    intervals = ("log_every", "evaluate_every", "checkpoint_every", "max_steps")
+    wrong = [name for name in intervals if getattr(training, name) % training.local_steps]
+    if not wrong:
+        return []
+    values = ", ".join(f"training.{name}={getattr(training, name)}" for name in wrong)
+    return [
+        "`training.local_steps` must divide log_every, evaluate_every, checkpoint_every and max_steps, since workers "
+        f"have one model only then. Received: {training.local_steps}, and {values}"
+    ]

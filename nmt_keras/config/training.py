@@ -82,12 +82,30 @@ class TrainingConfig:
         choices=("float32", "mixed_bfloat16", "mixed_float16", "auto"),
         resume=ALLOWED,
     )
-    distribution: str = spec(
-        "one_device",
-        "mirrored is all GPUs of this machine, multi_worker the cluster of TF_CONFIG",
-        choices=("one_device", "mirrored", "multi_worker"),
+    compile: str = spec(
+        "auto",
+        "what XLA compiles: the whole step, for which shapes are static; element-wise parts of it; or nothing. auto is "
+        "step on a TPU and parts elsewhere; config.json says what it was",
+        choices=("auto", "step", "parts", "off"),
         resume=ALLOWED,
     )
+    distribution: str = spec(
+        "one_device",
+        "mirrored is all GPUs of this machine; multi_worker the cluster of TF_CONFIG, which makes each step together; "
+        "local_sgd the same, where each worker makes steps of its own and all take the mean now and then",
+        choices=("one_device", "mirrored", "multi_worker", "local_sgd"),
+        resume=ALLOWED,
+    )
+    local_steps: int = spec(
+        50, "of local_sgd: steps that each worker makes between two means", positive=True, resume=ALLOWED
+    )
+    outer_learning_rate: float = spec(
+        1.0,
+        "of local_sgd: of the step to the mean of what the workers learned; 1 goes there",
+        positive=True,
+        resume=ALLOWED,
+    )
+    outer_momentum: float = spec(0.0, "of local_sgd: Nesterov momentum of these steps", rate=True, resume=ALLOWED)
     reduction_dtype: str = spec(
         "float32",
         "what gradients are sent as between replicas and workers; bfloat16 is half as much",

@@ -117,6 +117,8 @@ class BatchPlan:
         num_batches: batches in an epoch.
         num_empty, num_long, num_weightless: pairs left out, because a side is empty or over its limit, or the weight 0.
         fingerprint: a hash of everything that decides the batches, except the text itself (only its lengths).
+        static_padding: the share of an epoch's positions, of both sides, that is padding where every batch has the size
+            of its bucket.
     """
 
     def __init__(
@@ -133,6 +135,7 @@ class BatchPlan:
         num_slices: int = 1,
         length_factor: float = 1.0,
         example_weights: Sequence[np.ndarray | None] = (),
+        num_buckets: int = 0,
     ):
         """Plans over one or several corpora.
 
@@ -148,6 +151,8 @@ class BatchPlan:
             num_slices: replicas times accumulation steps; a batch is cut into so many equal parts.
             length_factor: how much longer than these lengths the batches' rows will be (sampled segmentations).
             example_weights: of the lines in the loss, float [lines] for each corpus or None; those of 0 are left out.
+            num_buckets: if positive, so many buckets at most, cut where batches that are as long as their bucket pad
+                least.
 
         Raises:
             UserError: no pair is left, or the budget is too small for one row a slice.
@@ -159,6 +164,8 @@ class BatchPlan:
         limits = {"max_source_length": max_source_length, "max_target_length": max_target_length}
         sizes = {"batch_tokens": batch_tokens, "batch_sentences": batch_sentences, "num_slices": num_slices}
         options = {"seed": seed, "weights": list(weights), "length_factor": length_factor, **limits, **sizes}
+        if num_buckets:
+            options["num_buckets"] = num_buckets
         self.fingerprint = _fingerprint(options, [*source_lengths, *target_lengths, *example_weights])
         starts = np.cumsum([0] + [len(lengths) for lengths in source_lengths])
         source, target = np.concatenate(source_lengths), np.concatenate(target_lengths)
@@ -192,17 +199,26 @@ class BatchPlan:
             corpus_of = (np.searchsorted(starts, self._lines, side="right") - 1).astype(np.uint16)
             visits = np.concatenate([[0.0], np.cumsum(visits_of_line[corpus_of])])  # of the lines before each
         seen = np.zeros(len(visits_of_line), np.int64)  # lines of each corpus in the buckets before
-        for start, stop in _cut(length, visits, rows_of):
+        real_positions = 0.0
+        cuts = _cut_into(length, source[self._lines], target[self._lines], num_buckets) if num_buckets else None
+        for start, stop in cuts or _cut(length, visits, rows_of):
             groups = self._group(start, corpus_of[start:stop], visits_of_line, seen)
             lines = self._lines[start:stop]
             longest_target = int(target[lines].max())
             rows, slots = rows_of(longest_target), sum(group.slots for group in groups)
             longest_source = sampled(int(source[lines].max()), max_source_length)
             longest_target = sampled(longest_target, max_target_length)
+            real_positions += slots * float(np.mean(source[lines] + target[lines]))
             self.buckets.append(Bucket(longest_source, longest_target, rows, slots, -(-slots // rows)))
             self._groups.append(groups)
         self._batch_ends = np.cumsum([bucket.num_batches for bucket in self.buckets])
         self.num_batches = int(self._batch_ends[-1])
+        positions = sum(b.num_batches * self.static_rows(b) * (b.source_length + b.target_length) for b in self.buckets)
+        self.static_padding = 1.0 - real_positions / positions
+
+    def static_rows(self, bucket: Bucket) -> int:
+        """Rows of each batch of a bucket where shapes are static: its largest batch, with padding rows."""
+        return -(-bucket.largest_batch // self.num_slices) * self.num_slices
 
     def _filter(
         self,
@@ -309,3 +325,34 @@ def _cut(length: np.ndarray, visits: np.ndarray, rows_of: Callable[[int], int]) 
             stop = len(length)
         yield start, stop
         start = stop
+
+
+def _cut_into(length: np.ndarray, source: np.ndarray, target: np.ndarray, number: int) -> list[tuple[int, int]]:
+    """Cuts sorted lengths [N] into at most `number` buckets whose rows have the fewest positions in all.
+
+    Found by dynamic programming over the distinct lengths: the best cut of the shortest D into k buckets is the best
+    cut of some shorter ones into k - 1, and a bucket of the rest.
+    """
+    ends = np.append(np.flatnonzero(np.diff(length)) + 1, len(length))  # of the lines of each distinct length
+    starts = np.append(0, ends[:-1])
+    longest = [np.maximum.reduceat(side, starts).astype(np.int64) for side in (source, target)]
+    count = len(ends)
+    costs = np.full((count, count), np.inf)  # of a bucket from one distinct length to another
+    for first in range(count):
+        width = sum(np.maximum.accumulate(side[first:]) for side in longest)
+        costs[first, first:] = (ends[first:] - starts[first]) * width
+    best, first_of_last = costs[0].copy(), []  # of the lengths up to each, in one bucket so far
+    for _ in range(min(number, count) - 1):
+        totals = np.append(0.0, best[:-1])[:, None] + costs
+        first_of_last.append(totals.argmin(0))
+        best = totals.min(0)
+    cuts, last = [], count - 1
+    for firsts in reversed(first_of_last):
+        first = int(firsts[last])
+        cuts.append((int(starts[first]), int(ends[last])))
+        last = first - 1
+        if last < 0:
+            break
+    if last >= 0:
+        cuts.append((0, int(ends[last])))
+    return cuts[::-1]

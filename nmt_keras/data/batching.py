@@ -231,7 +231,7 @@ class TrainingText:
         source, target = (rows._replace(lengths=np.pad(rows.lengths, padding_rows)) for rows in (source, target))
         shape = Shape(0, 0, 0)
         if self.static_shapes:
-            rows = planned.bucket.rows // num_slices
+            rows = self.plan.static_rows(planned.bucket) // num_slices
             shape = Shape(rows, planned.bucket.source_length, planned.bucket.target_length)
         return make_batch(source, target, weights, lines, *self._limits, shape)
 

@@ -208,7 +208,7 @@ class _Source(NamedTuple):
     def load(self, precision: str, report: Report = silent) -> Run:
         """The run, which computes in a precision from here on."""
         overrides = {**self.overrides, "training.precision": precision}
-        return load(self.run_dirs, overrides, self.checkpoint, report=report)
+        return load(self.run_dirs, overrides, self.checkpoint, report=report, portable=True)
 
 
 def _load(

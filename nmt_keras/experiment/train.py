@@ -28,6 +28,7 @@ from nmt_keras.experiment.dev_set import DevEvaluator
 from nmt_keras.experiment.resources import open_resources
 from nmt_keras.experiment.text import open_dev, open_train
 from nmt_keras.inference.evaluation import open_bleu
+from nmt_keras.layers.recurrent import use_cudnn, ways_of
 from nmt_keras.models.seq2seq import build_seq2seq
 from nmt_keras.reports import Report, silent
 from nmt_keras.runs.data_card import check_data_card, texts_of, write_data_card
@@ -40,16 +41,17 @@ from nmt_keras.tokenizers.building import own_tokenizers, require_sampling
 from nmt_keras.tokenizers.target_tags import tag_ids
 from nmt_keras.training import memory
 from nmt_keras.training.checkpoints import Checkpoints, weights_sha256
-from nmt_keras.training.cluster import agree, barrier, connected, is_chief, task_of
+from nmt_keras.training.cluster import connected
 from nmt_keras.training.feed import Feed
 from nmt_keras.training.freezing import freeze
 from nmt_keras.training.losses import build_loss
 from nmt_keras.training.non_finite_steps import NonFiniteSteps
-from nmt_keras.training.precision import configure, resolve_precision
+from nmt_keras.training.precision import configure, resolve_compile, resolve_precision
 from nmt_keras.training.pretrained_vectors import load_pretrained_vectors
 from nmt_keras.training.stopping import StopRequest
 from nmt_keras.training.summaries import Summaries, font_note
 from nmt_keras.training.trainer import Trainer
+from nmt_keras.training.workers import Workers
 
 
 def train(
@@ -80,23 +82,24 @@ def train(
     build_loss(config.training)  # raises if there is none of that name
     stop = stop or StopRequest()
     resolve_precision(config.training)
-    with connected(config, run_dir, report) as strategy:  # before any TensorFlow operation
+    resolve_compile(config.training)
+    with connected(config, run_dir, report) as workers:  # before any TensorFlow operation
         stop.listen()
         configure(config.training)
-        return _train_together(config, run_dir, strategy, allow_change, report, stop)
+        return _train_together(config, run_dir, workers, allow_change, report, stop)
 
 
 def _train_together(
     config: ExperimentConfig,
     run_dir: pathlib.Path,
-    strategy: tf.distribute.Strategy,
+    workers: Workers,
     allow_change: bool,
     report: Report,
     stop: StopRequest,
 ) -> bool:
     """Opens text and run directory, and trains."""
     data = config.data
-    if is_chief(strategy):
+    if workers.is_chief:
         require_same_experiment(run_dir, config, allow_change)
         if config.training.init_from and not (run_dir / "config.json").exists():
             read_config(pathlib.Path(config.training.init_from))  # a mistake is found before the work
@@ -108,9 +111,9 @@ def _train_together(
     dev = open_dev(data, report)
     is_font_noted = _report_font(dev, report)
     measured = measure_before(run_dir), measure_of(config, dev)
-    barrier(strategy)  # all have read what the chief will write over
+    workers.barrier()  # all have read what the chief will write over
     with contextlib.ExitStack() as stack:
-        if is_chief(strategy):
+        if workers.is_chief:
             findings = refuse_serious_findings(data, corpus, dev, report)
 
             def check() -> None:
@@ -122,9 +125,9 @@ def _train_together(
             write_data_card(run_dir, corpus, dev, findings)
             with _hint_at_kept_tokenizers(config):
                 prepare_tokenizers(run_dir, data, corpus, report)
-        barrier(strategy)  # what the chief makes, the others find
-        is_done = _train(config, run_dir, corpus, dev, strategy, stop, allow_change, measured, is_font_noted, report)
-        barrier(strategy)  # whoever leaves first would end the job of the others
+        workers.barrier()  # what the chief makes, the others find
+        is_done = _train(config, run_dir, corpus, dev, workers, stop, allow_change, measured, is_font_noted, report)
+        workers.barrier()  # whoever leaves first would end the job of the others
     return is_done
 
 
@@ -156,7 +159,7 @@ def _train(
     run_dir: pathlib.Path,
     corpus: ParallelCorpus,
     dev: ParallelCorpus,
-    strategy: tf.distribute.Strategy,
+    workers: Workers,
     stop: StopRequest,
     allow_change: bool,
     measured: tuple[dict[str, Any], dict[str, Any]],
@@ -165,38 +168,40 @@ def _train(
 ) -> bool:
     """Trains on open text in a run directory that has its tokenizers."""
     started, training = time.time(), config.training
-    chief = is_chief(strategy)
+    chief = workers.is_chief
     tokenizers = load_tokenizers(run_dir)
     require_sampling(tokenizers, config.data)
     tag_ids(config.data, tokenizers.source, config.data.target_languages)  # raises if one is missing
     _report_unknown(tokenizers, dev, report)
-    non_finite_steps = NonFiniteSteps(run_dir / "bad_batches", task_of(strategy), report)
-    with strategy.scope():
+    non_finite_steps = NonFiniteSteps(run_dir / "bad_batches", workers.number, report)
+    with workers.strategy.scope():
         resources = open_resources(config, tokenizers, report, run_dir if chief else None, allow_change)
         model = build_seq2seq(config.model, tokenizers.source.vocab_size, tokenizers.target.vocab_size)
+        use_cudnn(model, bool(tf.config.list_physical_devices("GPU")) and training.compile != "step")
         frozen = freeze(model, training.freeze)
-        trainer = Trainer(model, training, strategy, non_finite_steps, resources)
-    replicas = strategy.num_replicas_in_sync
+        trainer = Trainer(model, training, workers, non_finite_steps, resources)
+    replicas = workers.num_slices
     report(f"model: {model.count_params():,} weights; {replicas} replica(s); {training.precision}")
     if frozen:
         report(f"weights that stay as they are: {len(frozen)} of {len(model.variables)}, {training.freeze}")
     if not training.batch_tokens and not training.batch_sentences:
-        training.batch_tokens = _budget(config, corpus, tokenizers, trainer, strategy, report)
+        training.batch_tokens = _budget(config, corpus, tokenizers, trainer, workers, report)
         files.write_text(run_dir / "config.json", config.to_json())
-    feed = Feed(_training_text(config, corpus, tokenizers, replicas, report), strategy)
+    feed = Feed(_training_text(config, corpus, tokenizers, replicas, report), workers)
     plan = feed.text.plan
     of_texts = {f"text in {text.path}": text.sha256 for text in (*texts_of(corpus), *texts_of(dev))}
     of_tokenizers = {f"{side} tokenizer": each.sha256 for side, each in zip(("source", "target"), tokenizers)}
-    agree(strategy, {**of_texts, **of_tokenizers, "batch plan": plan.fingerprint})
+    workers.agree({**of_texts, **of_tokenizers, "batch plan": plan.fingerprint})
     report(f"data: {plan.summary()}")
     if plan.num_long:
         report(
             f"data: the limits are data.max_source_length={config.data.max_source_length} and "
             f"data.max_target_length={config.data.max_target_length} ids; pipelines.doctor suggests some"
         )
-    checkpoints = Checkpoints(checkpoints_of(run_dir), training.keep_checkpoints, chief, report)
+    part = trainer.local_sgd.part if trainer.local_sgd else None
+    checkpoints = Checkpoints(checkpoints_of(run_dir), training.keep_checkpoints, chief, report, part)
     checkpoints.clean_up()
-    barrier(strategy)
+    workers.barrier()
     before, trainer.measured = measured
     if trainer.restore(checkpoints, plan.fingerprint, allow_change, trainer.measured, before):
         report(f"resuming at step {trainer.step:,}")
@@ -208,7 +213,7 @@ def _train(
     else:
         load_pretrained_vectors(model, tokenizers, config, report)
         if training.init_from:  # what another run has learned wins over the vectors of a file
-            with strategy.scope():
+            with workers.strategy.scope():
                 initialise(model, tokenizers, config, report)
     if trainer.step < training.max_steps:
         trainer.train_step.compile(feed.element_spec)
@@ -217,6 +222,10 @@ def _train(
             report(memory.describe(bucket, need, memory.limit_of_process(), plan.num_batches, training.max_steps))
         else:
             report("memory and time are not planned: this system does not tell (Linux does, in /proc)")
+        if config.data.static_shapes:
+            _make_graphs(trainer, feed, report)
+        if tf.config.list_physical_devices("GPU") and (ways := ways_of(model)):
+            report(f"recurrences: {ways}")
     summaries = Summaries(run_dir, trainer.step, trainer.owes_evaluation, chief)
     evaluate = DevEvaluator(model, tokenizers, config, dev, summaries, report, is_font_noted)
     stop.interrupts = False  # from here on it is the trainer that stops, and saves
@@ -231,22 +240,34 @@ def _train(
     return not trainer.is_stopped
 
 
+def _make_graphs(trainer: Trainer, feed: Feed, report: Report) -> None:
+    """Makes the graph of the step for each shape of a batch, so that step 1 and those after it make none."""
+    started, step = time.monotonic(), trainer.train_step
+    for batch in feed.each_shape():
+        step(batch, apply=False)
+    verb = "compiled" if trainer.config.compile == "step" else "made"
+    report(
+        f"step: {verb} for {step.num_graphs} shapes of {len(feed.text.plan.buckets)} length buckets in "
+        f"{time.monotonic() - started:.0f} s; {feed.text.plan.static_padding:.1%} of all positions are padding"
+    )
+
+
 def _budget(
     config: ExperimentConfig,
     corpus: ParallelCorpus,
     tokenizers: Tokenizers,
     trainer: Trainer,
-    strategy: tf.distribute.Strategy,
+    workers: Workers,
     report: Report,
 ) -> int:
     """The largest `batch_tokens` that fits and is worth its time; about the default where memory is not known."""
-    replicas = strategy.num_replicas_in_sync
+    replicas = workers.num_slices
     if not memory.is_told():
         slices = replicas * config.training.accumulation_steps
         budget = max(TrainingConfig.batch_tokens, slices * config.data.max_target_length)
         report(f"training.batch_tokens: {budget}; what fits is not known, this system does not tell")
         return budget
-    feed = Feed(_training_text(config, corpus, tokenizers, replicas, silent), strategy)
+    feed = Feed(_training_text(config, corpus, tokenizers, replicas, silent), workers)
     trainer.train_step.compile(feed.element_spec)
     budget = max(memory.find_budget(trainer.train_step, feed), config.data.max_target_length)
     report(f"training.batch_tokens: {budget} is the largest that fits, or that is worth its time")
@@ -295,6 +316,7 @@ def _training_text(
         num_slices=num_slices,
         length_factor=sampled_length_factor(tokenizers, corpus, data.sampling_alpha),
         example_weights=corpus.weights,
+        num_buckets=data.num_buckets,
         **limits,
     )
     return TrainingText(

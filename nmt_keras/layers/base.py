@@ -1,6 +1,6 @@
 """The base of the project's layers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import keras
@@ -22,6 +22,26 @@ class Layer(keras.layers.Layer):
     def add_weight(self, *args, **kwargs):
         """As Keras's, for a weight that is read in float32 under any policy."""
         return super().add_weight(*args, autocast=False, **kwargs)
+
+
+def layers_of(model: keras.layers.Layer) -> dict[str, keras.layers.Layer]:
+    """A layer and those in its attributes, in lists and dicts too, each once, by the paths of the attributes."""
+    return dict(_layers_in(model, model.name, set()))
+
+
+def _layers_in(value: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, (list, tuple)):
+        for number, item in enumerate(value):
+            yield from _layers_in(item, f"{path}/{number}", seen)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _layers_in(item, f"{path}/{key}", seen)
+    elif isinstance(value, keras.layers.Layer) and id(value) not in seen:
+        seen.add(id(value))
+        yield path, value
+        for name, item in vars(value).items():
+            if not name.startswith("_"):
+                yield from _layers_in(item, f"{path}/{name}", seen)
 
 
 def with_weights(layer: _Layer, replace: Callable[[keras.Variable], Any]) -> _Layer:

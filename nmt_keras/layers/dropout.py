@@ -6,11 +6,17 @@ An element is dropped by a byte of its own: a draw of 64 bits serves eight eleme
 import tensorflow as tf
 
 _LEVELS = 256
+_LARGEST = 2**31 - 1
 
 
 def fold_in(seed: tf.Tensor | None, number: int | tf.Tensor) -> tf.Tensor | None:
     """A new int32 [2] seed from `seed` and a number; None (inference) stays None."""
-    return None if seed is None else tf.random.experimental.stateless_fold_in(seed, number)
+    return None if seed is None else non_negative(tf.random.experimental.stateless_fold_in(seed, number))
+
+
+def non_negative(seed: tf.Tensor) -> tf.Tensor:
+    """An int32 seed without its sign: XLA and TensorFlow's own operations draw other numbers from a negative one."""
+    return tf.bitwise.bitwise_and(seed, _LARGEST)
 
 
 def dropout(x: tf.Tensor, rate: float, seed: tf.Tensor | None) -> tf.Tensor:

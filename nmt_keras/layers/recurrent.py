@@ -3,6 +3,9 @@
 What is shared by all cells (`nmt_keras.layers.cells`) is done once here: the input projection of all positions is one
 product before the loop, and in the backward pass the gradient of U is one product over all positions after the loop,
 instead of a sum of T small ones.
+
+On a GPU, layers that cuDNN can compute are computed by it, once `use_cudnn` was called for a model. What is exported
+is traced without: a server may have no GPU.
 """
 
 import functools
@@ -12,8 +15,8 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from nmt_keras.layers import dense
-from nmt_keras.layers.base import Layer
+from nmt_keras.layers import cudnn, dense
+from nmt_keras.layers.base import Layer, layers_of
 from nmt_keras.layers.cells import CELLS, Cell, States
 from nmt_keras.layers.dropout import dropout, dropout_mask, fold_in
 from nmt_keras.layers.fusion import fused
@@ -76,6 +79,10 @@ class RecurrentLayer(Layer):
         units: U.
         reverse: read each sequence from its last real position to its first.
         state_dropout_rate: on h_{t-1} where it enters the product, one mask a sentence (Gal and Ghahramani 2016).
+
+    Attributes:
+        uses_cudnn: compute sequences by cuDNN; set by `use_cudnn`.
+        ways: how what was traced computes the layer: "cuDNN", "loop", or "step" by step in a decoder's own loop.
     """
 
     def __init__(
@@ -86,6 +93,8 @@ class RecurrentLayer(Layer):
         self.units = units
         self.reverse = reverse
         self.state_dropout_rate = state_dropout_rate
+        self.uses_cudnn = False
+        self.ways: set[str] = set()
 
     def build(self, shape) -> None:
         width = self.cell.num_gates * self.units
@@ -132,10 +141,14 @@ class RecurrentLayer(Layer):
             tf.fill([batch], length) if sequence_mask is None else tf.reduce_sum(tf.cast(sequence_mask, tf.int32), 1)
         )
         inputs = tf.reverse_sequence(x, lengths, seq_axis=1, batch_axis=0) if self.reverse else x
-        keep = None if sequence_mask is None else tf.transpose(sequence_mask)[:, :, None]
-        outputs, last_states = self._recurrence(
-            tf.transpose(inputs, [1, 0, 2]), keep, initial_states, self.state_mask(batch, dropout_seed), dropout_seed
-        )
+        time_major = tf.transpose(inputs, [1, 0, 2])
+        self.ways.add("cuDNN" if self.uses_cudnn else "loop")
+        if self.uses_cudnn:
+            outputs, last_states = self._by_cudnn(time_major, lengths, initial_states, dropout_seed is not None)
+        else:
+            keep = None if sequence_mask is None else tf.transpose(sequence_mask)[:, :, None]
+            state_mask = self.state_mask(batch, dropout_seed)
+            outputs, last_states = self._recurrence(time_major, keep, initial_states, state_mask, dropout_seed)
         outputs = tf.transpose(outputs, [1, 0, 2])
         if sequence_mask is not None:
             outputs *= tf.cast(sequence_mask, tf.float32)[:, :, None]
@@ -152,10 +165,23 @@ class RecurrentLayer(Layer):
 
         `state_mask` is that of `state_mask()`, broadcast to the states.
         """
+        self.ways.add("step")
         h = states[0] if state_mask is None else states[0] * state_mask
         operands = zip((x, h), (self.kernel, self.recurrent_kernel), (*self.biases, None, None))
         projections = [dense.product(y, kernel, self.compute_dtype, bias=bias) for y, kernel, bias in operands]
         return self.cell.update(*projections, states, *self.parameters)
+
+    def _by_cudnn(
+        self, x: tf.Tensor, lengths: tf.Tensor, initial: States, is_training: bool
+    ) -> tuple[tf.Tensor, States]:
+        """As `_recurrence`, of sequences of these lengths."""
+        kernel, recurrent_kernel, *biases = map(
+            tf.convert_to_tensor, (self.kernel, self.recurrent_kernel, *self.biases)
+        )
+        weights = cudnn.packed(self.cell, kernel, recurrent_kernel, biases)
+        x, weights = (tf.cast(operand, self.compute_dtype) for operand in (x, weights))
+        outputs, last = cudnn.recurrence(self.cell, x, lengths, weights, initial, is_training)
+        return tf.cast(outputs, tf.float32), last
 
     def _recurrence(
         self,
@@ -368,6 +394,29 @@ class RecurrentStack(Layer):
         outputs = dropout(outputs, self.output_dropout_rate, dropout_seed)
         has_residual = self.residual and number >= self.first_residual and x.shape[-1] == outputs.shape[-1]
         return x + outputs if has_residual else outputs
+
+
+def use_cudnn(model: keras.layers.Layer, is_used: bool) -> None:
+    """Says whether what is traced from now on computes a model's recurrences by cuDNN, where it can.
+
+    Args:
+        model: with recurrent layers, or without.
+        is_used: whether there is a GPU, and what is traced stays in this process.
+    """
+    for layer in layers_of(model).values():
+        if isinstance(layer, RecurrentLayer):
+            layer.uses_cudnn = is_used and not cudnn.obstacle(layer.cell, layer.state_dropout_rate, layer.compute_dtype)
+
+
+def ways_of(model: keras.layers.Layer) -> str:
+    """How what was traced computes each recurrent layer of a model, a line for people; "" where nothing was."""
+    found: dict[str, list[str]] = {}
+    for path, layer in layers_of(model).items():
+        if isinstance(layer, RecurrentLayer):
+            for way in sorted(layer.ways):
+                why = cudnn.obstacle(layer.cell, layer.state_dropout_rate, layer.compute_dtype)
+                found.setdefault(f"{way} ({why})" if why and way == "loop" else way, []).append(path)
+    return "; ".join(f"{way}: {', '.join(paths)}" for way, paths in found.items())
 
 
 def _beside(x: tf.Tensor, context: tf.Tensor | None) -> tf.Tensor:

@@ -112,7 +112,7 @@ class MonotonicAttention(NormedBahdanauAttention):
         del positions
         energies = self.scores(query, memory.keys) + self.threshold
         if dropout_seed is not None:
-            energies += tf.random.stateless_normal(tf.shape(energies), dropout_seed)
+            energies += _normal(tf.shape(energies), dropout_seed)
         stop = tf.where(memory.mask[:, None, :], self._stop(energies, dropout_seed), 0.0)
         weights = expected_weights(stop, attention_state)
         return self.context(weights, memory), weights, weights
@@ -148,3 +148,9 @@ def expected_weights(stop: tf.Tensor, before: tf.Tensor) -> tf.Tensor:
     """
     passed = tf.pad(1.0 - stop, [[0, 0], [0, 0], [1, 0]])[:, :, :-1]
     return stop * linear_recurrence(passed, before, axis=2)
+
+
+def _normal(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Draws of the normal distribution, by its quantiles: `tf.random.stateless_normal` draws others under XLA."""
+    least = 2.0**-24  # half of the distance between two draws
+    return tf.math.ndtri(tf.random.stateless_uniform(shape, seed) + least)

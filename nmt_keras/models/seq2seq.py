@@ -118,11 +118,7 @@ class Seq2Seq(keras.Model):
         Returns:
             Hidden states, float32 [B, T, D], for `project`, and attention weights, float32 [B, T, S].
         """
-        encoder_seed, decoder_seed = (
-            (None, None)
-            if dropout_seed is None
-            else tf.unstack(tf.random.experimental.stateless_split(dropout_seed, 2))
-        )
+        encoder_seed, decoder_seed = fold_in(dropout_seed, 0), fold_in(dropout_seed, 1)
         memory = self.decoder.prepare(self.encode(source_ids, encoder_seed))
         embedded = self.target_embedding(target_input_ids)
         embedded = _drop_words(embedded, self.config.target_word_dropout_rate, decoder_seed)

@@ -13,6 +13,9 @@ SCHEDULED_TO_THE_END = ("cosine", "luong_halving")
 def keep_what_was_decided(before: ExperimentConfig, config: ExperimentConfig) -> None:
     """Gives a configuration the `batch_tokens` that the run found, and the run's values of defaults changed since."""
     config.training.batch_tokens = config.training.batch_tokens or before.training.batch_tokens
+    for each in (before, config):
+        if each.training.compile == "auto":  # as in a run that began before there was this field
+            each.training.compile = "parts"
     for field in fields_of(ExperimentConfig):
         if field.spec.keeps_old_default and field.value_in(config) == field.default:
             setattr(getattr(config, field.section), field.name, field.value_in(before))

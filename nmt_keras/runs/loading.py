@@ -16,6 +16,7 @@ from nmt_keras.inference.exact import ExactTranslator
 from nmt_keras.inference.minimum_bayes_risk import MBROptions, MinimumBayesRisk, require_enough, utility
 from nmt_keras.inference.search import Sampling
 from nmt_keras.inference.translator import Translator
+from nmt_keras.layers.recurrent import use_cudnn
 from nmt_keras.models.ensemble import Ensemble
 from nmt_keras.models.seq2seq import Seq2Seq, build_seq2seq
 from nmt_keras.reports import Report, silent
@@ -125,6 +126,7 @@ def load(
     *,
     report: Report = silent,
     check: Callable[[ExperimentConfig], None] = lambda config: None,
+    portable: bool = False,
 ) -> Run:
     """Loads a trained model as it will be used, and sets the process to its precision.
 
@@ -136,6 +138,7 @@ def load(
             the moving average that `training.ema_decay` keeps, as it is in the latest.
         report: takes a line for the user.
         check: may refuse the configuration before anything is loaded.
+        portable: whether what is traced will run on other machines too, so that it may not need this one's GPU.
 
     Raises:
         UserError: a directory is not a run's, or has no such checkpoint; the configuration is not valid, or asks for a
@@ -167,6 +170,8 @@ def load(
     if config.data.target_languages:
         report(f"target language: {config.data.target_language}, of {', '.join(config.data.target_languages)}")
     members = [run.model for run in runs if isinstance(run.model, Seq2Seq)]
+    for member in members:
+        use_cudnn(member, not portable and bool(tf.config.list_physical_devices("GPU")))
     return runs[0]._replace(model=members[0] if len(members) == 1 else Ensemble(members))
 
 

@@ -13,8 +13,8 @@ import pathlib
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -52,6 +52,15 @@ def weights_sha256(model: keras.Model) -> str:
     return digest.hexdigest()
 
 
+class Part(NamedTuple):
+    """What a worker of several keeps beside what all share, in a checkpoint of all of them."""
+
+    name: str  # of this worker's files; "" of the chief, whose own are among what all share
+    others: Sequence[str]  # of the other workers' files
+    objects: tf.train.Checkpoint
+    wait: Callable[[], None]  # until all workers are here
+
+
 class Checkpoints:
     """The checkpoints of one run.
 
@@ -60,13 +69,22 @@ class Checkpoints:
         keep: how many of the latest are kept, beside the best.
         is_chief: in a job of several workers all must call `save` (it is a collective), and the chief's files stay.
         report: takes a line for the user.
+        part: what this worker keeps by itself, where each makes steps of its own.
     """
 
-    def __init__(self, folder: pathlib.Path, keep: int = sys.maxsize, is_chief: bool = True, report: Report = silent):
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        keep: int = sys.maxsize,
+        is_chief: bool = True,
+        report: Report = silent,
+        part: Part | None = None,
+    ):
         self.folder = folder
         self.keep = keep
         self._is_chief = is_chief
         self._report = report
+        self._part = part
         self._saved: set[int] = set()
         self._intact: set[int] = set()  # written or verified by this process
 
@@ -79,7 +97,7 @@ class Checkpoints:
                     shutil.rmtree(replaced, ignore_errors=True)
                 else:
                     replaced.rename(final)
-            for leftover in self.folder.glob(".tmp-*"):
+            for leftover in (*self.folder.glob(".tmp-*"), *self.folder.glob(".part-*")):
                 shutil.rmtree(leftover, ignore_errors=True)
 
     def save(self, step: int, objects: tf.train.Checkpoint, state: dict[str, Any], replace: bool = False) -> None:
@@ -100,8 +118,13 @@ class Checkpoints:
             return
         self._saved.add(step)
         try:
+            if self._part is not None and self._part.name:
+                self._hand_over(step, self._part)
+                return
             temporary.mkdir(parents=True, exist_ok=True)
             objects.write(str(temporary / "variables"))
+            if self._part is not None:
+                self._collect(step, self._part, temporary)
             fingerprints = {path.name: _fingerprint(path) for path in sorted(temporary.iterdir())}
             manifest = {"format": FORMAT, "step": step, "files": fingerprints, "state": state}
             files.write_json(temporary / _MANIFEST, manifest)
@@ -127,6 +150,28 @@ class Checkpoints:
             ) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+    def _hand_over(self, step: int, part: Part) -> None:
+        """Writes what this worker keeps by itself, and waits until the chief has taken it."""
+        place = self._part_folder(step, part.name)
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        part.objects.write(str(place / part.name))
+        part.wait()
+        part.wait()
+
+    def _collect(self, step: int, part: Part, folder: pathlib.Path) -> None:
+        """Takes what the other workers keep by themselves into a checkpoint."""
+        part.wait()
+        for name in part.others:
+            place = self._part_folder(step, name)
+            for path in place.iterdir():
+                path.rename(folder / path.name)
+            place.rmdir()
+        part.wait()
+
+    def _part_folder(self, step: int, name: str) -> pathlib.Path:
+        return self.folder / f".part-{step:08d}-{name}"
 
     def restore(
         self,
@@ -271,15 +316,24 @@ class Checkpoints:
 
     def _read(self, step: int, objects: tf.train.Checkpoint, partial: bool) -> None:
         try:
-            status = objects.read(str(self.folder / f"step-{step:08d}" / "variables"))
+            folder = self.folder / f"step-{step:08d}"
+            status = objects.read(str(folder / "variables"))
             status.assert_existing_objects_matched()
             if not partial:
                 status.assert_consumed()
             else:
                 status.expect_partial()
+            if self._part is not None and self._part.name:
+                self._read_part(folder, self._part)
         except (AssertionError, ValueError) as error:
             reason = str(error).strip().split("\n")[0]
             raise UserError(f"The checkpoint of step {step} in {self.folder} is of another model: {reason}") from error
+
+    def _read_part(self, folder: pathlib.Path, part: Part) -> None:
+        if (folder / f"{part.name}.index").exists():
+            part.objects.read(str(folder / part.name)).assert_consumed()
+        else:  # there were fewer workers, or one that made each step with the others
+            self._report(f"{folder.name} has no optimizer of {part.name}: it begins with the chief's")
 
     def _delete_old(self) -> None:
         """Keeps the best, the latest ones, and the latest that a restart may begin from.

@@ -1,12 +1,11 @@
-"""The strategy of a training and the processes that share it: its chief, its barrier."""
+"""The processes and the strategy of a training, from their meeting to their end."""
 
 import contextlib
 import hashlib
-import itertools
 import os
 import pathlib
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -16,10 +15,12 @@ from tensorflow.python.eager import context  # has what ends a collective that w
 
 from nmt_keras.config import ExperimentConfig
 from nmt_keras.config.fields import fields_of
+from nmt_keras.config.rules import OF_SEVERAL_WORKERS
 from nmt_keras.errors import UserError, WorkerLost
 from nmt_keras.reports import Report
 from nmt_keras.training.rendezvous import Cluster, cluster_of, meet
 from nmt_keras.training.watch import Watch, end_soon
+from nmt_keras.training.workers import Workers
 
 STATUS_LOST = 75  # of a process that can go on when all workers are there again
 _TIME_TO_FAIL = 15.0  # seconds for the main thread to notice that a collective was ended
@@ -27,8 +28,8 @@ _OF_ONE_MACHINE = ("data.data_dir", "data.cache_dir")  # may differ between work
 
 
 @contextlib.contextmanager
-def connected(config: ExperimentConfig, run_dir: pathlib.Path, report: Report) -> Iterator[tf.distribute.Strategy]:
-    """The strategy of `training.distribution`; of several workers, once all are there and agree.
+def connected(config: ExperimentConfig, run_dir: pathlib.Path, report: Report) -> Iterator[Workers]:
+    """The strategy of `training.distribution` and its workers, once all are there and agree.
 
     Within the block the workers watch each other: where one is lost, what the others wait for is ended, or if that does
     not help the process, with the same line and status 75.
@@ -45,23 +46,21 @@ def connected(config: ExperimentConfig, run_dir: pathlib.Path, report: Report) -
     """
     name = config.training.distribution
     if name == "mirrored":
-        yield tf.distribute.MirroredStrategy(
-            [
-                device.name
-                for device in tf.config.list_logical_devices("GPU" if tf.config.list_physical_devices("GPU") else "CPU")
-            ]
-        )
-    elif name == "multi_worker":
-        with _watched(config, run_dir, report):
-            yield tf.distribute.MultiWorkerMirroredStrategy()
+        kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+        devices = [device.name for device in tf.config.list_logical_devices(kind)]
+        yield Workers(tf.distribute.MirroredStrategy(devices))
+    elif name in OF_SEVERAL_WORKERS:
+        with _watched(config, run_dir, report) as cluster:
+            link = tf.distribute.MultiWorkerMirroredStrategy()
+            yield Workers(link if name == "multi_worker" else tf.distribute.get_strategy(), cluster, link)
     else:
-        yield tf.distribute.get_strategy()
+        yield Workers(tf.distribute.get_strategy())
 
 
 @contextlib.contextmanager
-def _watched(config: ExperimentConfig, run_dir: pathlib.Path, report: Report) -> Iterator[None]:
+def _watched(config: ExperimentConfig, run_dir: pathlib.Path, report: Report) -> Iterator[Cluster]:
     """The meeting of the workers, and the watch over them."""
-    cluster = cluster_of(os.environ.get("TF_CONFIG"))
+    cluster = cluster_of(os.environ.get("TF_CONFIG"), config.training.distribution)
 
     timers = []
 
@@ -76,7 +75,7 @@ def _watched(config: ExperimentConfig, run_dir: pathlib.Path, report: Report) ->
         watch = Watch(cluster, port if cluster.number else listener, on_lost)
         is_done = False
         try:
-            yield
+            yield cluster
             is_done = True
         except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError) as error:
             raise WorkerLost(_lost_line(cluster, watch.wait_for_lost())) from error
@@ -114,49 +113,3 @@ def _started_with(config: ExperimentConfig) -> dict[str, Any]:
         code.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
     versions = {"tensorflow": tf.__version__, "keras": keras.__version__, "sentencepiece": sentencepiece.__version__}
     return {**values, "the code of nmt_keras (SHA-256)": code.hexdigest()[:16], **versions}
-
-
-def agree(strategy: tf.distribute.Strategy, about: Mapping[str, str]) -> None:
-    """Compares what the workers have read and made, once they are connected.
-
-    Args:
-        strategy: of the training.
-        about: values by name, with the same names on all workers.
-
-    Raises:
-        UserError: a value differs; each worker says which.
-    """
-    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        return
-    hashes = [hashlib.sha256(value.encode()).digest()[:8] for value in about.values()]
-    own = tf.constant([[int.from_bytes(each, "little", signed=True) for each in hashes]], tf.int64)
-    gathered = strategy.run(lambda: tf.distribute.get_replica_context().all_gather(own, axis=0))
-    rows = strategy.experimental_local_results(gathered)[0].numpy()
-    here = len(strategy.experimental_local_results(gathered))  # replicas of a worker
-    for row, name in itertools.product(range(len(rows)), range(len(about))):
-        if rows[row, name] != rows[0, name]:
-            raise UserError(
-                f"Worker {row // here} has another {list(about)[name]} than worker 0: give all workers the same text "
-                "and the same files"
-            )
-
-
-def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process is the one that keeps files."""
-    resolver = strategy.cluster_resolver
-    if resolver is None or not resolver.task_type:
-        return True
-    first = "chief" if "chief" in resolver.cluster_spec().jobs else "worker"
-    return (resolver.task_type, resolver.task_id) == (first, 0)
-
-
-def task_of(strategy: tf.distribute.Strategy) -> int:
-    """The number of this process among the workers."""
-    resolver = strategy.cluster_resolver
-    return int(resolver.task_id or 0) if resolver is not None and resolver.task_type else 0
-
-
-def barrier(strategy: tf.distribute.Strategy) -> None:
-    """Waits until every worker of several is here."""
-    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        strategy.run(lambda: tf.distribute.get_replica_context().all_reduce("sum", tf.constant(1.0)))

@@ -9,6 +9,7 @@ import tensorflow as tf
 from nmt_keras.constants import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from nmt_keras.data.batch_plan import Bucket
 from nmt_keras.data.batching import Batch, TrainingText
+from nmt_keras.training.workers import Workers
 
 _FIRST_PIECE = max(PAD_ID, UNK_ID, BOS_ID, EOS_ID) + 1
 
@@ -17,13 +18,13 @@ class Feed:
     """A training text for the replicas of a strategy.
 
     Args:
-        text: its plan is made for the replicas times the accumulation steps.
-        strategy: that trains on it.
+        text: its plan is made for the replicas of all workers times the accumulation steps.
+        workers: that train on it.
     """
 
-    def __init__(self, text: TrainingText, strategy: tf.distribute.Strategy):
+    def __init__(self, text: TrainingText, workers: Workers):
         self.text = text
-        self.strategy = strategy
+        self.workers = workers
 
     def start(self, step: int, restarts: int) -> Iterator[Any]:
         """The batches from step `step` on, in the order that holds after so many restarts."""
@@ -31,20 +32,27 @@ class Feed:
 
     @property
     def element_spec(self) -> Any:
-        """The type of a batch."""
-        return self._dataset(0, 0).element_spec
+        """The type of a batch; None where each has a static shape of its own."""
+        return None if self.text.static_shapes else self._dataset(0, 0).element_spec
+
+    def each_shape(self) -> Iterator[Any]:
+        """A batch of each shape that comes, where shapes are static."""
+        for bucket in self.text.plan.buckets:
+            yield self.full_batch(bucket, self.rows_of(bucket))
 
     def _dataset(self, step: int, restarts: int) -> Any:
-        replicas = self.strategy.num_replicas_in_sync
+        strategy = self.workers.strategy
+        replicas = strategy.num_replicas_in_sync
         if replicas == 1:
-            return self.text.dataset(step, restarts=restarts)
+            slices = range(self.workers.first_slice, self.workers.first_slice + 1)
+            return self.text.dataset(step, self.workers.num_slices, slices, restarts)
 
         def pipeline(context: tf.distribute.InputContext) -> tf.data.Dataset:
             local = replicas // context.num_input_pipelines
             first = context.input_pipeline_id * local
             return self.text.dataset(step, replicas, range(first, first + local), restarts)
 
-        return self.strategy.distribute_datasets_from_function(pipeline)
+        return strategy.distribute_datasets_from_function(pipeline)
 
     def describe(self, step: int, restarts: int) -> str:
         """The bucket of the batch at a step, for people."""
@@ -66,8 +74,7 @@ class Feed:
 
     def rows_of(self, bucket: Bucket) -> int:
         """Rows of a bucket's largest batch, padding rows included."""
-        unit = self.text.plan.num_slices
-        return bucket.rows if self.text.static_shapes else -(-bucket.largest_batch // unit) * unit
+        return self.text.plan.static_rows(bucket)
 
     def target_positions(self) -> int:
         """Target positions of an epoch, padded to the longest target of each bucket."""
@@ -75,8 +82,8 @@ class Feed:
 
     def full_batch(self, bucket: Bucket, rows: int) -> Any:
         """A global batch of `rows` sentences that are all as long as the bucket allows, of the strategy's values."""
-        replicas = self.strategy.num_replicas_in_sync
-        part = rows // replicas
+        strategy = self.workers.strategy
+        part = rows // self.workers.num_slices
 
         def ids(first: int, length: int, last: int) -> tf.Tensor:
             table = np.full([part, length], _FIRST_PIECE, np.int32)
@@ -92,8 +99,8 @@ class Feed:
             tf.zeros([part], tf.int64),
             () if self.text.align is None else tf.ones([part, bucket.target_length, bucket.source_length], tf.bool),
         )
-        if replicas == 1:
+        if strategy.num_replicas_in_sync == 1:
             return batch
         return tf.nest.map_structure(
-            lambda leaf: self.strategy.experimental_distribute_values_from_function(lambda _: leaf), batch
+            lambda leaf: strategy.experimental_distribute_values_from_function(lambda _: leaf), batch
         )

@@ -115,7 +115,7 @@ def estimate(step: TrainStep, feed: Feed, limit: Callable[[], float] = limit_of_
 def _need_of(step: TrainStep, feed: Feed, bucket: Bucket, limit: Callable[[], float]) -> Need:
     unit, wanted = _unit(step), feed.rows_of(bucket)
     measured = Measurement([0], [measure(lambda: None).peak_bytes])
-    has_peers = isinstance(step.strategy, tf.distribute.MultiWorkerMirroredStrategy)
+    has_peers = step.workers.link is not None
     bound = float("inf") if has_peers or tf.config.list_logical_devices("GPU") else limit()
     rows = max(_FIRST_POSITIONS // bucket.target_length // unit, 1) * unit
     try:
@@ -190,7 +190,7 @@ def _measure_rows(step: TrainStep, feed: Feed, bucket: Bucket, rows: int, measur
 
 def _unit(step: TrainStep) -> int:
     """Sentences that every batch is a multiple of."""
-    return step.strategy.num_replicas_in_sync * step.config.accumulation_steps
+    return step.workers.num_slices * step.config.accumulation_steps
 
 
 def _does_not_fit(step: TrainStep, bucket: Bucket, wanted: int, measured: Measurement, bound: float) -> UserError:

@@ -1,4 +1,4 @@
-"""What is set for a whole process: the precision, and the seed that weights are initialised from."""
+"""What is set for a whole process: the precision, what is compiled, and the seed that weights are initialised from."""
 
 import random
 
@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from nmt_keras.config import TrainingConfig
+from nmt_keras.layers.fusion import set_fusion
 
 _BFLOAT16_EXTENSIONS = ("amx_bf16", "avx512_bf16")  # as /proc/cpuinfo names them
 
@@ -29,13 +30,20 @@ def resolve_precision(config: TrainingConfig) -> None:
     config.precision = "mixed_bfloat16" if fast else "float32"
 
 
+def resolve_compile(config: TrainingConfig) -> None:
+    """Replaces `auto`: the whole step on a TPU, which runs nothing else; parts of it elsewhere."""
+    if config.compile == "auto":
+        config.compile = "step" if config.distribution == "tpu" else "parts"
+
+
 def configure(config: TrainingConfig) -> None:
-    """Sets the precision, and the seed that weights are initialised from.
+    """Sets the precision, what is compiled, and the seed that weights are initialised from.
 
     Keras draws the seeds of initializers from Python's generator. TensorFlow's own seed is left alone: nothing here
     draws from it, and setting it destroys the tokenizers that exist (tensorflow/text#570).
     """
     random.seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
+    set_fusion(config.compile != "off")
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()

@@ -54,16 +54,16 @@ class _Peer(NamedTuple):
     connection: socket.socket
 
 
-def cluster_of(tf_config: str | None) -> Cluster:
-    """Reads the environment variable `TF_CONFIG`.
+def cluster_of(tf_config: str | None, distribution: str = "multi_worker") -> Cluster:
+    """Reads the environment variable `TF_CONFIG`, which `training.distribution` asks for.
 
     Raises:
         UserError: there is none, or it names no cluster of workers with this process in it.
     """
     if tf_config is None:
         raise UserError(
-            "training.distribution=multi_worker needs the environment variable TF_CONFIG with the cluster and this "
-            "worker's task; set it on every worker"
+            f"training.distribution={distribution} needs the environment variable TF_CONFIG with the cluster and this "
+            "worker's task; set it on every worker, or let pipelines.launch do so"
         )
     try:
         config = json.loads(tf_config)

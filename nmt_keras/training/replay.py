@@ -1,13 +1,13 @@
 """Computes a step that went bad again, in float32, one operation after the other, and names the layer it began in."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from nmt_keras.data.batching import Batch
+from nmt_keras.layers.base import layers_of
 from nmt_keras.layers.dropout import fold_in
 from nmt_keras.models.seq2seq import Seq2Seq
 from nmt_keras.training.checkpoints import by_path
@@ -44,7 +44,7 @@ def replay(model: Seq2Seq, non_finite: NonFiniteStep, loss: Loss, first_replica:
             return Verdict("weights", path, f"it was not finite before the step: {_describe(weights)}", [], np.nan)
     eager = tf.config.functions_run_eagerly()
     tf.config.run_functions_eagerly(True)
-    layers = dict(_layers(model, model.name, set()))
+    layers = layers_of(model)
     try:
         verdict = Verdict("nowhere", "", "", [], np.nan)
         for replica, whole in enumerate(non_finite.slices, first_replica):
@@ -150,22 +150,6 @@ def _methods(layer: Any) -> list[str]:
         if kind.__module__.startswith("nmt_keras."):
             names.update((name, None) for name, value in vars(kind).items() if callable(value) and name[0] != "_")
     return [name for name in names if name not in ("build", "add_weight")]
-
-
-def _layers(value: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
-    """Layers in an object's attributes, in lists and dicts too, with their paths; each once."""
-    if isinstance(value, (list, tuple)):
-        for number, item in enumerate(value):
-            yield from _layers(item, f"{path}/{number}", seen)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _layers(item, f"{path}/{key}", seen)
-    elif isinstance(value, keras.layers.Layer) and id(value) not in seen:
-        seen.add(id(value))
-        yield path, value
-        for name, item in vars(value).items():
-            if not name.startswith("_"):
-                yield from _layers(item, f"{path}/{name}", seen)
 
 
 def _dense(gradient: Any) -> np.ndarray:

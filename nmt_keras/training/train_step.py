@@ -11,12 +11,13 @@ from nmt_keras.config import TrainingConfig
 from nmt_keras.constants import PAD_ID
 from nmt_keras.data.batch_plan import PADDING_LINE
 from nmt_keras.data.batching import Batch
-from nmt_keras.layers.dropout import fold_in
+from nmt_keras.layers.dropout import fold_in, non_negative
 from nmt_keras.layers.fusion import fused
 from nmt_keras.models.seq2seq import Seq2Seq
 from nmt_keras.training.checkpoints import by_path
 from nmt_keras.training.losses import Forward, LossSums, Resources, build_loss
 from nmt_keras.training.schedules import build_optimizer
+from nmt_keras.training.workers import Workers
 
 _FIRST_LOSS_SCALE = 2.0**15
 _LOSS_SCALE_GROWTH_STEPS = 2000
@@ -35,6 +36,14 @@ class Totals(NamedTuple):
     updates: Any
 
 
+class Outcome(NamedTuple):
+    """What a step says of itself, scalars."""
+
+    is_non_finite: tf.Tensor  # bool; false for an overflow that a smaller loss scale may cure
+    loss: tf.Tensor  # of a token
+    gradient_norm: tf.Tensor  # before clipping
+
+
 class NonFiniteStep(NamedTuple):
     """A step whose loss or gradient is not finite, with all it was computed from."""
 
@@ -50,7 +59,7 @@ class NonFiniteStep(NamedTuple):
 
 
 class TrainStep:
-    """A compiled step, and the variables that a checkpoint has of it. Build it in the strategy's scope.
+    """A compiled step, and the variables that a checkpoint has of it. Build it in the scope of the workers' strategy.
 
     A global batch reaches each replica as a slice, which it takes in `accumulation_steps` parts. Gradients of the
     summed loss are summed over parts and replicas, divided once by the weight of all real target tokens, checked,
@@ -59,27 +68,22 @@ class TrainStep:
     Args:
         model: built.
         config: of the training.
-        strategy: the one whose scope this is built in.
+        workers: the processes that train, and the strategy whose scope this is built in.
         resources: what the loss needs beside the configuration.
 
     Attributes:
         loss: what is minimised.
         optimizer: its learning rate is halved by each restart.
         variables: everything a checkpoint keeps, as `tf.train.Checkpoint` tracks it.
-        on_non_finite: called on the host with a `NonFiniteStep`, while the step runs. Not called for an
-            overflow that a smaller loss scale may cure.
+        on_non_finite: called with a `NonFiniteStep`, after the step. Not called for an overflow that a smaller loss
+            scale may cure.
     """
 
-    def __init__(
-        self,
-        model: Seq2Seq,
-        config: TrainingConfig,
-        strategy: tf.distribute.Strategy,
-        resources: Resources = Resources(),
-    ):
+    def __init__(self, model: Seq2Seq, config: TrainingConfig, workers: Workers, resources: Resources = Resources()):
         self.model = model
         self.config = config
-        self.strategy = strategy
+        self.workers = workers
+        self.strategy = workers.strategy
         self.loss = build_loss(config, resources)
         self.on_non_finite: Callable[[NonFiniteStep], None] = lambda non_finite: None
         self.restarts = tf.Variable(0, dtype=tf.int32, name="restarts", trainable=False)
@@ -110,23 +114,41 @@ class TrainStep:
             finite_steps=self.finite_steps,
             **({"ema": averages} if averages else {}),
         )
-        self._compiled: Callable[[Any, Any], None] | None = None
+        self._compiled: Any = None
 
-    def compile(self, element_spec: Any) -> None:
-        """Traces the step for batches of this type; a step that is compiled already stays."""
+    def compile(self, element_spec: Any = None) -> None:
+        """Makes the step a graph; a step that is one already stays.
+
+        Args:
+            element_spec: the type of the batches; None where their shapes are static, each of which has a graph of its
+                own, made when a batch of it first comes.
+        """
         if self._compiled is None:
-            signature = (element_spec, tf.TensorSpec([], tf.bool))
-            self._compiled = tf.function(self._step, input_signature=signature, autograph=False)
+            signature = None if element_spec is None else (element_spec, tf.TensorSpec([], tf.bool))
+            self._compiled = tf.function(
+                self._step, input_signature=signature, autograph=False, jit_compile=self.config.compile == "step"
+            )
+
+    @property
+    def num_graphs(self) -> int:
+        """How many graphs of the step there are: one, or one for each shape of a batch that came."""
+        return self._compiled.experimental_get_tracing_count() if self._compiled is not None else 0
 
     def __call__(self, batch: Any, apply: bool = True) -> None:
         """Consumes one of the strategy's batches; without `apply` it is computed and nothing changes."""
         assert self._compiled is not None, "compile it first"
-        self._compiled(batch, tf.constant(apply))
+        outcome = self._compiled(batch, tf.constant(apply))
+        if outcome.is_non_finite:
+            self.on_non_finite(self._non_finite_step(batch, outcome))
 
     def take_totals(self) -> Totals:
         """What was summed since this was last called."""
         values = self.totals.numpy().tolist()
         self.totals.assign([0.0] * len(values))
+        return self.totals_of(values)
+
+    def totals_of(self, values: list[float]) -> Totals:
+        """The totals by their names, of their values in order."""
         end = 1 + len(self.loss.names)
         return Totals(values[0], values[1:end], *values[end:])
 
@@ -143,7 +165,7 @@ class TrainStep:
         elif float(self.loss_scale.numpy()) == 1.0 and not int(self.finite_steps.numpy()):
             self.loss_scale.assign(_FIRST_LOSS_SCALE)
 
-    def _step(self, batch: Any, apply: tf.Tensor) -> None:
+    def _step(self, batch: Any, apply: tf.Tensor) -> Outcome:
         gradients, scale, norms, sums, counts = self.strategy.run(self._replica_gradients, args=(batch,))
         norm, scale_value, sums, counts = tf.nest.map_structure(self._first, (norms, scale, sums, counts))
         is_good = tf.math.is_finite(norm) & tf.math.is_finite(sums.loss) & (sums.weight > 0)
@@ -155,13 +177,8 @@ class TrainStep:
                 self.strategy.run(self._replica_apply, args=(gradients, scale, norms))
             return tf.constant(1.0)
 
-        def dump() -> tf.Tensor:
-            self._dump(batch, sums.loss * scale_value, norm)
-            return tf.constant(0, tf.int64)
-
-        dumped = tf.cond(is_non_finite, dump, lambda: tf.constant(0, tf.int64))
         updates = tf.cond(is_good & apply, update, lambda: tf.constant(0.0))
-        with tf.control_dependencies([updates, dumped]):  # a step that fails leaves the count as it was
+        with tf.control_dependencies([updates]):  # a step that fails leaves the count as it was
             in_a_row = tf.convert_to_tensor(self.non_finite_in_a_row)
             if_good = tf.where(is_good & apply, tf.zeros_like(in_a_row), in_a_row)
             self.non_finite_in_a_row.assign(tf.where(is_non_finite, in_a_row + 1, if_good))
@@ -173,42 +190,25 @@ class TrainStep:
             self.totals.assign_add(tf.cast(tf.where(is_good & apply, totals, 0.0), tf.float64))
             if self.scales_loss:
                 self._update_loss_scale(is_good, apply)
+        return Outcome(is_non_finite, sums.loss * scale_value, norm)
 
     def _first(self, value: Any) -> Any:
         return self.strategy.experimental_local_results(value)[0]
 
-    def _dump(self, batch: Any, loss: tf.Tensor, norm: tf.Tensor) -> None:
-        """Hands a step to `on_non_finite`, on the host, as values, which no later update of the variables changes."""
+    def _non_finite_step(self, batch: Any, outcome: Outcome) -> NonFiniteStep:
+        """What a step that was just made was computed from: it was skipped, so the weights are those from before it."""
         leaves = [self.strategy.experimental_local_results(leaf) for leaf in tf.nest.flatten(batch)]
-        num_slices = len(leaves[0])
-        weights = {weight.path: tf.convert_to_tensor(weight.value) for weight in self.model.variables}
-        numbers = [self.steps, self.restarts, self.non_finite_in_a_row]
-
-        def call(
-            step: np.ndarray,
-            restarts: np.ndarray,
-            in_a_row: np.ndarray,
-            loss: np.ndarray,
-            norm: np.ndarray,
-            *arrays: np.ndarray,
-        ) -> None:
-            ids, rest = arrays[: num_slices * len(leaves)], arrays[num_slices * len(leaves) :]
-            self.on_non_finite(
-                NonFiniteStep(
-                    int(step) + 1,
-                    int(restarts),
-                    self.config.seed,
-                    self.config.accumulation_steps,
-                    int(in_a_row) + 1,
-                    float(loss),
-                    float(norm),
-                    [Batch(*ids[number::num_slices]) for number in range(num_slices)],
-                    dict(zip(weights, rest, strict=True)),
-                )
-            )
-
-        flat = [part for parts in leaves for part in parts]
-        tf.numpy_function(call, [*map(tf.convert_to_tensor, numbers), loss, norm, *flat, *weights.values()], [])
+        return NonFiniteStep(
+            int(self.steps.numpy()),
+            int(self.restarts.numpy()),
+            self.config.seed,
+            self.config.accumulation_steps,
+            int(self.non_finite_in_a_row.numpy()),
+            float(outcome.loss),
+            float(outcome.gradient_norm),
+            [Batch(*(leaf.numpy() for leaf in part)) for part in zip(*leaves)],
+            {weight.path: weight.numpy() for weight in self.model.variables},
+        )
 
     def _replica_gradients(
         self, batch: Batch
@@ -220,7 +220,7 @@ class TrainStep:
             self.config.seed,
             tf.convert_to_tensor(self.restarts),
             tf.convert_to_tensor(self.steps),
-            context.replica_id_in_sync_group,
+            self.workers.first_slice + context.replica_id_in_sync_group,
         )
         parts = self.config.accumulation_steps
 
@@ -272,17 +272,19 @@ class TrainStep:
             if self.config.clip_norm:
                 factor *= tf.minimum(1.0, self.config.clip_norm / tf.maximum(norm, 1e-12))
             self.optimizer.apply([gradient * factor for gradient in gradients], self.model.trainable_variables)
-            self._update_averages()
+            if not self.workers.make_own_steps:  # else the averages are those of the weights that all share
+                self.move_averages()
 
         if replicas == 1:  # a compiled function cannot update the variables of several
             apply = fused(apply, self.model.config.d_model)
         apply(gradients, scale, norm)
 
-    def _update_averages(self) -> None:
-        """Moves the averages on; early ones forget faster, so that the first weights do not stay in them."""
+    def move_averages(self, updates: int = 1) -> None:
+        """Moves the averages on by so many updates; early ones forget faster, so that the first weights do not stay in
+        them."""
         if self.averages:
-            updates = tf.cast(tf.convert_to_tensor(self.optimizer.iterations), tf.float32)
-            decay = tf.minimum(self.config.ema_decay, (1.0 + updates) / (10.0 + updates))
+            before = tf.cast(tf.convert_to_tensor(self.optimizer.iterations), tf.float32)
+            decay = tf.minimum(self.config.ema_decay, (1.0 + before) / (10.0 + before)) ** updates
             for average, weight in zip(self.averages, self.model.trainable_variables):
                 now = tf.convert_to_tensor(weight.value)
                 average.assign(now + decay * (tf.convert_to_tensor(average) - now))
@@ -300,7 +302,7 @@ class TrainStep:
 def dropout_seed(seed: int, restarts: int | tf.Tensor, step: int | tf.Tensor, replica: int | tf.Tensor) -> tf.Tensor:
     """int32 [2]: the seed of a step's dropout on a replica; a part of a slice folds in its number."""
     salted = tf.bitwise.bitwise_xor(tf.constant(seed), tf.cast(restarts, tf.int32) * _RESTART_SALT)
-    return fold_in(tf.stack([salted, tf.cast(step, tf.int32)]), replica)
+    return fold_in(non_negative(tf.stack([salted, tf.cast(step, tf.int32)])), replica)
 
 
 def part_of(leaf: tf.Tensor, number: int | tf.Tensor, parts: int) -> tf.Tensor:

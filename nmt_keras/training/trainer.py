@@ -17,11 +17,13 @@ from nmt_keras.models.seq2seq import Seq2Seq
 from nmt_keras.training.checkpoints import Checkpoints
 from nmt_keras.training.dev_loss import perplexity
 from nmt_keras.training.feed import Feed
+from nmt_keras.training.local_sgd import LocalSGD
 from nmt_keras.training.losses import Resources
 from nmt_keras.training.non_finite_steps import NonFiniteSteps
 from nmt_keras.training.stopping import StopRequest
 from nmt_keras.training.summaries import Summaries
 from nmt_keras.training.train_step import NonFiniteStep, TrainStep
+from nmt_keras.training.workers import Workers
 
 MAX_RESTARTS = 3
 _STEPS_BETWEEN_AGREEMENTS = 10  # of workers, on whether to stop
@@ -37,7 +39,8 @@ class Evaluation(NamedTuple):
 class Trainer:
     """Trains a model by mini-batch gradient descent, under any `tf.distribute` strategy.
 
-    Build model and trainer in the strategy's scope. A step consumes one global batch (`TrainStep`). Everything that the
+    Build model and trainer in the scope of the workers' strategy. A step consumes one global batch (`TrainStep`), or of
+    workers that make steps of their own, each its part of it (`LocalSGD`). Everything that the
     next step depends on is in a checkpoint, so that a run that stopped goes on as if it had not.
 
     After `max_bad_steps` steps in a row whose loss or gradient is not finite, the latest checkpoint from before them is
@@ -47,7 +50,7 @@ class Trainer:
     Args:
         model: built.
         config: of the training.
-        strategy: the one whose scope this is built in.
+        workers: the processes that train, and the strategy whose scope this is built in.
         non_finite_steps: writes steps that are not finite; None keeps none.
         resources: what the loss needs beside the configuration.
     """
@@ -56,13 +59,13 @@ class Trainer:
         self,
         model: Seq2Seq,
         config: TrainingConfig,
-        strategy: tf.distribute.Strategy,
+        workers: Workers,
         non_finite_steps: NonFiniteSteps | None = None,
         resources: Resources = Resources(),
     ):
         self.model = model
         self.config = config
-        self.strategy = strategy
+        self.workers = workers
         self.step = 0
         self.restarts = 0
         self.is_stopped = False  # it was asked to stop before it was done
@@ -72,7 +75,8 @@ class Trainer:
         self.measured: Mapping[str, Any] = {}  # what evaluations measure
         self._measured_before: Mapping[str, Any] = {}  # the same, for older checkpoints that do not record it
         self.new_measures: list[str] = []  # what was measured otherwise at the checkpoint that training goes on from
-        self.train_step = TrainStep(model, config, strategy, resources)
+        self.train_step = TrainStep(model, config, workers, resources)
+        self.local_sgd = LocalSGD(self.train_step, config, workers) if workers.make_own_steps else None
         self.train_step.on_non_finite = self._note_non_finite
         self._is_new = True
         self._non_finite_steps = non_finite_steps
@@ -81,9 +85,7 @@ class Trainer:
         self.owes_evaluation = False  # whether the evaluation of the current step is due and not done
         self._window_start = 0.0  # of the log's next row, in monotonic time; moved on by time that is not training
         self._restored_seconds = 0.0  # of training, in that window
-        self._has_peers = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-        signature = (tf.TensorSpec([], tf.float32), tf.TensorSpec([], tf.bool))
-        self._sum = tf.function(self._sum_in_graph, input_signature=signature, autograph=False)
+        self._has_peers = workers.link is not None
 
     def restore(
         self,
@@ -175,6 +177,8 @@ class Trainer:
         stop = stop or StopRequest()
         config = self.config
         self.train_step.compile(feed.element_spec)
+        if self.local_sgd:
+            self.local_sgd.begin()
         batches = feed.start(self.step, self.restarts)
         if self._is_new:
             self.save(checkpoints, feed)  # where a restart may have to begin; and a full disk is met before step 1
@@ -192,7 +196,7 @@ class Trainer:
             while self.step < config.max_steps and not self._has_stalled() and not self._is_to_stop(stop):
                 self._take_step(batches, feed, checkpoints)
                 progress.update()
-                if self._non_finite_in_a_row >= config.max_bad_steps:
+                if self._must_restart():
                     self._restart(checkpoints, summaries, report)
                     batches = feed.start(self.step, self.restarts)
                     progress.reset(config.max_steps)
@@ -221,7 +225,8 @@ class Trainer:
         except tf.errors.ResourceExhaustedError as error:
             where = f"The device ran out of memory at step {self.step + 1}, {feed.describe(self.step, self.restarts)}"
             saved = "the latest checkpoint is intact"
-            if self.train_step.is_between_steps() and self.train_step.steps.numpy() == self.step:
+            is_whole = self.train_step.is_between_steps() and self.train_step.steps.numpy() == self.step
+            if is_whole and self.local_sgd is None:  # else all would have to save
                 self.save(checkpoints, feed)
                 saved = f"what it had learned is saved as step {self.step}"
             raise UserError(
@@ -230,6 +235,15 @@ class Trainer:
                 f"{self.config.accumulation_steps}), and --allow_config_change"
             ) from error
         self.step += 1
+        if self.local_sgd and self.local_sgd.is_due(self.step):
+            self.local_sgd.meet()
+
+    def _must_restart(self) -> bool:
+        """Whether steps have been bad for too long; workers that make their own agree on it when they meet."""
+        is_bad = self._non_finite_in_a_row >= self.config.max_bad_steps
+        if self.local_sgd is None:
+            return is_bad
+        return self.local_sgd.is_due(self.step) and self.workers.sum_of(float(is_bad)) > 0
 
     def save(self, checkpoints: Checkpoints, feed: Feed, replace: bool = False) -> None:
         """Saves everything that training goes on from, unless the step is saved already and not to be replaced."""
@@ -246,14 +260,17 @@ class Trainer:
                 "seed": self.config.seed,
                 "plan": feed.text.plan.fingerprint,
                 "measured": dict(self.measured),
-                "is_good": not self.train_step.non_finite_in_a_row.numpy(),
+                "is_good": not self._are_bad_in_a_row(),
             },
             replace,
         )
         self._window_start += time.monotonic() - started
 
+    def _are_bad_in_a_row(self) -> bool:
+        in_a_row = float(self.train_step.non_finite_in_a_row.numpy())
+        return (self.workers.sum_of(in_a_row) if self.local_sgd else in_a_row) > 0
+
     def _note_non_finite(self, non_finite: NonFiniteStep) -> None:
-        """Called while a step runs, by a thread of TensorFlow's."""
         self._non_finite_in_a_row = non_finite.in_a_row
         if self._non_finite_steps is not None:
             self._non_finite_steps.write(non_finite)
@@ -284,6 +301,8 @@ class Trainer:
         self._window_start, self._restored_seconds = time.monotonic() - self._restored_seconds, 0.0
         self.restarts = restarts
         self.train_step.restarts.assign(restarts)
+        if self.local_sgd:
+            self.local_sgd.begin()
         self._restarted_at = (self.step, int(self.train_step.optimizer.iterations.numpy()))
         checkpoints.discard_after(self.step)
         summaries.go_on_from(self.step, self.owes_evaluation)
@@ -296,9 +315,9 @@ class Trainer:
         """Whether this worker, or any of several, was asked to stop; all of them agree."""
         if not self._has_peers:
             return bool(stop.reason)
-        if self.step % _STEPS_BETWEEN_AGREEMENTS:
+        if not self.local_sgd.is_due(self.step) if self.local_sgd else self.step % _STEPS_BETWEEN_AGREEMENTS:
             return False
-        if not self._sum_over_replicas(1.0 if stop.reason else 0.0, chief_alone=False):
+        if not self.workers.sum_of(1.0 if stop.reason else 0.0):
             return False
         stop.reason = stop.reason or "another worker was stopped"
         return True
@@ -327,7 +346,8 @@ class Trainer:
             return
         summaries.scalars(self.step, evaluation.scalars)
         report(f"step {self.step:,}  {evaluation.line}")
-        value = self._value_of_the_chief(evaluation.scalars[self.config.best_metric])
+        # One value for all workers, or they would disagree on what is best and when to stop.
+        value = self.workers.of_chief(evaluation.scalars[self.config.best_metric])
         better = math.isfinite(value) and (
             self.best is None or (value < self.best if self.config.best_metric == "dev_loss" else value > self.best)
         )
@@ -337,21 +357,6 @@ class Trainer:
             self.best, self.best_step = value, self.step
             self.save(checkpoints, feed)
             checkpoints.mark_best(self.step, self.config.best_metric, value)
-
-    def _value_of_the_chief(self, value: float) -> float:
-        """One value for all workers, or they would disagree on what is best and when to stop."""
-        return self._sum_over_replicas(value, chief_alone=True) if self._has_peers else value
-
-    def _sum_over_replicas(self, value: float, chief_alone: bool) -> float:
-        return float(self._sum(tf.constant(value, tf.float32), tf.constant(chief_alone)))
-
-    def _sum_in_graph(self, value: tf.Tensor, chief_alone: tf.Tensor) -> tf.Tensor:
-        def share() -> tf.Tensor:
-            context = tf.distribute.get_replica_context()
-            is_counted = ~chief_alone | tf.equal(context.replica_id_in_sync_group, 0)
-            return context.all_reduce("sum", tf.where(is_counted, value, 0.0))
-
-        return self.strategy.experimental_local_results(self.strategy.run(share))[0]
 
     def _log(self, summaries: Summaries, progress: tqdm, report: Callable[[str], None]) -> None:
         row = self._log_row()
@@ -365,14 +370,18 @@ class Trainer:
 
     def _log_row(self) -> dict[str, float]:
         """The row of the log on the steps since the last row; it has no loss if all of them were skipped."""
-        totals, loss = self.train_step.take_totals(), self.train_step.loss
+        step = self.train_step
+        totals, loss = (self.local_sgd or step).take_totals(), step.loss
+        skipped = float(step.skipped.numpy())
         row = {
-            "learning_rate": float(self.train_step.optimizer.learning_rate),
+            "learning_rate": float(step.optimizer.learning_rate),
             "target_tokens": totals.tokens,
             "target_tokens_per_s": totals.tokens / (time.monotonic() - self._window_start),
-            "skipped_steps": float(self.train_step.skipped.numpy()),
+            "skipped_steps": self.workers.sum_of(skipped) if self.local_sgd else skipped,
             "restarts": float(self.restarts),
         }
+        if self.local_sgd:
+            row["outer_change"] = self.local_sgd.change
         self._window_start = time.monotonic()
         if totals.updates:
             row |= {name: value / totals.weight for name, value in zip(loss.names, totals.scalars, strict=True)}

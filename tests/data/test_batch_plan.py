@@ -1,5 +1,7 @@
 """The batch plan."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -297,3 +299,32 @@ def test_a_temperature_visits_small_corpora_more_often():
     np.testing.assert_allclose(visits, [1.0, 2.0, 10.0])
     np.testing.assert_allclose(np.multiply(visits, [100, 25, 1]), 10.0 * np.sqrt([100, 25, 1]))
     np.testing.assert_allclose(np.multiply(visits_at_temperature([100, 25, 1], 1e9), [100, 25, 1]), 100.0, rtol=1e-6)
+
+
+def _positions_of(cuts, lengths):
+    """Positions of rows that are as long as the longest of their bucket."""
+    return sum((stop - start) * int(lengths[stop - 1]) for start, stop in cuts)
+
+
+def test_a_number_of_buckets_is_cut_where_rows_pad_least():
+    """Against all ways to cut."""
+    from nmt_keras.data.batch_plan import _cut_into
+
+    lengths = np.sort(np.random.default_rng(4).choice([2, 3, 4, 7, 8, 15, 16], 40))
+    ends = np.append(np.flatnonzero(np.diff(lengths)) + 1, len(lengths)).tolist()
+    for number in (1, 2, 3, 5, 9):
+        cuts = _cut_into(lengths, lengths, lengths, number)
+        assert cuts[0][0] == 0 and cuts[-1][1] == 40 and len(cuts) <= number
+        assert all(before[1] == after[0] for before, after in zip(cuts, cuts[1:]))
+        ways = itertools.combinations(ends[:-1], min(number, len(ends)) - 1)
+        least = min(_positions_of(list(zip((0, *way), (*way, 40))), lengths) for way in ways)
+        assert _positions_of(cuts, lengths) == least
+
+
+def test_what_static_shapes_pad_is_counted():
+    lengths = np.array([4] * 6 + [9] * 5)
+    limits = {"max_source_length": 9, "max_target_length": 9}
+    plan = BatchPlan([lengths], [lengths], seed=1, batch_sentences=4, num_buckets=2, **limits)
+    assert [(b.target_length, b.num_batches, plan.static_rows(b)) for b in plan.buckets] == [(4, 2, 3), (9, 2, 3)]
+    assert plan.static_padding == pytest.approx(1 - (6 * 4 + 5 * 9) / (6 * 4 + 6 * 9))
+    assert BatchPlan([lengths], [lengths], seed=1, batch_sentences=4, **limits).fingerprint != plan.fingerprint

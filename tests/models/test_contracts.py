@@ -116,7 +116,7 @@ def _model(seed=1, **fields):
     return model
 
 
-def _batch():
+def batch_of_three():
     return Batch(SOURCE, TARGET, OUTPUT, tf.ones([B]), tf.range(B, dtype=tf.int64))
 
 
@@ -204,7 +204,7 @@ def _block(path):
 
 def test_gradient_reaches_every_weight(model):
     with tf.GradientTape() as tape:
-        loss = cross_entropy_of(model, _batch(), tf.constant([1, 2]), 0.1).loss
+        loss = cross_entropy_of(model, batch_of_three(), tf.constant([1, 2]), 0.1).loss
     gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
     sizes = {
         v.path: 0.0 if g is None else float(np.abs(tf.convert_to_tensor(g)).max())
@@ -355,7 +355,7 @@ def test_a_compiled_model_agrees(fields):
 
     def train():
         with tf.GradientTape() as tape:
-            sums = cross_entropy_of(model, _batch(), None if draws_noise else tf.constant([1, 2]), 0.1)
+            sums = cross_entropy_of(model, batch_of_three(), None if draws_noise else tf.constant([1, 2]), 0.1)
         return sums, tape.gradient(sums.loss, weights, unconnected_gradients="zero")
 
     def search():

@@ -69,7 +69,7 @@ def test_a_signal_stops_all_and_the_same_command_goes_on(copy_text, tmp_path):
         (["--workers=2", "--index=0", "--", "--run_dir=a"], "--hosts and --index go together"),
         (["--hosts=a:1,b:2", "--index=2", "--", "--run_dir=a"], "--index must be below the number of --hosts, 2"),
         (["--hosts=a,b:2", "--index=0", "--", "--run_dir=a"], "TF_CONFIG must be like"),
-        (["--workers=1", "--", "--config.training.distribution=mirrored"], "Leave out config.training.distribution"),
+        (["--workers=1", "--", "--config.training.distribution=mirrored"], "Leave out --config.training.distribution"),
     ],
 )
 def test_what_cannot_be_started_is_one_line(arguments, message, capsys):

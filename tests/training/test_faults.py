@@ -21,6 +21,7 @@ from nmt_keras.training.non_finite_steps import NonFiniteSteps
 from nmt_keras.training.stopping import StopRequest
 from nmt_keras.training.summaries import Summaries
 from nmt_keras.training.trainer import Evaluation, Trainer
+from nmt_keras.training.workers import Workers
 
 STEPS = 8
 TRAINING = TrainingConfig(
@@ -61,7 +62,10 @@ class Run:
         for weight in model.trainable_variables:
             weight.assign(rng.normal(size=weight.shape) * 0.3)
         return Trainer(
-            model, config, tf.distribute.get_strategy(), NonFiniteSteps(self.folder / "bad", 0, self.lines.append)
+            model,
+            config,
+            Workers(tf.distribute.get_strategy()),
+            NonFiniteSteps(self.folder / "bad", 0, self.lines.append),
         )
 
     def train(self, trainer=None, stop=None, evaluate=None):
@@ -73,7 +77,7 @@ class Run:
         trainer.restore(checkpoints, self.plan.fingerprint)
         summaries = Summaries(self.folder, trainer.step, trainer.owes_evaluation)
         evaluate = evaluate or (lambda step: Evaluation({"dev_loss": abs(step - 4.5)}, ""))
-        feed = Feed(self.text, trainer.strategy)
+        feed = Feed(self.text, trainer.workers)
         return trainer, trainer.train(feed, checkpoints, summaries, evaluate, self.lines.append, stop)
 
     def rows(self):
@@ -271,7 +275,7 @@ def test_an_overflow_that_a_smaller_scale_mends_is_no_bad_step(run, monkeypatch)
     config = dataclasses.replace(TRAINING, precision="mixed_float16")
     trainer = run.trainer(config)
     step = trainer.train_step
-    batches = Feed(run.text, trainer.strategy).start(0, 0)
+    batches = Feed(run.text, trainer.workers).start(0, 0)
     real = tf.linalg.global_norm
     monkeypatch.setattr(tf.linalg, "global_norm", lambda gradients: real(gradients) * np.inf)
     step.compile(batches.element_spec)

@@ -19,6 +19,7 @@ from nmt_keras.runs.loading import load
 from nmt_keras.runs.tokenizers import load_tokenizers
 from nmt_keras.training.checkpoints import Checkpoints, weights_sha256
 from nmt_keras.training.trainer import Trainer
+from nmt_keras.training.workers import Workers
 from tests.cross_entropy_of import cross_entropy_of
 
 RUN = pathlib.Path(__file__).parents[1] / "golden" / "run"
@@ -29,7 +30,7 @@ def test_training_goes_on_from_it():
     """Every variable is found, and none is left over."""
     config, tokenizers = read_config(RUN), load_tokenizers(RUN)
     model = build_seq2seq(config.model, tokenizers.source.vocab_size, tokenizers.target.vocab_size)
-    trainer = Trainer(model, config.training, tf.distribute.get_strategy())
+    trainer = Trainer(model, config.training, Workers(tf.distribute.get_strategy()))
     checkpoints = Checkpoints(checkpoints_of(RUN), is_chief=False)
     assert trainer.restore(checkpoints, allow_change=True)
     assert (trainer.step, trainer.restarts, trainer.best_step, trainer.owes_evaluation) == (3, 0, 3, False)

@@ -11,6 +11,7 @@ from nmt_keras.data.batch_plan import LARGEST_WORTHY_BUDGET, Bucket
 from nmt_keras.errors import UserError
 from nmt_keras.training import memory
 from nmt_keras.training.memory import Measurement, Need
+from nmt_keras.training.workers import Workers
 
 MIB = 1 << 20
 
@@ -22,7 +23,7 @@ class _Step:
         from nmt_keras.config import TrainingConfig
 
         self.config = TrainingConfig(batch_tokens=batch_tokens, accumulation_steps=accumulation_steps)
-        self.strategy = tf.distribute.get_strategy()
+        self.workers = Workers(tf.distribute.get_strategy())
         self.ran = []
 
         def measure(run):
@@ -188,7 +189,9 @@ def test_the_batches_that_are_tried_are_those_of_most_positions_and_of_most_pair
     lengths = np.repeat(np.arange(10, 121, 10), 400).astype(np.int32)
     limits = {"max_source_length": 120, "max_target_length": 120}
     plan = BatchPlan([lengths], [lengths], seed=1, batch_tokens=8192, **limits)
-    feed = Feed(types.SimpleNamespace(plan=plan, static_shapes=False, align=None), tf.distribute.get_strategy())
+    feed = Feed(
+        types.SimpleNamespace(plan=plan, static_shapes=False, align=None), Workers(tf.distribute.get_strategy())
+    )
     pairs = [feed.rows_of(b) * b.source_length * b.target_length for b in plan.buckets]
     tried = feed.largest_buckets()
     assert max(pairs) == max(feed.rows_of(b) * b.source_length * b.target_length for b in tried)

@@ -2,13 +2,8 @@
 
 import dataclasses
 import json
-import os
-import pathlib
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -27,9 +22,10 @@ from nmt_keras.training.feed import Feed
 from nmt_keras.training.summaries import Summaries
 from nmt_keras.training.train_step import part_of
 from nmt_keras.training.trainer import Evaluation, Every, Trainer
+from nmt_keras.training.workers import Workers
 from pipelines import train
+from tests.training.of_workers import losses_of, start_workers, worker_arguments
 
-ROOT = pathlib.Path(__file__).parents[2]
 TRAINING = TrainingConfig(
     max_steps=6,
     batch_tokens=256,
@@ -69,19 +65,19 @@ def _trainer(config, strategy, model_config=MODEL):
         rng = np.random.default_rng(2)
         for weight in model.trainable_variables:
             weight.assign(rng.normal(size=weight.shape) * 0.3)
-        return Trainer(model, config, strategy)
+        return Trainer(model, config, Workers(strategy))
 
 
 def _start(trainer, text):
     """The compiled step, and the batches from the first on."""
-    batches = Feed(text, trainer.strategy).start(0, 0)
+    batches = Feed(text, trainer.workers).start(0, 0)
     trainer.train_step.compile(batches.element_spec)
     return trainer.train_step, batches
 
 
 def _run(tmp_path, trainer, text, evaluate=lambda step: Evaluation({"dev_loss": 1.0 / step}, ""), stop=None):
     lines = []
-    feed = Feed(text, trainer.strategy)
+    feed = Feed(text, trainer.workers)
     checkpoints = Checkpoints(tmp_path / "checkpoints", trainer.config.keep_checkpoints, report=lines.append)
     trainer.restore(checkpoints, text.plan.fingerprint)
     summaries = Summaries(tmp_path, trainer.step, trainer.owes_evaluation)
@@ -116,7 +112,7 @@ def test_the_best_and_the_patience_begin_anew_when_something_else_is_measured(tm
         has_mark = (tmp_path / "checkpoints" / "best.json").exists()
         summaries = Summaries(tmp_path, trainer.step)
         evaluate = lambda step: Evaluation({"dev_bleu": values[step]}, "")  # noqa: E731
-        trainer.train(Feed(text, trainer.strategy), checkpoints, summaries, evaluate, lambda line: None)
+        trainer.train(Feed(text, trainer.workers), checkpoints, summaries, evaluate, lambda line: None)
         return trainer, restored, best_after_restore, has_mark, checkpoints.best_step()
 
     run(6, "old dev", {3: 96.0, 6: 95.0})
@@ -336,7 +332,7 @@ def test_it_learns_to_copy(copy_text, fields):
     )
     text = _text(copy_text, 1, batch_tokens=1024)
     strategy = tf.distribute.get_strategy()
-    trainer = Trainer(build_seq2seq(model, 260, 260), config, strategy)
+    trainer = Trainer(build_seq2seq(model, 260, 260), config, Workers(strategy))
     step, batches = _start(trainer, text)
     accuracy = 0.0
     while accuracy <= 0.99 and step.steps.numpy() < config.max_steps:
@@ -351,67 +347,22 @@ def test_it_learns_to_copy(copy_text, fields):
     assert (batch.target_output_ids.numpy() == EOS_ID).any()
 
 
-def _free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
-
-
-def _start_workers(arguments, of_second=None):
-    """Two workers on this machine, who find each other by TF_CONFIG; the second may have other arguments."""
-    workers = [f"127.0.0.1:{port}" for port in _free_ports(2)]
-    cluster = {"worker": workers}
-    configs = [json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}) for index in range(2)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
-    command, more = [sys.executable, "-m", "pipelines.train"], ["--config.training.distribution=multi_worker"]
-    return [
-        subprocess.Popen(
-            [*command, *own, *more], cwd=ROOT, env={**environment, "TF_CONFIG": c}, stderr=subprocess.PIPE, text=True
-        )
-        for c, own in zip(configs, (arguments, of_second or arguments))
-    ]
-
-
-def _losses(run_dir):
-    rows = (run_dir / "metrics.jsonl").read_text().split("\n")[:-1]
-    return [json.loads(row)["loss"] for row in rows if '"loss"' in row]
-
-
-def _worker_arguments(copy_text, tmp_path, steps):
-    return [
-        "--config=tests/pipelines/copy_recipe.py",
-        f"--data_dir={copy_text}",
-        f"--config.training.max_steps={steps}",
-        "--config.training.log_every=1",
-        f"--config.training.evaluate_every={steps}",
-        f"--config.training.checkpoint_every={steps}",
-        "--config.model.d_model=16",
-        f"--config.data.cache_dir={tmp_path}/cache",
-        "--config.model.input_dropout_rate=0",
-        "--config.model.output_dropout_rate=0",
-    ]
-
-
 def test_two_workers_give_the_losses_of_one_process(tmp_path, copy_text, monkeypatch):
     """multi_worker over loopback by TF_CONFIG, through the train job itself."""
     monkeypatch.delenv("TF_CONFIG", raising=False)
-    arguments = _worker_arguments(copy_text, tmp_path, 4)
+    arguments = worker_arguments(copy_text, tmp_path, 4)
     assert train.main([*arguments, f"--run_dir={tmp_path}/one", "--config.training.accumulation_steps=2"]) == 0
-    for process in _start_workers([*arguments, f"--run_dir={tmp_path}/two"]):
+    for process in start_workers([*arguments, f"--run_dir={tmp_path}/two"]):
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
-    losses = [_losses(tmp_path / name) for name in ("one", "two")]
+    losses = [losses_of(tmp_path / name) for name in ("one", "two")]
     assert len(losses[0]) == 4
     np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
 def test_workers_of_different_configurations_do_not_begin(tmp_path, copy_text):
-    arguments = [*_worker_arguments(copy_text, tmp_path, 4), f"--run_dir={tmp_path}/two"]
-    for process in _start_workers(arguments, [*arguments, "--config.training.learning_rate=0.5"]):
+    arguments = [*worker_arguments(copy_text, tmp_path, 4), f"--run_dir={tmp_path}/two"]
+    for process in start_workers(arguments, of_last=[*arguments, "--config.training.learning_rate=0.5"]):
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 2 and "Traceback" not in errors
         assert "training.learning_rate 0.5 and 0.01; start all workers with one command" in errors
@@ -423,12 +374,14 @@ def test_workers_of_different_text_do_not_begin(tmp_path, copy_text):
     other = shutil.copytree(copy_text, tmp_path / "text")
     (other / "dev.tgt").write_text("a b c\n" * 24, encoding="utf-8")
     arguments, others = (
-        [*_worker_arguments(text, tmp_path, 4), f"--run_dir={tmp_path}/two"] for text in (copy_text, other)
+        [*worker_arguments(text, tmp_path, 4), f"--run_dir={tmp_path}/two"] for text in (copy_text, other)
     )
-    for process in _start_workers(arguments, others):
+    for process in start_workers(arguments, of_last=others):
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 2 and "Traceback" not in errors, errors
-        assert "Worker 1 has another text in " in errors and "dev.tgt than worker 0" in errors
+        assert (
+            "Worker 1 (127.0.0.1:" in errors and "has another text in " in errors and "dev.tgt than worker 0" in errors
+        )
 
 
 @pytest.mark.slow
@@ -436,9 +389,9 @@ def test_workers_of_different_text_do_not_begin(tmp_path, copy_text):
 def test_a_worker_that_is_lost_ends_the_others_and_all_go_on(tmp_path, copy_text, how):
     arguments = [
         argument.replace("checkpoint_every=400", "checkpoint_every=20")
-        for argument in _worker_arguments(copy_text, tmp_path, 400)
+        for argument in worker_arguments(copy_text, tmp_path, 400)
     ]
-    processes, log = _start_workers([*arguments, f"--run_dir={tmp_path}/two"]), tmp_path / "two" / "metrics.jsonl"
+    processes, log = start_workers([*arguments, f"--run_dir={tmp_path}/two"]), tmp_path / "two" / "metrics.jsonl"
     while not (log.exists() and log.read_text().count('"loss"') > 30) and processes[0].poll() is None:
         time.sleep(0.01)
     processes[1].send_signal(how)
@@ -451,7 +404,7 @@ def test_a_worker_that_is_lost_ends_the_others_and_all_go_on(tmp_path, copy_text
     processes[1].communicate()
     more = [argument.replace("max_steps=400", "max_steps=60") for argument in arguments]
     for name in ("two", "whole"):
-        for process in _start_workers([*more, f"--run_dir={tmp_path}/{name}"]):
+        for process in start_workers([*more, f"--run_dir={tmp_path}/{name}"]):
             _, errors = process.communicate(timeout=300)
             assert process.returncode == 0, errors
     cards = [json.loads((tmp_path / name / "run_card.json").read_text()) for name in ("two", "whole")]
@@ -461,10 +414,10 @@ def test_a_worker_that_is_lost_ends_the_others_and_all_go_on(tmp_path, copy_text
 @pytest.mark.slow
 def test_a_worker_that_is_stopped_stops_all_and_they_go_on(tmp_path, copy_text):
     """The signal reaches the worker that keeps no files; both save at the same step."""
-    arguments = _worker_arguments(copy_text, tmp_path, 60)
+    arguments = worker_arguments(copy_text, tmp_path, 60)
     assert train.main([*arguments, f"--run_dir={tmp_path}/one", "--config.training.accumulation_steps=2"]) == 0
     arguments += [f"--run_dir={tmp_path}/two"]
-    processes, log = _start_workers(arguments), tmp_path / "two" / "metrics.jsonl"
+    processes, log = start_workers(arguments), tmp_path / "two" / "metrics.jsonl"
     while not (log.exists() and '"loss"' in log.read_text()) and processes[0].poll() is None:
         time.sleep(0.01)
     processes[1].send_signal(signal.SIGTERM)
@@ -473,7 +426,7 @@ def test_a_worker_that_is_stopped_stops_all_and_they_go_on(tmp_path, copy_text):
         assert process.returncode == 75 and f"{reason} at step " in errors, errors
     [step] = [path.name for path in (tmp_path / "two" / "checkpoints").glob("step-*[1-9]*")]
     assert int(step[5:]) % 10 == 0
-    for process in _start_workers(arguments):
+    for process in start_workers(arguments):
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0 and f"resuming at step {int(step[5:])}" in errors, errors
-    np.testing.assert_allclose(_losses(tmp_path / "one"), _losses(tmp_path / "two"), rtol=2e-4)
+    np.testing.assert_allclose(losses_of(tmp_path / "one"), losses_of(tmp_path / "two"), rtol=2e-4)
