@@ -2,6 +2,7 @@
 pipelines.train.
 
 python -m pipelines.launch --workers=2 -- --config=my_recipe.py --run_dir=runs/mine              # on this machine
+python -m pipelines.launch --workers=2 --servers=1 --distribution=parameter_server -- ...     # and a chief beside them
 python -m pipelines.launch --hosts=a:2222,b:2222 --index=0 -- --config=my_recipe.py --run_dir=/shared/mine   # on each
 
 Lines of workers on this machine begin with their numbers. A signal reaches all: they save and stop. The status is 0
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TextIO
 
 from absl import flags
@@ -45,9 +46,20 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_enum(
         "distribution",
         "multi_worker",
-        ["multi_worker", "local_sgd"],
-        "training.distribution: steps that all make together, or steps of their own and now and then their mean.",
+        ["multi_worker", "local_sgd", "parameter_server"],
+        "training.distribution: steps that all make together, steps of their own and now and then their mean, or "
+        "updates of weights that servers keep, without waiting.",
         flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "servers",
+        0,
+        "Parameter servers: of --workers, that are started too; of --hosts, the last.",
+        0,
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "restarts", 0, "How often all are started again at most, where one was lost.", 0, flag_values=values
     )
     flags.DEFINE_list("hosts", [], "Or host:port of all workers, the chief first.", flag_values=values)
     flags.DEFINE_integer("index", None, "With --hosts: which of them this machine is, from 0.", 0, flag_values=values)
@@ -68,61 +80,112 @@ def _job(values: flags.FlagValues, training: list[str]) -> int:
         raise UserError(f"--index must be below the number of --hosts, {len(values.hosts)}. Received: {values.index}")
     distribution = f"--config.training.distribution={values.distribution}"
     command = [sys.executable, "-m", "pipelines.train", *training, distribution]
+    is_asynchronous = values.distribution == "parameter_server"
+    if is_asynchronous != bool(values.servers):
+        raise UserError("--distribution=parameter_server and --servers, how many there are, go together")
     if values.hosts:
         from nmt_keras.training.rendezvous import cluster_of
 
-        environment = _environment(values.hosts, values.index)
-        cluster_of(environment["TF_CONFIG"])  # raises where an address is none
-        return subprocess.run(command, env=environment, check=False).returncode
-    return _run_here(command, values.workers)
+        jobs = _jobs(values.hosts, values.servers)
+        environment = _environment(jobs, values.index)
+        cluster_of(environment["TF_CONFIG"], values.distribution)  # raises where an address is none
+        run = lambda: (subprocess.run(command, env=environment, check=False).returncode, False)  # noqa: E731
+        return _again(run, values.restarts)
+    number = values.workers + values.servers + is_asynchronous  # the chief computes nothing there
+    return _again(lambda: _run_here(command, number, values.servers), values.restarts)
 
 
-def _run_here(command: list[str], count: int) -> int:
-    """Runs all workers on this machine; returns the status of the whole."""
-    addresses = [f"127.0.0.1:{port}" for port in _free_ports(count)]
-    threads = max(len(os.sched_getaffinity(0)) // count, 1)
-    workers = []
-    for index in range(count):
-        environment = {"TF_NUM_INTRAOP_THREADS": str(threads), **_environment(addresses, index)}
-        workers.append(
-            subprocess.Popen(
-                command,
-                env=environment,
-                stderr=subprocess.PIPE,
-                text=True,
-                encoding="utf-8",
-                errors="replace",
-                start_new_session=True,  # a Ctrl-C of the terminal reaches them once, through this process
-            )
+def _again(run: Callable[[], tuple[int, bool]], restarts: int) -> int:
+    """Runs what returns its status and whether it was asked to stop; again, so often at most, if a worker was lost."""
+    while True:
+        status, is_stopped = run()
+        if status != _cli.STATUS_STOPPED or restarts == 0 or is_stopped:
+            return status
+        restarts -= 1
+        _process.report(f"a worker was lost: all are started again ({restarts} more times at most)")
+
+
+class _Processes:
+    """The processes of a training on this machine.
+
+    Args:
+        command: of each.
+        count: how many there are.
+        num_servers: how many of them are parameter servers, the last ones.
+    """
+
+    def __init__(self, command: list[str], count: int, num_servers: int):
+        self._command = command
+        self._jobs = _jobs([f"127.0.0.1:{port}" for port in _free_ports(count)], num_servers)
+        self._threads = max(len(os.sched_getaffinity(0)) // max(count - num_servers - bool(num_servers), 1), 1)
+        self._readers: list[threading.Thread] = []
+        self.is_stopping = False  # so that nothing is started again
+        self.all = [self._start(index) for index in range(count)]
+
+    def _start(self, index: int) -> subprocess.Popen:
+        process = subprocess.Popen(
+            self._command,
+            env={"TF_NUM_INTRAOP_THREADS": str(self._threads), **_environment(self._jobs, index)},
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,  # a Ctrl-C of the terminal reaches them once, through this process
         )
-    readers = [
-        threading.Thread(target=_pass_on, args=(worker.stderr, f"{index}: ")) for index, worker in enumerate(workers)
-    ]
-    for reader in readers:
-        reader.start()
+        self._readers.append(threading.Thread(target=_pass_on, args=(process.stderr, f"{index}: ")))
+        self._readers[-1].start()
+        return process
+
+    def replace_workers(self) -> None:
+        """Starts workers of asynchronous training again that are gone while the chief goes on."""
+        workers = range(1, 1 + len(self._jobs["worker"])) if "chief" in self._jobs else range(0)
+        for index in workers:
+            if self.all[index].poll() not in (None, 0) and self.all[0].poll() is None:
+                _process.report(f"worker {index - 1} is started again")
+                self.all[index] = self._start(index)
+
+    def join(self) -> list[int]:
+        """The statuses of all, when what they had to say is said."""
+        for reader in self._readers:
+            reader.join()
+        return [status if status >= 0 else 128 - status for status in (process.returncode for process in self.all)]
+
+
+def _run_here(command: list[str], count: int, num_servers: int) -> tuple[int, bool]:
+    """Runs all processes of a training on this machine; the status of the whole, and whether it was asked to stop."""
+    processes = _Processes(command, count, num_servers)
     try:
-        _wait(workers)
+        _wait(processes)
     except KeyboardInterrupt:
+        processes.is_stopping = True
         _process.report("stopping all workers, which save; once more ends them at once")
-        for worker in workers:
-            worker.send_signal(signal.SIGTERM)
+        for process in processes.all[: 1 if num_servers else None]:  # the chief lets the others go
+            process.send_signal(signal.SIGTERM)
         try:
-            _wait(workers)
+            _wait(processes)
         except KeyboardInterrupt:
-            for worker in workers:
-                worker.kill()
-            _wait(workers)
-    for reader in readers:
-        reader.join()
-    found = [status if status >= 0 else 128 - status for status in (worker.returncode for worker in workers)]
+            for process in processes.all:
+                process.kill()
+            _wait(processes)
+    return _status_of(processes.join(), num_servers), processes.is_stopping
+
+
+def _status_of(found: Sequence[int], num_servers: int) -> int:
     failed = [status for status in found if status not in (0, _cli.STATUS_STOPPED)]
+    if _cli.STATUS_STOPPED in found and min(failed, default=128) >= 128:  # one was killed, and the others could go on
+        return _cli.STATUS_STOPPED
+    if num_servers and found[0] in (0, _cli.STATUS_STOPPED):
+        return found[0]  # of the chief: what became of a worker that was replaced is no matter
     return failed[0] if failed else max(found)
 
 
-def _wait(workers: Sequence[subprocess.Popen]) -> None:
+def _wait(processes: _Processes) -> None:
     """Waits for all; those that do not end by themselves soon after one has failed are stopped."""
     failed_at = None
-    while any(worker.poll() is None for worker in workers):
+    while any(worker.poll() is None for worker in processes.all):
+        if not processes.is_stopping:
+            processes.replace_workers()
+        workers = processes.all
         if failed_at is None and any(worker.returncode not in (None, 0, _cli.STATUS_STOPPED) for worker in workers):
             failed_at = time.monotonic()
         if failed_at is not None and time.monotonic() > failed_at + _END_WITHIN:
@@ -140,8 +203,19 @@ def _pass_on(lines: TextIO, prefix: str) -> None:
                 sys.stderr.flush()
 
 
-def _environment(addresses: Sequence[str], index: int) -> dict[str, str]:
-    config = {"cluster": {"worker": list(addresses)}, "task": {"type": "worker", "index": index}}
+def _jobs(addresses: Sequence[str], num_servers: int) -> dict[str, list[str]]:
+    """The cluster of `TF_CONFIG`."""
+    if not num_servers:
+        return {"worker": list(addresses)}
+    end = len(addresses) - num_servers
+    return {"chief": list(addresses[:1]), "worker": list(addresses[1:end]), "ps": list(addresses[end:])}
+
+
+def _environment(jobs: Mapping[str, Sequence[str]], index: int) -> dict[str, str]:
+    """Of process `index` of all."""
+    tasks = [(job, place) for job, addresses in jobs.items() for place in range(len(addresses))]
+    job, place = tasks[index]
+    config = {"cluster": jobs, "task": {"type": job, "index": place}}
     return {**os.environ, "TF_CONFIG": json.dumps(config)}
 
 

@@ -10,7 +10,11 @@ from nmt_keras.config.training import TrainingConfig
 if TYPE_CHECKING:
     from nmt_keras.config.experiment import ExperimentConfig
 
-OF_SEVERAL_WORKERS = ("multi_worker", "local_sgd")  # values of training.distribution that need a cluster
+OF_SEVERAL_WORKERS = (
+    "multi_worker",
+    "local_sgd",
+    "parameter_server",
+)  # values of training.distribution that need a cluster
 RECURRENT_ENCODERS = ("rnn", "gnmt")  # of the registries; a test compares
 _LAYERED_DECODERS = ("gnmt", "rnmt_plus")
 RECURRENT_DECODERS = ("rnn", "conditional_gru", *_LAYERED_DECODERS)
@@ -354,6 +358,11 @@ def _training_problems(config: "ExperimentConfig") -> list[str]:
         problems.append(
             "`training.loss` minimum_risk scores texts in Python, which XLA does not compile: `training.compile` must "
             "not be step"
+        )
+    if training.compile in ("parts", "step") and training.distribution == "parameter_server":
+        problems.append(
+            "`training.compile` must be auto or off with `training.distribution` parameter_server: XLA cannot update "
+            f"what a server keeps. Received: {training.compile}"
         )
     if training.distribution == "local_sgd":
         problems += _local_sgd_problems(training)

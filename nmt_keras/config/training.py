@@ -85,15 +85,16 @@ class TrainingConfig:
     compile: str = spec(
         "auto",
         "what XLA compiles: the whole step, for which shapes are static; element-wise parts of it; or nothing. auto is "
-        "step on a TPU and parts elsewhere; config.json says what it was",
+        "parts, or off with parameter_server; config.json says what it was",
         choices=("auto", "step", "parts", "off"),
         resume=ALLOWED,
     )
     distribution: str = spec(
         "one_device",
         "mirrored is all GPUs of this machine; multi_worker the cluster of TF_CONFIG, which makes each step together; "
-        "local_sgd the same, where each worker makes steps of its own and all take the mean now and then",
-        choices=("one_device", "mirrored", "multi_worker", "local_sgd"),
+        "local_sgd the same, where each worker makes steps of its own and all take the mean now and then; "
+        "parameter_server a cluster whose workers update weights that servers keep, without waiting for each other",
+        choices=("one_device", "mirrored", "multi_worker", "local_sgd", "parameter_server"),
         resume=ALLOWED,
     )
     local_steps: int = spec(
@@ -106,6 +107,13 @@ class TrainingConfig:
         resume=ALLOWED,
     )
     outer_momentum: float = spec(0.0, "of local_sgd: Nesterov momentum of these steps", rate=True, resume=ALLOWED)
+    max_in_flight: int = spec(
+        0,
+        "of parameter_server: steps that are under way at once; the weights of a gradient are older than what it "
+        "updates by one less at most; 0 is two for each worker",
+        not_negative=True,
+        resume=FREE,
+    )
     reduction_dtype: str = spec(
         "float32",
         "what gradients are sent as between replicas and workers; bfloat16 is half as much",

@@ -41,7 +41,7 @@ from nmt_keras.tokenizers.building import own_tokenizers, require_sampling
 from nmt_keras.tokenizers.target_tags import tag_ids
 from nmt_keras.training import memory
 from nmt_keras.training.checkpoints import Checkpoints, weights_sha256
-from nmt_keras.training.cluster import connected
+from nmt_keras.training.cluster import connected, serve
 from nmt_keras.training.feed import Feed
 from nmt_keras.training.freezing import freeze
 from nmt_keras.training.losses import build_loss
@@ -50,7 +50,7 @@ from nmt_keras.training.precision import configure, resolve_compile, resolve_pre
 from nmt_keras.training.pretrained_vectors import load_pretrained_vectors
 from nmt_keras.training.stopping import StopRequest
 from nmt_keras.training.summaries import Summaries, font_note
-from nmt_keras.training.trainer import Trainer
+from nmt_keras.training.trainer import Evaluation, Trainer
 from nmt_keras.training.workers import Workers
 
 
@@ -83,6 +83,8 @@ def train(
     stop = stop or StopRequest()
     resolve_precision(config.training)
     resolve_compile(config.training)
+    if serve(config, run_dir, report):
+        return True
     with connected(config, run_dir, report) as workers:  # before any TensorFlow operation
         stop.listen()
         configure(config.training)
@@ -176,7 +178,7 @@ def _train(
     non_finite_steps = NonFiniteSteps(run_dir / "bad_batches", workers.number, report)
     with workers.strategy.scope():
         resources = open_resources(config, tokenizers, report, run_dir if chief else None, allow_change)
-        model = build_seq2seq(config.model, tokenizers.source.vocab_size, tokenizers.target.vocab_size)
+        model = build_seq2seq(config.model, *_vocab_sizes(tokenizers))
         use_cudnn(model, bool(tf.config.list_physical_devices("GPU")) and training.compile != "step")
         frozen = freeze(model, training.freeze)
         trainer = Trainer(model, training, workers, non_finite_steps, resources)
@@ -204,7 +206,8 @@ def _train(
     workers.barrier()
     before, trainer.measured = measured
     if trainer.restore(checkpoints, plan.fingerprint, allow_change, trainer.measured, before):
-        report(f"resuming at step {trainer.step:,}")
+        interleaved = "; updates interleave otherwise than before" if trainer.is_interleaved else ""
+        report(f"resuming at step {trainer.step:,}{interleaved}")
         if trainer.new_measures:
             report(
                 f"what is measured has changed ({', '.join(trainer.new_measures)}): the best checkpoint "
@@ -217,17 +220,27 @@ def _train(
                 initialise(model, tokenizers, config, report)
     if trainer.step < training.max_steps:
         trainer.train_step.compile(feed.element_spec)
-        if memory.is_told():
+        if trainer.is_asynchronous:
+            report("memory and time are not planned: they are those of the workers")
+        elif memory.is_told():
             bucket, need = memory.estimate(trainer.train_step, feed)
             report(memory.describe(bucket, need, memory.limit_of_process(), plan.num_batches, training.max_steps))
         else:
             report("memory and time are not planned: this system does not tell (Linux does, in /proc)")
-        if config.data.static_shapes:
+        if config.data.static_shapes and not trainer.is_asynchronous:
             _make_graphs(trainer, feed, report)
         if tf.config.list_physical_devices("GPU") and (ways := ways_of(model)):
             report(f"recurrences: {ways}")
     summaries = Summaries(run_dir, trainer.step, trainer.owes_evaluation, chief)
-    evaluate = DevEvaluator(model, tokenizers, config, dev, summaries, report, is_font_noted)
+    evaluated = model if not trainer.is_asynchronous else build_seq2seq(config.model, *_vocab_sizes(tokenizers))
+    evaluator = DevEvaluator(evaluated, tokenizers, config, dev, summaries, report, is_font_noted)
+
+    def evaluate(step: int) -> Evaluation:
+        if evaluated is not model:  # a copy in this process: each read of a weight on a server is a message
+            for own, variable in zip(evaluated.variables, model.variables, strict=True):
+                own.assign(variable.value.read_value())
+        return evaluator(step)
+
     stop.interrupts = False  # from here on it is the trainer that stops, and saves
     reason = trainer.train(feed, checkpoints, summaries, evaluate, report, stop)
     best = "not measured" if trainer.best is None else f"{trainer.best:.4f}"
@@ -238,6 +251,10 @@ def _train(
     if chief:
         _write_run_card(run_dir, trainer, feed.text, reason, time.time() - started)
     return not trainer.is_stopped
+
+
+def _vocab_sizes(tokenizers: Tokenizers) -> tuple[int, int]:
+    return tokenizers.source.vocab_size, tokenizers.target.vocab_size
 
 
 def _make_graphs(trainer: Trainer, feed: Feed, report: Report) -> None:

@@ -2,10 +2,11 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import pathlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -13,12 +14,13 @@ import sentencepiece
 import tensorflow as tf
 from tensorflow.python.eager import context  # has what ends a collective that waits
 
+from nmt_keras import files
 from nmt_keras.config import ExperimentConfig
 from nmt_keras.config.fields import fields_of
 from nmt_keras.config.rules import OF_SEVERAL_WORKERS
 from nmt_keras.errors import UserError, WorkerLost
 from nmt_keras.reports import Report
-from nmt_keras.training.rendezvous import Cluster, cluster_of, meet
+from nmt_keras.training.rendezvous import Cluster, cluster_of, meet, split
 from nmt_keras.training.watch import Watch, end_soon
 from nmt_keras.training.workers import Workers
 
@@ -49,8 +51,11 @@ def connected(config: ExperimentConfig, run_dir: pathlib.Path, report: Report) -
         kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
         devices = [device.name for device in tf.config.list_logical_devices(kind)]
         yield Workers(tf.distribute.MirroredStrategy(devices))
+    elif name == "parameter_server":
+        with _coordinated(config, run_dir, report) as workers:
+            yield workers
     elif name in OF_SEVERAL_WORKERS:
-        with _watched(config, run_dir, report) as cluster:
+        with _watched(config, run_dir, report) as (cluster, _):
             link = tf.distribute.MultiWorkerMirroredStrategy()
             yield Workers(link if name == "multi_worker" else tf.distribute.get_strategy(), cluster, link)
     else:
@@ -58,10 +63,14 @@ def connected(config: ExperimentConfig, run_dir: pathlib.Path, report: Report) -
 
 
 @contextlib.contextmanager
-def _watched(config: ExperimentConfig, run_dir: pathlib.Path, report: Report) -> Iterator[Cluster]:
+def _watched(
+    config: ExperimentConfig,
+    run_dir: pathlib.Path,
+    report: Report,
+    goes_on_without: Callable[[Cluster, int], bool] = lambda cluster, number: False,
+) -> Iterator[tuple[Cluster, Watch]]:
     """The meeting of the workers, and the watch over them."""
     cluster = cluster_of(os.environ.get("TF_CONFIG"), config.training.distribution)
-
     timers = []
 
     def on_lost(number: int) -> None:
@@ -71,11 +80,15 @@ def _watched(config: ExperimentConfig, run_dir: pathlib.Path, report: Report) ->
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(_watch_listener(0 if cluster.number else config.training.watch_port))
         own_port = listener.getsockname()[1]
-        port = meet(cluster, _started_with(config), run_dir, config.training.worker_timeout, report, own_port)
-        watch = Watch(cluster, port if cluster.number else listener, on_lost)
+        port = _port_of_running(cluster, run_dir) if config.training.distribution == "parameter_server" else 0
+        if not port:
+            port = meet(cluster, _started_with(config), run_dir, config.training.worker_timeout, report, own_port)
+        watch = Watch(
+            cluster, port if cluster.number else listener, on_lost, lambda number: goes_on_without(cluster, number)
+        )
         is_done = False
         try:
-            yield cluster
+            yield cluster, watch
             is_done = True
         except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError) as error:
             raise WorkerLost(_lost_line(cluster, watch.wait_for_lost())) from error
@@ -83,6 +96,75 @@ def _watched(config: ExperimentConfig, run_dir: pathlib.Path, report: Report) ->
             watch.close(is_done)
             for timer in timers:  # the main thread has noticed
                 timer.cancel()
+
+
+@contextlib.contextmanager
+def _coordinated(config: ExperimentConfig, run_dir: pathlib.Path, report: Report) -> Iterator[Workers]:
+    """The coordinator's part of asynchronous training: it goes on without a worker that is gone, and takes it back."""
+
+    def goes_on_without(cluster: Cluster, number: int) -> bool:
+        if cluster.task_of(number)[0] != "worker":
+            return False
+        report(
+            f"warning: {cluster.name_of(number)} is gone: what it was computing is computed by another, and it may "
+            "come back"
+        )
+        return True
+
+    with _watched(config, run_dir, report, goes_on_without) as (cluster, watch), contextlib.ExitStack() as stack:
+        place = _place_of_running(run_dir)
+        files.write_json(place, {"addresses": list(cluster.addresses), "watch": watch.port})
+        stack.callback(place.unlink, missing_ok=True)
+        _let_closures_run(cluster)
+        resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+        yield Workers(tf.distribute.ParameterServerStrategy(resolver), cluster)
+
+
+def serve(config: ExperimentConfig, run_dir: pathlib.Path, report: Report) -> bool:
+    """Is a worker or a parameter server of asynchronous training, if this process is one, until the chief has left.
+
+    Returns:
+        Whether it is one.
+
+    Raises:
+        UserError, Interrupted, WorkerLost: as `connected`.
+    """
+    if config.training.distribution != "parameter_server":
+        return False
+    own = cluster_of(os.environ.get("TF_CONFIG"), config.training.distribution)
+    job, index = own.task_of(own.number)
+    if job == "chief":
+        return False
+    with _watched(config, run_dir, report) as (cluster, watch):
+        _let_closures_run(cluster)
+        spec = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec()
+        server = tf.distribute.Server(spec, job_name=job, task_index=index, protocol="grpc", start=True)
+        report(f"{cluster.name_of(cluster.number)} serves {server.target}")
+        if not watch.wait_for_end():
+            raise WorkerLost(_lost_line(cluster, watch.wait_for_lost()))
+    return True
+
+
+def _let_closures_run(cluster: Cluster) -> None:
+    """Gives TensorFlow a thread for each worker that waits: with fewer, as on few cores, all wait for ever."""
+    threads = max(os.cpu_count() or 1, len(cluster.addresses) + 2)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+
+
+def _place_of_running(run_dir: pathlib.Path) -> pathlib.Path:
+    return run_dir.absolute().parent / f".{run_dir.name}.running"
+
+
+def _port_of_running(cluster: Cluster, run_dir: pathlib.Path) -> int:
+    """Where the chief of a training that is under way watches, for a process that comes back; 0 if none is."""
+    try:
+        told = json.loads(_place_of_running(run_dir).read_text(encoding="utf-8"))
+        if cluster.number and told["addresses"] == list(cluster.addresses):
+            with socket.create_connection((split(cluster.addresses[0])[0], int(told["watch"])), timeout=5.0):
+                return int(told["watch"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return 0
 
 
 def _watch_listener(port: int) -> socket.socket:

@@ -31,9 +31,9 @@ def resolve_precision(config: TrainingConfig) -> None:
 
 
 def resolve_compile(config: TrainingConfig) -> None:
-    """Replaces `auto`: the whole step on a TPU, which runs nothing else; parts of it elsewhere."""
+    """Replaces `auto`: parts of the step, or nothing where parameter servers keep what it updates."""
     if config.compile == "auto":
-        config.compile = "step" if config.distribution == "tpu" else "parts"
+        config.compile = "off" if config.distribution == "parameter_server" else "parts"
 
 
 def configure(config: TrainingConfig) -> None:

@@ -29,20 +29,34 @@ _LISTED = 5  # fields that differ
 
 
 class Cluster(NamedTuple):
-    """The workers of a training."""
+    """The processes of a training."""
 
-    addresses: tuple[str, ...]  # host:port of each, the chief first
+    addresses: tuple[str, ...]  # host:port of each, the chief first, parameter servers last
     number: int  # of this process
     has_chief: bool = False  # whether the first is a job of its own in `TF_CONFIG`
+    num_servers: int = 0  # how many are parameter servers
 
     @property
     def own_port(self) -> int:
         """The port that this worker listens on."""
         return split(self.addresses[self.number])[1]
 
+    @property
+    def num_workers(self) -> int:
+        """Those that are neither a chief of its own nor a parameter server."""
+        return len(self.addresses) - self.has_chief - self.num_servers
+
+    def task_of(self, index: int) -> tuple[str, int]:
+        """The job of a process in `TF_CONFIG`, and its number there."""
+        place = index - self.has_chief
+        if place < 0:
+            return "chief", 0
+        return ("worker", place) if place < self.num_workers else ("ps", place - self.num_workers)
+
     def name_of(self, index: int) -> str:
-        """A worker as `TF_CONFIG` numbers it, for people."""
-        name = f"worker {index - self.has_chief}" if index >= self.has_chief else "the chief"
+        """A process as `TF_CONFIG` numbers it, for people."""
+        job, place = self.task_of(index)
+        name = "the chief" if job == "chief" else f"{'parameter server' if job == 'ps' else job} {place}"
         return f"{name} ({self.addresses[index]})"
 
 
@@ -68,12 +82,11 @@ def cluster_of(tf_config: str | None, distribution: str = "multi_worker") -> Clu
     try:
         config = json.loads(tf_config)
         jobs, task = config["cluster"], config["task"]
-        chiefs, workers = list(jobs.get("chief", [])), list(jobs.get("worker", []))
-        addresses = tuple(chiefs + workers)
-        index = int(task["index"])
-        place = {"chief": chiefs, "worker": workers}[task["type"]]
-        index += len(chiefs) if task["type"] == "worker" else 0
-        if not 0 <= int(task["index"]) < len(place) or len(chiefs) > 1:
+        chiefs, workers, servers = (list(jobs.get(job, [])) for job in ("chief", "worker", "ps"))
+        addresses = tuple(chiefs + workers + servers)
+        before = {"chief": 0, "worker": len(chiefs), "ps": len(chiefs + workers)}[task["type"]]
+        index = before + int(task["index"])
+        if not 0 <= int(task["index"]) < len(jobs[task["type"]]) or len(chiefs) > 1:
             raise LookupError
         for address in addresses:
             split(address)
@@ -83,10 +96,20 @@ def cluster_of(tf_config: str | None, distribution: str = "multi_worker") -> Clu
             '"task": {"type": "worker", "index": 0}}, with a task that is a worker (or the one chief) of the cluster. '
             f"Received: {tf_config}"
         ) from error
+    if distribution == "parameter_server" and not (chiefs and workers and servers):
+        raise UserError(
+            "training.distribution=parameter_server needs a TF_CONFIG with a chief, which coordinates, workers, and "
+            f"parameter servers (ps). Received: {', '.join(sorted(jobs))}"
+        )
+    if distribution != "parameter_server" and servers:
+        raise UserError(
+            f"TF_CONFIG has parameter servers (ps), which training.distribution={distribution} has no use for: leave "
+            "them out, or set training.distribution=parameter_server"
+        )
     twice = sorted({address for address in addresses if addresses.count(address) > 1})
     if twice:
         raise UserError(f"TF_CONFIG names {twice[0]} twice: give each worker a host and port of its own")
-    return Cluster(addresses, index, bool(chiefs))
+    return Cluster(addresses, index, bool(chiefs), len(servers))
 
 
 def meet(

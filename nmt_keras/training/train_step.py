@@ -141,6 +141,9 @@ class TrainStep:
         if outcome.is_non_finite:
             self.on_non_finite(self._non_finite_step(batch, outcome))
 
+    def wait(self) -> None:
+        """Waits until every step that was begun is made."""
+
     def take_totals(self) -> Totals:
         """What was summed since this was last called."""
         values = self.totals.numpy().tolist()
@@ -165,8 +168,10 @@ class TrainStep:
         elif float(self.loss_scale.numpy()) == 1.0 and not int(self.finite_steps.numpy()):
             self.loss_scale.assign(_FIRST_LOSS_SCALE)
 
-    def _step(self, batch: Any, apply: tf.Tensor) -> Outcome:
-        gradients, scale, norms, sums, counts = self.strategy.run(self._replica_gradients, args=(batch,))
+    def _step(self, batch: Any, apply: tf.Tensor, step: tf.Tensor | None = None) -> Outcome:
+        """A step; `step`, the steps before it, makes its seeds, and is `steps` unless it is given."""
+        number = tf.convert_to_tensor(self.steps) if step is None else step
+        gradients, scale, norms, sums, counts = self.strategy.run(self._replica_gradients, args=(batch, number))
         norm, scale_value, sums, counts = tf.nest.map_structure(self._first, (norms, scale, sums, counts))
         is_good = tf.math.is_finite(norm) & tf.math.is_finite(sums.loss) & (sums.weight > 0)
         may_overflow = self.scales_loss & (tf.convert_to_tensor(self.loss_scale) > 1.0)
@@ -211,7 +216,7 @@ class TrainStep:
         )
 
     def _replica_gradients(
-        self, batch: Batch
+        self, batch: Batch, step: tf.Tensor
     ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor, LossSums, list[tf.Tensor]]:
         """Returns, over all replicas: summed gradients, the factor that makes means of them, the norm of these means,
         the loss sums, and the counts of real tokens and of padded target positions."""
@@ -219,7 +224,7 @@ class TrainStep:
         seed = dropout_seed(
             self.config.seed,
             tf.convert_to_tensor(self.restarts),
-            tf.convert_to_tensor(self.steps),
+            step,
             self.workers.first_slice + context.replica_id_in_sync_group,
         )
         parts = self.config.accumulation_steps

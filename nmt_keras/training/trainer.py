@@ -14,6 +14,7 @@ from tqdm import tqdm
 from nmt_keras.config import TrainingConfig
 from nmt_keras.errors import Failure, Stopped, UserError
 from nmt_keras.models.seq2seq import Seq2Seq
+from nmt_keras.training.asynchronous import AsynchronousStep
 from nmt_keras.training.checkpoints import Checkpoints
 from nmt_keras.training.dev_loss import perplexity
 from nmt_keras.training.feed import Feed
@@ -75,7 +76,9 @@ class Trainer:
         self.measured: Mapping[str, Any] = {}  # what evaluations measure
         self._measured_before: Mapping[str, Any] = {}  # the same, for older checkpoints that do not record it
         self.new_measures: list[str] = []  # what was measured otherwise at the checkpoint that training goes on from
-        self.train_step = TrainStep(model, config, workers, resources)
+        keeps_no_weights = isinstance(workers.strategy, tf.distribute.ParameterServerStrategy)
+        kind = AsynchronousStep if keeps_no_weights else TrainStep
+        self.train_step = kind(model, config, workers, resources)
         self.local_sgd = LocalSGD(self.train_step, config, workers) if workers.make_own_steps else None
         self.train_step.on_non_finite = self._note_non_finite
         self._is_new = True
@@ -86,6 +89,16 @@ class Trainer:
         self._window_start = 0.0  # of the log's next row, in monotonic time; moved on by time that is not training
         self._restored_seconds = 0.0  # of training, in that window
         self._has_peers = workers.link is not None
+
+    @property
+    def is_asynchronous(self) -> bool:
+        """Whether steps are made by workers that do not wait for each other."""
+        return isinstance(self.train_step, AsynchronousStep)
+
+    @property
+    def is_interleaved(self) -> bool:
+        """Whether updates come in another order each time."""
+        return isinstance(self.train_step, AsynchronousStep) and not self.train_step.is_exact
 
     def restore(
         self,
@@ -247,6 +260,7 @@ class Trainer:
 
     def save(self, checkpoints: Checkpoints, feed: Feed, replace: bool = False) -> None:
         """Saves everything that training goes on from, unless the step is saved already and not to be replaced."""
+        self.train_step.wait()
         started = time.monotonic()
         checkpoints.save(
             self.step,
@@ -276,6 +290,7 @@ class Trainer:
             self._non_finite_steps.write(non_finite)
 
     def _restart(self, checkpoints: Checkpoints, summaries: Summaries, report: Callable[[str], None]) -> None:
+        self.train_step.wait()
         failed = (
             f"{self._non_finite_in_a_row} steps in a row up to step {self.step:,} had a loss or gradient that is not "
             "finite"
@@ -334,6 +349,7 @@ class Trainer:
         report: Callable[[str], None],
         stop: StopRequest,
     ) -> None:
+        self.train_step.wait()
         started, evaluation = time.monotonic(), None
         with contextlib.suppress(Stopped):
             stop.interrupts = not self._has_peers  # the others would wait for a worker that left
@@ -371,6 +387,7 @@ class Trainer:
     def _log_row(self) -> dict[str, float]:
         """The row of the log on the steps since the last row; it has no loss if all of them were skipped."""
         step = self.train_step
+        step.wait()
         totals, loss = (self.local_sgd or step).take_totals(), step.loss
         skipped = float(step.skipped.numpy())
         row = {
@@ -382,6 +399,9 @@ class Trainer:
         }
         if self.local_sgd:
             row["outer_change"] = self.local_sgd.change
+        if isinstance(step, AsynchronousStep):
+            staleness = step.take_staleness()
+            row |= {"staleness": staleness.mean, "repeated_steps": float(staleness.repeated)}
         self._window_start = time.monotonic()
         if totals.updates:
             row |= {name: value / totals.weight for name, value in zip(loss.names, totals.scalars, strict=True)}

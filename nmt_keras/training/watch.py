@@ -29,15 +29,25 @@ class Watch:
         meeting: of the chief its listening socket, which is closed in the end; of another worker the port of the
             chief's.
         on_lost: takes the number of a worker that is gone or silent; called once, in the thread.
+        goes_on_without: takes the number of a worker that is gone; where it returns True the watch goes on, and the
+            worker may come back.
 
     Raises:
         UserError: the chief's port cannot be reached.
     """
 
-    def __init__(self, cluster: Cluster, meeting: socket.socket | int, on_lost: Callable[[int], None]):
+    def __init__(
+        self,
+        cluster: Cluster,
+        meeting: socket.socket | int,
+        on_lost: Callable[[int], None],
+        goes_on_without: Callable[[int], bool] = lambda number: False,
+    ):
         self._on_lost = on_lost
+        self._goes_on_without = goes_on_without
         self._ended = threading.Event()
         self._has_lost = threading.Event()
+        self._has_left = threading.Event()
         self._lost_number: int | None = None
         self._selector = selectors.DefaultSelector()
         self._peers: dict[socket.socket, _Peer] = {}
@@ -60,6 +70,17 @@ class Watch:
         may notice first."""
         self._has_lost.wait(_LOST_AFTER + _BEAT_EVERY)
         return self._lost_number
+
+    @property
+    def port(self) -> int:
+        """Of the chief, where it watches."""
+        assert self._listener is not None
+        return self._listener.getsockname()[1]
+
+    def wait_for_end(self) -> bool:
+        """Of a worker other than the chief: waits until that has left or is lost; whether it left as it should."""
+        self._has_left.wait()
+        return self._lost_number is None
 
     def close(self, is_done: bool) -> None:
         """Ends the watch; the others are told, if all is done, that this worker is not lost."""
@@ -91,11 +112,28 @@ class Watch:
                 self._read(key.fileobj)  # type: ignore[arg-type]
             lost = self._lost(time.monotonic())
             if lost is not None and not self._ended.is_set():
+                if self._is_gone(lost) and self._goes_on_without(lost):
+                    self._forget(lost)
+                    continue
                 self._lost_number = lost
                 self._has_lost.set()
+                self._has_left.set()
                 self._tell(_LOST + str(lost).encode())
                 self._on_lost(lost)
                 return
+
+    def _is_gone(self, number: int) -> bool:
+        """Whether a lost worker closed its connection or never came; else it is silent, or another tells of it."""
+        return not any(
+            peer.number == number and not peer.is_gone or peer.told_of == number for peer in self._peers.values()
+        )
+
+    def _forget(self, number: int) -> None:
+        self._missing.discard(number)
+        for connection, peer in list(self._peers.items()):
+            if peer.number == number:
+                del self._peers[connection]
+                connection.close()
 
     def _tell(self, line: bytes) -> None:
         for connection in self._peers:
@@ -124,6 +162,7 @@ class Watch:
                 self._missing.discard(peer.number)
             elif line == _BYE:
                 peer.has_left = True
+                self._has_left.set()
             elif line.startswith(_LOST) and line.removeprefix(_LOST).isdigit():
                 peer.told_of = int(line.removeprefix(_LOST))
 

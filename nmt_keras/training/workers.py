@@ -32,13 +32,13 @@ class Workers:
         self.strategy = strategy
         self.link = link
         self.number = cluster.number if cluster is not None else 0
-        self._cluster = cluster
+        self.cluster = cluster
         self._sums: dict[tuple, tf.types.experimental.PolymorphicFunction] = {}
 
     @property
     def count(self) -> int:
         """How many processes there are."""
-        return len(self._cluster.addresses) if self._cluster is not None else 1
+        return len(self.cluster.addresses) if self.cluster is not None else 1
 
     @property
     def is_chief(self) -> bool:
@@ -104,15 +104,15 @@ class Workers:
         Raises:
             UserError: a value differs; each process says which.
         """
-        if self.link is None or self._cluster is None:
+        if self.link is None or self.cluster is None:
             return
         table = np.zeros([self.count, len(about), _HASH_BYTES], np.float32)  # which holds bytes exactly
         table[self.number] = [list(hashlib.sha256(value.encode()).digest()[:_HASH_BYTES]) for value in about.values()]
         rows = self.sum([tf.constant(table)])[0].numpy()
         for row, name in itertools.product(range(len(rows)), range(len(about))):
             if (rows[row, name] != rows[0, name]).any():
-                other = self._cluster.name_of(row)
+                other = self.cluster.name_of(row)
                 raise UserError(
                     f"{other[0].upper()}{other[1:]} has another {list(about)[name]} than "
-                    f"{self._cluster.name_of(0)}: give all workers the same text and the same files"
+                    f"{self.cluster.name_of(0)}: give all workers the same text and the same files"
                 )

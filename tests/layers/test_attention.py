@@ -1,5 +1,7 @@
 """Attention against the papers' equations in NumPy, and the small layers beside it."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -277,3 +279,12 @@ def test_a_gradient_reaches_every_weight_of_an_attention(name):
     for weight, gradient in zip(layer.trainable_weights, gradients, strict=True):
         is_shift = weight.path.endswith("key/bias")  # of all keys alike: it shifts all scores of a softmax
         assert (np.abs(tf.convert_to_tensor(gradient)).max() > 1e-6) != is_shift, weight.path
+
+
+def test_noise_is_normal_and_the_same_under_xla():
+    from nmt_keras.layers.stateful_attention import _normal
+
+    draw = functools.partial(_normal, [20_000])
+    plain, compiled = (tf.function(draw, jit_compile=how)(tf.constant([1, 2])).numpy() for how in (False, True))
+    np.testing.assert_allclose(compiled, plain, atol=1e-4)
+    assert abs(plain.mean()) < 0.03 and plain.std() == pytest.approx(1.0, abs=0.03)

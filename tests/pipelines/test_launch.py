@@ -1,6 +1,7 @@
 """Workers started on this machine, or one of several machines."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -59,6 +60,36 @@ def test_a_signal_stops_all_and_the_same_command_goes_on(copy_text, tmp_path):
     assert "0: stopped by SIGTERM at step " in errors or "another worker was stopped at step " in errors
 
 
+def _children(process):
+    listed = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False)
+    return sorted(map(int, listed.stdout.split()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options, told",
+    [
+        (["--workers=2", "--restarts=1"], "a worker was lost: all are started again (0 more times at most)"),
+        (["--workers=2", "--servers=1", "--distribution=parameter_server"], "worker 1 is started again"),
+    ],
+    ids=["together", "asynchronous"],
+)
+def test_what_is_killed_is_started_again(copy_text, tmp_path, options, told):
+    command = [sys.executable, "-m", "pipelines.launch", *options, *_arguments(copy_text, tmp_path / "run", 300)]
+    command += ["--config.training.checkpoint_every=20"]
+    process, log = (
+        subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True),
+        tmp_path / "run/metrics.jsonl",
+    )
+    while not (log.exists() and log.read_text().count('"loss"') > 30) and process.poll() is None:
+        time.sleep(0.01)
+    last_worker = _children(process)[2 if "--servers=1" in options else 1]
+    os.kill(last_worker, signal.SIGKILL)
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0 and told in errors, errors
+    assert '"step": 300' in log.read_text().splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -69,6 +100,8 @@ def test_a_signal_stops_all_and_the_same_command_goes_on(copy_text, tmp_path):
         (["--workers=2", "--index=0", "--", "--run_dir=a"], "--hosts and --index go together"),
         (["--hosts=a:1,b:2", "--index=2", "--", "--run_dir=a"], "--index must be below the number of --hosts, 2"),
         (["--hosts=a,b:2", "--index=0", "--", "--run_dir=a"], "TF_CONFIG must be like"),
+        (["--workers=2", "--servers=1", "--", "--run_dir=a"], "--distribution=parameter_server and --servers"),
+        (["--workers=2", "--distribution=parameter_server", "--", "--run_dir=a"], "go together"),
         (["--workers=1", "--", "--config.training.distribution=mirrored"], "Leave out --config.training.distribution"),
     ],
 )

@@ -114,6 +114,7 @@ TRIED = {
     "training.max_bad_steps": 7,
     "training.worker_timeout": 7.0,
     "training.watch_port": 7,
+    "training.max_in_flight": 7,
     "data.data_dir": "/else",
     "data.cache_dir": "/else",
     "data.on_findings": "report",

@@ -1,5 +1,6 @@
 """Workers of one training, as processes on this machine, for tests."""
 
+import functools
 import json
 import os
 import pathlib
@@ -40,6 +41,24 @@ def start_workers(arguments, distribution="multi_worker", of_last=None, number=2
             )
         )
     return processes
+
+
+def start_asynchronous(arguments, workers=2):
+    """A chief, workers and a parameter server, in this order."""
+    ports = free_ports(workers + 2)
+    addresses = [f"127.0.0.1:{port}" for port in ports]
+    cluster = {"chief": addresses[:1], "worker": addresses[1:-1], "ps": addresses[-1:]}
+    tasks = [("chief", 0), *(("worker", index) for index in range(workers)), ("ps", 0)]
+    starts = [functools.partial(_start_task, arguments, cluster, *task) for task in tasks]
+    return [start() for start in starts], starts
+
+
+def _start_task(arguments, cluster, job, index):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
+    environment["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": {"type": job, "index": index}})
+    command = [sys.executable, "-m", "pipelines.train", *arguments]
+    command.append("--config.training.distribution=parameter_server")
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
 
 
 def losses_of(run_dir):

@@ -212,7 +212,7 @@ def test_the_chief_is_the_first_worker():
     [
         (None, "needs the environment variable TF_CONFIG"),
         ('{"cluster": {"worker": ["a:1"]}}', "TF_CONFIG must be like"),
-        (_config(("ps", 0), ps=["a:1"]), "a task that is a worker"),
+        (_config(("ps", 0), ps=["a:1"]), "which training.distribution=multi_worker has no use for"),
         (_config(("worker", 2), worker=["a:1", "b:2"]), "TF_CONFIG must be like"),
         (_config(("worker", -1), worker=["a:1"]), "TF_CONFIG must be like"),
         (_config(("chief", 0), chief=["a:1", "b:2"]), "the one chief"),
