@@ -10,7 +10,7 @@ COV := --cov --cov-report=term:skip-covered --cov-fail-under=90
 # Where Python keeps no byte code, each process that a test starts compiles TensorFlow's 2,700 modules anew, 4 s of 6.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart test test-slow test-all coverage lint format lock benchmark speedrun clean
+.PHONY: quickstart test test-slow test-tf220 test-all coverage lint format lock benchmark speedrun clean
 
 # The versions that were tested; without the lock file, the newest ones that setup.cfg allows.
 $(VENV)/ready: setup.cfg pyproject.toml requirements.lock
@@ -26,6 +26,17 @@ test: $(VENV)/ready  ## all but the long ones; COVERAGE=1 says what they leave o
 
 test-slow: $(VENV)/ready  ## the long ones; FIFTH=0 to 4 runs a fifth of them
 	$(PYTEST) -m slow $(if $(FIFTH),--fifth=$(FIFTH))
+
+# The older TensorFlow that is supported, for TPUs, in an environment of its own.
+.venv-tf220/ready: setup.cfg pyproject.toml
+	$(PYTHON) -m venv .venv-tf220
+	.venv-tf220/bin/pip install --quiet --no-compile tensorflow==2.20.0 tensorflow-text==2.20.1 \
+		tensorflow-serving-api==2.20.0 --editable '.[dev]'
+	touch $@
+
+test-tf220: .venv-tf220/ready  ## `make test` on TensorFlow 2.20; ONLY="tests/layers ..." runs a part
+	TF_NUM_INTRAOP_THREADS=1 .venv-tf220/bin/python -m pytest -n auto --maxprocesses=4 --dist=loadscope \
+		--no-loadscope-reorder -m 'not slow' $(ONLY)
 
 test-all: $(VENV)/ready  ## both
 	$(PYTEST)
@@ -53,4 +64,4 @@ speedrun: $(VENV)/ready  ## minutes of one core until Multi30k en-de has a dev B
 	$(BIN)/python -m benchmarks.speedrun --data_dir=$(DATA_DIR)
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .coverage
+	rm -rf $(VENV) .venv-tf220 build *.egg-info .pytest_cache .mypy_cache .coverage

@@ -3,13 +3,14 @@
 A text and a tokenizer have three raw files: `.ids` holds the ids of all lines one after the other, without special ids;
 `.offsets` holds where each line begins; `.lengths` holds how many ids each line has with EOS. They are named by the
 text's identity and the tokenizer's hash. A process that is stopped leaves what it has encoded, and the next one goes on
-from there.
+from there. Several processes make parts of them (`encode_part`), which are joined to the same files (`join_parts`).
 """
 
 import fcntl
 import itertools
 import os
 import pathlib
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from typing import BinaryIO
 
@@ -21,6 +22,7 @@ from nmt_keras.data.padding import Rows, with_first
 from nmt_keras.tokenizers.base import Tokenizer
 from nmt_keras.tokenizers.white_space import is_blank
 
+PART = 200_000  # lines that a process encodes by itself
 _BLOCK = 10_000  # lines that are written at a time
 _VERSION = 1  # of these files
 
@@ -54,6 +56,34 @@ class EncodedText:
     def rows(self, lines: np.ndarray) -> Rows:
         """The ids of lines, integer [N]."""
         return _ranges(self._ids, self._offsets[lines], self.lengths[lines].astype(np.int64) - 1)
+
+
+def parts_of(text: TextFile, tokenizer: Tokenizer) -> list[range]:
+    """The lines of each part that a process encodes by itself; none where a text's ids are there."""
+    if _Files(text, tokenizer).are_whole():
+        return []
+    return [range(start, min(start + PART, len(text))) for start in range(0, len(text), PART)]
+
+
+def encode_part(text: TextFile, tokenizer: Tokenizer, lines: range) -> int:
+    """Encodes a part of a text into files of its own, unless they are there; returns the number of its ids."""
+    ids_path, counts_path = _Files(text, tokenizer).of_part(lines.start)
+    if not counts_path.exists():  # it is put in its place last
+        encoded = _encoded(text, tokenizer, lines)
+        with files.atomic_write(ids_path) as temporary:
+            np.fromiter(itertools.chain.from_iterable(encoded), _Files(text, tokenizer).dtype).tofile(temporary)
+        with files.atomic_write(counts_path) as temporary:
+            np.fromiter(map(len, encoded), np.int32).tofile(temporary)
+    return int(np.fromfile(counts_path, np.int32).sum())
+
+
+def join_parts(text: TextFile, tokenizer: Tokenizer) -> None:
+    """Joins the parts of a text, all of which were encoded."""
+    _Files(text, tokenizer).join(range(0, len(text), PART))
+
+
+def _encoded(text: TextFile, tokenizer: Tokenizer, lines: range) -> list[list[int]]:
+    return [[] if is_blank(line) else tokenizer.encode(line) for line in text.lines(lines)]
 
 
 class EncodedCorpus:
@@ -163,21 +193,45 @@ class _Files:
             progress(done)
             with open(self._new_ids, "ab") as ids_file, open(self._new_counts, "ab") as counts_file:
                 for start in range(done, len(text), _BLOCK):
-                    lines = text.lines(range(start, min(start + _BLOCK, len(text))))
-                    encoded = [[] if is_blank(line) else tokenizer.encode(line) for line in lines]
+                    encoded = _encoded(text, tokenizer, range(start, min(start + _BLOCK, len(text))))
                     _append(ids_file, itertools.chain.from_iterable(encoded), self.dtype)
                     _append(counts_file, map(len, encoded), np.int32)
-                    progress(len(lines))
+                    progress(len(encoded))
                 os.fsync(ids_file.fileno())
-            counts = np.fromfile(self._new_counts, np.int32)
-            os.replace(self._new_ids, self.ids)
-            for path, array in (
-                (self.offsets, np.cumsum(counts, dtype=np.int64) - counts),
-                (self.lengths, counts + np.int32(1)),
-            ):
-                with files.atomic_write(path) as temporary:
-                    array.tofile(temporary)
-            self._new_counts.unlink()
+            self._finish()
+
+    def of_part(self, start: int) -> tuple[pathlib.Path, pathlib.Path]:
+        """The ids and the counts of a part that begins at a line."""
+        ids, counts = (self.ids.with_name(f"{self.ids.name}.part-{start}.{name}") for name in ("ids", "counts"))
+        return ids, counts
+
+    def join(self, starts: Sequence[int]) -> None:
+        """Makes the files of parts that begin at these lines."""
+        with open(self._lock, "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if self.are_whole():
+                return
+            for place, target in enumerate((self._new_ids, self._new_counts)):
+                with files.atomic_write(target) as temporary, open(temporary, "wb") as file:
+                    for start in starts:
+                        with open(self.of_part(start)[place], "rb") as part:
+                            shutil.copyfileobj(part, file, 1 << 24)
+            self._finish()
+        for start in starts:
+            for path in self.of_part(start):
+                path.unlink()
+
+    def _finish(self) -> None:
+        """Puts new files, which are whole, in their places."""
+        counts = np.fromfile(self._new_counts, np.int32)
+        os.replace(self._new_ids, self.ids)
+        for path, array in (
+            (self.offsets, np.cumsum(counts, dtype=np.int64) - counts),
+            (self.lengths, counts + np.int32(1)),
+        ):
+            with files.atomic_write(path) as temporary:
+                array.tofile(temporary)
+        self._new_counts.unlink()
 
     def _whole_lines(self) -> int:
         """Counts the lines that an earlier process has encoded completely, and cuts both files off after them."""

@@ -50,6 +50,11 @@ def different(held_out: Iterable[HeldOut]) -> list[HeldOut]:
     return list({text.source.sha256: text for text in reversed(list(held_out))}.values())[::-1]
 
 
+def held_out_of(dev: ParallelCorpus) -> list[HeldOut]:
+    """The dev sets as text that should not be in the training text."""
+    return different(HeldOut("dev", *texts) for texts in zip(dev.sources, dev.targets))
+
+
 def refuse_serious_findings(
     data: DataConfig, corpus: ParallelCorpus, dev: ParallelCorpus, report: Report
 ) -> list[Finding]:
@@ -60,7 +65,7 @@ def refuse_serious_findings(
     """
     if data.on_findings == "ignore":
         return []
-    held_out = different(HeldOut("dev", *texts) for texts in zip(dev.sources, dev.targets))
+    held_out = held_out_of(dev)
     findings = [
         finding
         for source, target, language in zip(corpus.sources, corpus.targets, data.languages_of_train)

@@ -20,6 +20,7 @@ def corpus(parts):
     return DemoCorpus(*([Pair(sentence.source, sentence.target) for sentence in part] for part in parts))
 
 
+@pytest.mark.slow
 def test_same_arguments_same_pairs(corpus):
     assert demo_corpus(1, 3000).train == corpus.train[:3000]
     assert demo_corpus(2, 200, 20, 20) == demo_corpus(2, 200, 20, 20) != demo_corpus(3, 200, 20, 20)

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from nmt_keras.config import DecodingConfig, ModelConfig
-from nmt_keras.constants import BOS_ID, EOS_ID
+from nmt_keras.constants import BOS_ID, EOS_ID, PAD_ID
 from nmt_keras.inference.exact import ExactTranslator
 from nmt_keras.inference.translator import Translator
 from nmt_keras.models.ensemble import Ensemble
@@ -27,10 +27,15 @@ def _model(decoder, seed=1):
     return model
 
 
-def _log_prob(model, source, ids):
-    targets = tf.constant([[BOS_ID, *ids[:-1]]])
-    hidden, _ = model(tf.constant([source]), targets)
-    return float(tf.reduce_sum(tf.gather(tf.nn.log_softmax(model.project(hidden))[0], ids, batch_dims=1)))
+def _log_probs(model, source, translations):
+    """The log probability of each of some translations of one source, by the translation."""
+    longest = max(map(len, translations))
+    labels = tf.constant([[*ids, *[PAD_ID] * (longest - len(ids))] for ids in translations])
+    inputs = tf.concat([tf.fill([len(translations), 1], BOS_ID), labels[:, :-1]], 1)
+    hidden, _ = model(tf.constant([source] * len(translations)), inputs)
+    each = tf.gather(tf.nn.log_softmax(model.project(hidden)), labels, batch_dims=2)
+    totals = tf.reduce_sum(tf.where(labels == PAD_ID, 0.0, each), 1).numpy().tolist()
+    return dict(zip(map(tuple, translations), totals))
 
 
 def _all_translations(alphabet, longest):
@@ -49,9 +54,7 @@ def test_it_is_the_best_of_all_translations(decoder):
     for text, result in zip(texts, results):
         if text:
             source = [*TOKENIZER.encode(text), EOS_ID]
-            scored = {
-                tuple(ids): _log_prob(model, source, ids) for ids in _all_translations(alphabet, CONFIG.max_length)
-            }
+            scored = _log_probs(model, source, _all_translations(alphabet, CONFIG.max_length))
             assert result.best.log_prob == pytest.approx(max(scored.values()), abs=1e-4)
             assert scored[tuple(result.best.ids)] == pytest.approx(max(scored.values()), abs=1e-4)
             assert result.text == TOKENIZER.decode(result.best.ids) and result.outputs["is_exact"]

@@ -110,6 +110,7 @@ def test_nothing_to_choose_from_is_refused(options, message):
         require_enough(options, 5)
 
 
+@pytest.mark.slow
 def test_a_run_chooses_among_samples_the_same_way_each_time(trained_copy):
     run = load(trained_copy / "run")
     lines = (trained_copy / "text" / "dev.src").read_text().split("\n")[:6]
@@ -125,6 +126,7 @@ def test_a_run_chooses_among_samples_the_same_way_each_time(trained_copy):
     assert all(len(each.hypotheses) == 2 for each in searched)
 
 
+@pytest.mark.slow
 def test_each_run_of_an_ensemble_finds_candidates_of_its_own(trained_copy):
     run, line = load([trained_copy / "run"] * 2), "ab cd"
     options = MBROptions(2)

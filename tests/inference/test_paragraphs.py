@@ -91,6 +91,7 @@ def test_a_paragraph_is_translated_sentence_by_sentence(parts):
     np.testing.assert_allclose(served["log_prob"], [t.best.log_prob for t in found], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_sentence_over_the_limit_is_translated_in_parts(parts):
     single, split = (Translator(*parts, _config(min_length=4, split_sentences=value)) for value in (False, True))
     sentence = "abcdefgfedcbabcdefga"  # 20 characters: 8, 8 and 4

@@ -140,6 +140,7 @@ def test_sampling_repeats_with_its_seed(parts):
     assert [t.text for t in one] == [t.text for t in again] != [t.text for t in other]
 
 
+@pytest.mark.slow
 def test_a_sample_depends_on_its_line_and_on_nothing_else(parts):
     texts = ["a b c d", "h g f"] * 3
     samples = [
@@ -248,6 +249,7 @@ def test_an_operation_that_a_server_does_not_link_is_found(tmp_path):
     assert any("Whitespace" in name for name in proof.unsupported_operations(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_seed_that_destroys_resources_is_not_seen(parts, tmp_path):
     import keras
 

@@ -91,8 +91,16 @@ COMPONENTS = (
     ]
     + [{"encoder": "conv", "decoder": "conv", "positions": "learned"}]
 )
-# Attentions, beside the default, that `make test` takes through a whole model; tests/layers/test_attention.py has all.
-IN_A_MODEL = ("none", "coverage", "local_p", "monotonic_hard", "multi_head")
+# What `make test` takes: each encoder and decoder, and of what else differs one of a kind. The rest is slow; each
+# attention answers alone in tests/layers/test_attention.py.
+IN_SHORT = [pair for pair in PAIRS if "rnn" in (pair["encoder"], pair["decoder"])] + [
+    {"attention": "none"},
+    {"attention": "monotonic_hard"},
+    {"attention": "bahdanau", "input_feeding": True},
+    {"cell": "normed_lstm"},
+    {"share_embeddings": True, "tie_output": True, "d_embedding": 10},
+    {"residual": True, "num_encoder_layers": 3},
+]
 ALL = COMPONENTS + [pair for pair in PAIRS if pair not in COMPONENTS] + [_preset(name) for name in PRESETS]
 # Weights whose gradient is zero by construction: a bias of all keys alike shifts all scores of a softmax.
 WITHOUT_GRADIENT = ("attention/key/bias",)
@@ -120,12 +128,8 @@ def batch_of_three():
     return Batch(SOURCE, TARGET, OUTPUT, tf.ones([B]), tf.range(B, dtype=tf.int64))
 
 
-def _is_slow(fields):
-    return fields not in COMPONENTS or set(fields) == {"attention"} and fields["attention"] not in IN_A_MODEL
-
-
 @pytest.fixture(
-    params=[pytest.param(fields, marks=pytest.mark.slow) if _is_slow(fields) else fields for fields in ALL],
+    params=[fields if fields in IN_SHORT else pytest.param(fields, marks=pytest.mark.slow) for fields in ALL],
     ids=_name,
     scope="module",
 )

@@ -56,6 +56,7 @@ def test_steps_are_the_whole_call(members):
         np.testing.assert_allclose(logits[0, 0], expected[0, position], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_translated_with_and_exported(members):
     tokenizer = train_tokenizer("char", ["abcdefg"], 11)
     config = DecodingConfig(beam_size=3, min_length=4, max_length=8)

@@ -100,6 +100,7 @@ def test_an_interrupted_job_goes_on(trained_copy, text, monkeypatch, options):
     assert _run(trained_copy, text, *options) == 2  # it is whole
 
 
+@pytest.mark.slow
 def test_synthetic_text_is_mixed_into_a_training(trained_copy, text, copy_text, tmp_path):
     """With its tag as one piece."""
     assert _run(trained_copy, text, "--tag=<BT>") == 0

@@ -70,6 +70,7 @@ def test_the_page_needs_no_network_and_shows_text_as_text(text, capsys):
     capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_names_are_runs_with_a_checkpoint_and_ensembles(trained_copy, tmp_path, monkeypatch, capsys):
     run = tmp_path / "data@v2" / "run"
     shutil.copytree(trained_copy / "run", run)

@@ -43,6 +43,7 @@ def _cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+@pytest.mark.slow
 def test_clean_text_ends_with_status_0_and_suggestions(folder, tmp_path, capsys):
     dev = [f"--dev_source={folder}/dev.en", f"--dev_target={folder}/dev.zh"]
     status, report, errors = _run(folder, tmp_path, capsys, *dev, f"--output={tmp_path}/report.json")

@@ -108,6 +108,7 @@ def whole(tmp_path_factory, weighted_text):
     return folder / "run", folder / "cache"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_runs_give_what_an_uninterrupted_one_gives(kills, tmp_path, weighted_text, whole, capsys):
     """At random moments: in a step, a save, an evaluation, the start."""
@@ -218,6 +219,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(damage, name, tmp_path
     assert _left(run_dir) == _left(whole)
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_nothing(tmp_path, weighted_text, whole):
     """No file may grow beyond half a checkpoint, from a later step on."""
     whole, cache = whole
@@ -238,6 +240,7 @@ def test_a_full_disk_loses_nothing(tmp_path, weighted_text, whole):
     assert _left(run_dir) == _left(whole)
 
 
+@pytest.mark.slow
 def test_other_data_is_refused_and_allowed_on_request(tmp_path, weighted_text, whole, capsys):
     whole, cache = whole
     run_dir, data = tmp_path / "run", tmp_path / "data"
@@ -266,6 +269,7 @@ def test_other_data_is_refused_and_allowed_on_request(tmp_path, weighted_text, w
     assert "model.cell was 'lstm', now 'gru'; give the same values, or" in error
 
 
+@pytest.mark.slow
 def test_numbers_that_stay_bad_end_with_status_1_and_are_replayed(tmp_path, weighted_text, capsys):
     """A learning rate that no network survives."""
     arguments = [

@@ -30,6 +30,7 @@ GUIDED = ["--config.training.loss=guided_alignment", "--config.data.train_alignm
 STEPS = ["--config.training.max_steps=60", "--config.training.evaluate_every=60", "--config.training.log_every=20"]
 
 
+@pytest.mark.slow
 def test_attention_becomes_the_alignment(text, tmp_path):
     options = [*_options(text, tmp_path / "run"), *GUIDED, *STEPS, "--config.training.alignment_weight=2.0"]
     assert train.main([*options, "--config.training.accumulation_steps=2"]) == 0
@@ -42,6 +43,7 @@ def test_attention_becomes_the_alignment(text, tmp_path):
     assert np.mean(right) > 0.9
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_as_if_it_had_not_stopped(text, tmp_path):
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     steps = ["--config.training.evaluate_every=20", "--config.training.checkpoint_every=10"]

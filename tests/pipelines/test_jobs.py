@@ -117,7 +117,11 @@ def test_evaluate_scores_the_copies(run_dir, copy_text, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "options", [["--mbr_candidates=beam", "--mbr=2"], ["--mbr=4", "--temperature=0.5", "--mbr_utility=bleu"]]
+    "options",
+    [
+        ["--mbr_candidates=beam", "--mbr=2"],
+        pytest.param(["--mbr=4", "--temperature=0.5", "--mbr_utility=bleu"], marks=pytest.mark.slow),
+    ],
 )
 def test_minimum_bayes_risk_is_scored_and_translates_a_line_to_a_line(run_dir, copy_text, tmp_path, options, capsys):
     (tmp_path / "in").write_text("a b c\n\nh g\n")
@@ -200,6 +204,7 @@ def test_the_search_takes_options_of_the_command_line(run_dir, tmp_path, capsys)
     assert first not in ("a a a a", "") and "c" not in second and max(len(first), len(second)) <= 4
 
 
+@pytest.mark.slow
 def test_a_shortlist_is_learned_and_searched(run_dir, copy_text, tmp_path, capsys):
     (tmp_path / "in").write_text("a b c\n\nh g\n")
     shutil.copytree(run_dir, tmp_path / "run")
@@ -346,6 +351,7 @@ def test_scores_that_were_interrupted_go_on(run_dir, tmp_path, capsys):
     assert [json.loads(line)["line"] for line in (tmp_path / "out").read_text().split("\n")[:-1]] == list(range(1, 71))
 
 
+@pytest.mark.slow
 def test_a_translation_that_is_lost_is_reported_with_its_line(run_dir, tmp_path, monkeypatch, capsys):
     from nmt_keras.inference.translator import Translator
 
@@ -410,6 +416,7 @@ def test_a_beam_that_is_worse_than_greedy_search_is_said(monkeypatch):
     assert "greedy search has BLEU 50.00, more than 40.00 of 5 beams with length penalty 0.6" in said[0]
 
 
+@pytest.mark.slow
 def test_a_configuration_of_a_run_is_a_recipe(run_dir, copy_text, tmp_path, capsys):
     for number, recipe in enumerate((run_dir, run_dir / "config.json")):
         arguments = [f"--config={recipe}", f"--run_dir={tmp_path}/run{number}", f"--data_dir={copy_text}"]
@@ -477,6 +484,7 @@ def test_text_may_come_through_pipes(run_dir, copy_text, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out.strip().split("\n")[-1])["bleu"] > 95
 
 
+@pytest.mark.slow
 def test_a_system_that_tells_nothing_of_memory_trains_without_a_plan(copy_text, tmp_path, monkeypatch, capsys):
     from nmt_keras.training import memory
 
@@ -493,6 +501,7 @@ def test_a_system_that_tells_nothing_of_memory_trains_without_a_plan(copy_text, 
         assert ("training.batch_tokens: 4096; what fits is not known" in errors) == (number == 1)
 
 
+@pytest.mark.slow
 def test_a_run_from_before_goes_on_as_it_was(run_dir, copy_text, tmp_path, capsys):
     """What runs of before have not, is taken away: the fields, the mark of folding, what was measured."""
     old = tmp_path / "run"
@@ -547,6 +556,7 @@ def test_an_error_of_the_system_is_told_as_far_as_it_is_known(monkeypatch, capsy
         assert said in line and ("free the disk" in line) == (error.errno == 28)
 
 
+@pytest.mark.slow
 def test_a_run_that_measures_on_another_dev_set_chooses_anew(run_dir, copy_text, tmp_path, capsys):
     shutil.copytree(run_dir, tmp_path / "run")
     for side in ("src", "tgt"):
@@ -594,6 +604,7 @@ def test_a_second_export_is_the_next_version(exported, run_dir, saves_at_once, t
     assert json.loads(capsys.readouterr().out.strip().split("\n")[-1])["saved_model"] == f"{tmp_path}/copy/2"
 
 
+@pytest.mark.slow
 def test_an_export_that_a_server_cannot_run_is_not_kept(run_dir, saves_at_once, tmp_path, monkeypatch, capsys):
     from nmt_keras.serving import proof
 
@@ -603,6 +614,7 @@ def test_an_export_that_a_server_cannot_run_is_not_kept(run_dir, saves_at_once, 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_an_export_that_differs_is_not_kept(run_dir, saves_at_once, tmp_path, monkeypatch, capsys):
     from nmt_keras.serving import proof
 
@@ -952,6 +964,7 @@ def test_a_mistake_is_one_line_on_the_whole_of_stderr(name, tmp_path):
     assert result.stderr.count("\n") == 1 and "is no run directory" in result.stderr
 
 
+@pytest.mark.slow
 def test_odd_lines_of_the_corpus_are_reported_by_number(tmp_path, copy_text, capsys):
     folder = tmp_path / "data"
     folder.mkdir()

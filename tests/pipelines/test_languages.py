@@ -98,6 +98,7 @@ def test_each_language_has_its_dev_bleu_and_both_are_learned(run_dir):
     assert measured["dev_bleu"] == pytest.approx((measured["dev_bleu_copy"] + measured["dev_bleu_next"]) / 2)
 
 
+@pytest.mark.slow
 def test_a_job_translates_into_the_language_that_is_asked_for(run_dir, tmp_path):
     plain = [line for line in LINES if "<" not in line]
     assert _translated(tmp_path, plain, f"--run_dir={run_dir}") == plain
@@ -119,6 +120,7 @@ def test_text_that_looks_like_a_tag_is_text(run_dir, tmp_path):
     assert _next("a b") not in found.text
 
 
+@pytest.mark.slow
 def test_evaluate_and_score_measure_in_the_language_that_is_asked_for(run_dir, text, tmp_path, capsys):
     options = [f"--run_dir={run_dir}", f"--source={text}/dev.xx"]
     results = {}
@@ -135,6 +137,7 @@ def test_evaluate_and_score_measure_in_the_language_that_is_asked_for(run_dir, t
     assert results["next"]["mean"] > results["copy"]["mean"]
 
 
+@pytest.mark.slow
 def test_an_export_proves_all_languages(exported):
     assert exported["different"] == 0
     assert min(exported["dev_bleu_by_language"][language] for language in ("copy", "next")) > 80

@@ -30,6 +30,7 @@ def _arguments(text, run_dir, steps, *options):
     ]
 
 
+@pytest.mark.slow
 def test_two_workers_train_and_their_lines_have_numbers(copy_text, tmp_path, capfd):
     """Gradients are sent as bfloat16, which changes the losses of one process little."""
     options = ["--config.model.input_dropout_rate=0", "--config.model.output_dropout_rate=0"]

@@ -100,9 +100,8 @@ def test_a_run_in_two_parts_is_the_run_in_one(family, mode, copy_text, tmp_path)
     _assert_parts_are_the_whole(copy_text, tmp_path, family, MODES[mode], *_STEPS.get(mode, (3, 5)))
 
 
-@pytest.mark.parametrize(
-    "loss", [name if name == "r_drop" else pytest.param(name, marks=pytest.mark.slow) for name in LOSSES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", LOSSES)
 def test_a_run_in_two_parts_is_the_run_in_one_with_every_loss(loss, copy_text, tmp_path, trained_copy):
     options = {**LOSSES[loss], "training.loss": loss.split(" ", maxsplit=1)[0]}
     if loss == "distillation":

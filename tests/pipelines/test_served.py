@@ -51,6 +51,7 @@ def _error(capsys):
     return lines[-1]
 
 
+@pytest.mark.slow
 def test_a_moving_average_is_other_weights_that_translate_too(run_dir, copy_text, saved_model, capsys):
     latest, ema = (load(run_dir, checkpoint=which).model.variables for which in ("latest", "ema"))
     distances = [np.abs(np.array(a) - np.array(b)).max() for a, b in zip(latest, ema)]
@@ -75,6 +76,7 @@ def test_an_ensemble_of_one_run_twice_is_that_run(run_dir, copy_text, tmp_path, 
     assert "an ensemble of 2 models" in (tmp_path / "saved" / "1" / "model_card.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", (pytest.param("bfloat16", marks=pytest.mark.slow), "int8"))
 def test_an_export_of_fewer_bytes_is_the_model_of_its_weights(run_dir, precision, saved_model, tmp_path, capsys):
     arguments = [f"--run_dir={run_dir}", f"--output={tmp_path}/saved", f"--precision={precision}", "--checkpoint=ema"]
@@ -144,6 +146,7 @@ def test_an_export_says_what_the_run_says(kind, run_dir, saved_model, text, tmp_
         assert [len(row["hypotheses"]) for row in rows] == [2, 1, 2, 2]
 
 
+@pytest.mark.slow
 def test_pairs_are_scored_and_sentences_encoded_alike_everywhere(run_dir, saved_model, text, tmp_path, capsys):
     with _model("rest", saved_model[0]) as server:
         scored, vectors = [], []
@@ -211,6 +214,7 @@ def test_a_mistake_is_one_line(case, saved_model, tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
 
 
+@pytest.mark.slow
 def test_what_a_server_that_goes_down_leaves_is_gone_on_with(saved_model, tmp_path, capsys):
     lines = ["a b", "h g", "c", "d d", "e f", "b"]
     (tmp_path / "in").write_text("".join(line + "\n" for line in lines))

@@ -49,6 +49,7 @@ def test_all_weights_are_taken_over_and_the_schedule_begins_anew(config, trained
     assert [row["step"] for row in rows if "dev_loss" in row] == [2]
 
 
+@pytest.mark.slow
 def test_another_checkpoint_may_be_taken(config, trained_copy, tmp_path):
     config.training.init_checkpoint = "ema"
     train(config, tmp_path / "run")
@@ -83,6 +84,7 @@ def test_a_run_of_another_width_is_refused_in_a_line(config, trained_copy, tmp_p
     assert "give the section model the sizes of its config.json" in str(error.value)
 
 
+@pytest.mark.slow
 def test_what_was_learned_wins_over_the_vectors_of_a_file(config, trained_copy, tmp_path):
     (tmp_path / "vectors").write_text("a " + " ".join(["3.0"] * config.model.d_model) + "\n")
     config.model.source_vectors = str(tmp_path / "vectors")
@@ -98,6 +100,7 @@ def test_a_run_that_is_not_there_is_refused(config, tmp_path):
         train(config, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_does_not_begin_again(config, tmp_path):
     config.training.checkpoint_every = 1
     config.training.learning_rate = 1e-3
@@ -173,6 +176,7 @@ def test_a_pattern_that_does_not_help_is_refused(pattern, problem):
         freeze(_model(), pattern)
 
 
+@pytest.mark.slow
 def test_frozen_weights_stay_and_the_others_learn_and_the_average_can_be_loaded(config, trained_copy, tmp_path):
     config.training.freeze, config.training.learning_rate = "encoder/.*", 1e-2
     reports = []

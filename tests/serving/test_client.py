@@ -83,6 +83,7 @@ def _few(varied_transformer, **signatures):
     return Client("few", transport=LocalTransport(functions, module))
 
 
+@pytest.mark.slow
 def test_no_more_rows_are_asked_at_once_than_the_export_answers(varied_transformer):
     texts = ["abc", "g", "", "bb", "fed"]
     with _few(varied_transformer) as client:
@@ -93,6 +94,7 @@ def test_no_more_rows_are_asked_at_once_than_the_export_answers(varied_transform
         assert np.array([row["vector"] for row in client.encode(texts)]).any(1).all()
 
 
+@pytest.mark.slow
 def test_an_export_that_cannot_tell_its_limit_loses_no_row(varied_transformer):
     texts = ["abc", "g", "", "bb", "fed"]
     with _few(varied_transformer) as new, _few(varied_transformer, limits=False) as old:

@@ -88,6 +88,7 @@ def _settings(count):
     )
 
 
+@pytest.mark.slow
 @_settings(200)
 @hypothesis.given(texts=_TEXTS)
 def test_200_texts_are_translated_alike(pair, texts):

@@ -158,6 +158,7 @@ def test_all_signatures_run_through_the_c_library(module, tmp_path):
     np.testing.assert_allclose(encoded["vector"], module.encode(tf.constant(["abc", ""]))["vector"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_reads_nothing_is_aligned_with_nothing(parts):
     tokenizer = parts[1]
     model = build_seq2seq(ModelConfig(attention="none", d_model=16), 11, 11)
@@ -174,6 +175,7 @@ def test_names_of_outputs_need_no_encoding(module, tmp_path):
         assert not any(name.endswith("_bytes") for name in (*signature["inputs"], *signature["outputs"]))
 
 
+@pytest.mark.slow
 def test_rows_beyond_the_limit_of_a_call_are_left_out_and_say_so(parts):
     few = export.TranslationModule(*parts[:3], dataclasses.replace(CONFIG, max_request_sentences=2))
     outputs = _call(few, [0, 3, 4], temperature=0.0)

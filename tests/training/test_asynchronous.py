@@ -30,6 +30,7 @@ def _card(run_dir):
     return json.loads((run_dir / "run_card.json").read_text())
 
 
+@pytest.mark.slow
 def test_one_worker_with_one_step_in_flight_is_one_device(tmp_path, copy_text, monkeypatch):
     """With dropout, an average and a schedule; and it goes on to the same bits."""
     monkeypatch.delenv("TF_CONFIG", raising=False)

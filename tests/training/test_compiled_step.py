@@ -1,6 +1,8 @@
 """The whole step as one program of XLA: the same losses, of static shapes, of operations that a TPU compiles."""
 
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -15,12 +17,14 @@ from nmt_keras.training.losses import LOSSES, Resources
 from nmt_keras.training.train_step import TrainStep, dropout_seed
 from nmt_keras.training.workers import Workers
 from tests.cross_entropy_of import V, small_batch, small_model
-from tests.models.test_contracts import ALL, ATTENTIONS, SMALL, SOURCE_V, TARGET_V, _name, batch_of_three
+from tests.models.test_contracts import ALL, ATTENTIONS, SMALL, SOURCE_V, TARGET_V, batch_of_three
 from tests.training.losses.test_contract import EXTRA
+from tests.training.of_workers import ROOT
 
 TRAINING = TrainingConfig(schedule="constant", learning_rate=1e-2, clip_norm=0.5, ema_decay=0.5)
 DROPOUT = {"input_dropout_rate": 0.2, "output_dropout_rate": 0.2, "attention_dropout_rate": 0.2}
 FAMILIES = ALL + [fields for fields in ({"attention": name} for name in ATTENTIONS) if fields not in ALL]
+_PARTS = 10  # processes that all families are divided among
 IN_SHORT = {"encoder": "rnn", "decoder": "rnn"}
 LOSSES_IN_A_GRAPH = [name for name in LOSSES if name != "minimum_risk"]  # which scores texts in Python
 
@@ -87,11 +91,22 @@ def _assert_same(make, batch):
     np.testing.assert_allclose(compiled, plain, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "fields", [pytest.param(f, marks=() if f == IN_SHORT else pytest.mark.slow) for f in FAMILIES], ids=_name
-)
-def test_every_family_compiles_whole_with_the_same_losses(fields):
+def assert_same_of(fields):
+    """That a model's step, compiled whole, has the losses of the plain one, and could be compiled for a TPU."""
     _assert_same(lambda config: _step(config, _model(fields)), batch_of_three())
+
+
+def test_a_step_compiles_whole_with_the_same_losses():
+    assert_same_of(IN_SHORT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(_PARTS))
+def test_the_step_of_every_family_does(part):
+    numbers = map(str, range(part, len(FAMILIES), _PARTS))
+    command = [sys.executable, "-m", "tests.training.compile_families", *numbers]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
 
 
 @pytest.mark.slow
@@ -153,6 +168,7 @@ def test_what_a_tpu_does_not_compile_is_seen():
     assert _types_in(graph) - _compiled_by_xla() - _STRUCTURE == {"PyFunc", "AsString"}
 
 
+@pytest.mark.slow
 def test_each_bucket_is_compiled_once_and_before_step_1():
     lengths = np.random.default_rng(1).integers(2, 21, 300)
     limits = {"max_source_length": 20, "max_target_length": 20}

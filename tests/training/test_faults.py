@@ -136,6 +136,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_as_if_it_had_not(run, who
     _assert_is_whole(run, second, whole)
 
 
+@pytest.mark.slow
 def test_a_stop_interrupts_an_evaluation_which_comes_again(run, whole):
     stop, real = StopRequest(), lambda step: Evaluation({"dev_loss": abs(step - 4.5)}, "")
 
@@ -255,6 +256,7 @@ def test_after_too_many_bad_steps_the_last_good_checkpoint_is_taken_with_other_s
     assert again.restarts == 1 and run.rows()[-2]["learning_rate"] < before[-2]["learning_rate"]
 
 
+@pytest.mark.slow
 def test_training_that_stays_bad_ends_and_names_its_dumps(run, monkeypatch):
     trainer = run.trainer()
     _poison(monkeypatch, trainer, range(2, 9), 9)
@@ -286,6 +288,7 @@ def test_an_overflow_that_a_smaller_scale_mends_is_no_bad_step(run, monkeypatch)
     assert (step.skipped.numpy(), step.non_finite_in_a_row.numpy()) == (2, 1)
 
 
+@pytest.mark.slow
 def test_a_device_without_memory_ends_the_run_with_its_state_saved(run, whole):
     first = run.trainer()
 
@@ -331,6 +334,7 @@ def test_the_loss_scale_is_one_of_the_precision(run):
         assert step.loss_scale.numpy() == after
 
 
+@pytest.mark.slow
 def test_a_restart_that_meets_the_same_at_once_goes_back_further(run, monkeypatch):
     """The latest checkpoint was saved after the update that broke the weights."""
     trainer = run.trainer(dataclasses.replace(TRAINING, checkpoint_every=1))
@@ -341,6 +345,7 @@ def test_a_restart_that_meets_the_same_at_once_goes_back_further(run, monkeypatc
     assert "going on from step 4 " in first and "going on from step 3 " in second
 
 
+@pytest.mark.slow
 def test_a_good_step_ends_a_row_of_bad_ones_also_of_an_earlier_job(run, monkeypatch):
     trainer = run.trainer(dataclasses.replace(TRAINING, max_steps=2, max_bad_steps=3))
     _poison(monkeypatch, trainer, [0, 1], 1)
@@ -350,6 +355,7 @@ def test_a_good_step_ends_a_row_of_bad_ones_also_of_an_earlier_job(run, monkeypa
     assert trainer.restarts == 0 and trainer.step == 3
 
 
+@pytest.mark.slow
 def test_another_plan_is_refused_unless_it_is_allowed(run):
     run.train(run.trainer(dataclasses.replace(TRAINING, max_steps=1)))
     checkpoints = Checkpoints(run.folder / "checkpoints")

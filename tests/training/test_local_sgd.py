@@ -27,6 +27,7 @@ def _card(run_dir):
     return json.loads((run_dir / "run_card.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_mean_after_each_step_of_sgd_is_the_synchronous_step(tmp_path, copy_text, monkeypatch):
     """Without clipping; parts of a batch count by their tokens, and draw the dropout of their replicas."""
     monkeypatch.delenv("TF_CONFIG", raising=False)

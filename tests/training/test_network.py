@@ -7,7 +7,7 @@ import time
 import pytest
 
 from benchmarks.network import start, two_hosts
-from tests.training.test_trainer import ROOT, _losses, _worker_arguments
+from tests.training.of_workers import ROOT, losses_of, worker_arguments
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +25,7 @@ def test_workers_that_cannot_reach_each_other_end_and_go_on(tmp_path, copy_text,
     monkeypatch.chdir(ROOT)
     arguments = [
         argument.replace("checkpoint_every=4000", "checkpoint_every=5")
-        for argument in _worker_arguments(copy_text, tmp_path, 4000)
+        for argument in worker_arguments(copy_text, tmp_path, 4000)
     ]
     arguments += [f"--run_dir={tmp_path}/two"]
     log = tmp_path / "two" / "metrics.jsonl"
@@ -40,7 +40,7 @@ def test_workers_that_cannot_reach_each_other_end_and_go_on(tmp_path, copy_text,
             assert process.returncode == 75, errors
             assert f"{other} stopped or cannot be reached" in errors and "Traceback" not in errors
         assert time.monotonic() - started < 60
-    steps = len(_losses(tmp_path / "two")) + 10
+    steps = len(losses_of(tmp_path / "two")) + 10
     more = [argument.replace("max_steps=4000", f"max_steps={steps}") for argument in arguments]
     with two_hosts(100.0, 20.0) as hosts:
         for process in start(hosts, more):

@@ -22,6 +22,7 @@ def config(trained_copy, tmp_path):
     return config
 
 
+@pytest.mark.slow
 def test_several_teachers_are_an_ensemble(config, trained_copy, tmp_path):
     config.training.teacher = (f"{trained_copy}/run",) * 2
     train(config, tmp_path / "run")
@@ -40,6 +41,7 @@ def test_a_teacher_with_other_tokenizers_is_refused(config, tmp_path):
         train(config, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_teacher_it_had(config, trained_copy, tmp_path):
     teacher = tmp_path / "teacher"
     shutil.copytree(trained_copy / "run", teacher)

@@ -99,6 +99,7 @@ def test_the_loss_of_the_log_is_the_plain_one_and_the_smoothed_one_has_a_name(tm
     assert rows[0]["perplexity"] == pytest.approx(np.exp(losses[0]), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_best_and_the_patience_begin_anew_when_something_else_is_measured(tmp_path, copy_text):
     config = dataclasses.replace(TRAINING, patience=3, best_metric="dev_bleu")
 
@@ -130,6 +131,7 @@ def test_the_best_and_the_patience_begin_anew_when_something_else_is_measured(tm
     assert best == 7.0 and not trainer.new_measures
 
 
+@pytest.mark.slow
 def test_mirrored_gives_the_losses_of_one_device(tmp_path, copy_text):
     """Equal global batches, clipping on, two replicas with two micro-batches each against one device with four."""
     _, one, _, _ = _one_device(
@@ -213,6 +215,7 @@ def test_resuming_gives_the_losses_of_an_uninterrupted_run(tmp_path, copy_text, 
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ("one_device", "mirrored", pytest.param("compiled", marks=pytest.mark.slow)))
 def test_the_moving_average_follows_the_weights(case, copy_text):
     """Against NumPy, update by update; `compiled` is wide enough to be one kernel with the optimizer's."""
@@ -310,6 +313,7 @@ def test_every_fires_at_multiples_and_at_the_end():
     assert [step for step in range(1, 8) if Every(7)(3, step)] == [3, 6, 7]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fields",
     [

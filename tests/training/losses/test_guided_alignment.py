@@ -77,7 +77,10 @@ FAMILIES = {
 }
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(f, marks=[pytest.mark.slow] * (f not in ("rnn", "transformer", "input_feeding"))) for f in FAMILIES],
+)
 def test_attention_of_every_family_learns_it(family):
     """Twenty steps of gradient descent on the second term alone."""
     fields = {"d_model": 8, "num_heads": 2, "d_ff": 12, "num_decoder_layers": 2, **FAMILIES[family]}

@@ -157,6 +157,7 @@ def test_candidates_are_at_most_half_longer_than_their_reference(model):
     assert (lengths.max(1) <= np.array([5 + 5, 2 + 5, 3 + 5])).all()
 
 
+@pytest.mark.slow
 def test_minimum_risk_lowers_the_expected_error():
     """Of a model that knows nothing: the error is the share of ids that are not 5."""
     model, batch = small_model(), small_batch()

@@ -1,0 +1,54 @@
+"""Prepares large text with Apache Beam: python -m pipelines.prepare --config=my_recipe.py --output_dir=prepared
+
+Indexes, encodes and examines the files of the recipe in many processes, into the cache that training reads (the
+recipe's `data.cache_dir`, which all must see), and trains the tokenizers on a sample. Training then begins at once:
+pipelines.train with the same recipe and --config.data.tokenizer_from=prepared. Give the text as several files, so that
+several processes examine it. What stands behind -- goes to Beam, such as --runner=FlinkRunner --flink_master=host:8081;
+by default two processes of this machine work. The last line of stdout is prepared.json.
+"""
+
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+from ml_collections import config_flags
+
+from nmt_keras.errors import UserError
+from pipelines import _cli, _process
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the job with these arguments, or the process's own; returns the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    place = arguments.index("--") if "--" in arguments else len(arguments)
+
+    def job(values: flags.FlagValues) -> int:
+        return _job(values, arguments[place + 1 :])
+
+    return _cli.run(_define, job, __doc__, arguments[:place])
+
+
+def _define(values: flags.FlagValues, argv: list[str]) -> None:
+    config_flags.DEFINE_config_file("config", None, "The recipe.", sys_argv=argv, flag_values=values)
+    flags.DEFINE_string("data_dir", None, "Folder of relative paths. Default: the recipe's.", flag_values=values)
+    flags.DEFINE_string("output_dir", None, "For the tokenizers and prepared.json.", flag_values=values)
+
+
+def _job(values: flags.FlagValues, options: list[str]) -> int:
+    if values.config is None or not values.output_dir:
+        raise UserError("--config, the recipe, and --output_dir, for its tokenizers, must be given")
+    from nmt_keras.experiment.prepare import LOCAL, prepare
+
+    config = values.config
+    config.validate()
+    if values.data_dir is not None:
+        config.data.data_dir = values.data_dir
+    prepared = prepare(config.data, pathlib.Path(values.output_dir), options=options or LOCAL, report=_process.report)
+    print(json.dumps(prepared, ensure_ascii=False))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
