@@ -132,13 +132,7 @@ def problems_of(config: "ExperimentConfig") -> list[str]:
     wrong_types = list(filter(None, (field.type_problem_in(config) for field in fields)))
     if wrong_types:
         return wrong_types
-    is_tpu = config.training.distribution == "tpu"
-    problems = [f.problem_in(config) for f in fields if not (is_tpu and f.path == "training.distribution")]
-    if is_tpu:
-        problems.append(
-            "`training.distribution` tpu needs batches of one static shape, which the input pipeline has not yet: use "
-            "one_device, mirrored or multi_worker"
-        )
+    problems = [field.problem_in(config) for field in fields]
     return [*filter(None, problems), *_problems_of_combinations(config)]
 
 
@@ -348,6 +342,11 @@ def _training_problems(config: "ExperimentConfig") -> list[str]:
     if training.compile == "step" and not data.static_shapes:
         problems.append(
             "`training.compile` step compiles a program for each shape of a batch: it needs `data.static_shapes` True"
+        )
+    if training.distribution == "tpu" and not (data.static_shapes and training.compile in ("auto", "step")):
+        problems.append(
+            "`training.distribution` tpu runs the step as one program of static shapes: it needs `data.static_shapes` "
+            f"True and `training.compile` auto or step. Received: {data.static_shapes} and {training.compile}"
         )
     if training.compile == "step" and training.distribution in ("mirrored", "multi_worker"):
         problems.append(

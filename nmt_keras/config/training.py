@@ -85,7 +85,7 @@ class TrainingConfig:
     compile: str = spec(
         "auto",
         "what XLA compiles: the whole step, for which shapes are static; element-wise parts of it; or nothing. auto is "
-        "parts, or off with parameter_server; config.json says what it was",
+        "parts, step with tpu, or off with parameter_server; config.json says what it was",
         choices=("auto", "step", "parts", "off"),
         resume=ALLOWED,
     )
@@ -93,8 +93,9 @@ class TrainingConfig:
         "one_device",
         "mirrored is all GPUs of this machine; multi_worker the cluster of TF_CONFIG, which makes each step together; "
         "local_sgd the same, where each worker makes steps of its own and all take the mean now and then; "
-        "parameter_server a cluster whose workers update weights that servers keep, without waiting for each other",
-        choices=("one_device", "mirrored", "multi_worker", "local_sgd", "parameter_server"),
+        "parameter_server a cluster whose workers update weights that servers keep, without waiting for each other; tpu "
+        "one chip (never run)",
+        choices=("one_device", "mirrored", "multi_worker", "local_sgd", "parameter_server", "tpu"),
         resume=ALLOWED,
     )
     local_steps: int = spec(

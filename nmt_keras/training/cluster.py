@@ -51,6 +51,8 @@ def connected(config: ExperimentConfig, run_dir: pathlib.Path, report: Report) -
         kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
         devices = [device.name for device in tf.config.list_logical_devices(kind)]
         yield Workers(tf.distribute.MirroredStrategy(devices))
+    elif name == "tpu":
+        yield Workers(tf.distribute.OneDeviceStrategy(_tpu()))
     elif name == "parameter_server":
         with _coordinated(config, run_dir, report) as workers:
             yield workers
@@ -60,6 +62,20 @@ def connected(config: ExperimentConfig, run_dir: pathlib.Path, report: Report) -
             yield Workers(link if name == "multi_worker" else tf.distribute.get_strategy(), cluster, link)
     else:
         yield Workers(tf.distribute.get_strategy())
+
+
+def _tpu() -> str:
+    """The name of this machine's first TPU, made ready."""
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu="local")
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        [device, *_] = tf.config.list_logical_devices("TPU")
+    except (ValueError, RuntimeError, NotImplementedError, tf.errors.OpError) as error:
+        raise UserError(
+            "training.distribution=tpu needs a TPU, and TensorFlow finds none here: run it on a TPU VM with the package "
+            "tensorflow-tpu, or take one_device or mirrored"
+        ) from error
+    return device.name
 
 
 @contextlib.contextmanager

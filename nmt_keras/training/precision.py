@@ -31,9 +31,9 @@ def resolve_precision(config: TrainingConfig) -> None:
 
 
 def resolve_compile(config: TrainingConfig) -> None:
-    """Replaces `auto`: parts of the step, or nothing where parameter servers keep what it updates."""
+    """Replaces `auto`: parts of the step; all of it on a TPU, nothing where parameter servers keep what it updates."""
     if config.compile == "auto":
-        config.compile = "off" if config.distribution == "parameter_server" else "parts"
+        config.compile = {"parameter_server": "off", "tpu": "step"}.get(config.distribution, "parts")
 
 
 def configure(config: TrainingConfig) -> None:

@@ -152,6 +152,7 @@ def test_a_sample_depends_on_its_line_and_on_nothing_else(parts):
     assert [t.text for t in streamed] == samples[0]
 
 
+@pytest.mark.slow
 def test_an_export_equals_the_translator_in_a_fresh_process(parts, tmp_path):
     """Two tokenizers in one export: each must keep its own model."""
     other = train_tokenizer("unigram", ["x y z w v u", "u v w x y z"] * 9, 12, byte_fallback=False)
@@ -223,6 +224,7 @@ def test_a_broken_export_is_noticed(tmp_path):
         FreshProcess(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_export_holds_no_function_that_must_be_compiled(saved, tmp_path):
     assert proof.functions_that_must_compile(saved) == [] == proof.unsupported_operations(saved)
     assert sorted(proof.signatures(saved)) == [

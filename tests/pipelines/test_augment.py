@@ -45,6 +45,7 @@ def test_forward_translation_changes_the_side_that_is_read(trained_copy, text):
     assert _lines(text / "out" / "text.yy") == ["a b c", "", "h g f e", "", "d"]
 
 
+@pytest.mark.slow
 def test_filters_leave_pairs_out_on_both_sides(trained_copy, text):
     shutil.copytree(trained_copy / "run", text / "reverse")
     config = json.loads((text / "reverse" / "config.json").read_text())
@@ -75,6 +76,7 @@ def test_the_nearest_to_a_reference_is_taken(trained_copy, text):
     assert _lines(text / "out" / "text.yy") == ["a b c", "", "h g f e", "", "d"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [["--sample", "--temperature=1.5"], ["--mbr=3"]])
 def test_an_interrupted_job_goes_on(trained_copy, text, monkeypatch, options):
     monkeypatch.setattr(augmenting, "_CHUNK", 2)

@@ -708,7 +708,18 @@ BAD = [
     (
         train,
         [RECIPE, "--run_dir={tmp}/r", "--data_dir={copy}", "--config.training.distribution=tpu"],
-        "`training.distribution` tpu needs batches of one static shape",
+        "`training.distribution` tpu runs the step as one program of static shapes",
+    ),
+    (
+        train,
+        [
+            RECIPE,
+            "--run_dir={tmp}/r",
+            "--data_dir={copy}",
+            "--config.training.distribution=tpu",
+            "--config.data.static_shapes=True",
+        ],
+        "needs a TPU, and TensorFlow finds none here",
     ),
     (
         train,

@@ -92,6 +92,7 @@ def test_an_export_of_fewer_bytes_is_the_model_of_its_weights(run_dir, precision
     assert f"weights in {precision}" in (tmp_path / "saved" / "1" / "model_card.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_server_is_warmed_up_by_every_signature(saved_model):
     path = saved_model[0] / "assets.extra" / "tf_serving_warmup_requests"
     logs = [prediction_log_pb2.PredictionLog.FromString(r.numpy()) for r in tf.data.TFRecordDataset(str(path))]

@@ -57,6 +57,7 @@ def test_another_checkpoint_may_be_taken(config, trained_copy, tmp_path):
         np.testing.assert_allclose(_weights(tmp_path / "run")[path], values, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_what_is_new_and_what_is_left_out_is_reported(config, trained_copy, tmp_path):
     config.model.num_decoder_layers, config.model.attention = 2, "luong_dot"
     reports = []

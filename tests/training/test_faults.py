@@ -272,6 +272,7 @@ def test_training_that_stays_bad_ends_and_names_its_dumps(run, monkeypatch):
     assert Checkpoints(run.folder / "checkpoints").steps() == [0, 3]  # where a restart begins, and the latest
 
 
+@pytest.mark.slow
 def test_an_overflow_that_a_smaller_scale_mends_is_no_bad_step(run, monkeypatch):
     """Under float16 a gradient that overflows halves the loss scale; a loss that is not finite is bad at once."""
     config = dataclasses.replace(TRAINING, precision="mixed_float16")
