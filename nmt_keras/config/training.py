@@ -93,8 +93,8 @@ class TrainingConfig:
         "one_device",
         "mirrored is all GPUs of this machine; multi_worker the cluster of TF_CONFIG, which makes each step together; "
         "local_sgd the same, where each worker makes steps of its own and all take the mean now and then; "
-        "parameter_server a cluster whose workers update weights that servers keep, without waiting for each other; tpu "
-        "one chip (never run)",
+        "parameter_server a cluster whose workers update weights that servers keep, without waiting for each other; "
+        "tpu one chip (never run)",
         choices=("one_device", "mirrored", "multi_worker", "local_sgd", "parameter_server", "tpu"),
         resume=ALLOWED,
     )

@@ -72,7 +72,7 @@ def _tpu() -> str:
         [device, *_] = tf.config.list_logical_devices("TPU")
     except (ValueError, RuntimeError, NotImplementedError, tf.errors.OpError) as error:
         raise UserError(
-            "training.distribution=tpu needs a TPU, and TensorFlow finds none here: run it on a TPU VM with the package "
+            "training.distribution=tpu needs a TPU, and TensorFlow finds none here: run it on a TPU VM with "
             "tensorflow-tpu, or take one_device or mirrored"
         ) from error
     return device.name
