@@ -4,7 +4,8 @@ python -m benchmarks.network --config=pipelines/recipes/multi30k_transformer.py 
 
 Each worker is in a network namespace of its own; the link between them has `--megabits` a second and, where the kernel
 can delay, `--milliseconds` of round trip. Prints the rate of one process with all cores, and that of two workers that
-share them, without a limit of the link and with it, for both types that gradients are sent as; the last line is JSON.
+share them, without a limit of the link and with it: steps made together, for both types that gradients are sent as,
+steps of their own with a mean after every 50, and a parameter server beside the first worker. The last line is JSON.
 """
 
 import contextlib
@@ -24,9 +25,15 @@ _CONFIG = flags.DEFINE_string("config", None, "The recipe.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "Where its text is.")
 _MEGABITS = flags.DEFINE_float("megabits", 100.0, "Of the link, a second, in either direction.")
 _MILLISECONDS = flags.DEFINE_float("milliseconds", 20.0, "Of a round trip.")
-_STEPS = flags.DEFINE_integer(
-    "steps", 60, "Of each training; the rate is the median of what is logged after the first."
-)
+_STEPS = flags.DEFINE_integer("steps", 10, "Between two rows of the log; the first row of four does not count.")
+
+_ROWS = 4
+_WAYS: dict[str, tuple] = {  # distribution, steps between rows (0: the flag's), options
+    "together, float32": ("multi_worker", 0),
+    "together, bfloat16": ("multi_worker", 0, "--config.training.reduction_dtype=bfloat16"),
+    "a mean after 50 steps": ("local_sgd", 50, "--config.training.local_steps=50"),
+    "parameter server": ("parameter_server", 0),
+}
 
 _ADDRESSES = ("10.207.0.1", "10.207.0.2")
 _PORT = 2222
@@ -72,17 +79,22 @@ def _limit(name: str, megabits: float, milliseconds: float) -> None:
         _run(*add, "tbf", *rate, "burst", "128kb", "latency", "50ms")
 
 
-def start(hosts: Sequence[str], arguments: Sequence[str]) -> list[subprocess.Popen]:
-    """A worker of one training on each host, with the arguments of `pipelines.train`."""
-    workers = [f"{address}:{_PORT}" for address in _ADDRESSES]
-    command = [sys.executable, "-m", "pipelines.launch", f"--hosts={','.join(workers)}"]
+def start(hosts: Sequence[str], arguments: Sequence[str], distribution: str = "multi_worker") -> list[subprocess.Popen]:
+    """The processes of a training on two hosts, with the arguments of `pipelines.train`: a worker on each; where it is
+    asynchronous the first has the chief and the server too."""
+    places = [(0, _PORT), (1, _PORT)]
+    if distribution == "parameter_server":
+        places = [(0, _PORT), (0, _PORT + 1), (1, _PORT), (0, _PORT + 2)]  # chief, workers, server
+    addresses = ",".join(f"{_ADDRESSES[host]}:{port}" for host, port in places)
+    command = [sys.executable, "-m", "pipelines.launch", f"--hosts={addresses}", f"--distribution={distribution}"]
+    command += ["--servers=1"] if distribution == "parameter_server" else []
     return [
         subprocess.Popen(
-            ["ip", "netns", "exec", host, *command, f"--index={index}", "--", *arguments],
+            ["ip", "netns", "exec", hosts[host], *command, f"--index={index}", "--", *arguments],
             stderr=subprocess.PIPE,
             text=True,
         )
-        for index, host in enumerate(hosts)
+        for index, (host, _) in enumerate(places)
     ]
 
 
@@ -97,9 +109,9 @@ def _rate(run_dir: pathlib.Path) -> float:
     return statistics.median(rates[1:])
 
 
-def _arguments(run_dir: pathlib.Path, cache_dir: str) -> list[str]:
-    steps = _STEPS.value
-    values = {"max_steps": steps, "log_every": steps // 6, "evaluate_every": steps, "checkpoint_every": steps}
+def _arguments(run_dir: pathlib.Path, cache_dir: str, every: int) -> list[str]:
+    steps = every * _ROWS
+    values = {"max_steps": steps, "log_every": every, "evaluate_every": steps, "checkpoint_every": steps}
     return [
         f"--config={_CONFIG.value}",
         f"--data_dir={_DATA_DIR.value}",
@@ -120,21 +132,24 @@ def main(argv: Sequence[str]) -> None:
     milliseconds = _MILLISECONDS.value if has_delays() else 0.0
     try:
         alone = {**os.environ, "TF_NUM_INTRAOP_THREADS": str(cores)}
-        command = [sys.executable, "-m", "pipelines.train", *_arguments(folder / "one", str(folder / "cache"))]
+        arguments = _arguments(folder / "one", str(folder / "cache"), _STEPS.value)
+        command = [sys.executable, "-m", "pipelines.train", *arguments]
         subprocess.run(command, check=True, env=alone, stderr=subprocess.DEVNULL)
         rates["one process"] = _rate(folder / "one")
         os.environ["TF_NUM_INTRAOP_THREADS"] = str(max(cores // 2, 1))
         for link in ((0.0, 0.0), (_MEGABITS.value, milliseconds)):
-            for dtype in ("float32", "bfloat16"):
-                name = f"two workers, {f'{link[0]:g} Mbit/s and {link[1]:g} ms' if link[0] else 'no limit'}, {dtype}"
-                place = folder / f"{link[0]:g}-{dtype}"
-                options = [*_arguments(place, str(folder / "cache")), f"--config.training.reduction_dtype={dtype}"]
+            for name, (distribution, every, *options) in _WAYS.items():
+                place = folder / f"{link[0]:g}-{name.replace(' ', '-')}"
+                every = every or _STEPS.value
                 with two_hosts(*link) as hosts:
-                    for worker in start(hosts, options):
+                    arguments = [*_arguments(place, str(folder / "cache"), every), *options]
+                    for worker in start(hosts, arguments, distribution):
                         _, errors = worker.communicate()
                         if worker.returncode:
                             sys.exit(errors)
-                rates[name] = _rate(place)
+                limit = f"{link[0]:g} Mbit/s and {link[1]:g} ms" if link[0] else "no limit"
+                rates[f"{name}, {limit}"] = _rate(place)
+                print(f"{name}, {limit}: {_rate(place):,.0f}", flush=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     for name, rate in rates.items():
