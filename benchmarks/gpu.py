@@ -145,12 +145,14 @@ def _train_row(model: str, tokens: int, way: str, tiny: bool) -> dict[str, Any]:
     before = time.monotonic()
     for bucket in plan.buckets:
         step(feed.full_batch(bucket, feed.rows_of(bucket)), apply=False)
-    for batch in _some(feed.start(0, 0), 5):
+    count = 5 if tiny else max(12, 400_000 // tokens)
+    for batch in _some(
+        feed.start(0, 0), count
+    ):  # those that are timed then: each has the length of its longest sentence
         step(batch)
     first_s = time.monotonic() - before
-    count = 5 if tiny else max(12, 400_000 // tokens)
     sizes, waited, started = [], 0.0, time.monotonic()
-    batches = feed.start(5, 0)
+    batches = feed.start(0, 0)
     for _ in range(count):
         asked = time.monotonic()
         batch = next(batches)

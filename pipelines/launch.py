@@ -59,7 +59,7 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
         flag_values=values,
     )
     flags.DEFINE_integer(
-        "restarts", 0, "How often all are started again at most, where one was lost.", 0, flag_values=values
+        "restarts", 0, "How often what was lost is started again at most, on this machine.", 0, flag_values=values
     )
     flags.DEFINE_list("hosts", [], "Or host:port of all workers, the chief first.", flag_values=values)
     flags.DEFINE_integer("index", None, "With --hosts: which of them this machine is, from 0.", 0, flag_values=values)
@@ -89,10 +89,9 @@ def _job(values: flags.FlagValues, training: list[str]) -> int:
         jobs = _jobs(values.hosts, values.servers)
         environment = _environment(jobs, values.index)
         cluster_of(environment["TF_CONFIG"], values.distribution)  # raises where an address is none
-        run = lambda: (subprocess.run(command, env=environment, check=False).returncode, False)  # noqa: E731
-        return _again(run, values.restarts)
+        return _again(lambda: _run_one(command, environment), values.restarts)
     number = values.workers + values.servers + is_asynchronous  # the chief computes nothing there
-    return _again(lambda: _run_here(command, number, values.servers), values.restarts)
+    return _again(lambda: _run_here(command, number, values.servers, values.restarts), values.restarts)
 
 
 def _again(run: Callable[[], tuple[int, bool]], restarts: int) -> int:
@@ -105,6 +104,17 @@ def _again(run: Callable[[], tuple[int, bool]], restarts: int) -> int:
         _process.report(f"a worker was lost: all are started again ({restarts} more times at most)")
 
 
+def _run_one(command: list[str], environment: Mapping[str, str]) -> tuple[int, bool]:
+    """Runs this machine's process of a training; its status, and whether it was asked to stop."""
+    process, is_stopping = subprocess.Popen(command, env=environment, start_new_session=True), False
+    while True:
+        try:
+            return process.wait(), is_stopping
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGKILL if is_stopping else signal.SIGTERM)
+            is_stopping = True
+
+
 class _Processes:
     """The processes of a training on this machine.
 
@@ -112,10 +122,12 @@ class _Processes:
         command: of each.
         count: how many there are.
         num_servers: how many of them are parameter servers, the last ones.
+        restarts: how often a worker of asynchronous training is started again at most.
     """
 
-    def __init__(self, command: list[str], count: int, num_servers: int):
+    def __init__(self, command: list[str], count: int, num_servers: int, restarts: int):
         self._command = command
+        self._restarts = restarts
         self._jobs = _jobs([f"127.0.0.1:{port}" for port in _free_ports(count)], num_servers)
         self._threads = max(len(os.sched_getaffinity(0)) // max(count - num_servers - bool(num_servers), 1), 1)
         self._readers: list[threading.Thread] = []
@@ -140,8 +152,11 @@ class _Processes:
         """Starts workers of asynchronous training again that are gone while the chief goes on."""
         workers = range(1, 1 + len(self._jobs["worker"])) if "chief" in self._jobs else range(0)
         for index in workers:
-            if self.all[index].poll() not in (None, 0) and self.all[0].poll() is None:
-                _process.report(f"worker {index - 1} is started again")
+            status = self.all[index].poll()
+            was_lost = status is not None and (status < 0 or status == _cli.STATUS_STOPPED)
+            if was_lost and self._restarts > 0 and self.all[0].poll() is None:
+                self._restarts -= 1
+                _process.report(f"worker {index - 1} is started again ({self._restarts} more times at most)")
                 self.all[index] = self._start(index)
 
     def join(self) -> list[int]:
@@ -151,9 +166,9 @@ class _Processes:
         return [status if status >= 0 else 128 - status for status in (process.returncode for process in self.all)]
 
 
-def _run_here(command: list[str], count: int, num_servers: int) -> tuple[int, bool]:
+def _run_here(command: list[str], count: int, num_servers: int, restarts: int) -> tuple[int, bool]:
     """Runs all processes of a training on this machine; the status of the whole, and whether it was asked to stop."""
-    processes = _Processes(command, count, num_servers)
+    processes = _Processes(command, count, num_servers, restarts)
     try:
         _wait(processes)
     except KeyboardInterrupt:
@@ -171,26 +186,28 @@ def _run_here(command: list[str], count: int, num_servers: int) -> tuple[int, bo
 
 
 def _status_of(found: Sequence[int], num_servers: int) -> int:
+    """The status of the whole, of those of its processes."""
+    if num_servers and found[0] in (0, _cli.STATUS_STOPPED):
+        return found[0]  # of the chief: what became of a worker that was replaced is no matter
     failed = [status for status in found if status not in (0, _cli.STATUS_STOPPED)]
     if _cli.STATUS_STOPPED in found and min(failed, default=128) >= 128:  # one was killed, and the others could go on
         return _cli.STATUS_STOPPED
-    if num_servers and found[0] in (0, _cli.STATUS_STOPPED):
-        return found[0]  # of the chief: what became of a worker that was replaced is no matter
     return failed[0] if failed else max(found)
 
 
 def _wait(processes: _Processes) -> None:
-    """Waits for all; those that do not end by themselves soon after one has failed are stopped."""
+    """Waits for all; those that do not end by themselves soon after one has failed, or the first ended, are stopped."""
     failed_at = None
-    while any(worker.poll() is None for worker in processes.all):
+    while any([process.poll() is None for process in processes.all]):  # a list: each is asked
         if not processes.is_stopping:
             processes.replace_workers()
-        workers = processes.all
-        if failed_at is None and any(worker.returncode not in (None, 0, _cli.STATUS_STOPPED) for worker in workers):
+        ended = [process.returncode for process in processes.all if process.returncode is not None]
+        has_failed = any(status not in (0, _cli.STATUS_STOPPED) for status in ended)
+        if failed_at is None and (has_failed or processes.all[0].returncode is not None):
             failed_at = time.monotonic()
         if failed_at is not None and time.monotonic() > failed_at + _END_WITHIN:
-            for worker in workers:
-                worker.terminate()
+            for process in processes.all:
+                process.terminate()
             failed_at = float("inf")
         time.sleep(0.1)
 

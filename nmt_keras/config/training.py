@@ -107,11 +107,11 @@ class TrainingConfig:
         positive=True,
         resume=ALLOWED,
     )
-    outer_momentum: float = spec(0.0, "of local_sgd: Nesterov momentum of these steps", rate=True, resume=ALLOWED)
+    outer_momentum: float = spec(0.0, "of local_sgd: Nesterov momentum of these steps", rate=True)
     max_in_flight: int = spec(
         0,
-        "of parameter_server: steps that are under way at once; the weights of a gradient are older than what it "
-        "updates by one less at most; 0 is two for each worker",
+        "of parameter_server: steps M that are under way at once, so that at most 2 (M - 1) updates come between the "
+        "weights of a gradient and its own; 0 is two for each worker",
         not_negative=True,
         resume=FREE,
     )

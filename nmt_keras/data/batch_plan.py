@@ -200,7 +200,8 @@ class BatchPlan:
             visits = np.concatenate([[0.0], np.cumsum(visits_of_line[corpus_of])])  # of the lines before each
         seen = np.zeros(len(visits_of_line), np.int64)  # lines of each corpus in the buckets before
         real_positions = 0.0
-        cuts = _cut_into(length, source[self._lines], target[self._lines], num_buckets) if num_buckets else None
+        sides = source[self._lines], target[self._lines]
+        cuts = _cut_into(length, visits, *sides, num_buckets) if num_buckets else None
         for start, stop in cuts or _cut(length, visits, rows_of):
             groups = self._group(start, corpus_of[start:stop], visits_of_line, seen)
             lines = self._lines[start:stop]
@@ -327,8 +328,10 @@ def _cut(length: np.ndarray, visits: np.ndarray, rows_of: Callable[[int], int]) 
         start = stop
 
 
-def _cut_into(length: np.ndarray, source: np.ndarray, target: np.ndarray, number: int) -> list[tuple[int, int]]:
-    """Cuts sorted lengths [N] into at most `number` buckets whose rows have the fewest positions in all.
+def _cut_into(
+    length: np.ndarray, visits: np.ndarray, source: np.ndarray, target: np.ndarray, number: int
+) -> list[tuple[int, int]]:
+    """Cuts sorted lengths [N] into at most `number` buckets whose rows have the fewest positions in an epoch.
 
     Found by dynamic programming over the distinct lengths: the best cut of the shortest D into k buckets is the best
     cut of some shorter ones into k - 1, and a bucket of the rest.
@@ -340,7 +343,7 @@ def _cut_into(length: np.ndarray, source: np.ndarray, target: np.ndarray, number
     costs = np.full((count, count), np.inf)  # of a bucket from one distinct length to another
     for first in range(count):
         width = sum(np.maximum.accumulate(side[first:]) for side in longest)
-        costs[first, first:] = (ends[first:] - starts[first]) * width
+        costs[first, first:] = (visits[ends[first:]] - visits[starts[first]]) * width
     best, first_of_last = costs[0].copy(), []  # of the lengths up to each, in one bucket so far
     for _ in range(min(number, count) - 1):
         totals = np.append(0.0, best[:-1])[:, None] + costs

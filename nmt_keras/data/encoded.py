@@ -209,17 +209,16 @@ class _Files:
         """Makes the files of parts that begin at these lines."""
         with open(self._lock, "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if self.are_whole():
-                return
-            for place, target in enumerate((self._new_ids, self._new_counts)):
-                with files.atomic_write(target) as temporary, open(temporary, "wb") as file:
-                    for start in starts:
-                        with open(self.of_part(start)[place], "rb") as part:
-                            shutil.copyfileobj(part, file, 1 << 24)
-            self._finish()
+            if not self.are_whole():
+                for place, target in enumerate((self._new_ids, self._new_counts)):
+                    with files.atomic_write(target) as temporary, open(temporary, "wb") as file:
+                        for start in starts:
+                            with open(self.of_part(start)[place], "rb") as part:
+                                shutil.copyfileobj(part, file, 1 << 24)
+                self._finish()
         for start in starts:
             for path in self.of_part(start):
-                path.unlink()
+                path.unlink(missing_ok=True)
 
     def _finish(self) -> None:
         """Puts new files, which are whole, in their places."""

@@ -6,6 +6,7 @@ encoded in parts of 200,000 lines, and a shard is examined by one worker. All wo
 the output folder.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -22,7 +23,7 @@ import numpy as np
 from nmt_keras import files
 from nmt_keras.config import DataConfig
 from nmt_keras.data.corpus import ParallelCorpus, TextFile
-from nmt_keras.data.encoded import PART, encode_part, join_parts, parts_of
+from nmt_keras.data.encoded import PART, EncodedText, encode_part, join_parts, parts_of
 from nmt_keras.doctor.before_training import examine, held_out_of
 from nmt_keras.errors import UserError
 from nmt_keras.experiment.text import open_dev, open_train
@@ -36,7 +37,7 @@ LOCAL = ("--runner=DirectRunner", "--direct_num_workers=2", "--direct_running_mo
 _BUCKETS = 256  # parts of all hashes, each of which fits into the memory of a worker
 _LISTED = 10  # examples of pairs that several shards have
 
-_Task = tuple[str, str, int, int, int]  # the recipe's data as JSON, output folder, side, shard, first line
+_Task = tuple[str, str, int, int, int, int]  # the recipe's data as JSON, output folder, side, shard, lines from and to
 
 
 def prepare(
@@ -65,8 +66,16 @@ def prepare(
     for folder in (pathlib.Path(data.cache_dir), results):
         files.make_folder(folder)
 
-    def pipeline() -> Any:
-        return beam.Pipeline(options=beam.options.pipeline_options.PipelineOptions(list(options)))
+    @contextlib.contextmanager
+    def pipeline() -> Iterator[Any]:
+        try:
+            with beam.Pipeline(options=beam.options.pipeline_options.PipelineOptions(list(options))) as root:
+                yield root
+        except (UserError, OSError):
+            raise
+        except Exception as error:  # Beam hands on what a worker raised as text
+            reason = str(error).strip().split("\n")[-1].split(" [while running")[0]
+            raise UserError(f"Beam cannot prepare the text, given {' '.join(options)}: {reason}") from error
 
     with pipeline() as root:
         paths = root | "paths" >> beam.Create(_paths(data)) | "spread paths" >> beam.Reshuffle()
@@ -77,7 +86,7 @@ def prepare(
     tokenizers = prepare_tokenizers(output_dir, data, corpus, report)
     about = json.dumps(dataclasses.asdict(data)), str(output_dir.absolute())
     tasks: list[_Task] = [
-        (*about, side, shard, lines.start)
+        (*about, side, shard, lines.start, lines.stop)
         for side, texts in enumerate((corpus.sources, corpus.targets))
         for shard, text in enumerate(texts)
         for lines in parts_of(text, tokenizers[side])
@@ -139,20 +148,18 @@ def _opened(data: str, output_dir: str) -> tuple[DataConfig, ParallelCorpus, Par
 
 def _text(task: _Task) -> tuple[TextFile, Any]:
     """The text of a task and its tokenizer."""
-    data, output_dir, side, shard, _ = task
+    data, output_dir, side, shard, *_ = task
     _, corpus, _, tokenizers = _opened(data, output_dir)
     return (corpus.sources, corpus.targets)[side][shard], tokenizers[side]
 
 
 def _encode(task: _Task) -> tuple[tuple[str, str, int, int], int]:
-    text, tokenizer = _text(task)
-    start = task[-1]
-    return task[:-1], encode_part(text, tokenizer, range(start, min(start + PART, len(text))))
+    return task[:4], encode_part(*_text(task), range(*task[4:]))
 
 
 def _join(text: tuple[str, str, int, int], counts: Iterable[int]) -> None:
     del counts  # they say that all parts are encoded
-    join_parts(*_text((*text, 0)))
+    join_parts(*_text((*text, 0, 0)))
 
 
 def _examine(shard: tuple[str, str, int]) -> tuple[int, list[dict[str, Any]]]:
@@ -205,8 +212,6 @@ def _keep(result: tuple[int, Any], folder: str, kind: str) -> None:
 
 
 def _gathered(corpus: ParallelCorpus, tokenizers: Tokenizers, results: pathlib.Path) -> dict[str, Any]:
-    from nmt_keras.data.encoded import EncodedText
-
     def read(kind: str) -> list[Any]:
         return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob(f"{kind}-*.json"))]
 

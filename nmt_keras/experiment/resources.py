@@ -56,7 +56,8 @@ def open_resources(
             "training.deterministic": config.training.deterministic,
             "decoding.shortlist": 0,
         }
-        teacher = load(folders, overrides, config.training.teacher_checkpoint, report=report)
+        compiled = config.training.compile == "step"  # which has no place for cuDNN
+        teacher = load(folders, overrides, config.training.teacher_checkpoint, report=report, portable=compiled)
         configure(config.training)  # the seed of this run's weights
         for side, own, theirs in zip(("source", "target"), tokenizers, teacher.tokenizers):
             if own.sha256 != theirs.sha256:

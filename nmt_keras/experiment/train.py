@@ -179,7 +179,8 @@ def _train(
     with workers.strategy.scope():
         resources = open_resources(config, tokenizers, report, run_dir if chief else None, allow_change)
         model = build_seq2seq(config.model, *_vocab_sizes(tokenizers))
-        use_cudnn(model, bool(tf.config.list_physical_devices("GPU")) and training.compile != "step")
+        computes_here = training.compile != "step" and training.distribution != "parameter_server"
+        use_cudnn(model, bool(tf.config.list_physical_devices("GPU")) and computes_here)
         frozen = freeze(model, training.freeze)
         trainer = Trainer(model, training, workers, non_finite_steps, resources)
     replicas = workers.num_slices
@@ -222,7 +223,7 @@ def _train(
         trainer.train_step.compile(feed.element_spec)
         if trainer.is_asynchronous:
             report("memory and time are not planned: they are those of the workers")
-        elif memory.is_told():
+        elif memory.is_told() and training.distribution != "tpu":  # of which it knows nothing
             bucket, need = memory.estimate(trainer.train_step, feed)
             report(memory.describe(bucket, need, memory.limit_of_process(), plan.num_batches, training.max_steps))
         else:

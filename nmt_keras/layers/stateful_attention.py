@@ -151,9 +151,12 @@ def expected_weights(stop: tf.Tensor, before: tf.Tensor) -> tf.Tensor:
 
 
 def _normal(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Draws of the normal distribution, by its quantiles at 24 random bits: of TensorFlow's draws, those of whole bits
+    """Draws of the normal distribution, by its quantiles at 23 random bits: of TensorFlow's draws, those of whole bits
     alone are the same under XLA."""
     bits = tf.random.stateless_uniform(shape, seed, minval=None, maxval=None, dtype=tf.uint64)
-    return tf.math.ndtri(
-        (tf.cast(tf.bitwise.right_shift(bits, tf.constant(40, tf.uint64)), tf.float32) + 0.5) * 2.0**-24
-    )
+    return _quantile(tf.cast(tf.bitwise.right_shift(bits, tf.constant(41, tf.uint64)), tf.float32))
+
+
+def _quantile(draw: tf.Tensor) -> tf.Tensor:
+    """The normal quantile of a whole number from 0 to 2^23 - 1, as float32: finite, since a half more is exact."""
+    return tf.math.ndtri((draw + 0.5) * 2.0**-23)

@@ -2,7 +2,8 @@
 
 TensorFlow's coordinator hands steps to workers that are free (`tf.distribute.coordinator.ClusterCoordinator`; the
 design of Dean et al. 2012 and Abadi et al. 2016, 4.4). A gradient is then of weights that others have updated since:
-its staleness is the number of these updates, at most one less than `training.max_in_flight`. Keras 3 does not support
+its staleness is the number of these updates. With M steps in flight (`training.max_in_flight`) it is at most 2 (M - 1):
+those under way when a step begins, and those that begin before it ends. Keras 3 does not support
 this strategy; what is used of it is pinned by tests/training/test_asynchronous.py:
 
 - an update is made in `strategy.run`, and in no function or condition within it;
@@ -27,6 +28,7 @@ class Staleness(NamedTuple):
     """Of the updates since this was last asked."""
 
     mean: float  # updates by others between the reading of weights and the update
+    largest: int
     repeated: int  # steps that were made again
 
 
@@ -91,7 +93,7 @@ class AsynchronousStep(TrainStep):
         """What was measured since this was last called."""
         ages, repeated = self._ages, self._repeated
         self._ages, self._repeated = [], 0
-        return Staleness(sum(ages) / max(len(ages), 1), repeated)
+        return Staleness(sum(ages) / max(len(ages), 1), max(ages, default=0), repeated)
 
     def _closure(self, batch: Any, step: tf.Tensor) -> tuple[Outcome, tf.Tensor]:
         """A step on a worker, and how many updates others have made meanwhile."""

@@ -59,6 +59,7 @@ class Part(NamedTuple):
     others: Sequence[str]  # of the other workers' files
     objects: tf.train.Checkpoint
     wait: Callable[[], None]  # until all workers are here
+    begin_anew: Callable[[], None]  # to call where a checkpoint has nothing of this worker, and it has the chief's
 
 
 class Checkpoints:
@@ -334,6 +335,7 @@ class Checkpoints:
             part.objects.read(str(folder / part.name)).assert_consumed()
         else:  # there were fewer workers, or one that made each step with the others
             self._report(f"{folder.name} has no optimizer of {part.name}: it begins with the chief's")
+            part.begin_anew()
 
     def _delete_old(self) -> None:
         """Keeps the best, the latest ones, and the latest that a restart may begin from.

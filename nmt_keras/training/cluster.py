@@ -21,11 +21,18 @@ from nmt_keras.config.rules import OF_SEVERAL_WORKERS
 from nmt_keras.errors import UserError, WorkerLost
 from nmt_keras.reports import Report
 from nmt_keras.training.rendezvous import Cluster, cluster_of, meet, split
-from nmt_keras.training.watch import Watch, end_soon
+from nmt_keras.training.watch import ALIVE, Watch, end_soon
 from nmt_keras.training.workers import Workers
 
 STATUS_LOST = 75  # of a process that can go on when all workers are there again
 _TIME_TO_FAIL = 15.0  # seconds for the main thread to notice that a collective was ended
+_HEARD_WITHIN = 8.0  # seconds until a chief that watches has said so
+_SIGNS_OF_LOSS = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+)
 _OF_ONE_MACHINE = ("data.data_dir", "data.cache_dir")  # may differ between workers
 
 
@@ -83,7 +90,7 @@ def _watched(
     config: ExperimentConfig,
     run_dir: pathlib.Path,
     report: Report,
-    goes_on_without: Callable[[Cluster, int], bool] = lambda cluster, number: False,
+    goes_on_without: Callable[[Cluster, int, set[int]], bool] = lambda cluster, number, others: False,
 ) -> Iterator[tuple[Cluster, Watch]]:
     """The meeting of the workers, and the watch over them."""
     cluster = cluster_of(os.environ.get("TF_CONFIG"), config.training.distribution)
@@ -100,13 +107,16 @@ def _watched(
         if not port:
             port = meet(cluster, _started_with(config), run_dir, config.training.worker_timeout, report, own_port)
         watch = Watch(
-            cluster, port if cluster.number else listener, on_lost, lambda number: goes_on_without(cluster, number)
+            cluster,
+            port if cluster.number else listener,
+            on_lost,
+            lambda number, others: goes_on_without(cluster, number, others),
         )
         is_done = False
         try:
             yield cluster, watch
             is_done = True
-        except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError) as error:
+        except _SIGNS_OF_LOSS as error:
             raise WorkerLost(_lost_line(cluster, watch.wait_for_lost())) from error
         finally:
             watch.close(is_done)
@@ -116,11 +126,13 @@ def _watched(
 
 @contextlib.contextmanager
 def _coordinated(config: ExperimentConfig, run_dir: pathlib.Path, report: Report) -> Iterator[Workers]:
-    """The coordinator's part of asynchronous training: it goes on without a worker that is gone, and takes it back."""
+    """The coordinator's part of asynchronous training: it goes on without a worker that is gone, and takes it back,
+    while another is there."""
+    _place_of_running(run_dir).unlink(missing_ok=True)  # of a chief that was killed
 
-    def goes_on_without(cluster: Cluster, number: int) -> bool:
-        if cluster.task_of(number)[0] != "worker":
-            return False
+    def goes_on_without(cluster: Cluster, number: int, others: set[int]) -> bool:
+        if cluster.task_of(number)[0] != "worker" or not any(cluster.task_of(n)[0] == "worker" for n in others):
+            return False  # nobody would be left to compute
         report(
             f"warning: {cluster.name_of(number)} is gone: what it was computing is computed by another, and it may "
             "come back"
@@ -133,7 +145,13 @@ def _coordinated(config: ExperimentConfig, run_dir: pathlib.Path, report: Report
         stack.callback(place.unlink, missing_ok=True)
         _let_closures_run(cluster)
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
-        yield Workers(tf.distribute.ParameterServerStrategy(resolver), cluster)
+        strategy = tf.distribute.ParameterServerStrategy(resolver)
+        if strategy.num_replicas_in_sync > 1:
+            raise UserError(
+                f"A worker of training.distribution=parameter_server takes one GPU, and each has "
+                f"{strategy.num_replicas_in_sync}: start one for each, with CUDA_VISIBLE_DEVICES"
+            )
+        yield Workers(strategy, cluster)
 
 
 def serve(config: ExperimentConfig, run_dir: pathlib.Path, report: Report) -> bool:
@@ -176,8 +194,10 @@ def _port_of_running(cluster: Cluster, run_dir: pathlib.Path) -> int:
     try:
         told = json.loads(_place_of_running(run_dir).read_text(encoding="utf-8"))
         if cluster.number and told["addresses"] == list(cluster.addresses):
-            with socket.create_connection((split(cluster.addresses[0])[0], int(told["watch"])), timeout=5.0):
-                return int(told["watch"])
+            place = split(cluster.addresses[0])[0], int(told["watch"])
+            with socket.create_connection(place, timeout=_HEARD_WITHIN) as connection:
+                if connection.recv(len(ALIVE)) == ALIVE:  # else it is a chief that waits for all to come
+                    return int(told["watch"])
     except (OSError, ValueError, KeyError, TypeError):
         pass
     return 0

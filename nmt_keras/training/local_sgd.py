@@ -45,9 +45,13 @@ class LocalSGD:
             "finite_steps": step.finite_steps,
         }
         names = [f"worker-{number}" for number in range(1, workers.count)]
-        self.part = Part(
-            f"worker-{workers.number}" if workers.number else "", names, tf.train.Checkpoint(**own), workers.barrier
-        )
+        name = f"worker-{workers.number}" if workers.number else ""
+        self.part = Part(name, names, tf.train.Checkpoint(**own), workers.barrier, self._begin_anew)
+
+    def _begin_anew(self) -> None:
+        """Forgets the chief's counts, which would be summed twice."""
+        self._step.take_totals()
+        self._step.skipped.assign(0)
 
     def is_due(self, step: int) -> bool:
         """Whether the workers meet after step `step`."""
@@ -63,19 +67,19 @@ class LocalSGD:
     def meet(self) -> None:
         """Makes the outer step: afterwards all workers have the same weights."""
         weights = self._step.model.trainable_variables
-        total = float(self._step.totals[self._place_of_weight].numpy())
-        learned_from, self._weight_before = total - self._weight_before, total
+        seen = float(self._step.totals[self._place_of_weight].numpy())
+        learned_from, self._weight_before = seen - self._weight_before, seen
         changes = [learned_from * (weight.value - shared) for weight, shared in zip(weights, self._shared)]
-        [everybodys] = self._workers.sum([tf.constant([learned_from], tf.float32)])
+        [total_weight] = self._workers.sum([tf.constant([learned_from], tf.float32)])
         if self._config.reduction_dtype == "float32":
             summed = self._workers.sum(changes)
         else:
             short = [tf.cast(change, self._config.reduction_dtype) for change in changes]
             summed = [tf.cast(change, tf.float32) for change in self._workers.sum(short)]
-        means = [change / tf.maximum(everybodys[0], 1e-6) for change in summed]
+        means = [change / tf.maximum(total_weight[0], 1e-6) for change in summed]
         self.change = float(tf.linalg.global_norm(means))
-        for weight, shared, step in zip(weights, self._shared, self._outer_steps(means)):
-            shared.assign_add(step)
+        for weight, shared, change in zip(weights, self._shared, self._outer_steps(means)):
+            shared.assign_add(change)
             weight.assign(shared)
         self._step.move_averages(self._config.local_steps)
 

@@ -95,7 +95,8 @@ def estimate(step: TrainStep, feed: Feed, limit: Callable[[], float] = limit_of_
     """Runs the largest batches of a feed, twice, without applying their gradients.
 
     On a CPU, where a process that needs too much memory is killed, smaller batches run first, and the largest only if
-    it will fit. With several workers, which must run the same batches, only the largest run. `step` must be compiled.
+    it will fit. With several workers, which must run the same batches, and where each shape is a graph of its own, only
+    the largest run. `step` must be compiled.
 
     Args:
         step: of the training.
@@ -116,10 +117,11 @@ def _need_of(step: TrainStep, feed: Feed, bucket: Bucket, limit: Callable[[], fl
     unit, wanted = _unit(step), feed.rows_of(bucket)
     measured = Measurement([0], [measure(lambda: None).peak_bytes])
     has_peers = step.workers.link is not None
+    runs_largest_alone = has_peers or feed.text.static_shapes
     bound = float("inf") if has_peers or tf.config.list_logical_devices("GPU") else limit()
     rows = max(_FIRST_POSITIONS // bucket.target_length // unit, 1) * unit
     try:
-        while 2 * rows <= wanted and measured.peak_of(rows) <= bound and not has_peers:
+        while 2 * rows <= wanted and measured.peak_of(rows) <= bound and not runs_largest_alone:
             _measure_rows(step, feed, bucket, rows, measured)
             rows *= _GROWTH
         if measured.peak_of(wanted) > bound:

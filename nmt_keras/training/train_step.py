@@ -288,7 +288,8 @@ class TrainStep:
         """Moves the averages on by so many updates; early ones forget faster, so that the first weights do not stay in
         them."""
         if self.averages:
-            before = tf.cast(tf.convert_to_tensor(self.optimizer.iterations), tf.float32)
+            count = self.steps if self.workers.make_own_steps else self.optimizer.iterations  # equal on all workers
+            before = tf.cast(tf.convert_to_tensor(count), tf.float32)
             decay = tf.minimum(self.config.ema_decay, (1.0 + before) / (10.0 + before)) ** updates
             for average, weight in zip(self.averages, self.model.trainable_variables):
                 now = tf.convert_to_tensor(weight.value)

@@ -76,8 +76,8 @@ class Trainer:
         self.measured: Mapping[str, Any] = {}  # what evaluations measure
         self._measured_before: Mapping[str, Any] = {}  # the same, for older checkpoints that do not record it
         self.new_measures: list[str] = []  # what was measured otherwise at the checkpoint that training goes on from
-        keeps_no_weights = isinstance(workers.strategy, tf.distribute.ParameterServerStrategy)
-        kind = AsynchronousStep if keeps_no_weights else TrainStep
+        do_not_wait = isinstance(workers.strategy, tf.distribute.ParameterServerStrategy)
+        kind = AsynchronousStep if do_not_wait else TrainStep
         self.train_step = kind(model, config, workers, resources)
         self.local_sgd = LocalSGD(self.train_step, config, workers) if workers.make_own_steps else None
         self.train_step.on_non_finite = self._note_non_finite
@@ -291,10 +291,8 @@ class Trainer:
 
     def _restart(self, checkpoints: Checkpoints, summaries: Summaries, report: Callable[[str], None]) -> None:
         self.train_step.wait()
-        failed = (
-            f"{self._non_finite_in_a_row} steps in a row up to step {self.step:,} had a loss or gradient that is not "
-            "finite"
-        )
+        in_a_row = max(self._non_finite_in_a_row, self.config.max_bad_steps)  # it may be another worker's
+        failed = f"{in_a_row} steps in a row up to step {self.step:,} had a loss or gradient that is not finite"
         dumps = self._non_finite_steps.describe() if self._non_finite_steps is not None else "no batch was kept"
         if self.restarts >= MAX_RESTARTS:
             raise Failure(
@@ -303,7 +301,10 @@ class Trainer:
             )
         restarts = self.restarts + 1
         updates = int(self.train_step.optimizer.iterations.numpy())
-        before = self._restarted_at[0] if updates == self._restarted_at[1] else sys.maxsize
+        has_learned_nothing = updates == self._restarted_at[1]
+        if self.local_sgd:  # all must go back to one checkpoint
+            has_learned_nothing = self.workers.sum_of(float(has_learned_nothing)) > 0
+        before = self._restarted_at[0] if has_learned_nothing else sys.maxsize
         manifest = checkpoints.restore(
             self.train_step.variables,
             accept=lambda manifest: manifest["state"]["is_good"] and manifest["step"] < before,
@@ -330,7 +331,8 @@ class Trainer:
         """Whether this worker, or any of several, was asked to stop; all of them agree."""
         if not self._has_peers:
             return bool(stop.reason)
-        if not self.local_sgd.is_due(self.step) if self.local_sgd else self.step % _STEPS_BETWEEN_AGREEMENTS:
+        meets = self.local_sgd.is_due(self.step) if self.local_sgd else self.step % _STEPS_BETWEEN_AGREEMENTS == 0
+        if not meets:
             return False
         if not self.workers.sum_of(1.0 if stop.reason else 0.0):
             return False
@@ -401,7 +403,11 @@ class Trainer:
             row["outer_change"] = self.local_sgd.change
         if isinstance(step, AsynchronousStep):
             staleness = step.take_staleness()
-            row |= {"staleness": staleness.mean, "repeated_steps": float(staleness.repeated)}
+            row |= {
+                "staleness": staleness.mean,
+                "largest_staleness": float(staleness.largest),
+                "repeated_steps": float(staleness.repeated),
+            }
         self._window_start = time.monotonic()
         if totals.updates:
             row |= {name: value / totals.weight for name, value in zip(loss.names, totals.scalars, strict=True)}

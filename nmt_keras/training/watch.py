@@ -18,7 +18,7 @@ from nmt_keras.training.rendezvous import Cluster, split
 
 _BEAT_EVERY = 5.0  # seconds
 _LOST_AFTER = 20.0  # seconds of silence
-_ALIVE, _BYE, _LOST = b"alive", b"bye", b"lost "
+ALIVE, _BYE, _LOST = b"alive", b"bye", b"lost "
 
 
 class Watch:
@@ -29,8 +29,8 @@ class Watch:
         meeting: of the chief its listening socket, which is closed in the end; of another worker the port of the
             chief's.
         on_lost: takes the number of a worker that is gone or silent; called once, in the thread.
-        goes_on_without: takes the number of a worker that is gone; where it returns True the watch goes on, and the
-            worker may come back.
+        goes_on_without: takes the number of a worker that is gone, and those of all that are there; where it returns
+            True the watch goes on, and the worker may come back.
 
     Raises:
         UserError: the chief's port cannot be reached.
@@ -41,7 +41,7 @@ class Watch:
         cluster: Cluster,
         meeting: socket.socket | int,
         on_lost: Callable[[int], None],
-        goes_on_without: Callable[[int], bool] = lambda number: False,
+        goes_on_without: Callable[[int, set[int]], bool] = lambda number, others: False,
     ):
         self._on_lost = on_lost
         self._goes_on_without = goes_on_without
@@ -107,12 +107,12 @@ class Watch:
             now = time.monotonic()
             if now >= next_beat:
                 next_beat = now + _BEAT_EVERY
-                self._tell(_ALIVE)
+                self._tell(ALIVE)
             for key, _ in self._selector.select(timeout=0.2):
                 self._read(key.fileobj)  # type: ignore[arg-type]
             lost = self._lost(time.monotonic())
             if lost is not None and not self._ended.is_set():
-                if self._is_gone(lost) and self._goes_on_without(lost):
+                if self._is_gone(lost) and self._goes_on_without(lost, self._present()):
                     self._forget(lost)
                     continue
                 self._lost_number = lost
@@ -128,10 +128,15 @@ class Watch:
             peer.number == number and not peer.is_gone or peer.told_of == number for peer in self._peers.values()
         )
 
+    def _present(self) -> set[int]:
+        return {peer.number for peer in self._peers.values() if peer.number is not None and not peer.is_gone}
+
     def _forget(self, number: int) -> None:
         self._missing.discard(number)
         for connection, peer in list(self._peers.items()):
             if peer.number == number:
+                if not peer.is_gone:
+                    self._selector.unregister(connection)
                 del self._peers[connection]
                 connection.close()
 
@@ -153,11 +158,15 @@ class Watch:
         if not data:
             self._selector.unregister(place)
             peer.is_gone = True
+            if peer.number is None:  # somebody who only looked
+                del self._peers[place]
+                place.close()
             return
         peer.heard = time.monotonic()
         *lines, peer.rest = (peer.rest + data).split(b"\n")
         for line in lines:
             if peer.number is None and line.isdigit():
+                self._forget(int(line))  # it comes back before the end of its old connection was read
                 peer.number = int(line)
                 self._missing.discard(peer.number)
             elif line == _BYE:

@@ -313,7 +313,7 @@ def test_a_number_of_buckets_is_cut_where_rows_pad_least():
     lengths = np.sort(np.random.default_rng(4).choice([2, 3, 4, 7, 8, 15, 16], 40))
     ends = np.append(np.flatnonzero(np.diff(lengths)) + 1, len(lengths)).tolist()
     for number in (1, 2, 3, 5, 9):
-        cuts = _cut_into(lengths, lengths, lengths, number)
+        cuts = _cut_into(lengths, np.arange(41), lengths, lengths, number)
         assert cuts[0][0] == 0 and cuts[-1][1] == 40 and len(cuts) <= number
         assert all(before[1] == after[0] for before, after in zip(cuts, cuts[1:]))
         ways = itertools.combinations(ends[:-1], min(number, len(ends)) - 1)

@@ -111,6 +111,8 @@ def _run(layer, x, mask, states, is_used, seed):
     use_cudnn(layer, is_used)
     weights = [weight.value for weight in layer.weights]
     coefficients = tf.random.stateless_normal([B, T, UNITS], [3, 4])
+    if seed is None:  # cuDNN keeps nothing for a gradient
+        return layer(x, mask, states, seed)
     with tf.GradientTape() as tape:
         tape.watch([x, *states])
         outputs, last = layer(x, mask, states, seed)

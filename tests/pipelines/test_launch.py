@@ -71,7 +71,10 @@ def _children(process):
     "options, told",
     [
         (["--workers=2", "--restarts=1"], "a worker was lost: all are started again (0 more times at most)"),
-        (["--workers=2", "--servers=1", "--distribution=parameter_server"], "worker 1 is started again"),
+        (
+            ["--workers=2", "--servers=1", "--distribution=parameter_server", "--restarts=1"],
+            "worker 1 is started again (0 more times at most)",
+        ),
     ],
     ids=["together", "asynchronous"],
 )

@@ -68,7 +68,7 @@ def test_a_worker_that_is_killed_ends_nothing_and_comes_back(tmp_path, copy_text
     assert "worker 0 (127.0.0.1:" in outputs[1] and "serves grpc://" in outputs[1]
     rows = _rows(tmp_path / "run")
     assert len(rows) == 40 and rows[-1]["loss"] < 0.2 * rows[0]["loss"]
-    assert 0 < sum(row["staleness"] for row in rows) / len(rows) <= 3
+    assert 0 < sum(row["staleness"] for row in rows) / len(rows) <= max(row["largest_staleness"] for row in rows) <= 6
 
 
 @pytest.mark.slow

@@ -43,12 +43,14 @@ class _Step:
 
 
 class _Feed:
-    def __init__(self, bucket):
+    def __init__(self, bucket, static_shapes=False):
         self.bucket = bucket
+        self.static_shapes = static_shapes
 
     @property
     def text(self):
-        return types.SimpleNamespace(plan=types.SimpleNamespace(buckets=[Bucket(9, 9, 64, 1024, 16), self.bucket]))
+        plan = types.SimpleNamespace(buckets=[Bucket(9, 9, 64, 1024, 16), self.bucket])
+        return types.SimpleNamespace(plan=plan, static_shapes=self.static_shapes)
 
     def largest_buckets(self):
         return [self.bucket]
@@ -214,3 +216,10 @@ def test_a_system_that_tells_nothing_is_known(monkeypatch):
     assert not memory.is_told()
     monkeypatch.setattr(memory, "_status_bytes", lambda name: next(iter(())))
     assert not memory.is_told()
+
+
+def test_where_shapes_are_static_no_others_are_tried(monkeypatch):
+    """Each would be a graph of its own."""
+    step = _Step(monkeypatch)
+    memory.estimate(step, _Feed(BUCKET, static_shapes=True), limit=lambda: 300 * MIB)
+    assert step.ran == [BUCKET.largest_batch] * 2

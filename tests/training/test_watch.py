@@ -110,3 +110,31 @@ def test_a_port_that_cannot_be_reached_is_one_line():
     ) as error:
         Worker(("127.0.0.1:1", "127.0.0.1:2"), 1, port)
     assert "training.watch_port" in str(error.value)
+
+
+def test_training_goes_on_without_a_worker_that_comes_back():
+    """As long as it is wanted to: the second worker's loss is one of the chief's."""
+    addresses, seen, lost = ("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"), [], []
+
+    def goes_on_without(number, others):
+        seen.append((number, others))
+        return number == 1
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    chief = Watch(Cluster(addresses, 0), listener, lost.append, goes_on_without)
+    first, second = (Worker(addresses, number, port) for number in (1, 2))
+    time.sleep(0.5)
+    for _ in range(2):
+        _kill(first)
+        time.sleep(0.8)
+        assert not lost and not second.lost
+        first = Worker(addresses, 1, port)
+        time.sleep(0.5)
+    assert seen == [(1, {2}), (1, {2})]
+    _kill(second)
+    assert first.has_lost.wait(5)
+    time.sleep(0.3)  # the chief tells the others first
+    assert first.lost == [2] == lost
+    first.watch.close(False)
+    chief.close(False)
