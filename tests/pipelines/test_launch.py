@@ -126,13 +126,42 @@ def test_one_of_several_machines_joins_the_others(copy_text, tmp_path, capfd, mo
     with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
         hosts = ",".join(f"127.0.0.1:{each.getsockname()[1]}" for each in (first, second))
     seen = []
-    monkeypatch.setattr(
-        launch.subprocess,
-        "run",
-        lambda command, env, check: seen.append((command, env)) or subprocess.CompletedProcess([], 7),
-    )
+
+    class Process:
+        def __init__(self, command, env, start_new_session):
+            assert start_new_session  # a Ctrl-C of the terminal reaches it through this job
+            seen.append((command, env))
+
+        def wait(self):
+            return 7
+
+    monkeypatch.setattr(launch.subprocess, "Popen", Process)
     assert launch.main([f"--hosts={hosts}", "--index=1", "--", "--run_dir=a"]) == 7
     [(command, environment)] = seen
     assert command[-2:] == ["--run_dir=a", "--config.training.distribution=multi_worker"]
     task = json.loads(environment["TF_CONFIG"])
     assert task == {"cluster": {"worker": hosts.split(",")}, "task": {"type": "worker", "index": 1}}
+
+
+def test_a_signal_reaches_the_process_of_one_machine_and_nothing_is_started_again(monkeypatch):
+    """The first asks it to save and stop, the second ends it."""
+    sent = []
+
+    class Process:
+        waits = iter([KeyboardInterrupt, KeyboardInterrupt, 75])
+
+        def __init__(self, command, env, start_new_session):
+            sent.append("started")
+
+        def wait(self):
+            result = next(self.waits)
+            if result is KeyboardInterrupt:
+                raise result
+            return result
+
+        def send_signal(self, number):
+            sent.append(number)
+
+    monkeypatch.setattr(launch.subprocess, "Popen", Process)
+    assert launch.main(["--hosts=127.0.0.1:1", "--index=0", "--restarts=3", "--", "--run_dir=a"]) == 75
+    assert sent == ["started", signal.SIGTERM, signal.SIGKILL]
