@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # All that needs a GPU, within eight minutes and without a network: the tests marked `gpu`, then benchmarks/gpu.py.
 #
-#     bash benchmarks/gpu_check.sh FOLDER        (PYTHON=python3 by default; it needs TensorFlow and pytest)
+#     bash benchmarks/gpu_check.sh FOLDER
 #
+# The interpreter is PYTHON, else that of .venv, else python3; it needs TensorFlow and pytest. TINY=1 rehearses the benchmark on a CPU.
 # FOLDER gets device.txt (card, driver, versions), tests.log, gpu.jsonl and gpu.log, also where something fails.
 set -uo pipefail
 cd "$(dirname "$0")/.."

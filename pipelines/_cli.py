@@ -86,6 +86,18 @@ def run(
         return STATUS_INTERRUPTED
 
 
+def run_with_rest(
+    define: Callable[[flags.FlagValues, list[str]], None],
+    job: Callable[[flags.FlagValues, list[str]], int | None],
+    doc: str | None,
+    argv: Sequence[str] | None = None,
+) -> int:
+    """As `run`, of a job that is also given what stands behind `--`, which is another program's."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    place = arguments.index("--") if "--" in arguments else len(arguments)
+    return run(define, lambda values: job(values, arguments[place + 1 :]), doc, arguments[:place])
+
+
 def _of_system(error: OSError) -> str:
     """The message for an error of the operating system that no other code has explained."""
     place = "" if error.filename is None else f"{error.filename}: "

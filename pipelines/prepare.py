@@ -21,13 +21,7 @@ from pipelines import _cli, _process
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the job with these arguments, or the process's own; returns the exit status."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    place = arguments.index("--") if "--" in arguments else len(arguments)
-
-    def job(values: flags.FlagValues) -> int:
-        return _job(values, arguments[place + 1 :])
-
-    return _cli.run(_define, job, __doc__, arguments[:place])
+    return _cli.run_with_rest(_define, _job, __doc__, argv)
 
 
 def _define(values: flags.FlagValues, argv: list[str]) -> None:

@@ -10,11 +10,8 @@ from nmt_keras.config.training import TrainingConfig
 if TYPE_CHECKING:
     from nmt_keras.config.experiment import ExperimentConfig
 
-OF_SEVERAL_WORKERS = (
-    "multi_worker",
-    "local_sgd",
-    "parameter_server",
-)  # values of training.distribution that need a cluster
+# Values of training.distribution that need a cluster.
+OF_SEVERAL_WORKERS = ("multi_worker", "local_sgd", "parameter_server")
 RECURRENT_ENCODERS = ("rnn", "gnmt")  # of the registries; a test compares
 _LAYERED_DECODERS = ("gnmt", "rnmt_plus")
 RECURRENT_DECODERS = ("rnn", "conditional_gru", *_LAYERED_DECODERS)

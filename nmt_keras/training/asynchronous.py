@@ -3,8 +3,8 @@
 TensorFlow's coordinator hands steps to workers that are free (`tf.distribute.coordinator.ClusterCoordinator`; the
 design of Dean et al. 2012 and Abadi et al. 2016, 4.4). A gradient is then of weights that others have updated since:
 its staleness is the number of these updates. With M steps in flight (`training.max_in_flight`) it is at most 2 (M - 1):
-those under way when a step begins, and those that begin before it ends. Keras 3 does not support
-this strategy; what is used of it is pinned by tests/training/test_asynchronous.py:
+those under way when a step begins, and those that begin before it ends. Keras 3 does not support this strategy; what is
+used of it is pinned by tests/training/test_asynchronous.py:
 
 - an update is made in `strategy.run`, and in no function or condition within it;
 - nothing that servers keep is updated by XLA;

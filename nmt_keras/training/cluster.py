@@ -1,6 +1,7 @@
 """The processes and the strategy of a training, from their meeting to their end."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -106,12 +107,8 @@ def _watched(
         port = _port_of_running(cluster, run_dir) if config.training.distribution == "parameter_server" else 0
         if not port:
             port = meet(cluster, _started_with(config), run_dir, config.training.worker_timeout, report, own_port)
-        watch = Watch(
-            cluster,
-            port if cluster.number else listener,
-            on_lost,
-            lambda number, others: goes_on_without(cluster, number, others),
-        )
+        goes_on = functools.partial(goes_on_without, cluster)
+        watch = Watch(cluster, port if cluster.number else listener, on_lost, goes_on)
         is_done = False
         try:
             yield cluster, watch

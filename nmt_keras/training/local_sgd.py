@@ -84,7 +84,7 @@ class LocalSGD:
         self._step.move_averages(self._config.local_steps)
 
     def take_totals(self) -> Totals:
-        """What all workers have summed since this was last called, and the steps that they skipped."""
+        """What all workers have summed since this was last called."""
         totals = tf.nest.flatten(tuple(self._step.take_totals()))
         self._weight_before = 0.0
         summed = self._workers.sum([tf.constant(totals, tf.float64)])[0].numpy().tolist()

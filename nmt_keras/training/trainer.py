@@ -40,9 +40,10 @@ class Evaluation(NamedTuple):
 class Trainer:
     """Trains a model by mini-batch gradient descent, under any `tf.distribute` strategy.
 
-    Build model and trainer in the scope of the workers' strategy. A step consumes one global batch (`TrainStep`), or of
-    workers that make steps of their own, each its part of it (`LocalSGD`). Everything that the
-    next step depends on is in a checkpoint, so that a run that stopped goes on as if it had not.
+    Build model and trainer in the scope of the workers' strategy. A step consumes one global batch (`TrainStep`);
+    workers that make steps of their own consume a part of it each (`LocalSGD`), and one that does not wait hands it to
+    whoever is free (`AsynchronousStep`). Everything that the next step depends on is in a checkpoint, so that a run
+    that stopped goes on as if it had not.
 
     After `max_bad_steps` steps in a row whose loss or gradient is not finite, the latest checkpoint from before them is
     loaded and `restarts` is increased. It changes the seeds of the plan, of sampling and of dropout, since the same

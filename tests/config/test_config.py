@@ -3,6 +3,7 @@
 import importlib
 import json
 import pathlib
+import re
 
 import pytest
 
@@ -160,3 +161,30 @@ def test_every_field_says_what_it_is_and_its_default_keeps_its_own_rule():
 def test_a_field_has_one_rule():
     with pytest.raises(ValueError, match="A field has one rule"):
         spec(1, "a number", positive=True, not_negative=True)
+
+
+@pytest.mark.parametrize(
+    "training, static_shapes, message",
+    [
+        ({"compile": "step"}, False, "it needs `data.static_shapes` True"),
+        ({"compile": "step", "distribution": "mirrored"}, True, "take parts with `training.distribution` mirrored"),
+        ({"compile": "step", "loss": "minimum_risk"}, True, "`training.compile` must not be step"),
+        ({"compile": "parts", "distribution": "parameter_server"}, False, "must be auto or off with"),
+        (
+            {"compile": "parts", "distribution": "tpu"},
+            True,
+            "`training.compile` auto or step. Received: True and parts",
+        ),
+        (
+            {"distribution": "local_sgd", "batch_tokens": 0},
+            False,
+            "needs `training.distribution` one_device or mirrored",
+        ),
+    ],
+)
+def test_what_is_compiled_and_where_it_runs_go_together(training, static_shapes, message):
+    config = _config(static_shapes=static_shapes)
+    for name, value in training.items():
+        setattr(config.training, name, value)
+    with pytest.raises(UserError, match=re.escape(message)):
+        config.validate()

@@ -39,6 +39,13 @@ def _train(text, run_dir, steps, *more, environment=None, status=0):
     return _job("train", *arguments, environment=environment, status=status)
 
 
+def _run_script(script, text, run_dir, *more):
+    """A program around the training job, which gets its arguments, in a process of its own."""
+    arguments = [RECIPE, f"--data_dir={text}", f"--run_dir={run_dir}", f"--config.data.cache_dir={text}/cache", *more]
+    command = [sys.executable, "-c", script, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+
+
 def _losses(run_dir):
     rows = [json.loads(row) for row in (run_dir / "metrics.jsonl").read_text().split("\n")[:-1]]
     return [row["loss"] for row in rows if "loss" in row]
@@ -91,7 +98,7 @@ def test_an_export_made_on_a_gpu_is_served_on_a_cpu(copy_text, tmp_path):
 def test_the_plan_of_memory_is_what_the_device_needs(copy_text, tmp_path):
     """Within a tenth; the peak of the device after the training is that of its largest batch."""
     script = (
-        "import re, sys, tensorflow as tf\n"
+        "import sys, tensorflow as tf\n"
         "from nmt_keras.training import memory\n"
         "from pipelines import train\n"
         "found = []\n"
@@ -101,10 +108,9 @@ def test_the_plan_of_memory_is_what_the_device_needs(copy_text, tmp_path):
         "assert train.main(sys.argv[1:]) == 0\n"
         "print(found[0][1].peak_bytes, tf.config.experimental.get_memory_info('GPU:0')['peak'])\n"
     )
-    arguments = [RECIPE, f"--data_dir={copy_text}", f"--run_dir={tmp_path}/run", "--config.training.max_steps=20"]
-    arguments += [f"--config.data.cache_dir={copy_text}/cache", "--config.training.evaluate_every=1000"]
-    command = [sys.executable, "-c", script, *arguments, "--config.training.dev_sentences=1"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    options = {"max_steps": 20, "evaluate_every": 1000, "dev_sentences": 1}
+    more = [f"--config.training.{name}={value}" for name, value in options.items()]
+    done = _run_script(script, copy_text, tmp_path / "run", *more)
     assert done.returncode == 0, done.stderr
     planned, needed = map(int, done.stdout.split()[-2:])
     assert planned == pytest.approx(needed, rel=0.1)
@@ -119,9 +125,7 @@ def test_a_batch_that_the_device_has_no_memory_for_is_one_line(copy_text, tmp_pa
         "tf.config.set_logical_device_configuration(tf.config.list_physical_devices('GPU')[0], limit)\n"
         "sys.exit(train.main(sys.argv[1:]))\n"
     )
-    arguments = [RECIPE, f"--data_dir={copy_text}", f"--run_dir={tmp_path}/run", "--config.model.d_model=256"]
-    arguments += [f"--config.data.cache_dir={copy_text}/cache", "--config.training.batch_tokens=2000000"]
-    command = [sys.executable, "-c", script, *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    more = ["--config.model.d_model=256", "--config.training.batch_tokens=2000000"]
+    done = _run_script(script, copy_text, tmp_path / "run", *more)
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     assert "error: " in done.stderr.splitlines()[-1]

@@ -120,6 +120,8 @@ def test_what_cannot_be_prepared_is_one_line(shards, capsys, monkeypatch):
     data.train_source = ("0.en", "missing.en", "2.en")
     with pytest.raises(UserError, match="missing.en: there is no such file; check the path"):
         preparing.prepare(data, shards / "prepared")
+    with pytest.raises(UserError, match="Beam cannot prepare the text, given --runner=NoSuchRunner: .*NoSuchRunner"):
+        preparing.prepare(_data(shards, "cache"), shards / "prepared", options=["--runner=NoSuchRunner"])
     assert prepare.main([RECIPE]) == 2
     assert "--output_dir, for its tokenizers, must be given" in capsys.readouterr().err
     monkeypatch.setitem(__import__("sys").modules, "apache_beam", None)

@@ -50,7 +50,7 @@ def test_one_worker_with_one_step_in_flight_is_one_device(tmp_path, copy_text, m
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_ends_nothing_and_comes_back(tmp_path, copy_text):
+def test_a_worker_that_is_killed_ends_nothing_and_may_serve_again(tmp_path, copy_text):
     arguments = [a.replace("every=400", "every=100") for a in worker_arguments(copy_text, tmp_path, 400)]
     arguments += [f"--run_dir={tmp_path}/run", "--config.training.checkpoint_every=20"]
     arguments[3] = "--config.training.log_every=10"  # which waits for all that is under way

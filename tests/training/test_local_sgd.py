@@ -71,6 +71,17 @@ def test_another_number_of_workers_goes_on_where_it_is_allowed(tmp_path, copy_te
     assert "step-00000010 has no optimizer of worker-2: it begins with the chief's" in outputs[2], last
 
 
+@pytest.mark.slow
+def test_steps_that_stay_bad_lead_all_workers_back_to_one_checkpoint(tmp_path, copy_text):
+    """A rate that breaks the weights at once, also when it was halved three times."""
+    arguments = [*worker_arguments(copy_text, tmp_path, 60), f"--run_dir={tmp_path}/run"]
+    processes = start_workers([*arguments, *_options(60, 5, learning_rate=1e38, max_bad_steps=3)], "local_sgd")
+    for process in processes:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 1 and "Traceback" not in errors, errors
+        assert "restart 3 of 3" in errors and "after 3 restarts with other seeds" in errors
+
+
 def test_what_happens_at_a_step_must_wait_for_one_model():
     training = TrainingConfig(distribution="local_sgd", local_steps=30, max_steps=90, log_every=60, checkpoint_every=45)
     with pytest.raises(UserError, match=r"Received: 30, and training.evaluate_every=500, training.checkpoint_every=45"):
