@@ -42,7 +42,7 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
     for name, what in zip(_SOURCES, ("train on", "choose checkpoints by", "measure on")):
         flags.DEFINE_string(name, None, f"Text to {what}: its source side.", flag_values=values)
         target = name.replace("source", "target")
-        flags.DEFINE_string(target, None, f"The target side of --{name}.", flag_values=values)
+        flags.DEFINE_string(target, None, f"The target side of --{name}. Default: the same file.", flag_values=values)
     flags.DEFINE_string(
         "source_language", "", "Its code, such as en; the script is compared with it.", flag_values=values
     )
@@ -64,7 +64,7 @@ def _job(values: flags.FlagValues) -> int:
             files.require_writable(path)
     findings, result = _examine(data, values)
     if values.output:
-        files.write_json(values.output, {**result, "findings": [{**f.card(), "lines": f.lines} for f in findings]})
+        files.write_json(values.output, {**result, "findings": [f.card(all_lines=True) for f in findings]})
     print(json.dumps({**result, "findings": [finding.card() for finding in findings]}, ensure_ascii=False))
     return _cli.STATUS_FINDINGS if result["serious"] else 0
 
@@ -72,18 +72,18 @@ def _job(values: flags.FlagValues) -> int:
 def _data_of(values: flags.FlagValues) -> DataConfig:
     if values["config"].present:
         return _cli.recipe(values).data
-    if not (values.source and values.target):
+    if not values.source:
         raise UserError("--source and --target, or --config, must be given: the text that is to be examined")
-    for name in _SOURCES[1:]:
-        if bool(values[name].value) != bool(values[name.replace("source", "target")].value):
+    for name in _SOURCES:
+        if values[name.replace("source", "target")].value and not values[name].value:
             raise UserError(f"--{name} and --{name.replace('source', 'target')} must be given together")
     return DataConfig(
         source_language=values.source_language,
         target_language=values.target_language,
         train_source=(values.source,),
-        train_target=(values.target,),
+        train_target=(values.target or "",),
         dev_source=(values.dev_source,) if values.dev_source else (),
-        dev_target=(values.dev_target,) if values.dev_target else (),
+        dev_target=(values.dev_target or "",) if values.dev_source else (),
     )
 
 
@@ -109,7 +109,7 @@ def _examine(data: DataConfig, values: flags.FlagValues) -> tuple[list, dict]:
         for source, references, language in zip(data.dev_source, dev_references(data), data.languages_of_dev)
     ]
     if values.test_source:
-        measured.append(("test", values.test_source, values.test_target, data.target_language))
+        measured.append(("test", values.test_source, values.test_target or "", data.target_language))
     held_out = different(HeldOut(name, *opened(*names)) for name, *names in measured)
     languages = data.languages_of_train
     pairs = [opened(*names) for names in zip(data.train_source, data.train_target, languages)]

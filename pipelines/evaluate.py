@@ -22,11 +22,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
     _cli.define_inference_flags(values, argv)
-    flags.DEFINE_string("source", None, "Text to translate, a sentence a line; .gz is unpacked.", flag_values=values)
+    flags.DEFINE_string(
+        "source", None, "Text to translate, a sentence a line, or a file of another format.", flag_values=values
+    )
     flags.DEFINE_multi_string(
         "reference",
         None,
-        "Its reference translation, line by line; several, repeated or with commas.",
+        "Its reference translation, line by line; several, repeated or with commas. Default: --source holds both.",
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -40,10 +42,10 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
 
 
 def _job(values: flags.FlagValues) -> int:
-    for name in ("run_dir", "source", "reference"):
+    for name in ("run_dir", "source"):
         if not values[name].value:
             raise UserError(f"--{name} must be given, as in --run_dir=runs/m30k --source=test.en --reference=test.de")
-    references = [name for given in values.reference for name in given.split(",")]
+    references = [name for given in values.reference or [""] for name in given.split(",")]
     options = {"decoding": _cli.decoding_overrides(values), "data_dir": values.data_dir}
     options |= {"output": values.output, "translations": values.translations, "bleu_tokenizer": values.bleu_tokenizer}
     options |= {"target_language": values.target_language}

@@ -41,7 +41,7 @@ def _job(values: flags.FlagValues) -> None:
 
     from nmt_keras.data.corpus import ParallelCorpus
     from nmt_keras.data.lexicon import build_lexicon
-    from nmt_keras.experiment.text import dev_references, open_corpus
+    from nmt_keras.experiment.text import open_dev, open_train
     from nmt_keras.runs.layout import lexicon_of, read_config
     from nmt_keras.runs.tokenizers import load_tokenizers
     from nmt_keras.tokenizers.target_tags import tag_ids
@@ -64,11 +64,8 @@ def _job(values: flags.FlagValues) -> None:
                 if source_ids and target_ids:
                     yield tags[number : number + 1] + source_ids, target_ids
 
-    languages = data.languages_of_train
-    train = open_corpus(data, data.train_source, data.train_target, _process.report, languages=languages)
-    first = [references[0] for references in dev_references(data)]
-    dev = open_corpus(data, data.dev_source, first, _process.report, languages=data.languages_of_dev)
-    dev.require_text()
+    train = open_train(data, _process.report)
+    dev = open_dev(data, _process.report)
     rows = np.unique(np.linspace(0, len(train) - 1, min(values.lines, len(train)), dtype=np.int64))
     lexicon = build_lexicon(pairs(train, rows, data.train_languages), tokenizers, proposals, values.common)
     lexicon.write(lexicon_of(run_dir))

@@ -21,8 +21,17 @@ class DataConfig:
         "is asked for",
     )
     data_dir: str = spec("", "prefix of relative paths", resume=FREE)
-    train_source: tuple[str, ...] = spec((), "text files, .gz files or tfds:NAME[#SPLIT]", resume=ALLOWED)
-    train_target: tuple[str, ...] = spec((), "their translations, line by line", resume=ALLOWED)
+    train_source: tuple[str, ...] = spec(
+        (), "text files, files of other formats or tfds:NAME[#SPLIT]: docs/data.md", resume=ALLOWED
+    )
+    train_target: tuple[str, ...] = spec(
+        (), "their translations; () where each of train_source holds both sides", resume=ALLOWED
+    )
+    inline_tags: str = spec(
+        "drop",
+        "what becomes of tags inside the segments of TMX and XLIFF; placeholders are <1>, </1> and <2/>",
+        choices=("drop", "placeholders"),
+    )
     train_languages: tuple[str, ...] = spec(
         (), "the target language of each corpus, of a model of several; () is target_language of all", resume=ALLOWED
     )
@@ -48,10 +57,23 @@ class DataConfig:
         (), "text that the best checkpoint is chosen on; of several, by the mean of their BLEU", resume=ALLOWED
     )
     dev_target: tuple[str, ...] = spec(
-        (), "its translation; several references with commas, the dev loss is that of the first", resume=ALLOWED
+        (),
+        "its translation; several references with commas, the dev loss is that of the first; () where each of "
+        "dev_source holds both sides",
+        resume=ALLOWED,
     )
     dev_languages: tuple[str, ...] = spec(
         (), "the target language of each dev set; () is one of each of train_languages, in their order", resume=ALLOWED
+    )
+    dev_pairs: int = spec(
+        0,
+        "without dev_source: so many sentences of the training text are the dev set of each language, by a hash of the "
+        "source",
+        not_negative=True,
+        resume=ALLOWED,
+    )
+    test_pairs: int = spec(
+        0, "with dev_pairs: so many more are a test set, written to <run_dir>/split", not_negative=True, resume=ALLOWED
     )
     bleu_tokenizer: str = spec(
         "", 'tokenizer of sacreBLEU, such as flores200 or char; "" is that of the target language', resume=ALLOWED
@@ -115,4 +137,4 @@ class DataConfig:
     @property
     def languages_of_dev(self) -> tuple[str, ...]:
         """The target language of each dev set."""
-        return self.dev_languages or self.target_languages or (self.target_language,) * len(self.dev_source)
+        return self.dev_languages or self.target_languages or (self.target_language,) * (len(self.dev_source) or 1)

@@ -37,12 +37,16 @@ class ExperimentConfig:
             raise UserError("; ".join(problems))
 
     def normalise(self) -> None:
-        """Turns a single string into a tuple of one, in the fields that name several files, folders or languages."""
+        """Turns a single string into a tuple of one, in the fields that name several files, folders or languages, and
+        targets that are not named into "", one for each source."""
         for section, names in ((self.data, _OF_FILES + _OF_NAMES), (self.training, ("teacher",))):
             for name in names:
                 value = getattr(section, name)
                 if isinstance(value, str):
                     setattr(section, name, (value,) if value else ())
+        for part in ("train", "dev"):  # a file that holds both sides is named once
+            if not getattr(self.data, f"{part}_target"):
+                setattr(self.data, f"{part}_target", ("",) * len(getattr(self.data, f"{part}_source")))
 
     def resolve_positions(self) -> None:
         """Sets `model.max_positions` to the longest sentence of training where it is 0."""

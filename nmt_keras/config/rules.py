@@ -165,10 +165,17 @@ def _corpus_problems(data: DataConfig) -> list[str]:
             '`data.train_alignments` must be empty or name a file, or "", for each of `data.train_source`. '
             f"Received: {list(data.train_alignments)}"
         )
-    if not data.dev_source or len(data.dev_source) != len(data.dev_target):
+    if data.dev_pairs and (data.dev_source or data.dev_languages):
+        problems.append(
+            "`data.dev_pairs` takes a dev set of each language out of the training text: leave `data.dev_source` and "
+            f"`data.dev_languages` out. Received: {data.dev_pairs}, {list(data.dev_source)}, {list(data.dev_languages)}"
+        )
+    elif data.test_pairs and not data.dev_pairs:
+        problems.append(f"`data.test_pairs` needs `data.dev_pairs`. Received: {data.test_pairs} and 0")
+    elif not data.dev_pairs and (not data.dev_source or len(data.dev_source) != len(data.dev_target)):
         problems.append(
             "`data.dev_source` and `data.dev_target` must name as many dev sets, at least one: the best checkpoint is "
-            "chosen on them (several references of one are one text with commas). "
+            "chosen on them (several references of one are one text with commas); or set `data.dev_pairs`. "
             f"Received: {list(data.dev_source)} and {list(data.dev_target)}"
         )
     if data.train_weights and data.train_temperature != 1.0:
@@ -197,7 +204,8 @@ def _language_problems(data: DataConfig) -> list[str]:
         )
     if problems:
         return problems
-    if len(data.languages_of_dev) != len(data.dev_source) or not set(data.languages_of_dev) <= set(known):
+    dev_sets = len(data.dev_source) or len(set(data.languages_of_train))
+    if len(data.languages_of_dev) != dev_sets or not set(data.languages_of_dev) <= set(known):
         problems.append(
             "`data.dev_languages` must name the target language of each of `data.dev_source`, one of "
             f"{', '.join(known)}; empty stands for one dev set of each, in this order. Received: "

@@ -6,19 +6,17 @@ cached by path, size, modification time and inode. A BOM and the CR of a CR LF a
 read as U+FFFD. Nothing is ever dropped here, so line i of the source stays beside line i of the target.
 """
 
-import gzip
 import hashlib
 import json
 import os
 import pathlib
-import shutil
-import zlib
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from nmt_keras import files
+from nmt_keras.data.unpacking import file_key, plain_name, unpacked
 from nmt_keras.errors import UserError
 from nmt_keras.pipes import kept
 from nmt_keras.tokenizers.white_space import is_blank
@@ -26,7 +24,6 @@ from nmt_keras.tokenizers.white_space import is_blank
 _BOM = b"\xef\xbb\xbf"
 _CHUNK_BYTES = 1 << 24
 _KEPT_LINES = 100_000  # of a kind of oddity
-_VERSION = 2  # of the index and of what is noted in it
 _ODDITIES = (
     ("CR LF line ends", "the CR is removed"),
     ("byte order marks inside the text", "removed: files were joined"),
@@ -37,15 +34,19 @@ _ODDITIES = (
 
 
 class Finding(NamedTuple):
-    """One kind of oddity in a text file; `lines` are 1-based, at most the first 100,000."""
+    """One kind of oddity in a text file; `lines` are 1-based, at most the first 100,000.
+
+    `places` are these lines in the user's file, where that is another than the text.
+    """
 
     kind: str
     num_lines: int
     lines: list[int]
     treatment: str
+    places: Sequence[str] = ()
 
     def __str__(self) -> str:
-        lines = ", ".join(map(str, self.lines[:10])) + (", ..." if self.num_lines > 10 else "")
+        lines = ", ".join(map(str, (self.places or self.lines)[:10])) + (", ..." if self.num_lines > 10 else "")
         return f"{self.kind} in {self.num_lines} line(s) ({lines}): {self.treatment}"
 
 
@@ -81,27 +82,50 @@ class Oddities:
         ]
 
 
+class Origin(NamedTuple):
+    """Where a text was taken from.
+
+    Attributes:
+        name: what messages call it.
+        files: the names of the user's files.
+        places: of each line the number of its file and its line there, from 1, int64 [lines, 2]; None: it is the file.
+        remarks: for the user, such as what was left out.
+        copy_name: of a file for a copy of the text.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    places: np.ndarray | None = None
+    remarks: tuple[str, ...] = ()
+    copy_name: str = ""
+
+
 class TextFile:
     """One text file as a sequence of lines, by a cached index of byte offsets (8 bytes a line, memory-mapped).
 
     Attributes:
         path: the file that was asked for.
+        origin: of a text that was made of another file, else None.
         findings: the oddities of the file, most serious last.
         sha256: of the (unpacked) content.
     """
 
-    def __init__(self, path: str, cache_dir: str):
+    def __init__(self, path: str, cache_dir: str, origin: "Origin | None" = None):
         """Indexes `path`, or maps the index that an earlier call left in `cache_dir`.
+
+        Args:
+            path: a text file, or one packed as `unpacking` knows.
+            cache_dir: takes the index and what is unpacked.
+            origin: where the text was taken from, if `path` was made of another file.
 
         Raises:
             UserError: there is no such file, it is a directory, or it cannot be read.
         """
-        self.path = path
+        self.path = origin.name if origin else path
+        self.origin = origin
         self._cache_dir = pathlib.Path(cache_dir)
-        path = text = kept(path, self._cache_dir)
-        if path.endswith(".gz"):
-            text = str(self.cached(_file_key(path) + ".txt", lambda out: _unpack(path, out)))
-        self._key = _file_key(text)
+        text = unpacked(kept(path, self._cache_dir), self._cache_dir)
+        self._key = file_key(text)
         offsets = self.cached(
             self._key + ".offsets.npy", lambda out: _build_index(text, out, self._cache_dir, self._key)
         )
@@ -109,12 +133,34 @@ class TextFile:
             card = json.load(file)
         self.sha256: str = card["sha256"]
         self._bom: bool = card["bom"]
-        self.findings = [Finding(*finding) for finding in card["findings"]]
+        self.findings = [self._placed(Finding(*finding)) for finding in card["findings"]]
         self._offsets = np.load(offsets, mmap_mode="r")
         self._bytes = np.memmap(text, mode="r", dtype=np.uint8) if os.path.getsize(text) else np.empty(0, np.uint8)
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
+
+    @property
+    def copy_name(self) -> str:
+        """The name of a file for a copy of lines of this text."""
+        return (
+            self.origin.copy_name if self.origin and self.origin.copy_name else os.path.basename(plain_name(self.path))
+        )
+
+    def place(self, index: int) -> str:
+        """The number, from 1, of the line of 0-based `index` in the user's file; of several, with the file's name."""
+        places = self.origin.places if self.origin else None
+        if self.origin is None or places is None:
+            return str(index + 1)
+        if not 0 <= index < len(places):
+            return "the end"
+        part, line = places[index]
+        return str(line) if len(self.origin.files) == 1 else f"{self.origin.files[part]}:{line}"
+
+    def _placed(self, finding: "Finding") -> "Finding":
+        if self.origin is None or self.origin.places is None:
+            return finding
+        return finding._replace(places=[self.place(line - 1) for line in finding.lines])
 
     def lines(self, indices: Sequence[int] | np.ndarray) -> list[str]:
         """The lines at `indices`, without their line ends."""
@@ -155,19 +201,6 @@ class TextFile:
         return f"{self._key}.{what}"
 
 
-def open_text(path: str, cache_dir: str, language: str, tfds_dir: str | None = None) -> TextFile:
-    """Opens a source of text: a file, a `.gz` file, or `tfds:<name>[#split]` (split `train` unless given).
-
-    Of a TFDS translation data set, the feature named like `language` is written once to `cache_dir` as a text file.
-
-    Raises:
-        UserError: the file or data set cannot be read, or has no such language or split.
-    """
-    if path.startswith("tfds:"):
-        path = _materialise_tfds(path.removeprefix("tfds:"), cache_dir, language, tfds_dir)
-    return TextFile(path, cache_dir)
-
-
 def example_weights(text: TextFile) -> np.ndarray:
     """float32 [lines]: a text of one number a line, read once and memory-mapped from the cache.
 
@@ -197,7 +230,7 @@ class ParallelCorpus:
 
     Attributes:
         weights: of the pairs in the loss, a float32 [lines] for each corpus, or None where all are 1.
-        weight_texts: the files they come from.
+        weight_texts: the file they come from, for each corpus, or None.
         alignments: a file of word alignments for each corpus, or None.
         references: further translations of each corpus, as files with a line for each of its lines.
 
@@ -229,9 +262,8 @@ class ParallelCorpus:
                     )
         self.sources, self.targets = list(sources), list(targets)
         self.references: list[list[TextFile]] = [[] for _ in sources]
-        self.alignments = list(alignments)
-        self.weight_texts = [text for text in weights if text is not None]
-        self.weights = [None if text is None else example_weights(text) for text in weights] or [None] * len(sources)
+        self.alignments, self.weight_texts = (list(each) or [None] * len(sources) for each in (alignments, weights))
+        self.weights = [None if text is None else example_weights(text) for text in self.weight_texts]
         self.starts = np.cumsum([0] + [len(source) for source in sources])
 
     def __len__(self) -> int:
@@ -307,26 +339,6 @@ def first_drift(source_lengths: np.ndarray, target_lengths: np.ndarray) -> int:
     return int(np.argmin(before + after[-1] - after))
 
 
-def _file_key(path: str) -> str:
-    try:
-        if os.path.isdir(path):
-            raise UserError(f"{path} is a directory; give a text file")
-        with open(path, "rb"):
-            status = os.stat(path)
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}; check the path (and data_dir)") from error
-    identity = f"{os.path.abspath(path)}:{status.st_size}:{status.st_mtime_ns}:{status.st_ino}:{_VERSION}"
-    return f"{os.path.basename(path)}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
-
-
-def _unpack(path: str, out: pathlib.Path) -> None:
-    try:
-        with gzip.open(path, "rb") as packed, open(out, "wb") as text:
-            shutil.copyfileobj(packed, text, _CHUNK_BYTES)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"Cannot unpack {path}: {error}; it is truncated or no gzip file, make it again") from error
-
-
 def _build_index(path: str, out: pathlib.Path, cache_dir: pathlib.Path, key: str) -> None:
     ends, digest, position, bom = [np.zeros(1, np.int64)], hashlib.sha256(), 0, False
     oddities, line = Oddities(), 0
@@ -364,42 +376,3 @@ def _is_utf8(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _materialise_tfds(name: str, cache_dir: str, language: str, tfds_dir: str | None) -> str:
-    name, _, split = name.partition("#")
-    split = split or "train"
-    import tensorflow_datasets as tfds  # heavy, and most runs read files
-
-    try:
-        builder = tfds.builder(name, data_dir=tfds_dir and os.path.abspath(tfds_dir))
-        builder.download_and_prepare()  # its files are part of the key
-        key = hashlib.sha256(json.dumps([_fingerprint_of(builder), split, language]).encode()).hexdigest()[:16]
-        path = pathlib.Path(cache_dir) / f"tfds-{name.replace('/', '-').replace(':', '-')}-{key}.{language}"
-        if path.exists():
-            return str(path)
-        examples = tfds.load(name, split=split, data_dir=tfds_dir, shuffle_files=False)
-    except Exception as error:  # TFDS raises many kinds; the user needs the name and its word on it
-        reason = str(error).strip().split("\n")[0]
-        raise UserError(f"Cannot load the TFDS data set {name!r}, split {split!r}: {reason}") from error
-    if language not in examples.element_spec:
-        raise UserError(
-            f"The TFDS data set {name!r} has no feature {language!r}; its features: "
-            f"{', '.join(sorted(examples.element_spec))}"
-        )
-
-    with files.atomic_write(path) as temporary, open(temporary, "wb") as file:
-        for example in examples.as_numpy_iterator():
-            file.write(example[language].replace(b"\n", b" ") + b"\n")
-    return str(path)
-
-
-def _fingerprint_of(builder: Any) -> list[Any]:
-    """The identity of a TFDS builder's prepared data: name, configuration, version, folder and files."""
-    folder = pathlib.Path(builder.data_path)
-    found = [(path.name, path.stat()) for path in sorted(folder.glob("*")) if path.is_file()]
-    return [
-        builder.info.full_name,
-        str(folder.resolve()),
-        [(name, status.st_size, status.st_mtime_ns, status.st_ino) for name, status in found],
-    ]

@@ -41,7 +41,8 @@ def write_clean_copy(
         source: of the corpus.
         target: of the corpus; lines that have no partner by their number are dropped too.
         findings: the doctor's.
-        folder: where the files are written, under their own names (without .gz).
+        folder: where the files are written, under their own names, without .gz or the like; a side of a file of both
+            gets the language's code.
         prefix: of all names, where several corpora are written.
         beside: files with a line for each pair, as of weights or alignments; they lose the same lines.
 
@@ -62,13 +63,13 @@ def write_clean_copy(
             counts[kind] = counts.get(kind, 0) + 1
     if max(len(source), len(target)) > size:
         counts["line count"] = max(len(source), len(target)) - size
-    names = [prefix + os.path.basename(text.path).removesuffix(".gz") for text in (source, target)]
+    names = [prefix + text.copy_name for text in (source, target)]
     if all(os.path.basename(text.path).isdecimal() for text in (source, target)):  # pipes, such as /dev/fd/63
         names = [f"{prefix}source.txt", f"{prefix}target.txt"]
     if names[0] == names[1]:
         names = [f"source-{names[0]}", f"target-{names[1]}"]
     texts = [source, target, *beside]
-    names += [prefix + os.path.basename(text.path).removesuffix(".gz") for text in beside]
+    names += [prefix + text.copy_name for text in beside]
     for name, text in zip(names, texts):
         files.require_other_file(folder / name, text.path)
         with files.atomic_write(folder / name) as temporary, open(temporary, "wb") as file:
@@ -80,5 +81,5 @@ def write_clean_copy(
             file.write("line\treasons\tsource\ttarget\n")
             for line in sorted(why):
                 sides = (text.lines([line])[0].replace("\t", " ") for text in (source, target))
-                file.write("\t".join((str(line + 1), ", ".join(why[line]), *sides)) + "\n")
+                file.write("\t".join((source.place(line), ", ".join(why[line]), *sides)) + "\n")
     return counts

@@ -19,7 +19,9 @@ def encoding_findings(text: TextFile, language: str) -> list[Finding]:
             severity = severity_of("encoding", finding.num_lines / len(text))
             is_serious = severity == "serious"
             broken = text.raw_lines([number - 1 for number in finding.lines[:_SAMPLED_LINES]])
-        findings.append(Finding("encoding", severity, f"{text.path}: {finding}", finding.num_lines, finding.lines))
+        findings.append(
+            Finding("encoding", severity, f"{text.path}: {finding}", finding.num_lines, finding.lines, finding.places)
+        )
     broken = [line for line in broken if not encodings.is_cut_off(line.rstrip(b"\r\n"))]
     encoding = encodings.guess(text.beginning(_SAMPLED_BYTES), broken, language)
     if not encoding:

@@ -5,7 +5,6 @@ about three times as much. The numbers of lines with findings stay in memory too
 """
 
 import hashlib
-import unicodedata
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from nmt_keras.data.corpus import TextFile
 from nmt_keras.data.scripts import ScriptCheck
+from nmt_keras.data.split import sentence_key
 from nmt_keras.doctor import line_checks
 from nmt_keras.doctor.alignment import MAX_SHIFT, Segment, segments
 from nmt_keras.doctor.encoding import encoding_findings
@@ -25,7 +25,6 @@ _OUTLYING = 8.0  # standard deviations of a pair's length, as Gale and Church (1
 _FACTOR = 4.0  # by which the length ratio of a long pair may differ from the usual one
 _LONG = 20  # source characters from which a pair is long
 _FEW = 1_000  # pairs
-_IGNORED = dict.fromkeys(code for code in range(0x20000) if unicodedata.category(chr(code))[0] in "PSZC")
 
 
 class HeldOut(NamedTuple):
@@ -67,7 +66,7 @@ class Doctor:
                 f"{source.path} has {len(source):,} lines and {target.path} has {len(target):,}: they are not aligned"
             )
             findings.append(Finding("line count", "serious", text, abs(len(source) - len(target)), []))
-        scan = _Scan(size, self._languages, held_out, self._symbols)
+        scan = _Scan(size, self._languages, held_out, self._symbols, source.place)
         for start in range(0, size, _BLOCK):
             lines = range(start, min(start + _BLOCK, size))
             scan.read(start, source.lines(lines), target.lines(lines))
@@ -77,6 +76,11 @@ class Doctor:
             findings.append(Finding("size", "warning", text, size, []))
         findings += scan.findings(source.path, target.path)
         findings += self._shifts(source, target, scan)
+        if source.origin is not None and source.origin.places is not None:
+            findings = [
+                found._replace(places=[source.place(line - 1) for line in found.lines]) if not found.places else found
+                for found in findings
+            ]
         return sorted(findings, key=lambda finding: -SEVERITIES.index(finding.severity))
 
     def _shifts(self, source: TextFile, target: TextFile, scan: "_Scan") -> list[Finding]:
@@ -103,16 +107,21 @@ class Doctor:
 class _Scan:
     """What one pass over pairs of lines collects."""
 
-    def __init__(self, size: int, languages: tuple[str, str], held_out: Sequence[HeldOut], symbols: Sequence[str]):
+    def __init__(
+        self,
+        size: int,
+        languages: tuple[str, str],
+        held_out: Sequence[HeldOut],
+        symbols: Sequence[str],
+        place: Callable[[int], str],
+    ):
         self.size = size
+        self._place = place
         self.characters = [np.zeros(size, np.float32) for _ in range(2)]
         self._hashes = np.zeros(size, np.uint64)
-        self._empty = LineNumbers()
-        self._blank = LineNumbers()
-        self._copies = LineNumbers()
-        self._names = LineNumbers()
-        self._styles = [Style(symbols) for _ in range(2)]
-        self._scripts = [(ScriptCheck(language), LineNumbers()) for language in languages]
+        self._empty, self._blank, self._copies, self._names = (LineNumbers(place) for _ in range(4))
+        self._styles = [Style(place, symbols) for _ in range(2)]
+        self._scripts = [(ScriptCheck(language), LineNumbers(place)) for language in languages]
         self._held_out = held_out
         self._held_lines = [_line_of_each(text.source) for text in held_out]
         self._overlaps: list[dict[int, list[int]]] = [{} for _ in held_out]  # held-out line: lines of this text
@@ -136,7 +145,7 @@ class _Scan:
             if mine == yours and sum(map(str.isalpha, mine)) > 1:
                 (self._names if line_checks.is_name_or_code(mine) else self._copies).add(number)
             if self._held_out:
-                key = _key(source)
+                key = sentence_key(source)
                 for known, overlaps in zip(self._held_lines, self._overlaps):
                     if key is not None and key in known:
                         overlaps.setdefault(known[key], []).append(number + 1)
@@ -179,7 +188,7 @@ class _Scan:
         firsts = order[np.searchsorted(ordered, ordered[again])]
         lines = order[again]
         shown = np.argsort(lines)[:LISTED]
-        pairs = ", ".join(f"{lines[i] + 1} repeats {firsts[i] + 1}" for i in shown)
+        pairs = ", ".join(f"{self._place(lines[i])} repeats {self._place(firsts[i])}" for i in shown)
         pairs += ", ..." if len(again) > LISTED else ""
         text = f"{both}: {len(again):,} pair(s) are there before ({pairs}): they weigh more in training"
         severity = severity_of("duplicate", len(again) / self.size)
@@ -197,7 +206,7 @@ class _Scan:
         log_ratio = np.log(target[real] / source[real] / ratio)
         long = np.maximum(source[real], target[real] / ratio) >= _LONG
         far = real[(np.abs(excess) > _OUTLYING * max(deviation, 0.1)) | long & (np.abs(log_ratio) > np.log(_FACTOR))]
-        lines = LineNumbers([int(line) + 1 for line in far])
+        lines = LineNumbers(self._place, [int(line) + 1 for line in far])
         what = f"{both}: lengths far from {ratio:.2f} target characters for one of the source"
         return self._of("length ratio", lines, what, "wrong pairs, or parts of them are missing")
 
@@ -205,7 +214,7 @@ class _Scan:
         if not overlaps:
             return None
         shown = sorted(overlaps.items())[:LISTED]
-        pairs = ", ".join(f"{held} is line {lines[0]}" for held, lines in shown)
+        pairs = ", ".join(f"{text.source.place(held - 1)} is line {self._place(lines[0] - 1)}" for held, lines in shown)
         pairs += ", ..." if len(overlaps) > LISTED else ""
         what = (
             f"{text.name} {text.source.path}: {len(overlaps):,} source line(s) are in {source} too but for case and "
@@ -219,10 +228,15 @@ class _Scan:
 
 def _describe_shift(segment: Segment, following: Segment | None, source: TextFile, target: TextFile) -> Finding:
     first, last = segment.start + 1, segment.stop
-    until = "to the end" if following is None else f"to line {last:,}"
-    until += f" (perhaps {last + segment.after:,})" if following is not None and segment.after else ""
-    maybe = f" (perhaps {first - segment.before:,})" if segment.before else ""
-    where = f"{source.path} and {target.path}: from line {first:,}{maybe} {until}"
+
+    def at(line: int) -> str:
+        place = source.place(line - 1)
+        return f"{int(place):,}" if place.isdecimal() else place
+
+    until = "to the end" if following is None else f"to line {at(last)}"
+    until += f" (perhaps {at(last + segment.after)})" if following is not None and segment.after else ""
+    maybe = f" (perhaps {at(first - segment.before)})" if segment.before else ""
+    where = f"{source.path} and {target.path}: from line {at(first)}{maybe} {until}"
     if segment.shift is None:
         text = f"{where} they do not belong together, nor to lines up to {MAX_SHIFT} away: mend the files there"
     else:
@@ -230,7 +244,7 @@ def _describe_shift(segment: Segment, following: Segment | None, source: TextFil
         side, other = ("source", "target") if segment.shift > 0 else ("target", "source")
         text = (
             f"{where} the {other} is shifted by {count} line(s) against the {side}: the {side} lacks {count} that the "
-            f"{other} has about line {first:,}, or the {other} has {count} too many"
+            f"{other} has about line {at(first)}, or the {other} has {count} too many"
         )
     return Finding("shift", "serious", text, last - segment.start, list(range(first, last + 1)))
 
@@ -244,14 +258,8 @@ def _lines_or_blanks(text: TextFile, numbers: np.ndarray) -> list[str]:
 
 def _line_of_each(text: TextFile) -> dict[int, int]:
     """The 1-based number of each line that is not blank, by its key."""
-    keys = ((_key(line), number) for number, line in enumerate(text.lines(range(len(text))), 1))
+    keys = ((sentence_key(line), number) for number, line in enumerate(text.lines(range(len(text))), 1))
     return {key: number for key, number in keys if key is not None}
-
-
-def _key(line: str) -> int | None:
-    """The hash of a line without case, spaces, punctuation and symbols; None if nothing is left."""
-    rest = line.casefold().translate(_IGNORED)
-    return _hash(rest) if rest else None
 
 
 def _hash(text: str) -> int:

@@ -3,10 +3,10 @@
 A finding is a note (only listed), a warning, or serious: a fault that would waste a training.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-VERSION = 3  # of what is found, for caches
+VERSION = 4  # of what is found, for caches
 SEVERITIES = ("note", "warning", "serious")
 LISTED = 10
 # Shares of a corpus from which a kind is a warning, and serious.
@@ -37,23 +37,25 @@ class Finding(NamedTuple):
     text: str  # a line for people
     num_lines: int
     lines: list[int]  # 1-based, in order
+    places: Sequence[str] = ()  # these lines in the user's file, where the text was made of another
 
     @property
-    def first_lines(self) -> list[int]:
-        """At most ten."""
-        return self.lines[:LISTED]
+    def first_lines(self) -> list[Any]:
+        """At most ten, as people know them."""
+        return list(self.places or self.lines)[:LISTED]
 
-    def card(self) -> dict[str, Any]:
-        """The finding as JSON values, with its first lines instead of all."""
-        values = {**self._asdict(), "first_lines": self.first_lines}
-        del values["lines"]
-        return values
+    def card(self, all_lines: bool = False) -> dict[str, Any]:
+        """The finding as JSON values, with its first lines, or all."""
+        values = {name: value for name, value in self._asdict().items() if name not in ("lines", "places")}
+        values["first_lines"] = self.first_lines
+        return {**values, "lines": list(self.places or self.lines)} if all_lines else values
 
 
 class LineNumbers:
-    """Numbers of lines, 1-based."""
+    """Numbers of lines, 1-based; `place` says what people call the line of a 0-based number."""
 
-    def __init__(self, numbers: Sequence[int] = ()):
+    def __init__(self, place: Callable[[int], str], numbers: Sequence[int] = ()):
+        self._place = place
         self.numbers = list(numbers)
 
     @property
@@ -66,7 +68,8 @@ class LineNumbers:
         self.numbers.append(number + 1)
 
     def __str__(self) -> str:
-        return ", ".join(map(str, self.numbers[:LISTED])) + (", ..." if self.count > LISTED else "")
+        shown = ", ".join(self._place(number - 1) for number in self.numbers[:LISTED])
+        return shown + (", ..." if self.count > LISTED else "")
 
 
 def unknown_pieces(name: str, rate: float, is_own: bool = True) -> Finding | None:

@@ -1,6 +1,6 @@
 """What the lines of a text show about how it was made."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from nmt_keras.doctor import line_checks
 from nmt_keras.doctor.findings import Finding, LineNumbers
@@ -15,13 +15,14 @@ class Style:
     """What the lines of one side show about how the text was made.
 
     Args:
+        place: what people call the line of a 0-based number.
         symbols: texts that look like tags of markup and are meant, `data.user_symbols`.
     """
 
-    def __init__(self, symbols: Sequence[str] = ()) -> None:
+    def __init__(self, place: Callable[[int], str] = lambda index: str(index + 1), symbols: Sequence[str] = ()) -> None:
         self._symbols = symbols
         self._spaces, self._invisible, self._entities, self._markup, self._tags, self._rows = (
-            LineNumbers() for _ in range(6)
+            LineNumbers(place) for _ in range(6)
         )
         self._is_header = False
         self._tokenized, self._lower_case = [0, 0], [0, 0]  # lines that are not, and that are

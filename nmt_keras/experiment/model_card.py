@@ -31,8 +31,9 @@ def model_card(
     inputs = {"text": [example], **({"target_language": [data.target_language]} if languages else {})}
     request = shlex.quote(json.dumps({"inputs": inputs}, ensure_ascii=False))
     into = f"{', '.join(languages)} ({data.target_language} unless asked)" if languages else data.target_language
-    dev_source = _names(data.dev_source)
-    lines = f"{result['dev_lines']:,} lines of" + (f" {len(data.dev_source)} dev sets," * (len(data.dev_source) > 1))
+    dev_source = _names(data.dev_source) if data.dev_source else f"{data.dev_pairs:,} pairs taken out of it"
+    dev_sets = len(data.languages_of_dev)
+    lines = f"{result['dev_lines']:,} lines of" + f" {dev_sets} dev sets," * (dev_sets > 1)
     by_language = "".join(f", {code} {bleu:.2f}" for code, bleu in result.get("dev_bleu_by_language", {}).items())
     flag = f" --target_language={data.target_language}" if languages else ""
     keyword = f"target_language={data.target_language!r}, " if languages else ""
@@ -47,7 +48,7 @@ Translates {data.source_language} to {into}: {ensemble}encoder {model.encoder},
 decoder {model.decoder}, {trained.model.count_params():,} weights in {result["precision"]}, {data.tokenizer} pieces,
 after {trained.step:,} steps (checkpoint {result["checkpoint"]}).
 
-- Trained on {_names(data.train_source)} and {_names(data.train_target)}, chosen on {dev_source}. Text unlike
+- Trained on {_names([*data.train_source, *filter(None, data.train_target)])}, chosen on {dev_source}. Text unlike
   that is translated badly, and no translation is checked for truth.
 - This export on the first {lines} {dev_source}: BLEU {result["dev_bleu"]:.2f}{by_language}
   {beside}({result["dev_bleu_signature"]}). Best in training: {_best(trained.config, run_dirs[0])}.
@@ -89,6 +90,6 @@ def _best(config: ExperimentConfig, run_dir: pathlib.Path) -> str:
     measured = ""
     if best["metric"] == "dev_bleu":
         signature = bleu_signature(config.data.target_language, config.data.bleu_tokenizer)
-        mean = ", the mean of several dev sets" * (len(config.data.dev_source) > 1)
+        mean = ", the mean of several dev sets" * (len(config.data.languages_of_dev) > 1)
         measured = f" ({signature}{mean}), {config.training.dev_beam_size} beam(s),"
     return f"{best['metric']} {best['value']:.2f}{measured} at step {best['step']:,}"

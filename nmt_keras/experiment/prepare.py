@@ -24,6 +24,7 @@ from nmt_keras import files
 from nmt_keras.config import DataConfig
 from nmt_keras.data.corpus import ParallelCorpus, TextFile
 from nmt_keras.data.encoded import PART, EncodedText, encode_part, join_parts, parts_of
+from nmt_keras.data.sources import is_plain_file
 from nmt_keras.doctor.before_training import examine, held_out_of
 from nmt_keras.errors import UserError
 from nmt_keras.experiment.text import open_dev, open_train
@@ -124,13 +125,9 @@ def _beam() -> Any:
 
 
 def _paths(data: DataConfig) -> list[str]:
-    """The files of the training text; what comes from TFDS is written by this process."""
-    names = [name for name in (*data.train_source, *data.train_target) if not name.startswith("tfds:")]
-    paths = sorted({os.path.join(data.data_dir, name) for name in names})
-    for path in paths:
-        if not os.path.isfile(path):
-            raise UserError(f"Cannot read {path}: there is no such file; check the path (and data_dir)")
-    return paths
+    """The plain files of the training text; what is in other formats is converted by this process."""
+    paths = sorted({os.path.join(data.data_dir, name) for name in (*data.train_source, *data.train_target) if name})
+    return [path for path in paths if is_plain_file(path)]
 
 
 def _index(path: str, cache_dir: str) -> None:

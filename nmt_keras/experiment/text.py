@@ -2,15 +2,19 @@
 
 import dataclasses
 import os
+import pathlib
 from collections.abc import Sequence
 
+from nmt_keras import files
 from nmt_keras.config import DataConfig
 from nmt_keras.data.alignments import links_of
-from nmt_keras.data.corpus import ParallelCorpus, TextFile, open_text
+from nmt_keras.data.corpus import ParallelCorpus, TextFile
+from nmt_keras.data.sources import open_pair
+from nmt_keras.data.split import Split, split
 from nmt_keras.doctor.encoding import encoding_findings
 from nmt_keras.errors import UserError
 from nmt_keras.pipes import default_cache_dir
-from nmt_keras.reports import Report
+from nmt_keras.reports import Report, silent
 
 
 def open_corpus(
@@ -42,6 +46,8 @@ def open_corpus(
         for *names, language in zip(sources, targets, languages, strict=True)
     ]
     sides = ([source for source, _ in pairs], [target for _, target in pairs])
+    for remark in dict.fromkeys(r for text in sides[0] + sides[1] if text.origin for r in text.origin.remarks):
+        report(remark)
     for texts, codes in zip(sides, ([data.source_language] * len(sources), languages)):
         for text, language in {text.path: (text, language) for text, language in zip(texts, codes)}.values():
             for finding in text.findings:
@@ -79,7 +85,17 @@ def open_train(data: DataConfig, report: Report) -> ParallelCorpus:
     Raises:
         UserError: as `open_corpus`; or alignments do not fit.
     """
-    corpus = open_corpus(
+    corpus = _open_whole(data, report)
+    if data.dev_pairs:
+        pairs, beside = split_of(data, corpus)[:2]
+        corpus = ParallelCorpus(*zip(*pairs), *zip(*beside))
+    links_of(corpus)  # a mistake is found before the work
+    return corpus
+
+
+def _open_whole(data: DataConfig, report: Report) -> ParallelCorpus:
+    """The training text, with what is taken out of it."""
+    return open_corpus(
         data,
         data.train_source,
         data.train_target,
@@ -88,8 +104,40 @@ def open_train(data: DataConfig, report: Report) -> ParallelCorpus:
         data.train_alignments,
         data.languages_of_train,
     )
-    links_of(corpus)  # a mistake is found before the work
-    return corpus
+
+
+def split_of(data: DataConfig, whole: ParallelCorpus | None = None) -> Split:
+    """The parts of the training text where `data.dev_pairs` takes a dev set out of it.
+
+    Raises:
+        UserError: the text cannot be read, or has too few sentences.
+    """
+    whole = whole or _open_whole(data, silent)
+    return split(
+        list(zip(whole.sources, whole.targets)),
+        list(zip(whole.weight_texts, whole.alignments)),
+        data.languages_of_train,
+        data.source_language,
+        data.dev_pairs,
+        data.test_pairs,
+        data.cache_dir or default_cache_dir(),
+    )
+
+
+def write_split(data: DataConfig, run_dir: pathlib.Path, report: Report) -> None:
+    """Writes the dev and test sets that were taken out of the training text to `split/` of a run."""
+    parts = split_of(data)
+    for name, sets in (("dev", parts.dev), ("test", parts.test)):
+        for language, texts in zip(data.languages_of_dev, sets):
+            stem = f"{name}-{language}" if len(sets) > 1 else name
+            paths = [run_dir / "split" / f"{stem}.{code}" for code in (data.source_language, language)]
+            for path, text in zip(paths, texts):
+                with files.atomic_write(path) as temporary, open(temporary, "wb") as file:
+                    file.writelines(text.raw_lines(range(len(text))))
+            report(
+                f"{name}: {len(texts[0]):,} pairs are taken out of the training text: --source={paths[0]} "
+                f"--reference={paths[1]}"
+            )
 
 
 def open_dev(data: DataConfig, report: Report) -> ParallelCorpus:
@@ -98,6 +146,9 @@ def open_dev(data: DataConfig, report: Report) -> ParallelCorpus:
     Raises:
         UserError: as `open_references`.
     """
+    if data.dev_pairs:
+        sets = split_of(data).dev
+        return ParallelCorpus([source for source, _ in sets], [target for _, target in sets])
     parts = [
         open_references(dataclasses.replace(data, target_language=language), source, references, report)
         for source, references, language in zip(
@@ -135,14 +186,9 @@ def open_texts(data: DataConfig, source: str, target: str) -> tuple[TextFile, Te
     Raises:
         UserError: a file cannot be read.
     """
-    cache_dir = data.cache_dir or default_cache_dir()
-    first, second = (
-        open_text(
-            name if name.startswith("tfds:") else os.path.join(data.data_dir, name),
-            cache_dir,
-            language,
-            data.data_dir or None,
-        )
-        for name, language in ((source, data.source_language), (target, data.target_language))
+    source, target = (
+        name if not name or name.startswith("tfds:") else os.path.join(data.data_dir, name) for name in (source, target)
     )
-    return first, second
+    languages = data.source_language, data.target_language
+    cache_dir = data.cache_dir or default_cache_dir()
+    return open_pair(source, target, languages, cache_dir, data.data_dir or None, data.inline_tags == "placeholders")

@@ -26,7 +26,7 @@ from nmt_keras.doctor.before_training import refuse_serious_findings
 from nmt_keras.errors import UserError
 from nmt_keras.experiment.dev_set import DevEvaluator
 from nmt_keras.experiment.resources import open_resources
-from nmt_keras.experiment.text import open_dev, open_train
+from nmt_keras.experiment.text import open_dev, open_train, write_split
 from nmt_keras.inference.evaluation import open_bleu
 from nmt_keras.layers.recurrent import use_cudnn, ways_of
 from nmt_keras.models.seq2seq import build_seq2seq
@@ -125,6 +125,8 @@ def _train_together(
 
             stack.enter_context(open_run_dir(run_dir, config, report, allow_change, check))
             write_data_card(run_dir, corpus, dev, findings)
+            if data.dev_pairs:
+                write_split(data, run_dir, report)
             with _hint_at_kept_tokenizers(config):
                 prepare_tokenizers(run_dir, data, corpus, report)
         workers.barrier()  # what the chief makes, the others find

@@ -52,5 +52,5 @@ def write_data_card(
 
 def texts_of(corpus: ParallelCorpus) -> list[TextFile]:
     """All files of a corpus: sources, targets, further references, weights, alignments."""
-    alignments = [text for text in corpus.alignments if text is not None]
-    return [*corpus.sources, *corpus.targets, *itertools.chain(*corpus.references), *corpus.weight_texts, *alignments]
+    beside = [text for text in (*corpus.weight_texts, *corpus.alignments) if text is not None]
+    return [*corpus.sources, *corpus.targets, *itertools.chain(*corpus.references), *beside]

@@ -44,7 +44,7 @@ def test_all_problems_are_reported_at_once():
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda c: setattr(c.data, "train_target", ()), "must name as many corpora"),
+        (lambda c: setattr(c.data, "train_target", ("a", "b")), "must name as many corpora"),
         (lambda c: setattr(c.data, "train_weights", (1.0, 2.0)), "one positive number for each"),
         (lambda c: setattr(c.data, "dev_source", ""), "must name as many dev sets, at least one: the best checkpoint"),
         (

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from nmt_keras.data import corpus as corpus_module
-from nmt_keras.data.corpus import ParallelCorpus, TextFile, first_drift, open_text
+from nmt_keras.data import unpacking
+from nmt_keras.data.corpus import ParallelCorpus, TextFile, first_drift
 from nmt_keras.errors import UserError
 from nmt_keras.pipes import default_cache_dir
 
@@ -120,7 +121,7 @@ def test_a_gz_file_is_unpacked_once_into_the_cache(write, tmp_path, cache, monke
     assert _all(first) == ["eins", "二"]
     assert first.path == path
     assert first.sha256 == TextFile(write("eins\n二\n"), cache).sha256
-    monkeypatch.setattr(corpus_module, "_unpack", lambda *_: pytest.fail("unpacked again"))
+    monkeypatch.setattr(unpacking, "_unpack", lambda *_: pytest.fail("unpacked again"))
     assert _all(TextFile(path, cache)) == ["eins", "二"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.txt", "a.txt.gz", "cache"]
 
@@ -142,20 +143,22 @@ def _damaged(kind):
 @pytest.mark.parametrize("kind", ["truncated", "no gzip", "wrong checksum", "broken stream"])
 def test_a_damaged_gz_file_is_refused_and_leaves_nothing_in_the_cache(write, tmp_path, cache, kind):
     path = write(_damaged(kind), "a.gz")
-    with pytest.raises(UserError, match=r"Cannot unpack .*a\.gz: .*; it is truncated or no gzip file, make it again"):
+    with pytest.raises(
+        UserError, match=r"Cannot unpack .*a\.gz: .*; it is truncated or no gz file, make or fetch it again"
+    ):
         TextFile(path, cache)
     assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_a_directory_or_a_missing_file_is_refused_and_nothing_is_written(tmp_path, cache):
     with pytest.raises(UserError, match=f"^{re.escape(str(tmp_path))} is a directory; give a text file$"):
-        open_text(str(tmp_path), cache, "en")
+        TextFile(str(tmp_path), cache)
     with pytest.raises(
         UserError, match=r"^Cannot read \S+none\.txt: No such file or directory; check the path \(and data_dir\)$"
     ):
-        open_text(str(tmp_path / "none.txt"), cache, "en")
+        TextFile(str(tmp_path / "none.txt"), cache)
     with pytest.raises(UserError, match=r"^Cannot read \S+none\.gz: No such file or directory"):
-        open_text(str(tmp_path / "none.gz"), cache, "en")
+        TextFile(str(tmp_path / "none.gz"), cache)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -187,8 +190,8 @@ def test_a_read_only_data_directory_is_enough(tmp_path, cache):
     (data / "b.gz").write_bytes(gzip.compress(b"b\n"))
     data.chmod(0o555)
     try:
-        assert _all(open_text(str(data / "a.txt"), cache, "en")) == ["a"]
-        assert _all(open_text(str(data / "b.gz"), cache, "en")) == ["b"]
+        assert _all(TextFile(str(data / "a.txt"), cache)) == ["a"]
+        assert _all(TextFile(str(data / "b.gz"), cache)) == ["b"]
         assert sorted(p.name for p in data.iterdir()) == ["a.txt", "b.gz"]
     finally:
         data.chmod(0o755)
@@ -250,84 +253,6 @@ def test_running_line_numbers_address_several_corpora(write, cache):
     assert corpus.fetch(np.array([], np.int64)) == ([], [])
 
 
-PAIRS = [("one", "一"), ("two\nlines", "二\u2028行"), ("three", "三"), ("", "空")]
-
-
-@pytest.fixture(scope="module")
-def tfds_dir(tmp_path_factory):
-    """A TFDS folder with the data set `tiny_pairs`, made offline."""
-    import tensorflow_datasets as tfds
-
-    folder = tmp_path_factory.mktemp("tfds")
-
-    class TinyPairs(tfds.core.GeneratorBasedBuilder):
-        pkg_dir_path = folder  # this module is in no package
-        VERSION = tfds.core.Version("1.0.0")
-
-        def _info(self):
-            text = tfds.features.Text()
-            features = tfds.features.FeaturesDict({"en": text, "zh": text})
-            return tfds.core.DatasetInfo(builder=self, features=features)
-
-        def _split_generators(self, dl_manager):
-            return {"train": self._generate_examples(PAIRS), "test": self._generate_examples(PAIRS[:1])}
-
-        def _generate_examples(self, pairs):
-            yield from ((i, {"en": en, "zh": zh}) for i, (en, zh) in enumerate(pairs))
-
-    builder = TinyPairs(data_dir=str(folder))
-    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
-    return str(folder)
-
-
-def test_a_tfds_data_set_is_text_written_once(tfds_dir, tmp_path, cache, monkeypatch):
-    sides = [open_text("tfds:tiny_pairs#train", cache, language, tfds_dir) for language in ("en", "zh")]
-    assert sorted(zip(*map(_all, sides))) == sorted((en.replace("\n", " "), zh) for en, zh in PAIRS)
-    default = open_text("tfds:tiny_pairs", cache, "en", tfds_dir)
-    assert _all(default) == _all(sides[0])
-    assert _all(open_text("tfds:tiny_pairs#test", cache, "zh", tfds_dir)) == ["一"]
-    import tensorflow_datasets as tfds
-
-    monkeypatch.setattr(tfds, "load", lambda *_, **__: pytest.fail("loaded again"))
-    assert _all(open_text("tfds:tiny_pairs#train", cache, "zh", tfds_dir)) == _all(sides[1])
-
-
-def test_another_version_or_another_folder_of_a_tfds_data_set_is_other_text(tmp_path, cache):
-    import tensorflow_datasets as tfds
-
-    def make(folder, version, words):
-        class OtherPairs(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-            """Pairs."""
-
-            VERSION = tfds.core.Version(version)
-
-            def _info(self):
-                text = tfds.features.Text()
-                return tfds.core.DatasetInfo(
-                    builder=self, features=tfds.features.FeaturesDict({"en": text, "zh": text})
-                )
-
-            def _split_generators(self, dl_manager):
-                return {"train": self._generate_examples()}
-
-            def _generate_examples(self):
-                for number, word in enumerate(words):
-                    yield number, {"en": word, "zh": word}
-
-        builder = OtherPairs(data_dir=str(folder))
-        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
-
-    def read(folder):
-        return _all(open_text("tfds:other_pairs", cache, "en", str(folder)))
-
-    make(tmp_path / "one", "1.0.0", ["first"])
-    assert read(tmp_path / "one") == ["first"]
-    make(tmp_path / "one", "2.0.0", ["second", "third"])
-    assert sorted(read(tmp_path / "one")) == ["second", "third"]
-    make(tmp_path / "two", "1.0.0", ["of another folder"])
-    assert read(tmp_path / "two") == ["of another folder"]
-
-
 def test_a_pipe_is_read_once_and_kept(tmp_path, cache):
     def feed(content):
         with open(tmp_path / "pipe", "wb") as pipe:
@@ -345,17 +270,6 @@ def test_a_pipe_is_read_once_and_kept(tmp_path, cache):
     assert not [path for path in pathlib.Path(cache).iterdir() if path.name.startswith(".tmp")]
 
 
-def test_what_a_tfds_data_set_lacks_is_named(tfds_dir, cache):
-    with pytest.raises(UserError, match="^The TFDS data set 'tiny_pairs' has no feature 'de'; its features: en, zh$"):
-        open_text("tfds:tiny_pairs#train", cache, "de", tfds_dir)
-    with pytest.raises(UserError, match="^Cannot load the TFDS data set 'tiny_pairs', split 'dev': .*dev"):
-        open_text("tfds:tiny_pairs#dev", cache, "en", tfds_dir)
-    with pytest.raises(
-        UserError, match="^Cannot load the TFDS data set 'no_such_pairs', split 'train': .*no_such_pairs"
-    ):
-        open_text("tfds:no_such_pairs", cache, "en", tfds_dir)
-
-
 def _weighted(write, cache, weights):
     source, target = (TextFile(write("a\nb\nc\n", name), cache) for name in ("a", "b"))
     return ParallelCorpus([source, source], [target, target], [None, TextFile(write(weights, "weights"), cache)])
@@ -365,7 +279,7 @@ def test_each_line_of_a_corpus_may_have_a_weight(write, cache):
     corpus = _weighted(write, cache, "0.5\n0\n3e1\n")
     np.testing.assert_array_equal(corpus.weights_of(np.array([5, 0, 3, 4])), [30, 1, 0.5, 0])
     assert corpus.weights_of(np.array([1])).dtype == np.float32
-    assert [text.path.rpartition("/")[2] for text in corpus.weight_texts] == ["weights"]
+    assert [text.path.rpartition("/")[2] for text in corpus.weight_texts if text] == ["weights"]
     assert ParallelCorpus(corpus.sources, corpus.targets).weights == [None, None]
 
 

@@ -207,6 +207,7 @@ def test_where_a_shift_ends_is_said_with_its_doubt():
 
     class Text:
         path = "x"
+        place = staticmethod(lambda index: str(index + 1))
 
     finding = _describe_shift(Segment(705, 853, -1, 2, 3), Segment(853, 900, 0), Text, Text)
     assert "from line 706 (perhaps 704) to line 853 (perhaps 856) the source is shifted" in finding.text

@@ -84,7 +84,7 @@ def test_other_counts_are_reported_and_not_only_refused(folder, tmp_path, capsys
     "arguments, message",
     [
         (["--source=", "--target="], "--source and --target, or --config, must be given"),
-        (["--dev_source=x"], "--dev_source and --dev_target must be given together"),
+        (["--dev_target=x"], "--dev_source and --dev_target must be given together"),
         (["--test_target=x"], "--test_source and --test_target must be given together"),
         (["--source=/nowhere/x"], "Cannot read /nowhere/x: No such file or directory"),
         (["--config=nowhere.py"], "nowhere.py"),
@@ -159,3 +159,14 @@ def test_a_language_that_is_not_given_is_not_called_unknown(folder, tmp_path, ca
     assert "is not known" not in capsys.readouterr().err
     assert doctor.main([f"--source={folder}/train.en", f"--target={folder}/train.zh", "--source_language=qq"]) == 0
     assert "the script of language 'qq' is not known" in capsys.readouterr().err
+
+
+def test_a_table_is_examined_by_the_lines_of_its_file(folder, tmp_path, capsys):
+    sides = [(folder / f"train.{side}").read_text(encoding="utf-8").split("\n")[:300] for side in ("en", "zh")]
+    rows = ["\t".join(pair) for pair in zip(*sides)]
+    rows[100:100] = ["broken", rows[50]]
+    (tmp_path / "pairs.tsv").write_text("\n".join(["en\tzh", *rows]) + "\n", encoding="utf-8")
+    _, report, errors = _run(folder, tmp_path, capsys, f"--source={tmp_path}/pairs.tsv", "--target=")
+    finding = next(finding for finding in report["findings"] if finding["kind"] == "duplicate")
+    assert "103 repeats 52" in finding["text"] and finding["first_lines"] == ["103"]
+    assert report["lines"] == {f"{tmp_path}/pairs.tsv": 301}

@@ -118,7 +118,7 @@ def test_a_training_begins_with_what_was_prepared(shards, capsys, monkeypatch):
 def test_what_cannot_be_prepared_is_one_line(shards, capsys, monkeypatch):
     data = _data(shards, "cache")
     data.train_source = ("0.en", "missing.en", "2.en")
-    with pytest.raises(UserError, match="missing.en: there is no such file; check the path"):
+    with pytest.raises(UserError, match="missing.en: No such file or directory; check the path"):
         preparing.prepare(data, shards / "prepared")
     with pytest.raises(UserError, match="Beam cannot prepare the text, given --runner=NoSuchRunner: .*NoSuchRunner"):
         preparing.prepare(_data(shards, "cache"), shards / "prepared", options=["--runner=NoSuchRunner"])

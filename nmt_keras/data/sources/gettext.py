@@ -1,0 +1,44 @@
+"""PO files of GNU gettext, read by polib."""
+
+from collections.abc import Iterator
+
+from nmt_keras.data.sources.records import Record, Wanted, is_language, one_line
+from nmt_keras.errors import UserError
+
+
+def read_po(path: str, wanted: Wanted) -> Iterator[Record]:
+    """Reads messages and their translations, plural forms too, without fuzzy, obsolete and untranslated entries.
+
+    Raises:
+        UserError: it is no PO file, is in another encoding than it says, or is in neither language.
+    """
+    import polib  # most corpora are plain text
+
+    try:
+        entries = polib.pofile(path)
+    except (OSError, UnicodeDecodeError, LookupError) as error:
+        reason = str(error).replace(path, wanted.name)
+        raise UserError(f"{wanted.name} is no sound PO file ({reason}); mend it: msgfmt --check says where") from error
+    language = entries.metadata.get("Language", "")
+    of_source, of_target = (
+        [is_language(language, code) for code, role in zip(wanted.languages, wanted.roles) if role == wanted_role]
+        for wanted_role in (0, 1)
+    )
+    is_turned = any(of_source) and not any(of_target)
+    if language and not any(of_source + of_target):
+        raise UserError(
+            f"{wanted.name} is in {language!r} by its header, and {' and '.join(wanted.languages)} was asked for: give "
+            "the file of that language"
+        )
+    for entry in entries:
+        if entry.obsolete or entry.fuzzy or not entry.translated():
+            kind = "an obsolete" if entry.obsolete else "a fuzzy" if entry.fuzzy else "an untranslated"
+            yield Record(entry.linenum, left_out=f"{kind} entry")
+            continue
+        pairs = [(entry.msgid, entry.msgstr)]
+        if entry.msgid_plural:
+            forms = [entry.msgstr_plural[number] for number in sorted(entry.msgstr_plural)]
+            pairs = [(entry.msgid if number == 0 else entry.msgid_plural, form) for number, form in enumerate(forms)]
+        for pair in pairs:
+            sides = pair[::-1] if is_turned else pair
+            yield Record(entry.linenum, tuple(one_line(sides[role]) for role in wanted.roles))

@@ -1,0 +1,82 @@
+"""What readers of formats have in common: what is wanted of a file, the records they give, and its lines."""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from nmt_keras.data import encodings
+from nmt_keras.data.languages import language_of
+from nmt_keras.errors import UserError
+
+_SAMPLED_BYTES = 1 << 16
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which JSON can write
+
+
+class Wanted(NamedTuple):
+    """What is read of a file.
+
+    Attributes:
+        name: of the file, for messages.
+        languages: the code of each text of a record, one or two.
+        fields: where each text is: a column, a field, a language's code in the file, a translator; "" finds it.
+        roles: of each text, 0 for the source and 1 for the target.
+        keep_tags: keep inline tags as placeholders such as <1>, </1> and <2/>.
+    """
+
+    name: str
+    languages: tuple[str, ...]
+    fields: tuple[str, ...]
+    roles: tuple[int, ...] = (0, 1)
+    keep_tags: bool = False
+
+
+class Record(NamedTuple):
+    """A record of a file: the line it begins in, from 1, and its texts; or why it has none."""
+
+    line: int
+    texts: tuple[str, ...] = ()
+    left_out: str = ""
+
+
+Reader = Callable[[str, Wanted], Iterator[Record]]
+
+
+def lines_of(path: str, wanted: Wanted) -> Iterator[str]:
+    """The lines of UTF-8 text with their line ends, without a byte order mark.
+
+    Raises:
+        UserError: a line is no UTF-8; the message has the encoding it looks like.
+    """
+    with open(path, "rb") as file:
+        sample = file.read(_SAMPLED_BYTES)
+        file.seek(0)
+        encoding = encodings.guess(sample, [], wanted.languages[0])
+        if encoding:
+            raise UserError(f"{wanted.name} looks like {encoding}: {_convert(wanted.name, encoding)}")
+        for number, line in enumerate(file, 1):
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")
+            try:
+                yield line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                guessed = next((g for code in wanted.languages if (g := encodings.guess(sample, [line], code))), "")
+                looks = f", and looks like {guessed}" if guessed else ""
+                raise UserError(
+                    f"{wanted.name}, line {number:,}: byte {line[error.start]:#04x} is no UTF-8{looks}: "
+                    f"{_convert(wanted.name, guessed or 'LATIN1')}"
+                ) from error
+
+
+def _convert(name: str, encoding: str) -> str:
+    return f"convert it, {encodings.command(name, encoding)}"
+
+
+def is_language(tag: str, code: str) -> bool:
+    """Whether the tag of a text, such as de-AT, is of the language of a code, such as de, deu_Latn or de-AT."""
+    tag, code = (value.lower().replace("_", "-") for value in (tag, code))
+    return tag == code or (language_of(tag).code == language_of(code).code and ("-" not in code or "-" not in tag))
+
+
+def one_line(text: str) -> str:
+    """Text with each run of line ends as one space (`str.splitlines` would cut at U+2028 too) that can be written."""
+    return _SURROGATE.sub("\ufffd", " ".join(part for part in text.replace("\r", "\n").split("\n") if part))

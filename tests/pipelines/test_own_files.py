@@ -1,0 +1,37 @@
+"""A training, and what is measured, on text of the user's own: one table, whose dev and test pairs are taken out of it."""
+
+import json
+import pathlib
+
+from nmt_keras.doctor.cleaning import DROPPED
+from pipelines import evaluate, train
+
+RECIPE = "--config=" + str(pathlib.Path(__file__).parent / "copy_recipe.py")
+
+
+def test_one_table_is_trained_and_measured_on(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    words = [f"{letter * 3} {number}" for letter in "abcdefgh" for number in range(60)]
+    rows = ["yy\txx", *(f"{word.upper()}\t{word}" for word in words), "no pair"]
+    (tmp_path / "pairs.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    run_dir = tmp_path / "run"
+    data = {"data_dir": tmp_path, "train_source": "pairs.tsv", "train_target": "()", "dev_source": "()"}
+    data |= {"dev_target": "()", "dev_pairs": 20, "test_pairs": 10}
+    arguments = [RECIPE, f"--run_dir={run_dir}", *(f"--config.data.{name}={value}" for name, value in data.items())]
+    arguments += ["--config.training.max_steps=2", "--config.training.evaluate_every=2", "--config.model.d_model=16"]
+    assert train.main(arguments) == 0
+    errors = capsys.readouterr().err
+    assert "fewer than 2 columns (482)" in errors and "test: 10 pairs are taken out of the training text" in errors
+    sides = [(run_dir / "split" / f"test.{code}").read_text(encoding="utf-8").split() for code in ("xx", "yy")]
+    assert len(sides[0]) == 20 and [word.upper() for word in sides[0]] == sides[1]
+    card = json.loads((run_dir / "data_card.json").read_text(encoding="utf-8"))
+    assert [text["lines"] for text in card["train"] + card["dev"]] == [450, 450, 20, 20]
+    assert "overlap" in DROPPED and not any(finding["kind"] == "overlap" for finding in card["findings"])
+    assert train.main(arguments) == 0, "the same command finds the same text"
+    files = [f"--source={run_dir}/split/test.xx", f"--reference={run_dir}/split/test.yy"]
+    assert evaluate.main([f"--run_dir={run_dir}", *files]) == 0
+    assert json.loads(capsys.readouterr().out.strip().split("\n")[-1])["sentences"] == 10
+    assert evaluate.main([f"--run_dir={run_dir}", f"--source={tmp_path}/pairs.tsv", "--beam_size=1"]) == 0
+    assert json.loads(capsys.readouterr().out.strip().split("\n")[-1])["sentences"] == 480
+    assert evaluate.main([f"--run_dir={run_dir}", *files[:1]]) == 2
+    assert "holds one side of a corpus, and the other was not given" in capsys.readouterr().err
