@@ -30,6 +30,8 @@ ALLOWED = {
     "serving": TEXT | MODELS | {"decoding", "inference"},
     "runs": TEXT | MODELS | {"doctor", "decoding", "training", "inference", "serving"},
     "experiment": TEXT | MODELS | {"doctor", "decoding", "training", "inference", "serving", "runs"},
+    "api": LEAVES | {"inference", "serving", "runs", "experiment"},
+    "__init__": LEAVES | {"api", "inference", "serving"},
 }
 
 

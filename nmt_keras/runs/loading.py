@@ -15,6 +15,7 @@ from nmt_keras.inference.evaluation import bleu_metric
 from nmt_keras.inference.exact import ExactTranslator
 from nmt_keras.inference.minimum_bayes_risk import MBROptions, MinimumBayesRisk, require_enough, utility
 from nmt_keras.inference.search import Sampling
+from nmt_keras.inference.translation import Translation
 from nmt_keras.inference.translator import Translator
 from nmt_keras.layers.recurrent import use_cudnn
 from nmt_keras.models.ensemble import Ensemble
@@ -116,7 +117,10 @@ class Run(NamedTuple):
 
         functions, module = make()
         transport = LocalTransport(functions, module, make)
-        return Client(str(self.folder), transport=transport, concurrency=1)
+        return Client(str(self.folder), transport=transport, attends=self._attend, concurrency=1)
+
+    def _attend(self, texts: Sequence[str]) -> list[Translation]:
+        return self.translator().translate(texts)
 
 
 def load(

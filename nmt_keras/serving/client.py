@@ -97,6 +97,7 @@ class Client:
         batch_sentences: texts of a request.
         concurrency: requests at once.
         transport: sends the requests; `server` is then only a name for messages. None connects to `server`.
+        attends: translates texts with their attention weights, where the model is in this process.
         report: takes a line for the user, when a request is tried again.
 
     Raises:
@@ -112,6 +113,7 @@ class Client:
         batch_sentences: int = 64,
         concurrency: int = 4,
         transport: Transport | None = None,
+        attends: Callable[[Sequence[str]], list[Translation]] | None = None,
         report: Report = silent,
     ):
         for name, value in (("batch_sentences", batch_sentences), ("concurrency", concurrency)):
@@ -128,6 +130,7 @@ class Client:
         self._batch_sentences = batch_sentences
         self._concurrency = concurrency
         self._report = report
+        self._attends = attends
         self._closed = threading.Event()
         self._limits: _Limits | None = None  # once the export was asked
         self._transport = _transport(server, timeout, concurrency) if transport is None else transport
@@ -258,6 +261,23 @@ class Client:
             UserError: there is no answer.
         """
         return list(self.vectors(texts, target_language=target_language))
+
+    def attention(self, texts: Sequence[str]) -> list[Translation]:
+        """The translations of texts by a run's own search, each hypothesis with its `attention_weights`.
+
+        These are float32 [pieces, source pieces]: what each piece of the translation read of the source. Of several
+        heads and layers they are the mean of the last layer's. `pieces` and `source_pieces` are their labels.
+
+        Raises:
+            UserError: the model is an export or a server, which give the `alignment` of each piece alone.
+        """
+        _require_several(texts, "texts")
+        if self._attends is None:
+            raise UserError(
+                f"{self._server} gives no attention weights: load the run directory, or ask `translate` for "
+                "alignments, as in translate(texts, num_hypotheses=1)"
+            )
+        return self._attends(list(texts))
 
     def vectors(self, texts: Iterable[str], *, target_language: str | None = None) -> Iterator[Row]:
         """As `encode`, of texts as they come, in order and in constant memory.

@@ -1,4 +1,4 @@
-"""A training, and what is measured, on text of the user's own: one table, whose dev and test pairs are taken out of it."""
+"""A training, and what is measured, on a table of the user's own, whose dev and test pairs are taken out of it."""
 
 import json
 import pathlib

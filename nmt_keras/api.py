@@ -1,0 +1,203 @@
+"""The functions of `import nmt_keras`: what the jobs do, on values of Python."""
+
+import importlib.util
+import inspect
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from nmt_keras.config import ExperimentConfig
+from nmt_keras.errors import UserError
+from nmt_keras.reports import Report
+
+if TYPE_CHECKING:
+    from nmt_keras.serving.client import Client
+
+Path = str | os.PathLike
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def load(
+    model: Path | Sequence[Path],
+    *,
+    checkpoint: str = "best",
+    target_language: str = "",
+    report: Report = _say,
+    **decoding: Any,
+) -> "Client":
+    """Opens a trained model: a run, an export, or a server, all behind one object.
+
+    Args:
+        model: a run directory (several are an ensemble), a SavedModel or a folder of its versions, or an address,
+            `grpc://host:port/model[/version]` or `http://host:port/model[/version]`.
+        checkpoint: of a run: `best`, `latest`, `averaged`, `ema` or a step.
+        target_language: of a run of several target languages: that of translations that ask for none.
+        report: takes a line for the user. By default it is written to stderr.
+        **decoding: options of a run's search, fields of `DecodingConfig`, such as `beam_size=5`. An export and a server
+            keep what they were made with; they take some as options of a call.
+
+    Returns:
+        The client, with `translate`, `stream`, `score`, `encode` and, of a run, `attention`.
+
+    Raises:
+        UserError: there is no such model, or an option is not valid or is another kind of model's.
+    """
+    models = [model] if isinstance(model, (str, os.PathLike)) else list(model)
+    names = [str(each) for each in models]
+    if not names:
+        raise UserError("load needs a model: a run directory, an export, or the address of a server")
+    is_address = any("://" in name for name in names)
+    is_run = all(os.path.exists(os.path.join(name, "config.json")) for name in names)
+    if not is_run:
+        if len(names) > 1:
+            raise UserError(f"{', '.join(names)}: an ensemble is of run directories, and one of these is none")
+        given = [*decoding, *["checkpoint"] * (checkpoint != "best"), *["target_language"] * bool(target_language)]
+        if given:
+            raise UserError(
+                f"{given[0]} goes with a run directory: {names[0]} keeps what it was made with; give it to `translate`"
+            )
+    if is_address:
+        from nmt_keras.serving.client import Client
+
+        return Client(names[0], report=report)
+    if not is_run:
+        from nmt_keras.serving.local import load_export
+
+        if not os.path.exists(names[0]):
+            raise UserError(f"There is no {names[0]}: give a run directory, an export, or the address of a server")
+        return load_export(pathlib.Path(names[0]))
+    from nmt_keras.runs.loading import load as load_run
+
+    overrides = {f"decoding.{name}": value for name, value in decoding.items()}
+    if target_language:
+        overrides["data.target_language"] = target_language
+    return load_run([pathlib.Path(name) for name in names], overrides, checkpoint, report=report).client()
+
+
+def recipe(path: Path, **overrides: Any) -> ExperimentConfig:
+    """Reads an experiment out of a recipe or a run.
+
+    Args:
+        path: a Python file whose `get_config()` returns an `ExperimentConfig`, with `:argument` for it if it takes one,
+            or a run directory.
+        **overrides: values by paths of fields, as in `**{"training.max_steps": 2000}`.
+
+    Raises:
+        UserError: there is no recipe, or no such field.
+    """
+    name, _, argument = str(path).partition(":")
+    if os.path.exists(os.path.join(name, "config.json")):
+        from nmt_keras.runs.layout import read_config
+
+        config = read_config(pathlib.Path(name))
+    else:
+        config = _of_file(name, argument)
+    for field, value in overrides.items():
+        section, _, last = field.partition(".")
+        if not hasattr(getattr(config, section, None), last):
+            raise UserError(f"There is no field {field!r}: give its path, such as training.max_steps")
+        setattr(getattr(config, section), last, value)
+    config.normalise()
+    return config
+
+
+def _of_file(name: str, argument: str) -> ExperimentConfig:
+    if not os.path.isfile(name):
+        raise UserError(f"There is no recipe {name}: give a Python file with get_config(), or a run directory")
+    specification = importlib.util.spec_from_file_location("nmt_keras_recipe", name)
+    if specification is None or specification.loader is None:
+        raise UserError(f"{name} is no Python file: a recipe is one with get_config()")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    get_config = getattr(module, "get_config", None)
+    if get_config is None:
+        raise UserError(f"{name} has no get_config() that returns an ExperimentConfig; define one")
+    if argument and not inspect.signature(get_config).parameters:
+        raise UserError(f"get_config() of {name} takes no argument. Received: {argument!r}")
+    config = get_config(argument) if argument else get_config()
+    if not isinstance(config, ExperimentConfig):
+        raise UserError(f"get_config() of {name} must return an ExperimentConfig. Received: {type(config).__name__}")
+    return config
+
+
+def train(
+    config: ExperimentConfig | Path,
+    run_dir: Path,
+    *,
+    data_dir: Path = "",
+    allow_config_change: bool = False,
+    report: Report = _say,
+) -> bool:
+    """Trains an experiment, or goes on with a training that stopped, as `pipelines.train` does.
+
+    Args:
+        config: the experiment, or what `recipe` reads one from.
+        run_dir: where everything of the run is kept.
+        data_dir: folder of the relative paths of the text.
+        allow_config_change: go on with other data or another schedule than the run began with.
+        report: takes a line for the user. By default it is written to stderr.
+
+    Returns:
+        Whether training is done; it is not where it was asked to stop.
+
+    Raises:
+        UserError: the configuration, the data or the run directory cannot be used.
+    """
+    if not isinstance(config, ExperimentConfig):
+        config = recipe(config)
+    if data_dir:
+        config.data.data_dir = str(data_dir)
+    config.validate()  # before TensorFlow is loaded
+    from nmt_keras.experiment.train import train as train_experiment
+
+    return train_experiment(config, pathlib.Path(run_dir), allow_change=allow_config_change, report=report)
+
+
+def evaluate(
+    run_dir: Path | Sequence[Path],
+    source: Path,
+    reference: Path | Sequence[Path] = "",
+    *,
+    checkpoint: str = "best",
+    data_dir: Path = "",
+    target_language: str = "",
+    report: Report = _say,
+    **decoding: Any,
+) -> dict[str, Any]:
+    """Scores a run, or an ensemble of several, on a test set, as `pipelines.evaluate` does.
+
+    Args:
+        run_dir: a run, or several.
+        source: names the text to translate.
+        reference: names its translation, or several translations; "" where `source` holds both sides.
+        checkpoint: `best`, `latest`, `averaged`, `ema` or a step.
+        data_dir: folder of the relative paths of the text.
+        target_language: of a model of several; "" is the recipe's.
+        report: takes a line for the user. By default it is written to stderr.
+        **decoding: options of the search, fields of `DecodingConfig`.
+
+    Returns:
+        `bleu`, `chrf`, `perplexity` and more, each score with its signature.
+
+    Raises:
+        UserError: the run or the text cannot be used.
+    """
+    from nmt_keras.experiment.evaluate import evaluate as evaluate_runs
+
+    runs = [run_dir] if isinstance(run_dir, (str, os.PathLike)) else list(run_dir)
+    references = [reference] if isinstance(reference, (str, os.PathLike)) else list(reference)
+    return evaluate_runs(
+        [pathlib.Path(run) for run in runs],
+        checkpoint,
+        str(source),
+        list(map(str, references)),
+        decoding=decoding,
+        data_dir=str(data_dir),
+        target_language=target_language,
+        report=report,
+    )
