@@ -1,9 +1,9 @@
 """The functions of `import nmt_keras`: what the jobs do, on values of Python."""
 
-import importlib.util
 import inspect
 import os
 import pathlib
+import runpy
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -109,12 +109,10 @@ def recipe(path: Path, **overrides: Any) -> ExperimentConfig:
 def _of_file(name: str, argument: str) -> ExperimentConfig:
     if not os.path.isfile(name):
         raise UserError(f"There is no recipe {name}: give a Python file with get_config(), or a run directory")
-    specification = importlib.util.spec_from_file_location("nmt_keras_recipe", name)
-    if specification is None or specification.loader is None:
-        raise UserError(f"{name} is no Python file: a recipe is one with get_config()")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    get_config = getattr(module, "get_config", None)
+    try:  # a recipe is the user's program; not imported, since kept byte code may be that of before an edit
+        get_config = runpy.run_path(name).get("get_config")
+    except (SyntaxError, ValueError) as error:
+        raise UserError(f"{name} is no Python file: {error}; a recipe is one with get_config()") from error
     if get_config is None:
         raise UserError(f"{name} has no get_config() that returns an ExperimentConfig; define one")
     if argument and not inspect.signature(get_config).parameters:

@@ -77,6 +77,7 @@ def test_mistakes_are_one_line(trained_copy, tmp_path):
         (lambda: nmt_keras.load(trained_copy / "run", beam=5), "There is no field 'decoding.beam'"),
         (lambda: nmt_keras.recipe("nowhere.py"), "There is no recipe nowhere.py"),
         (lambda: nmt_keras.recipe(tmp_path / "none.py"), "has no get_config"),
+        (lambda: nmt_keras.recipe(trained_copy / "text" / "dev.src"), "is no Python file: .*; a recipe is one with"),
         (lambda: nmt_keras.recipe(tmp_path / "text.py"), "must return an ExperimentConfig. Received: str"),
         (lambda: nmt_keras.recipe(f"{RECIPE}:x"), "takes no argument. Received: 'x'"),
         (lambda: nmt_keras.recipe(RECIPE, **{"training.steps": 1}), "There is no field 'training.steps'"),

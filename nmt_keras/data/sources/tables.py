@@ -56,7 +56,7 @@ def read_csv(path: str, wanted: Wanted) -> Iterator[Record]:
 def _records(rows: Iterator[tuple[int, list[str]]], wanted: Wanted) -> Iterator[Record]:
     columns: list[int] = []
     for line, row in rows:
-        if not columns:
+        if not columns and row:
             columns, has_header = _columns(row, wanted)
             if has_header:
                 continue
@@ -76,18 +76,17 @@ def _columns(first: Sequence[str], wanted: Wanted) -> tuple[list[int], bool]:
     found = [_found(header, wanted, number) for number in range(len(wanted.fields))]
     has_header = named or (not numbered and None not in found)
     if not has_header:
-        found = [int(field) - 1 if field else role for field, role in zip(wanted.fields, wanted.roles)]
+        return [max(int(field) - 1, 0) if field else role for field, role in zip(wanted.fields, wanted.roles)], False
     columns = []
-    for column, field, role in zip(found, wanted.fields, wanted.roles):
-        if column is None or not 0 <= column < len(first):
-            what = repr(field) if field else f"number {role + 1}" if column is not None else f"for {wanted.languages}"
+    for column, field, language in zip(found, wanted.fields, wanted.languages):
+        if column is None:
             shown = ", ".join(repr(name[:30]) for name in first[:10])
             raise UserError(
-                f"{wanted.name} has no column {what}; its first row is {shown}: name a column after #, by its name or "
-                "its number from 1, such as pairs.tsv#3"
+                f"{wanted.name} has no column {field or language!r}; its first row is {shown}: name a column after #, "
+                "by its name or its number from 1, such as pairs.tsv#3"
             )
         columns.append(column)
-    return columns, has_header
+    return columns, True
 
 
 def _found(header: Sequence[str], wanted: Wanted, number: int) -> int | None:

@@ -302,7 +302,7 @@ BAD = {
     "bad.po": (PO.replace('msgstr ""\n\n', "msgstr\n\n", 1).replace('"Öffne', "Öffne"), "no sound PO file"),
     "other.po": (PO.replace("Language: de", "Language: nl"), "is in 'nl' by its header, and en and de was asked for"),
     "encoding.po": (PO.encode("latin-1"), "no sound PO file"),
-    "one.tsv": ("a\nb\n", "has no column number 2; its first row is 'a'"),
+    "one.tsv": ("a\nb\n", r"has no pairs of text: 2 record\(s\) have fewer than 2 columns"),
     "name.csv#nn": ("en,de\na,b\n", "has no column 'nn'; its first row is 'en', 'de'"),
     "quotes.csv": ('en,de\n"a,b\n', "line 2: .*; mend its quotes"),
     "latin.csv": (
@@ -311,7 +311,7 @@ BAD = {
     ),
     "wide.tsv": ("dog\tHund\n".encode("utf-16"), "looks like UTF-16LE: convert it, iconv -f UTF-16LE"),
     "empty.tsv": ("", "has no pairs of text, it is empty"),
-    "blank.tsv": ("\n\n", "has no column"),
+    "blank.tsv": ("\n\n", r"has no pairs of text: 2 record\(s\) have an empty line"),
     "no.jsonl": ("not json\n", "line 1: no JSON"),
     "cut.jsonl": ('{"en": "a", "de": "b"}\n{"en": "a", "d', "line 2: no JSON"),
     "list.jsonl": ("[1]\n", "line 1: .* is no JSON object"),

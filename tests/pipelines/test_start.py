@@ -1,0 +1,87 @@
+"""The first model of a user's own text, in one command."""
+
+import re
+
+import pytest
+
+import nmt_keras
+from examples.quickstart.corpus import demo_corpus
+from pipelines import start
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """`pairs.tsv`: text of the project's own, a line of which is no pair, and a name that must be quoted."""
+    place = tmp_path_factory.mktemp("text")
+    rows = ["\t".join(pair) for pair in list(dict.fromkeys(map(tuple, demo_corpus().train)))[:1500]]
+    (place / 'my "pairs".tsv').write_text("\n".join(["no pair", *rows]) + "\n", encoding="utf-8")
+    return place
+
+
+@pytest.fixture
+def run(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def run(*arguments):
+        given = {
+            "data": 'my "pairs".tsv',
+            "data_dir": folder,
+            "source": "en",
+            "target": "zh",
+            "run_dir": tmp_path / "m",
+        }
+        given |= dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+        rest = [f"--{argument}" for argument in arguments if "=" not in argument]
+        return start.main([*(f"--{name}={value}" for name, value in given.items()), *rest])
+
+    return run
+
+
+def test_a_recipe_is_written_sized_to_the_text_and_can_be_edited(run, folder, tmp_path, capsys):
+    assert run("notrain") == 0
+    errors = capsys.readouterr().err
+    assert "1 record(s) of" in errors and "fewer than 2 columns (1)" in errors and "1,500 pairs" in errors
+    config = nmt_keras.recipe(tmp_path / "m.py")
+    config.validate()
+    data, training = config.data, config.training
+    assert (data.data_dir, data.train_source, data.train_target) == (str(folder), ('my "pairs".tsv',), ("",))
+    assert (data.dev_pairs, data.test_pairs, data.source_vocab_size) == (75, 75, 1000)
+    assert not data.joint_vocabulary and not config.model.share_embeddings, "other scripts"
+    assert training.max_steps >= 2000 and training.batch_tokens <= 4096
+    (tmp_path / "m.py").write_text((tmp_path / "m.py").read_text().replace("dev_pairs=75", "dev_pairs=50"))
+    assert run("notrain") == 0 and "is taken as it is" in capsys.readouterr().err
+    assert nmt_keras.recipe(tmp_path / "m.py").data.dev_pairs == 50
+
+
+def test_it_trains_by_the_recipe_and_says_what_comes_next(run, tmp_path, monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr(start, "run_training", lambda config, run_dir: seen.append((config, run_dir)) or True)
+    assert run() == 0
+    [(config, run_dir)] = seen
+    assert config.data.test_pairs == 75 and run_dir == tmp_path / "m"
+    errors = capsys.readouterr().err
+    assert f"pipelines.export --run_dir={run_dir} --checkpoint=ema --output=saved_models/m" in errors
+    monkeypatch.setattr(start, "run_training", lambda config, run_dir: False)
+    assert run() == 75
+
+
+@pytest.mark.parametrize(
+    "argument, message",
+    [
+        ("source=", "--source must be given, as in --source=en"),
+        ("data=none.tsv", "Cannot read .*none.tsv"),
+        ("data=a,b,c", "--data is one file of pairs, or two with a comma"),
+        ("run_dir=/proc/none/m", "Cannot write /proc/none/m.py"),
+    ],
+)
+def test_a_mistake_is_one_line(run, tmp_path, capsys, argument, message):
+    assert run("notrain", argument) == 2
+    lines = [line for line in capsys.readouterr().err.split("\n") if line]
+    assert len(lines) == 1 and re.search(message, lines[0])
+    assert not (tmp_path / "m.py").exists()
+
+
+def test_a_text_that_is_too_small_is_refused(run, folder, capsys):
+    (folder / "few.tsv").write_text("dog\t狗\n" * 20, encoding="utf-8")
+    assert run("notrain", "data=few.tsv") == 2
+    assert "few.tsv has 20 pairs, and a model needs 200 at least" in capsys.readouterr().err
