@@ -10,7 +10,7 @@ COV := --cov --cov-report=term:skip-covered --cov-fail-under=90
 # Where Python keeps no byte code, each process that a test starts compiles TensorFlow's 2,700 modules anew, 4 s of 6.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart test test-slow test-tf220 test-all coverage lint format lock benchmark speedrun clean
+.PHONY: quickstart test test-slow test-tf220 test-all coverage docs lint format lock benchmark speedrun clean
 
 # The versions that were tested; without the lock file, the newest ones that setup.cfg allows.
 $(VENV)/ready: setup.cfg pyproject.toml requirements.lock
@@ -43,6 +43,12 @@ test-all: $(VENV)/ready  ## both
 
 coverage:  ## `make test`, and what it leaves out
 	$(MAKE) test COVERAGE=1
+
+# In an environment of its own: MkDocs has nothing to do with what is tested.
+docs:  ## builds docs/ as a site, build/docs
+	test -x build/venv-docs/bin/mkdocs || ($(PYTHON) -m venv build/venv-docs && \
+		build/venv-docs/bin/pip install --quiet 'mkdocs-material>=9.5,<10')
+	build/venv-docs/bin/mkdocs build --strict --quiet
 
 lint: $(VENV)/ready
 	$(BIN)/black --check --quiet .

@@ -1,6 +1,6 @@
 """How the cost of a token grows: training with batch, length, vocabulary and width, and search with the beam.
 
-python -m benchmarks.growth --output=benchmarks/growth.png --threads=1
+python -m benchmarks.growth --output=docs/growth.png --threads=1
 
 Sentences of random ids, all of one length, for the recurrent network (512 wide, Luong attention) and a Transformer of
 3 + 3 layers, in bfloat16. Around a middle point (64 sentences, 16 ids, vocabulary 8,000, 512 wide) one size at a time
