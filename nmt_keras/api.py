@@ -111,6 +111,8 @@ def _of_file(name: str, argument: str) -> ExperimentConfig:
         raise UserError(f"There is no recipe {name}: give a Python file with get_config(), or a run directory")
     try:  # a recipe is the user's program; not imported, since kept byte code may be that of before an edit
         get_config = runpy.run_path(name).get("get_config")
+    except UserError:
+        raise
     except (SyntaxError, ValueError) as error:
         raise UserError(f"{name} is no Python file: {error}; a recipe is one with get_config()") from error
     if get_config is None:

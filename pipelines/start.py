@@ -6,6 +6,7 @@ The recipe is <run_dir>.py; change it and run pipelines.train with it, or this c
 """
 
 import pathlib
+import re
 import sys
 from collections.abc import Sequence
 
@@ -40,7 +41,14 @@ def _job(values: flags.FlagValues) -> int:
     for name, example in (("data", "pairs.tsv"), ("source", "en"), ("target", "de"), ("run_dir", "runs/mine")):
         if not values[name].value:
             raise UserError(f"--{name} must be given, as in --{name}={example}")
+    for name in ("source", "target"):
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", values[name].value):
+            raise UserError(
+                f"--{name} must be a language's code, such as en or zh-Hant. Received: {values[name].value!r}"
+            )
     run_dir = pathlib.Path(values.run_dir)
+    if not run_dir.name:
+        raise UserError(f"--run_dir must be a folder of its own, such as runs/mine. Received: {values.run_dir}")
     recipe = run_dir.with_name(run_dir.name + ".py")
     if recipe.exists():
         _process.report(f"{recipe} is there, and is taken as it is; remove it to have another one written")

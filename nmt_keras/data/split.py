@@ -46,9 +46,11 @@ class Split(NamedTuple):
 def sentence_key(line: str) -> int | None:
     """A hash, of 64 bits, of a line without case, spaces, punctuation and symbols; None if nothing is left."""
     rest = line.casefold().translate(_IGNORED)
-    if not rest:
-        return None
-    return int.from_bytes(hashlib.blake2b(rest.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+    return _hash(rest) if rest else None
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
 def split(
@@ -75,7 +77,9 @@ def split(
         UserError: the corpora have too few sentences.
     """
     known = [[*pair, *others] for pair, others in zip(corpora, beside, strict=True)]
-    hashes = [[text and text.sha256 for text in texts] for texts in known]
+    hashes = [
+        [text and (text.sha256, text.path, text.origin and text.origin.files) for text in texts] for texts in known
+    ]
     identity = json.dumps([_VERSION, dev, test, list(languages), source_language, hashes])
     folder = pathlib.Path(cache_dir) / f"split-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     whole = folder / "whole.json"
@@ -136,6 +140,11 @@ def _write(
         for language in dict.fromkeys(languages):
             mine = [number for number, other in enumerate(languages) if other == language]
             lines_of = _first_of_each([keys[number] for number in mine], chosen)
+            if len(chosen) and not any(map(len, lines_of)):
+                raise UserError(
+                    f"No pair in {language!r} falls into the {part} set that data.{part}_pairs takes out: take more, or "
+                    f"name dev sets by data.dev_source"
+                )
             for side in range(2):
                 texts = [corpora[number][side] for number in mine]
                 parts = [(text, lines) for text, lines in zip(texts, lines_of) if text is not None]
@@ -158,7 +167,7 @@ def _keys(source: TextFile, target: TextFile) -> np.ndarray:
         lines = range(start, min(start + _BLOCK, len(source)))
         for line, mine, yours in zip(lines, source.lines(lines), target.lines(lines)):
             if not is_blank(mine) and not is_blank(yours):
-                keys[line] = max(sentence_key(mine) or 0, 1)
+                keys[line] = max(sentence_key(mine) or _hash(mine.strip()), 1)
     return keys
 
 

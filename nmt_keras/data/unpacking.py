@@ -102,13 +102,15 @@ def unzipped(path: str, member: str, cache_dir: str | os.PathLike) -> str:
         UserError: as `unpacked`.
     """
     member_key = hashlib.sha256(member.encode()).hexdigest()[:8]
-    place = pathlib.Path(cache_dir) / f"{file_key(path)}-{member_key}-{os.path.basename(member)}"
+    place = pathlib.Path(cache_dir) / f"{file_key(path)}-{member_key}-{os.path.basename(member)[-80:]}"
     if not place.exists():
         with files.atomic_write(place) as temporary:
             try:
                 with zipfile.ZipFile(path) as archive, archive.open(member) as packed, open(temporary, "wb") as text:
                     shutil.copyfileobj(packed, text, _CHUNK_BYTES)
-            except (zipfile.BadZipFile, EOFError, zlib.error, RuntimeError, NotImplementedError) as error:
+            except (zipfile.BadZipFile, EOFError, lzma.LZMAError, zlib.error, RuntimeError, OSError) as error:
+                if isinstance(error, OSError) and error.errno is not None:
+                    raise
                 raise UserError(f"Cannot unpack {member} of {path}: {error}; make or fetch it again") from error
     return str(place)
 

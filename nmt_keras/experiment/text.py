@@ -176,7 +176,12 @@ def open_references(data: DataConfig, source: str, references: Sequence[str], re
     corpus = open_corpus(data, [source], references[:1], report)
     corpus.require_text()
     for reference in references[1:]:
-        corpus.references[0] += open_corpus(data, [source], [reference], report).targets
+        other = open_corpus(data, [source], [reference], report)
+        if other.sources[0].sha256 != corpus.sources[0].sha256:
+            raise UserError(
+                f"{reference} and {references[0]} translate other sentences of {source}: give references of all of them"
+            )
+        corpus.references[0] += other.targets
     return corpus
 
 

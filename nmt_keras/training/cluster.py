@@ -58,7 +58,11 @@ def connected(config: ExperimentConfig, run_dir: pathlib.Path, report: Report) -
     if name == "mirrored":
         kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
         devices = [device.name for device in tf.config.list_logical_devices(kind)]
-        yield Workers(tf.distribute.MirroredStrategy(devices))
+        # Strategies of one process share the keys of their collectives, and shapes of an earlier one would be expected.
+        tf.distribute.MirroredStrategy._collective_key_base += 1000
+        strategy = tf.distribute.MirroredStrategy(devices)
+        tf.distribute.MirroredStrategy._collective_key_base += 1000
+        yield Workers(strategy)
     elif name == "tpu":
         yield Workers(tf.distribute.OneDeviceStrategy(_tpu()))
     elif name == "parameter_server":

@@ -100,6 +100,10 @@ def open_pair(
         first, second = (TextFile(path, cache_dir) for path in paths)
         return first, second
     sides = [_resolve(name, language, cache_dir) for name, language in zip(names, languages)]
+    if not target and sides[0].field:  # a translator is that of the reference
+        if sides[0].reader is not read_wmt_xml:
+            raise UserError(f"{source} names one side of a corpus: name the other too, as in {sides[0].name}#2")
+        sides[0] = sides[0]._replace(field="")
     if sides[0].reader and sides[0].parts == sides[1].parts:
         wanted = Wanted("", languages, (sides[0].field, sides[1].field), keep_tags=keep_tags)
         first, second = _converted(sides[0], wanted, cache_dir)

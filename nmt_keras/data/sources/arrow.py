@@ -23,7 +23,9 @@ def read_parquet(path: str, wanted: Wanted) -> Iterator[Record]:
         with parquet.ParquetFile(path) as file:
             columns = _columns(file.schema_arrow, wanted)
             yield from _records(file.iter_batches(columns=sorted({name.split(".")[0] for name in columns})), columns)
-    except (arrow.ArrowException, OSError) as error:
+    except (arrow.ArrowException, OSError, ValueError, LookupError) as error:
+        if isinstance(error, UserError):
+            raise
         raise _damaged(wanted, "Parquet", error) from error
 
 
@@ -43,7 +45,7 @@ def read_saved_dataset(path: str, wanted: Wanted) -> Iterator[Record]:
                 for record in _records(stream, columns, line):
                     yield record
                     line += 1
-    except (arrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+    except (arrow.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
         if isinstance(error, UserError):
             raise
         raise _damaged(wanted, "saved data set", error) from error

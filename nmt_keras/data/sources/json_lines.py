@@ -45,6 +45,9 @@ def field_of(names: list[str], wanted: Wanted, number: int) -> str | None:
         return field if field in names else None
     language = wanted.languages[number]
     last = {name: name.rpartition(".")[2].lower() for name in names}
+    exact = [name for name in names if last[name] == language.lower()]
+    if exact:  # inside another object, `id` is rather a language than a number
+        return max(exact, key=lambda name: name.count("."))
     by_language = (name for name in names if is_language(last[name], language))
     by_role = (name for name in names if last[name] in _NAMES[wanted.roles[number]])
     return next(by_language, next(by_role, None))
@@ -70,7 +73,7 @@ def _names(value: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def _text(value: Any, field: str, where: str) -> str | None:
-    for name in field.split("."):
+    for name in [field] if isinstance(value, dict) and field in value else field.split("."):
         if not isinstance(value, dict):
             return None
         value = value.get(name)

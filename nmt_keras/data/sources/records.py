@@ -9,6 +9,7 @@ from nmt_keras.data.languages import language_of
 from nmt_keras.errors import UserError
 
 _SAMPLED_BYTES = 1 << 16
+_TAG = re.compile(r"[a-z]{2,3}(-([a-z]{4}|[a-z]{2}|[0-9]{3}))*")  # a language with a script and a region
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which JSON can write
 
 
@@ -74,6 +75,8 @@ def _convert(name: str, encoding: str) -> str:
 def is_language(tag: str, code: str) -> bool:
     """Whether the tag of a text, such as de-AT, is of the language of a code, such as de, deu_Latn or de-AT."""
     tag, code = (value.lower().replace("_", "-") for value in (tag, code))
+    if not _TAG.fullmatch(tag):
+        return False
     return tag == code or (language_of(tag).code == language_of(code).code and ("-" not in code or "-" not in tag))
 
 

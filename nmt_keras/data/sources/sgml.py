@@ -30,7 +30,7 @@ def read_sgml(path: str, wanted: Wanted) -> Iterator[Record]:
             named = _SYSTEM.search(attributes)
             system = named.group(1) if named else ""
             systems[system] = None
-        elif text is None:
+        elif text is None or "<seg" in text.lower():
             raise UserError(f"{wanted.name}, line {line:,}: a segment does not end; it is truncated, fetch it again")
         elif system == (wanted.fields[0] or next(iter(systems), "")):
             found += 1

@@ -95,6 +95,8 @@ def _found(header: Sequence[str], wanted: Wanted, number: int) -> int | None:
     if field:
         return header.index(field) if field in header else int(field) - 1 if field.isdecimal() else None
     language = wanted.languages[number]
+    if language.lower() in header:
+        return header.index(language.lower())
     by_language = (i for i, name in enumerate(header) if name.isascii() and name and is_language(name, language))
     by_role = (i for i, name in enumerate(header) if name in _NAMES[wanted.roles[number]])
     return next(by_language, next(by_role, None))

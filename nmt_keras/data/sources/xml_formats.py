@@ -107,6 +107,12 @@ class _Handler(ContentHandler):
             text, self._segment = str(self._segment), None
             self.segment(text)
 
+    def skippedEntity(self, name: str) -> None:
+        raise UserError(
+            f"{self._wanted.name}, line {self.line_number():,}: the entity &{name}; is not declared in the file: write "
+            "the character in its place"
+        )
+
     def characters(self, content: str) -> None:
         if self._segment is not None:
             self._segment.text(content)
@@ -138,19 +144,26 @@ def _read(path: str, handler: _Handler, wanted: Wanted) -> Iterator[Record]:
             f"{wanted.name}, line {error.getLineNumber():,}: no sound XML ({error.getMessage()}); it is truncated, or "
             "in another encoding than it says: make or fetch it again"
         ) from error
+    except (LookupError, ValueError) as error:
+        if isinstance(error, (UserError, DefusedXmlException)):
+            raise error if isinstance(error, UserError) else _entities(wanted) from error
+        raise UserError(f"{wanted.name} is in an encoding that is not read ({error}): convert it to UTF-8") from error
     except DefusedXmlException as error:
-        raise UserError(f"{wanted.name} declares entities, which are not read: do not trust this file") from error
+        raise _entities(wanted) from error
     if not has_text:
         raise UserError(f"{wanted.name} has no text in {' and '.join(wanted.languages)}; {handler.explain()}")
+
+
+def _entities(wanted: Wanted) -> UserError:
+    return UserError(f"{wanted.name} declares entities, which are not read: do not trust this file")
 
 
 def _chosen(texts: Mapping[str, str], wanted: Wanted, line: int) -> Record:
     """The record of a unit, whose texts are known by the languages of the file."""
     chosen = []
     for field, code in zip(wanted.fields, wanted.languages):
-        found = [
-            text for tag, text in texts.items() if (tag.lower() == field.lower() if field else is_language(tag, code))
-        ]
+        tags = sorted(texts, key=lambda tag: tag.lower() != code.lower())  # the exact one first
+        found = [texts[tag] for tag in tags if (tag.lower() == field.lower() if field else is_language(tag, code))]
         if not found or not found[0].strip():
             return Record(line, left_out=f"no text in {field or code}")
         chosen.append(found[0])
@@ -250,7 +263,11 @@ class _Wmt(_Handler):
         return bool(self._parts)
 
     def segment(self, text: str) -> None:
-        self._parts[-1][1][self._id] = text, self._line
+        segments = self._parts[-1][1]
+        key = self._id or f"number {len(segments)}"
+        if key in segments:
+            raise UserError(f"{self._wanted.name}, line {self._line:,}: segment {key!r} is there before: mend the file")
+        segments[key] = text, self._line
 
     def finish(self, name: str) -> None:
         if name != "doc":
