@@ -42,7 +42,7 @@ def _job(values: flags.FlagValues) -> int:
         if not values[name].value:
             raise UserError(f"--{name} must be given, as in --{name}={example}")
     for name in ("source", "target"):
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", values[name].value):
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", str(values[name].value)):
             raise UserError(
                 f"--{name} must be a language's code, such as en or zh-Hant. Received: {values[name].value!r}"
             )

@@ -77,10 +77,10 @@ def split(
         UserError: the corpora have too few sentences.
     """
     known = [[*pair, *others] for pair, others in zip(corpora, beside, strict=True)]
-    hashes = [
+    known_by = [
         [text and (text.sha256, text.path, text.origin and text.origin.files) for text in texts] for texts in known
     ]
-    identity = json.dumps([_VERSION, dev, test, list(languages), source_language, hashes])
+    identity = json.dumps([_VERSION, dev, test, list(languages), source_language, known_by])
     folder = pathlib.Path(cache_dir) / f"split-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     whole = folder / "whole.json"
     if not whole.exists():  # written last
@@ -142,8 +142,8 @@ def _write(
             lines_of = _first_of_each([keys[number] for number in mine], chosen)
             if len(chosen) and not any(map(len, lines_of)):
                 raise UserError(
-                    f"No pair in {language!r} falls into the {part} set that data.{part}_pairs takes out: take more, or "
-                    f"name dev sets by data.dev_source"
+                    f"No pair in {language!r} falls into the {part} set that data.{part}_pairs takes out: take more, "
+                    "or name dev sets by data.dev_source"
                 )
             for side in range(2):
                 texts = [corpora[number][side] for number in mine]

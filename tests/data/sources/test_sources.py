@@ -377,3 +377,30 @@ def test_a_zip_file_without_the_language_lists_what_it_has(read, tmp_path):
         archive.writestr("b.fr", "x")
     with pytest.raises(UserError, match=r"has 0 files that may hold the text in 'en', and must have one: a\.fr, b\.fr"):
         read("o.zip")
+
+
+def test_an_exact_name_wins_over_one_that_begins_alike(read):
+    assert _pairs(read("a.csv", a__csv="en_score,en_id,en,de\n0.9,7,dog,Hund\n")) == [("dog", "Hund")]
+    row = json.dumps({"id": "7", "translation": {"en": "hi", "id": "halo"}})
+    assert _pairs(read("a.jsonl", languages=("en", "id"), a__jsonl=row + "\n")) == [("hi", "halo")]
+    text = XLIFF2.replace('trgLang="de"', 'trgLang="en-GB"')
+    assert _pairs(read("b.xlf", languages=("en", "en-GB"), b__xlf=text)) == [("One", "Eins")]
+
+
+def test_a_column_alone_is_refused_and_a_translator_alone_is_of_the_reference(read):
+    with pytest.raises(UserError, match="names one side of a corpus: name the other too"):
+        read("a.tsv#2", a__tsv="dog\tHund\n")
+    assert _pairs(read("w.xml#B", w__xml=WMT)) == [("One.", "1."), ("Two.", "2.")]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (("&amp;", "&nbsp;"), "line [0-9]+: the entity &nbsp; is not declared in the file"),
+        (("UTF-8", "gb18030"), "is in an encoding that is not read"),
+        (("UTF-8", "nothing"), "no sound XML|is in an encoding that is not read"),
+    ],
+)
+def test_what_an_xml_file_cannot_say_is_one_line(read, change, message):
+    with pytest.raises(UserError, match=message):
+        read("a.tmx", a__tmx=TMX.replace(*change, 1))
