@@ -78,5 +78,5 @@ def test_sources_without_letters_are_sentences_too(make, tmp_path):
 
 def test_a_language_without_a_dev_pair_is_refused(make, tmp_path):
     pairs = [make([f"sentence {number}" for number in range(100)]), make(["one", "two"], "b")]
-    with pytest.raises(UserError, match=r"No pair in 'fr' falls into the dev set"):
+    with pytest.raises(UserError, match=r"No pair in 'fr' falls into the (dev|test) set"):
         _split(tmp_path, pairs, 5, 5, ("de", "fr"))
