@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from nmt_keras.config import ExperimentConfig
+from nmt_keras.config.fields import fields_of
 from nmt_keras.errors import UserError
 from nmt_keras.reports import Report
 
@@ -97,11 +98,11 @@ def recipe(path: Path, **overrides: Any) -> ExperimentConfig:
         config = read_config(pathlib.Path(name))
     else:
         config = _of_file(name, argument)
-    for field, value in overrides.items():
-        section, _, last = field.partition(".")
-        if not hasattr(getattr(config, section, None), last):
-            raise UserError(f"There is no field {field!r}: give its path, such as training.max_steps")
-        setattr(getattr(config, section), last, value)
+    known = {field.path: field for field in fields_of(ExperimentConfig)}
+    for path_of_field, value in overrides.items():
+        if path_of_field not in known:
+            raise UserError(f"There is no field {path_of_field!r}: give its path, such as training.max_steps")
+        setattr(getattr(config, known[path_of_field].section), known[path_of_field].name, value)
     config.normalise()
     return config
 

@@ -80,6 +80,7 @@ def test_mistakes_are_one_line(trained_copy, tmp_path):
         (lambda: nmt_keras.recipe(trained_copy / "text" / "dev.src"), "is no Python file: .*; a recipe is one with"),
         (lambda: nmt_keras.recipe(tmp_path / "text.py"), "must return an ExperimentConfig. Received: str"),
         (lambda: nmt_keras.recipe(f"{RECIPE}:x"), "takes no argument. Received: 'x'"),
+        (lambda: nmt_keras.recipe(RECIPE, **{"data.languages_of_dev": 1}), "There is no field 'data.languages_of_dev'"),
         (lambda: nmt_keras.recipe(RECIPE, **{"training.steps": 1}), "There is no field 'training.steps'"),
         (lambda: nmt_keras.train(RECIPE, tmp_path / "run", data_dir=tmp_path), "Cannot read .*train.src"),
     ):

@@ -124,31 +124,28 @@ def _write(
     corpora: Sequence[Sequence[TextFile | None]], languages: Sequence[str], dev: int, test: int, folder: pathlib.Path
 ) -> None:
     keys = [_keys(texts[0], texts[1]) for texts in corpora if texts[0] and texts[1]]
-    known = np.unique(np.concatenate([each[each > 0] for each in keys]))
-    if len(known) <= dev + test:
-        raise UserError(
-            f"The training text has {len(known):,} different sentences, and data.dev_pairs and data.test_pairs take "
-            f"{dev + test:,}: give more text, or take fewer"
-        )
-    limit = known[dev + test - 1]
-    for number, (texts, each) in enumerate(zip(corpora, keys)):
-        lines = np.flatnonzero((each > limit) | (each == 0))
-        for side, text in enumerate(texts):
-            if text is not None:
-                _copy([(text, lines)], folder / f"train-{number}-{side}")
-    for part, chosen in (("dev", known[:dev]), ("test", known[dev : dev + test])):
-        for language in dict.fromkeys(languages):
-            mine = [number for number, other in enumerate(languages) if other == language]
+    held_out = []
+    for language in dict.fromkeys(languages):
+        mine = [number for number, other in enumerate(languages) if other == language]
+        known = np.unique(np.concatenate([keys[number][keys[number] > 0] for number in mine]))
+        if len(known) <= dev + test:
+            raise UserError(
+                f"The training text in {language!r} has {len(known):,} different sentences, and data.dev_pairs and "
+                f"data.test_pairs take {dev + test:,}: give more text, or take fewer"
+            )
+        held_out.append(known[: dev + test])
+        for part, chosen in (("dev", known[:dev]), ("test", known[dev : dev + test])):
             lines_of = _first_of_each([keys[number] for number in mine], chosen)
-            if len(chosen) and not any(map(len, lines_of)):
-                raise UserError(
-                    f"No pair in {language!r} falls into the {part} set that data.{part}_pairs takes out: take more, "
-                    "or name dev sets by data.dev_source"
-                )
             for side in range(2):
                 texts = [corpora[number][side] for number in mine]
                 parts = [(text, lines) for text, lines in zip(texts, lines_of) if text is not None]
                 _copy(parts, folder / f"{part}-{language}-{side}")
+    every = np.concatenate(held_out)
+    for number, corpus in enumerate(corpora):
+        lines = np.flatnonzero(~np.isin(keys[number], every))
+        for side, text in enumerate(corpus):
+            if text is not None:
+                _copy([(text, lines)], folder / f"train-{number}-{side}")
 
 
 def _first_of_each(keys: Sequence[np.ndarray], chosen: np.ndarray) -> list[np.ndarray]:

@@ -58,8 +58,8 @@ SUFFIXES = tuple(_READERS)
 
 def plain_name(path: str) -> str:
     """A path without the suffix of its packing."""
-    suffix = os.path.splitext(path)[1]
-    return path.removesuffix(suffix) if suffix in _READERS else path
+    stem, suffix = os.path.splitext(path)
+    return stem if suffix.lower() in _READERS else path
 
 
 def file_key(path: str) -> str:
@@ -85,7 +85,7 @@ def unpacked(path: str, cache_dir: str | os.PathLike) -> str:
     Raises:
         UserError: the file cannot be read, is damaged, or unpacks to far more than text would.
     """
-    suffix = os.path.splitext(path)[1]
+    suffix = os.path.splitext(path)[1].lower()
     if suffix not in _READERS:
         return path
     place = pathlib.Path(cache_dir) / (file_key(path) + ".txt")

@@ -33,5 +33,18 @@ def test_one_table_is_trained_and_measured_on(tmp_path, capsys, monkeypatch):
     assert json.loads(capsys.readouterr().out.strip().split("\n")[-1])["sentences"] == 10
     assert evaluate.main([f"--run_dir={run_dir}", f"--source={tmp_path}/pairs.tsv", "--beam_size=1"]) == 0
     assert json.loads(capsys.readouterr().out.strip().split("\n")[-1])["sentences"] == 480
+    segments = {"A": (1, 2), "B": (2, 3), "C": (1, 2)}
+    references = "".join(
+        f'<ref lang="yy" translator="{name}">' + "".join(f'<seg id="{i}">AAA {i}</seg>' for i in ids) + "</ref>"
+        for name, ids in segments.items()
+    )
+    sources = "".join(f'<seg id="{i}">aaa {i}</seg>' for i in (1, 2, 3))
+    (tmp_path / "wmt.xml").write_text(f'<dataset><doc><src lang="xx">{sources}</src>{references}</doc></dataset>')
+    wmt = [f"--run_dir={run_dir}", "--beam_size=1", f"--source={tmp_path}/wmt.xml"]
+    assert evaluate.main([*wmt, f"--reference={tmp_path}/wmt.xml#A,{tmp_path}/wmt.xml#C"]) == 0
+    scores = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
+    assert scores["sentences"] == 2 and "nrefs:2" in scores["bleu_signature"]
+    assert evaluate.main([*wmt, f"--reference={tmp_path}/wmt.xml#A,{tmp_path}/wmt.xml#B"]) == 2
+    assert "wmt.xml#B and" in (error := capsys.readouterr().err) and "translate other sentences of" in error
     assert evaluate.main([f"--run_dir={run_dir}", *files[:1]]) == 2
     assert "holds one side of a corpus, and the other was not given" in capsys.readouterr().err

@@ -69,6 +69,8 @@ def test_it_trains_by_the_recipe_and_says_what_comes_next(run, tmp_path, monkeyp
     "argument, message",
     [
         ("source=", "--source must be given, as in --source=en"),
+        ('target=d"e', "--target must be a language's code, such as en or zh-Hant. Received: 'd\"e'"),
+        ("run_dir=/", "--run_dir must be a folder of its own, such as runs/mine. Received: /"),
         ("data=none.tsv", "Cannot read .*none.tsv"),
         ("data=a,b,c", "--data is one file of pairs, or two with a comma"),
         ("run_dir=/proc/none/m", "Cannot write /proc/none/m.py"),

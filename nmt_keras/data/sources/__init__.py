@@ -7,6 +7,7 @@ both sides is named for both, or for the source alone; `#` after a name says whi
 translator is meant.
 """
 
+import array
 import glob
 import hashlib
 import json
@@ -243,7 +244,7 @@ def _convert(
 ) -> dict[str, tuple[int, list[str]]]:
     """Writes the texts and the place of each line, and says what was left out: how many records, and some places."""
     left_out: dict[str, tuple[int, list[str]]] = {}
-    found: list[tuple[int, int]] = []
+    found = array.array("q")  # 16 bytes a pair
     with ExitStack() as stack:
         texts = [stack.enter_context(open(stack.enter_context(files.atomic_write(path)), "wb")) for path in paths]
         progress = stack.enter_context(tqdm(unit="record", disable=not sys.stderr.isatty(), desc=source.name))
@@ -256,14 +257,14 @@ def _convert(
                     left_out[record.left_out] = count + 1, [*some, where] if count < _NAMED else some
                     if len(texts) > 1:
                         continue
-                found.append((part, record.line))
+                found.extend((part, record.line))
                 for text, line in zip(texts, record.texts or ("",)):  # one side keeps its place by an empty line
                     text.write(line.encode("utf-8", "surrogateescape") + b"\n")
         if not found:
             reasons = "; ".join(f"{count:,} record(s) have {reason}" for reason, (count, _) in left_out.items())
             raise UserError(f"{source.name} has no pairs of text{': ' + reasons if reasons else ', it is empty'}")
         with files.atomic_write(places) as temporary, open(temporary, "wb") as file:
-            np.save(file, np.array(found, np.int64))
+            np.save(file, np.frombuffer(found, np.int64).reshape(-1, 2))
     return left_out
 
 

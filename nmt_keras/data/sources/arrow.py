@@ -22,7 +22,7 @@ def read_parquet(path: str, wanted: Wanted) -> Iterator[Record]:
     try:
         with parquet.ParquetFile(path) as file:
             columns = _columns(file.schema_arrow, wanted)
-            yield from _records(file.iter_batches(columns=sorted({name.split(".")[0] for name in columns})), columns)
+            yield from _records(file.iter_batches(columns=sorted({name for name, _ in columns})), columns)
     except (arrow.ArrowException, OSError, ValueError, LookupError) as error:
         if isinstance(error, UserError):
             raise
@@ -67,13 +67,15 @@ def _pyarrow(wanted: Wanted) -> Any:
     return pyarrow
 
 
-def _columns(schema: Any, wanted: Wanted) -> list[str]:
+def _columns(schema: Any, wanted: Wanted) -> list[tuple[str, str]]:
+    """Of each text the column, and the part of it where it is one of structs."""
     import pyarrow.types as types
 
-    names: dict[str, Any] = {}
-    for field in schema:
-        parts = [(f"{field.name}.{part.name}", part.type) for part in field.type] if types.is_struct(field.type) else []
-        names.update(parts or [(field.name, field.type)])
+    names: dict[str, tuple[str, str, Any]] = {}  # the column, the part and its type
+    for column in schema:
+        for part in column.type if types.is_struct(column.type) else ():
+            names[f"{column.name}.{part.name}"] = column.name, part.name, part.type
+        names.setdefault(column.name, (column.name, "", column.type))
     columns = []
     for number, (field, language) in enumerate(zip(wanted.fields, wanted.languages)):
         name = field_of(list(names), wanted, number)
@@ -82,20 +84,20 @@ def _columns(schema: Any, wanted: Wanted) -> list[str]:
                 f"{wanted.name} has no column {field or language!r}; its columns: {', '.join(names)}: name one "
                 "after #, such as pairs.parquet#translation.en"
             )
-        if not (types.is_string(names[name]) or types.is_large_string(names[name])):
-            raise UserError(f"{wanted.name}: column {name!r} is {names[name]}, no text; name another after #")
-        columns.append(name)
+        *place, kind = names[name]
+        if not (types.is_string(kind) or types.is_large_string(kind)):
+            raise UserError(f"{wanted.name}: column {name!r} is {kind}, no text; name another after #")
+        columns.append((place[0], place[1]))
     return columns
 
 
-def _records(batches: Any, columns: list[str], first: int = 1) -> Iterator[Record]:
+def _records(batches: Any, columns: list[tuple[str, str]], first: int = 1) -> Iterator[Record]:
     line = first
     for batch in batches:
         texts = []
-        for name in columns:
-            column, *rest = name.split(".")
+        for column, part in columns:
             values = batch.column(column).to_pylist()
-            texts.append([value.get(rest[0]) if value else None for value in values] if rest else values)
+            texts.append([value.get(part) if value else None for value in values] if part else values)
         for row in zip(*texts):
             yield Record(line, left_out="no text") if None in row else Record(line, tuple(map(one_line, row)))
             line += 1

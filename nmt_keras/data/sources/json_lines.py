@@ -4,10 +4,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from nmt_keras.data.sources.records import Record, Wanted, is_language, lines_of, one_line
+from nmt_keras.data.sources.records import Record, Wanted, lines_of, named_like, one_line
 from nmt_keras.errors import UserError
-
-_NAMES = (("source", "src"), ("target", "tgt", "translation", "reference"))
 
 
 def read_json_lines(path: str, wanted: Wanted) -> Iterator[Record]:
@@ -43,14 +41,9 @@ def field_of(names: list[str], wanted: Wanted, number: int) -> str | None:
     field = wanted.fields[number]
     if field:
         return field if field in names else None
-    language = wanted.languages[number]
-    last = {name: name.rpartition(".")[2].lower() for name in names}
-    exact = [name for name in names if last[name] == language.lower()]
-    if exact:  # inside another object, `id` is rather a language than a number
-        return max(exact, key=lambda name: name.count("."))
-    by_language = (name for name in names if is_language(last[name], language))
-    by_role = (name for name in names if last[name] in _NAMES[wanted.roles[number]])
-    return next(by_language, next(by_role, None))
+    inner = sorted(names, key=lambda name: -name.count("."))  # of `id` and `translation.id`, the second is a language
+    place = named_like([name.rpartition(".")[2] for name in inner], wanted, number)
+    return None if place is None else inner[place]
 
 
 def _field(value: dict[str, Any], wanted: Wanted, number: int) -> str:

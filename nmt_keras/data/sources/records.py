@@ -1,13 +1,14 @@
 """What readers of formats have in common: what is wanted of a file, the records they give, and its lines."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from nmt_keras.data import encodings
 from nmt_keras.data.languages import language_of
 from nmt_keras.errors import UserError
 
+_ROLES = (("source", "src"), ("target", "tgt", "translation", "reference"))
 _SAMPLED_BYTES = 1 << 16
 _TAG = re.compile(r"[a-z]{2,3}(-([a-z]{4}|[a-z]{2}|[0-9]{3}))*")  # a language with a script and a region
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which JSON can write
@@ -75,9 +76,24 @@ def _convert(name: str, encoding: str) -> str:
 def is_language(tag: str, code: str) -> bool:
     """Whether the tag of a text, such as de-AT, is of the language of a code, such as de, deu_Latn or de-AT."""
     tag, code = (value.lower().replace("_", "-") for value in (tag, code))
-    if not _TAG.fullmatch(tag):
-        return False
-    return tag == code or (language_of(tag).code == language_of(code).code and ("-" not in code or "-" not in tag))
+    if tag == code or not _TAG.fullmatch(tag):
+        return tag == code
+    return language_of(tag).code == language_of(code).code and ("-" not in code or "-" not in tag)
+
+
+def named_like(names: Sequence[str], wanted: Wanted, number: int) -> int | None:
+    """The place, among names of columns or fields, of the text `number` of what is wanted.
+
+    A name is the code of the text's language, or else a tag of it, or else what its role is called.
+    """
+    code, role = wanted.languages[number], wanted.roles[number]
+    tests: tuple[Callable[[str], bool], ...] = (
+        lambda name: name == code.lower(),
+        lambda name: is_language(name, code),
+        lambda name: name in _ROLES[role],
+    )
+    lower = [name.strip().lower() for name in names]
+    return next((place for test in tests for place, name in enumerate(lower) if test(name)), None)
 
 
 def one_line(text: str) -> str:

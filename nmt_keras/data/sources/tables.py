@@ -3,10 +3,9 @@
 import csv
 from collections.abc import Iterator, Sequence
 
-from nmt_keras.data.sources.records import Record, Wanted, is_language, lines_of, one_line
+from nmt_keras.data.sources.records import Record, Wanted, lines_of, named_like, one_line
 from nmt_keras.errors import UserError
 
-_NAMES = (("source", "src"), ("target", "tgt", "translation", "reference"))
 _SEPARATORS = (",", ";", "\t", "|")
 _LONGEST_FIELD = 1 << 24
 
@@ -71,32 +70,22 @@ def _records(rows: Iterator[tuple[int, list[str]]], wanted: Wanted) -> Iterator[
 def _columns(first: Sequence[str], wanted: Wanted) -> tuple[list[int], bool]:
     """The column of each text, from 0, and whether the first row names them."""
     header = [name.strip().lower() for name in first]
-    numbered = all(field.isdecimal() for field in wanted.fields)
-    named = any(field and not field.isdecimal() for field in wanted.fields)
-    found = [_found(header, wanted, number) for number in range(len(wanted.fields))]
-    has_header = named or (not numbered and None not in found)
-    if not has_header:
-        return [max(int(field) - 1, 0) if field else role for field, role in zip(wanted.fields, wanted.roles)], False
-    columns = []
-    for column, field, language in zip(found, wanted.fields, wanted.languages):
-        if column is None:
+    named = [named_like(first, wanted, number) for number in range(len(wanted.fields))]
+    columns, has_header = [], None not in named
+    for field, by_name, role, language in zip(wanted.fields, named, wanted.roles, wanted.languages):
+        if field.isdecimal() and int(field):
+            columns.append(int(field) - 1)
+        elif not field and by_name is not None and (has_header or any(wanted.fields)):
+            columns.append(by_name)
+        elif not any(wanted.fields):
+            columns.append(role)
+        elif field and field.lower() in header:
+            columns.append(header.index(field.lower()))
+            has_header = True
+        else:
             shown = ", ".join(repr(name[:30]) for name in first[:10])
             raise UserError(
-                f"{wanted.name} has no column {field or language!r}; its first row is {shown}: name a column after #, "
-                "by its name or its number from 1, such as pairs.tsv#3"
+                f"{wanted.name} has no column {field or language!r}; its first row is {shown}: name each "
+                "column after #, by its name or its number from 1, such as pairs.tsv#3"
             )
-        columns.append(column)
-    return columns, True
-
-
-def _found(header: Sequence[str], wanted: Wanted, number: int) -> int | None:
-    """The column that a field names, or else the language or the role of a text."""
-    field = wanted.fields[number].strip().lower()
-    if field:
-        return header.index(field) if field in header else int(field) - 1 if field.isdecimal() else None
-    language = wanted.languages[number]
-    if language.lower() in header:
-        return header.index(language.lower())
-    by_language = (i for i, name in enumerate(header) if name.isascii() and name and is_language(name, language))
-    by_role = (i for i, name in enumerate(header) if name in _NAMES[wanted.roles[number]])
-    return next(by_language, next(by_role, None))
+    return columns, has_header

@@ -17,25 +17,31 @@ _CHUNK_BYTES = 1 << 16
 class _Segment:
     """The text of a segment, with its inline elements dropped or as placeholders.
 
-    Elements of `code` hold a tool's own markup, and `sub` a text of its own inside it; both are left out. What other
-    inline elements hold is text. A placeholder is <N> ... </N>, or <N/>, numbered by its `id`, `i` or `x`.
+    Elements of `_CODE` hold a tool's own markup, and `sub` a text of its own inside it; both are left out. What other
+    inline elements hold is text. A placeholder is <N> ... </N>, or <N/>; N counts the elements of a unit as they come,
+    and elements of one identity, on either side, have one.
+
+    Args:
+        keep_tags: write placeholders.
+        numbers: of the unit's elements so far, by their identity.
     """
 
-    _PAIRED = {"hi", "g", "mrk", "pc", "sm", "em"}
-    _OPEN, _CLOSE = {"bpt", "bx", "sc"}, {"ept", "ex", "ec"}
-    _CODE = {"bpt", "ept", "ph", "it", "ut", "x", "bx", "ex", "sc", "ec", "cp", "sub"}
+    _OPEN, _CLOSE = {"bpt", "bx", "sc", "sm"}, {"ept", "ex", "ec", "em"}
+    _CODE = {"ph", "it", "ut", "x", "cp", "sub"} | _OPEN | _CLOSE
 
-    def __init__(self, keep_tags: bool):
+    def __init__(self, keep_tags: bool, numbers: dict[tuple[str, str], int]):
         self._keep = keep_tags
+        self._numbers = numbers
         self._parts: list[str] = []
         self._inside: list[tuple[str, str]] = []
-        self._numbers: dict[str, int] = {}
 
     def start(self, name: str, attributes: Mapping[str, str]) -> None:
         """An inline element begins."""
-        given = next((attributes[key] for key in ("i", "rid", "startRef", "id", "x") if key in attributes), "")
-        given = given or f"{name}{len(self._numbers)}"
-        number = str(self._numbers.setdefault(given, len(self._numbers) + 1))
+        # `i` pairs a TMX element with its end, `x` with the other side; XLIFF has `id`, and what an end refers to.
+        keys = ("i",) if name in ("bpt", "ept") else ("x", "rid", "startRef", "id")
+        named = next(((key, attributes[key]) for key in keys if key in attributes), (name, str(len(self._parts))))
+        identity = ("id" if named[0] in ("rid", "startRef") else named[0], named[1])
+        number = str(self._numbers.setdefault(identity, len(self._numbers) + 1))
         self._inside.append((name, number))
         if self._keep and name != "sub":
             close = "/" if name in self._CODE - self._OPEN - self._CLOSE else ""
@@ -70,6 +76,7 @@ class _Handler(ContentHandler):
         super().__init__()
         self.records: list[Record] = []
         self._wanted = wanted
+        self._numbers: dict[tuple[str, str], int] = {}
         self._segment: _Segment | None = None
         self._depth = 0  # of elements inside the segment
         self.line_number: Callable[[], int]
@@ -95,7 +102,7 @@ class _Handler(ContentHandler):
             self._depth += 1
             self._segment.start(name, attrs)
         elif self.begin(name, attrs, self.line_number()) and name in self.segments:
-            self._segment = _Segment(self._wanted.keep_tags)
+            self._segment = _Segment(self._wanted.keep_tags, self._numbers)
 
     def endElement(self, name: str) -> None:
         if self._segment is None:
@@ -180,7 +187,7 @@ class _Tmx(_Handler):
 
     def begin(self, name: str, attributes: Mapping[str, str], line: int) -> bool:
         if name == "tu":
-            self._line, self._texts = line, {}
+            self._line, self._texts, self._numbers = line, {}, {}
         elif name == "tuv":
             self._language = attributes.get("xml:lang") or attributes.get("lang") or ""
             self._languages.add(self._language)
@@ -215,7 +222,8 @@ class _Xliff(_Handler):
         elif name == "file" and "source-language" in attributes:
             self._languages = (attributes["source-language"], attributes.get("target-language", ""))
         elif name == self._unit:
-            self._line, self._texts, self._state = line, {}, attributes.get("state", "")
+            self._line, self._texts, self._numbers = line, {}, {}
+            self._state = attributes.get("state", "")
         elif name == "alt-trans":
             self._in_alternative = True
         elif name in self.segments and not self._in_alternative:

@@ -404,3 +404,30 @@ def test_a_column_alone_is_refused_and_a_translator_alone_is_of_the_reference(re
 def test_what_an_xml_file_cannot_say_is_one_line(read, change, message):
     with pytest.raises(UserError, match=message):
         read("a.tmx", a__tmx=TMX.replace(*change, 1))
+
+
+def test_a_placeholder_has_one_number_on_both_sides_of_a_unit(read):
+    source = '<pc id="1">a</pc> <pc id="2">b</pc> <ph id="1x"/>'
+    target = '<pc id="2">B</pc> <pc id="1">A</pc> <ph id="1x"/>'
+    text = XLIFF2.replace("<source>One<", f"<source>{source}<").replace("<target>Eins<", f"<target>{target}<")
+    assert _pairs(read("a.xlf", keep_tags=True, a__xlf=text)) == [("<1>a</1> <2>b</2> <3/>", "<2>B</2> <1>A</1> <3/>")]
+    marked = XLIFF2.replace(">One<", '><sm id="m"/>One<em startRef="m"/><').replace(">Eins<", ">Eins <ph x='9'/><")
+    assert _pairs(read("b.xlf", keep_tags=True, b__xlf=marked)) == [("<1>One</1>", "Eins <2/>")]
+
+
+def test_a_header_over_numbered_columns_is_no_pair_and_column_0_is_refused(read):
+    assert _pairs(read("a.tsv#2", "a.tsv#1", a__tsv="de\ten\nHund\tdog\n")) == [("dog", "Hund")]
+    with pytest.raises(UserError, match="has no column '0'; its first row is 'de', 'en'"):
+        read("a.tsv#0", "a.tsv#1")
+    with pytest.raises(UserError, match="has no column 'de'; its first row is"):
+        read("b.tsv#x", "b.tsv", b__tsv="x\ty\n1\t2\n")
+
+
+def test_a_flat_column_with_a_dot_and_an_upper_case_suffix(read, tmp_path):
+    arrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    parquet.write_table(arrow.table({"translation.en": ["dog"], "translation.de": ["Hund"]}), tmp_path / "a.parquet")
+    assert _pairs(read("a.parquet")) == [("dog", "Hund")]
+    (tmp_path / "b.TSV.GZ").write_bytes(gzip.compress(b"dog\tHund\n"))
+    assert _pairs(read("b.TSV.GZ")) == [("dog", "Hund")]
