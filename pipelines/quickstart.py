@@ -18,6 +18,7 @@ from pipelines.recipes import quickstart as recipe
 from pipelines.train import run_training
 
 _NUM_SENTENCES = 3
+_REPORTED = 300
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,6 +51,7 @@ def _job(values: flags.FlagValues) -> int:
         return _cli.STATUS_STOPPED
     from nmt_keras.experiment.evaluate import evaluate
     from nmt_keras.experiment.export import export
+    from nmt_keras.experiment.report import write_report
     from nmt_keras.serving.local import load_export
 
     report("3. Evaluation on sentences whose combinations of words are in no training sentence")
@@ -57,8 +59,9 @@ def _job(values: flags.FlagValues) -> int:
     scores = evaluate([run_dir], "best", test[0], test[1:], report=report)
     for name in ("bleu", "chrf"):
         report(f"   {name} {scores[name]:.2f}  ({scores[name + '_signature']})")
-    report("4. Attention")
-    report(f"   {write_attention(run_dir, pathlib.Path(test[0]))}")
+    report("4. A report: curves, scores by length, translations, attention")
+    page = write_report(run_dir, source=test[0], references=test[1:], sentences=_REPORTED)["report"]
+    report(f"   open {page} in a browser")
     report("5. Export")
     exported = export([run_dir], "best", output, report=report)
     if exported["different"]:
@@ -106,20 +109,6 @@ def write_corpus(folder: pathlib.Path) -> None:
                     path.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
         raise UserError(f"Cannot write the corpus to {folder}: {error.strerror}; give another --run_dir") from error
-
-
-def write_attention(run_dir: pathlib.Path, sources: pathlib.Path) -> str:
-    """Draws the attention of the first line's translation to `<run_dir>/attention.png`; returns a line that says so."""
-    from nmt_keras.experiment.dev_set import draw_attention
-    from nmt_keras.runs.loading import load
-
-    trained = load(run_dir)
-    source = sources.read_text(encoding="utf-8").split("\n")[0]
-    [translation] = trained.translator().translate([source])
-    picture, note = draw_attention(translation)
-    path = run_dir / "attention.png"
-    path.write_bytes(picture)
-    return f"{path}" + (f" ({note})" if note else "")
 
 
 if __name__ == "__main__":

@@ -1,26 +1,10 @@
 """A comparison of systems as a page for a browser, which needs no network."""
 
-import difflib
 import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_STYLE = """
-:root { color-scheme: light dark; --line: #8884; --mark: #e8a33d66; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-.wide { overflow-x: auto; }
-.wide + .wide { margin-top: 1.2rem; }
-table { border-collapse: collapse; }
-th, td { padding: .3rem .8rem; border-bottom: 1px solid var(--line); text-align: right; }
-th:first-child, td:first-child, td.text { text-align: left; } td.best { font-weight: 600; }
-.note { opacity: .75; font-size: .9rem; }
-mark { background: var(--mark); color: inherit; border-radius: .15rem; }
-section.sentence { border-top: 1px solid var(--line); padding: .6rem 0; }
-section.sentence dl { display: grid; grid-template-columns: minmax(8rem, max-content) 1fr; gap: .15rem 1rem; }
-section.sentence dl { margin: 0; }
-dt { opacity: .75; overflow-wrap: anywhere; } dd { margin: 0; overflow-wrap: anywhere; }
-"""
+from nmt_keras.experiment.html_page import marked, page, sentence, table
 
 
 def page_of(result: Mapping[str, Any]) -> str:
@@ -49,13 +33,7 @@ def page_of(result: Mapping[str, Any]) -> str:
         "<p class=note>By chrF, which is given; words that the baseline does not have there are marked.</p>",
         *(_sentence(systems, row) for row in result["most_different"]),
     ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Comparison of systems</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        + "\n".join(parts)
-        + "\n</body>\n</html>\n"
-    )
+    return page("Comparison of systems", parts)
 
 
 def _scores(result: Mapping[str, Any]) -> str:
@@ -76,7 +54,7 @@ def _scores(result: Mapping[str, Any]) -> str:
         "difference from the baseline by the paired bootstrap, and by "
         f"{result['randomisation_trials']:,} trials of approximate randomisation. {signatures}"
     )
-    return f"{_table(head, rows)}<p class=note>{note}</p>"
+    return f"{table(head, rows)}<p class=note>{note}</p>"
 
 
 def p_values(test: Mapping[str, Any]) -> str:
@@ -99,7 +77,7 @@ def _parts(
         best = (min if less_is_better else max)(values)
         cells = "".join(_number(value, best) for value in values)
         lines.append(f"<tr><td>{span_of(row)}</td><td>{row[unit]:,}</td>{cells}</tr>")
-    return _table(head, lines)
+    return table(head, lines)
 
 
 def span_of(row: Mapping[str, Any]) -> str:
@@ -107,10 +85,6 @@ def span_of(row: Mapping[str, Any]) -> str:
     if row["to"] is None:
         return f"{row['from']:,} and more"
     return f"{row['from']:,}" if row["from"] == row["to"] else f"{row['from']:,} to {row['to']:,}"
-
-
-def _table(head: str, rows: Sequence[str]) -> str:
-    return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
 
 
 def _number(value: float, best: float, after: str = "") -> str:
@@ -122,18 +96,5 @@ def _sentence(systems: Sequence[str], row: Mapping[str, Any]) -> str:
     pairs += [("reference", html.escape(text)) for text in row["references"]]
     baseline = row["translations"][0]
     for name, text, chrf in zip(systems, row["translations"], row["chrf"]):
-        pairs.append((f"{name} ({chrf:.1f})", _marked(text, baseline)))
-    items = "".join(f"<dt>{html.escape(name)}</dt><dd>{text}</dd>" for name, text in pairs)
-    return f"<section class=sentence><p class=note>line {row['line']:,}</p><dl>{items}</dl></section>"
-
-
-def _marked(text: str, baseline: str) -> str:
-    """A translation with the words that the baseline does not have there marked; characters where there is no space."""
-    separator = " " if " " in text.strip() or " " in baseline.strip() else ""
-    words, others = (each.split(" ") if separator else list(each) for each in (text, baseline))
-    parts = []
-    for kind, _, _, start, stop in difflib.SequenceMatcher(None, others, words, autojunk=False).get_opcodes():
-        if start < stop:
-            part = html.escape(separator.join(words[start:stop]))
-            parts.append(part if kind == "equal" else f"<mark>{part}</mark>")
-    return separator.join(parts)
+        pairs.append((f"{name} ({chrf:.1f})", marked(text, baseline)))
+    return sentence(f"line {row['line']:,}", pairs)
