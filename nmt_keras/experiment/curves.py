@@ -81,7 +81,13 @@ def _svg(
         ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "legend.labelcolor"), _INK
     )
     # Ids are hashes of what they name, with this salt: they must differ between the pictures of a page.
-    style = {**ink, "svg.fonttype": "none", "svg.hashsalt": panel.title, "font.size": 9, "legend.frameon": False}
+    style: dict[Any, Any] = {
+        **ink,
+        "svg.fonttype": "none",
+        "svg.hashsalt": panel.title,
+        "font.size": 9,
+        "legend.frameon": False,
+    }
     with rc_context(style):
         figure = Figure(figsize=(4.2, 2.7), layout="constrained")
         FigureCanvasSVG(figure)
