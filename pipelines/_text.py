@@ -113,8 +113,8 @@ def lines(source: typing.BinaryIO, name: str) -> Iterator[str]:
         raise Interrupted(f"Cannot unpack --input: {error}; it is truncated or no gzip file") from error
 
 
-def opened(path: str) -> typing.BinaryIO:
-    """Text to read; .gz is unpacked.
+def opened(path: str, flag: str = "input") -> typing.BinaryIO:
+    """Text to read, which a flag names; .gz is unpacked.
 
     Raises:
         UserError: there is none.
@@ -122,7 +122,7 @@ def opened(path: str) -> typing.BinaryIO:
     try:
         file = _open(path)
     except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}; check --input") from error
+        raise UserError(f"Cannot read {path}: {error.strerror}; check --{flag}") from error
     try:
         beginning = file.peek(4096)  # type: ignore[attr-defined]
     except (OSError, EOFError, zlib.error):

@@ -34,8 +34,8 @@ _RULES_BEYOND_EXACT = (
     "banned_phrases",
     "shortlist",
 )
-# Lines, and how many came before them, to their translations.
-Stream = Callable[[Iterable[str], int], Iterator["Translation"]]
+# Lines, what their translations begin with or None, and how many lines came before them, to their translations.
+Stream = Callable[[Iterable[str], Iterable[str] | None, int], Iterator["Translation"]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,6 +47,12 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
     _cli.define_inference_flags(values, argv)
     _text.define_model_flags(values)
     flags.DEFINE_string("input", None, "Text to translate; .gz is unpacked. Default: stdin.", flag_values=values)
+    flags.DEFINE_string(
+        "prefixes",
+        None,
+        "A file of what each translation begins with, line by line; it may end inside a word, or be empty.",
+        flag_values=values,
+    )
     flags.DEFINE_string("output", None, "Where the translations go. Default: stdout.", flag_values=values)
     flags.DEFINE_bool("resume", False, "Go on with the --output of an interrupted job.", flag_values=values)
     flags.DEFINE_bool(
@@ -95,8 +101,9 @@ def _job(values: flags.FlagValues) -> int | None:
             skipped = sum(1 for _ in itertools.islice(lines, count))
             if skipped < count:
                 raise UserError(f"--resume: the interrupted --output has {count:,} lines, --input only {skipped:,}")
+            lines, prefixes = _with_prefixes(lines, values, stack, count)
             lines, again = itertools.tee(lines)
-            for line, translation in zip(again, stream(lines, count)):
+            for line, translation in zip(again, stream(lines, prefixes, count)):
                 if translation.truncated and values.on_long == "refuse":
                     raise Interrupted(
                         f"Line {count + 1} is longer than the model's limit; shorten it, or give --on_long=truncate"
@@ -117,6 +124,26 @@ def _job(values: flags.FlagValues) -> int | None:
     return None
 
 
+def _with_prefixes(
+    lines: Iterator[str], values: flags.FlagValues, stack: contextlib.ExitStack, count: int
+) -> tuple[Iterator[str], Iterator[str] | None]:
+    """The lines after the first `count`, and what --prefixes has for them; None without it."""
+    if values.prefixes is None:
+        return lines, None
+    file = stack.enter_context(_text.opened(values.prefixes, "prefixes"))
+    prefixes = itertools.islice(_text.lines(file, values.prefixes), count, None)
+
+    def pairs() -> Iterator[tuple[str, str]]:
+        for number, (line, prefix) in enumerate(itertools.zip_longest(lines, prefixes), count + 1):
+            if line is None or prefix is None:
+                name = "--input" if line is None else "--prefixes"
+                raise Interrupted(f"{name} ends before line {number:,}, and the other does not: give a prefix a line")
+            yield line, prefix
+
+    one, other = itertools.tee(pairs())
+    return (line for line, _ in one), (prefix for _, prefix in other)
+
+
 def _check(values: flags.FlagValues) -> None:
     _text.check_model_flags(values, _REQUEST_OPTIONS)
     if not values.run_dir:
@@ -133,6 +160,9 @@ def _check(values: flags.FlagValues) -> None:
         raise UserError("--mbr gives one translation of each line: leave out --samples and --n_best")
     if values.exact is not None and (values.samples or values.mbr is not None or values["n_best"].present):
         raise UserError("--exact gives one translation of each line: leave out --samples, --mbr and --n_best")
+    for name in ("mbr", "exact", "split_sentences"):
+        if values.prefixes is not None and values[name].value:
+            raise UserError(f"--prefixes goes with a search or samples of sentences: leave out --{name}")
     if values.samples and values["n_best"].present:
         raise UserError("--n_best belongs to searching: --samples is how many are drawn")
     if values.resume and not values.output:
@@ -154,7 +184,17 @@ def _opened(values: flags.FlagValues) -> Iterator[tuple[Stream, dict[str, typing
         yield stream, about
         end()
         return
-    names = ("input", "target_language", "saved_model", "server", "n_best", "samples", "scores", "alignments")
+    names = (
+        "input",
+        "prefixes",
+        "target_language",
+        "saved_model",
+        "server",
+        "n_best",
+        "samples",
+        "scores",
+        "alignments",
+    )
     request_options = _cli.decoding_overrides(values)
     if _as_json(values):
         request_options |= {"num_hypotheses": max(values.n_best, values.samples)}
@@ -162,9 +202,13 @@ def _opened(values: flags.FlagValues) -> Iterator[tuple[Stream, dict[str, typing
         request_options |= {"temperature": values.temperature, "seed": values.seed}
     with _text.open_client(values) as client:
 
-        def stream(texts: Iterable[str], first_number: int) -> Iterator["Translation"]:
+        def stream(texts: Iterable[str], prefixes: Iterable[str] | None, first_number: int) -> Iterator["Translation"]:
             return client.stream(
-                texts, first_number=first_number, target_language=_text.target_language(values), **request_options
+                texts,
+                prefixes=prefixes,
+                first_number=first_number,
+                target_language=_text.target_language(values),
+                **request_options,
             )
 
         yield stream, {**{name: values[name].value for name in names}, **request_options}
@@ -211,15 +255,17 @@ def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any], Ca
     searching = run.translator(values.samples or values.n_best, sampling)
     translator = run.mbr_translator(options) if options else exact or searching
 
-    def stream(texts: Iterable[str], first_number: int) -> Iterator["Translation"]:
-        return translator.stream(texts, first_number=first_number)
+    def stream(texts: Iterable[str], prefixes: Iterable[str] | None, first_number: int) -> Iterator["Translation"]:
+        if prefixes is None:
+            return translator.stream(texts, first_number=first_number)
+        return searching.stream(texts, prefixes=prefixes, first_number=first_number)
 
     def end() -> None:
         if exact:
             _process.report(exact.summary())
 
     names = ["input", "run_dir", "n_best", "samples", "scores", "alignments", "seed", "temperature", "top_k", "top_p"]
-    names.append("target_language")
+    names += ["target_language", "prefixes"]
     names += ["mbr", "mbr_utility", "mbr_candidates", "mbr_each"] if options else []
     names += ["exact"] if values.exact is not None else []
     about = {**{name: values[name].value for name in names}, "step": run.step, "checkpoint": values.checkpoint}

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from nmt_keras.constants import BOS_ID, EOS_ID, PAD_ID
+from nmt_keras.decoding.prefixes import Prefix
 from nmt_keras.decoding.top_k import top_k
 
 NEVER = float("-inf")
@@ -19,6 +20,7 @@ class Past(NamedTuple):
 
     ids: tf.Tensor | tuple  # int32 [B, Q, L], PAD where nothing stands yet
     phrase_states: tf.Tensor | tuple  # int32 [B, Q], of the automaton of banned phrases
+    is_in_prefix: tf.Tensor | tuple  # bool [B, Q], whether all ids so far are those of a beginning that is not over
 
 
 class Scored(NamedTuple):
@@ -49,7 +51,7 @@ class Constraints(NamedTuple):
 
     max_length: tf.Tensor  # int32 [B], ids of a hypothesis, EOS included
     min_length: int | tf.Tensor = 0  # int32 [] or [B], EOS included; `max_length` wins
-    prefix: tf.Tensor | None = None  # int32 [B, P], what hypotheses begin with, then PAD; cut to max_length - 1 ids
+    prefix: Prefix | None = None  # what hypotheses begin with; cut to max_length - 1 ids
     no_repeat_ngram: int = 0  # no n ids in a row come twice (Paulus et al. 2018, 2.5); 0 is off
     repetition_penalty: float = 1.0  # of logits of ids that were produced before (Keskar et al. 2019, 4.1); 1 is off
     banned_phrases: tf.Tensor | None = None  # int32 [states, V]: see `nmt_keras.decoding.banned_phrases`
@@ -61,17 +63,24 @@ class Constraints(NamedTuple):
         if self.no_repeat_ngram or self.repetition_penalty != 1.0:
             size = tf.maximum(tf.reduce_max(self.max_length), self.no_repeat_ngram)
             ids = tf.fill([batch, 1, size], PAD_ID)
-        return Past(ids, () if self.banned_phrases is None else tf.zeros([batch, 1], tf.int32))
+        return Past(
+            ids,
+            () if self.banned_phrases is None else tf.zeros([batch, 1], tf.int32),
+            () if self.prefix is None else self.prefix.num_positions[:, None] > 0,
+        )
 
     def advance(self, past: Past, ids: tf.Tensor, position: tf.Tensor) -> Past:
         """The past once `ids`, int32 [B, Q], stand at `position`."""
-        all_ids, states = past
+        all_ids, states, is_in_prefix = past
         if self.banned_phrases is not None:
             states = tf.gather_nd(self.banned_phrases, tf.stack([states, ids], -1))
             states = tf.where(states < 0, tf.bitwise.invert(states), states)  # negative after a forced phrase
         if isinstance(all_ids, tf.Tensor):
             all_ids = tf.where(tf.range(tf.shape(all_ids)[2]) == position, ids[:, :, None], all_ids)
-        return Past(all_ids, states)
+        if self.prefix is not None:
+            is_next = ids == self.prefix.at(position)[:, None]
+            is_in_prefix &= is_next & (position + 1 < self.prefix.num_positions)[:, None]
+        return Past(all_ids, states, is_in_prefix)
 
     def continuations(
         self, logits: tf.Tensor, position: tf.Tensor, past: Past, count: int | tf.Tensor
@@ -84,31 +93,33 @@ class Constraints(NamedTuple):
             past: of the hypotheses.
             count: how many are wanted; C is a few more, or V where that is less.
         """
-        size = tf.shape(logits)[-1]
+        size = tf.minimum(count + 3, tf.shape(logits)[-1])  # EOS, PAD and BOS may be among them
         if self._looks_back:
-            scores, log_probs = self.score(logits, position, past)
-            _, ids = top_k(scores, tf.minimum(count + 1, size))  # EOS may be among them
-            chosen, end_scores = tf.gather(scores, ids, batch_dims=2), scores[:, :, EOS_ID]
-        else:
-            log_probs = tf.nn.log_softmax(logits)
-            _, ids = top_k(log_probs, tf.minimum(count + 3, size))  # EOS, PAD and BOS may be among them
-            ids, is_copy = self._forced_among(ids, position)
-            end = tf.fill(tf.shape(ids[:, :, :1]), EOS_ID)
-            chosen, end_scores = (
-                tf.where(self._may_follow(own, position) & ~tf.math.is_nan(scores), scores, NEVER)
-                for own, scores in (
-                    (ids, tf.gather(log_probs, ids, batch_dims=2)),
-                    (end, log_probs[:, :, EOS_ID, None]),
-                )
-            )
-            chosen, end_scores = tf.where(is_copy, NEVER, chosen), end_scores[:, :, 0]
-        return Continuations(
-            ids,
-            tf.where(ids == EOS_ID, NEVER, chosen),
-            tf.gather(log_probs, ids, batch_dims=2),
-            end_scores,
-            log_probs[:, :, EOS_ID],
+            return self._of_all(logits, position, past, size)
+        if self.prefix is None:
+            return self._of_the_best(logits, position, size)
+        return tf.cond(
+            tf.reduce_any(past.is_in_prefix),
+            lambda: self._of_all(logits, position, past, size),
+            lambda: self._of_the_best(logits, position, size),
         )
+
+    def _of_all(self, logits: tf.Tensor, position: tf.Tensor, past: Past, size: tf.Tensor) -> Continuations:
+        """Continuations where any rule may hold."""
+        scores, log_probs = self.score(logits, position, past)
+        _, ids = top_k(scores, size)
+        return _continuations(ids, tf.gather(scores, ids, batch_dims=2), scores[:, :, EOS_ID], log_probs)
+
+    def _of_the_best(self, logits: tf.Tensor, position: tf.Tensor, size: tf.Tensor) -> Continuations:
+        """Continuations where only rules hold that look at the position alone."""
+        log_probs = tf.nn.log_softmax(logits)
+        _, ids = top_k(log_probs, size)
+        end = tf.fill(tf.shape(ids[:, :, :1]), EOS_ID)
+        chosen, end_scores = (
+            tf.where(self._may_follow(own, position) & ~tf.math.is_nan(scores), scores, NEVER)
+            for own, scores in ((ids, tf.gather(log_probs, ids, batch_dims=2)), (end, log_probs[:, :, EOS_ID, None]))
+        )
+        return _continuations(ids, chosen, end_scores[:, :, 0], log_probs)
 
     def score(self, logits: tf.Tensor, position: tf.Tensor, past: Past) -> Scored:
         """Scores every id as the next one at `position`; an id whose score is NaN may not follow.
@@ -129,6 +140,8 @@ class Constraints(NamedTuple):
         if self.banned_phrases is not None:
             allowed &= tf.gather(self.banned_phrases, past.phrase_states) >= 0
         possible = self._may_follow(tf.range(vocab_size)[None, None], position, allowed)
+        if self.prefix is not None:
+            possible = self._with_prefix(possible, position, past.is_in_prefix)
         return Scored(tf.where(possible & ~tf.math.is_nan(scores), scores, NEVER), log_probs)
 
     @property
@@ -140,25 +153,23 @@ class Constraints(NamedTuple):
         """Whether `ids`, which broadcast, may stand at `position`; `allowed` is what the other rules say."""
         too_short = position + 1 < tf.reshape(self.min_length, [-1, 1, 1])
         possible = allowed & (ids != PAD_ID) & (ids != BOS_ID) & ~(too_short & (ids == EOS_ID))
-        at_last = (position >= self.max_length - 1)[:, None, None]
-        possible = tf.where(at_last, ids == EOS_ID, possible)
-        if self.prefix is not None:
-            forced = self._forced(position)
-            possible = tf.where((forced != PAD_ID) & ~at_last, ids == forced, possible)
-        return possible
+        return tf.where(self._is_last(position), ids == EOS_ID, possible)
 
-    def _forced(self, position: tf.Tensor) -> tf.Tensor:
-        """int32 [B, 1, 1]: the id of the prefix at `position`, PAD where there is none."""
-        width = tf.shape(self.prefix)[1]
-        padded = tf.pad(self.prefix, [[0, 0], [0, 1]], constant_values=PAD_ID)
-        return padded[:, tf.minimum(position, width)][:, None, None]
+    def _is_last(self, position: tf.Tensor) -> tf.Tensor:
+        """bool [B, 1, 1]: whether `position` is the last that there may be."""
+        return (position >= self.max_length - 1)[:, None, None]
 
-    def _forced_among(self, ids: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The ids [B, Q, C], all replaced by the forced id where there is one, and which of them are then copies."""
-        if self.prefix is None:
-            return ids, False
-        forced = self._forced(position)
-        return tf.where(forced != PAD_ID, forced, ids), (forced != PAD_ID) & (tf.range(tf.shape(ids)[-1]) > 0)
+    def _with_prefix(self, possible: tf.Tensor, position: tf.Tensor, is_in_prefix: tf.Tensor) -> tf.Tensor:
+        """bool [B, Q, V]: what may follow, where some hypotheses are inside a forced beginning."""
+        assert self.prefix is not None
+        prefix = self.prefix
+
+        def forced() -> tf.Tensor:
+            is_inside = is_in_prefix[:, :, None] & ~self._is_last(position)
+            return tf.where(is_inside, prefix.may_follow(position)[:, None], possible)
+
+        shape = tf.concat([tf.shape(is_in_prefix), tf.shape(possible)[2:]], 0)
+        return tf.cond(tf.reduce_any(is_in_prefix), forced, lambda: tf.broadcast_to(possible, shape))
 
     def _repeats(self, position: tf.Tensor, ids: tf.Tensor, vocab_size: int | tf.Tensor) -> tf.Tensor:
         """bool [B, Q, V]: the ids that would end an n-gram for the second time."""
@@ -170,6 +181,17 @@ class Constraints(NamedTuple):
             same &= ids[:, :, i : starts + i] == last[:, :, None]
         ends = ids[:, :, n - 1 :]
         return _marked(ends, tf.broadcast_to(same, tf.shape(ends)), vocab_size)
+
+
+def _continuations(ids: tf.Tensor, scores: tf.Tensor, end_scores: tf.Tensor, log_probs: tf.Tensor) -> Continuations:
+    """Of ids [B, Q, C] with their scores, the scores of EOS [B, Q] and the log probabilities of all ids [B, Q, V]."""
+    return Continuations(
+        ids,
+        tf.where(ids == EOS_ID, NEVER, scores),
+        tf.gather(log_probs, ids, batch_dims=2),
+        end_scores,
+        log_probs[:, :, EOS_ID],
+    )
 
 
 def _marked(ids: tf.Tensor, counted: tf.Tensor, vocab_size: tf.Tensor) -> tf.Tensor:

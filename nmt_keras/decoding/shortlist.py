@@ -28,8 +28,8 @@ def make_shortlist(
     common: tf.Tensor,
     source_ids: tf.Tensor,
     source_mask: tf.Tensor,
-    prefix_ids: tf.Tensor,
     vocab_size: int,
+    forced: tf.Tensor | None = None,
 ) -> Shortlist:
     """Joins the ids that the source ids propose, the common ones, those of the forced beginning and the special ones.
 
@@ -38,15 +38,16 @@ def make_shortlist(
         common: int32 [m].
         source_ids: int32 [B, S].
         source_mask: bool [B, S].
-        prefix_ids: int32 [B, P].
         vocab_size: V.
+        forced: bool [B, V], the ids that may stand in a forced beginning; None where there is none.
     """
     batch = tf.shape(source_ids)[0]
     always = tf.concat([[PAD_ID, UNK_ID, BOS_ID, EOS_ID], common], 0)
     proposed = tf.where(source_mask[:, :, None], tf.gather(proposals, source_ids), PAD_ID)
-    wanted = tf.concat([tf.reshape(proposed, [batch, -1]), prefix_ids, tf.tile(always[None], [batch, 1])], 1)
+    wanted = tf.concat([tf.reshape(proposed, [batch, -1]), tf.tile(always[None], [batch, 1])], 1)
     places = tf.reshape(tf.range(batch)[:, None] * vocab_size + wanted, [-1, 1])
     counts = tf.scatter_nd(places, tf.ones_like(places[:, 0]), [batch * vocab_size])
     has = tf.reshape(counts > 0, [batch, vocab_size])
+    has = has if forced is None else has | forced
     ids = tf.cast(tf.where(tf.reduce_any(has, 0))[:, 0], tf.int32)
     return Shortlist(ids, tf.where(tf.gather(has, ids, axis=1), 0.0, float("-inf"))[:, None])

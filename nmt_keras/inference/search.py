@@ -6,16 +6,17 @@ import numpy as np
 import tensorflow as tf
 
 from nmt_keras.config import DecodingConfig
-from nmt_keras.constants import PAD_ID
 from nmt_keras.data.lexicon import Lexicon
 from nmt_keras.decoding import banned_phrases
 from nmt_keras.decoding.beam_search import beam_search
 from nmt_keras.decoding.constraints import Constraints
 from nmt_keras.decoding.hypotheses import Hypotheses
+from nmt_keras.decoding.prefixes import Prefix, Surfaces
 from nmt_keras.decoding.ranking import Ranking
 from nmt_keras.decoding.sampling import greedy, sample
 from nmt_keras.decoding.shortlist import Shortlist, make_shortlist
 from nmt_keras.errors import UserError
+from nmt_keras.inference.prefixes import surfaces_of, tokenize_prefixes
 from nmt_keras.layers.masks import padding_mask
 from nmt_keras.models.ensemble import Ensemble
 from nmt_keras.models.seq2seq import Seq2Seq
@@ -69,6 +70,7 @@ class Search:
         if config.shortlist and lexicon is None:
             raise UserError("`decoding.shortlist` needs a lexicon: python -m pipelines.lexicon makes one, of one run")
         self._model = model
+        self._tokenizer = target_tokenizer
         self._config = config
         self._num_hypotheses = num_hypotheses
         self._sampling = sampling
@@ -80,19 +82,18 @@ class Search:
         }
         self._banned: np.ndarray | None = None
         if config.banned_phrases:
-            surfaces = [target_tokenizer.surface(number) for number in range(target_tokenizer.vocab_size)]
-            self._banned = banned_phrases.automaton(config.banned_phrases, surfaces)
+            self._banned = banned_phrases.automaton(config.banned_phrases, surfaces_of(target_tokenizer))
 
-    def __call__(self, source_ids: tf.Tensor, prefix_ids: tf.Tensor, numbers: tf.Tensor) -> Hypotheses:
+    def __call__(self, source_ids: tf.Tensor, prefix: tf.Tensor | None, numbers: tf.Tensor) -> Hypotheses:
         """Hypotheses of a batch.
 
         Args:
             source_ids: int32 [B, S], each with EOS.
-            prefix_ids: int32 [B, P], what translations begin with, then PAD; P may be 0.
+            prefix: string [B], what translations begin with; None where no row has one.
             numbers: int32 [B], such as line numbers: rows with different numbers draw different samples.
         """
         config = self._config
-        problem, shortlist = self._begin(source_ids, prefix_ids)
+        problem, shortlist = self._begin(source_ids, None if prefix is None else self._tokenized(prefix)[0])
         if self._sampling is not None:
             seed, temperature, top_k, top_p = self._sampling
             found = sample(
@@ -114,12 +115,18 @@ class Search:
             )
         return _with_ids_of(shortlist, found)
 
-    def with_options(self, source_ids: tf.Tensor, request_options: RequestOptions) -> Hypotheses:
+    def with_options(
+        self, source_ids: tf.Tensor, request_options: RequestOptions, prefix: tf.Tensor
+    ) -> tuple[Hypotheses, tf.Tensor]:
         """Hypotheses of a batch, each row by its own options and with the result of a call of its own.
 
         Args:
             source_ids: int32 [B, S], each with EOS.
             request_options: of each row.
+            prefix: string [B], what translations begin with.
+
+        Returns:
+            The hypotheses, and whether they begin with all of `prefix`, bool [B]; see `tokenize_prefixes`.
         """
         config = self._config
         most = max(config.max_beam_size, config.beam_size)
@@ -130,11 +137,11 @@ class Search:
         )
         beam_size = tf.where(is_sampled, 1, beam_size)
         count = tf.clip_by_value(request_options.num_hypotheses, 1, tf.where(is_sampled, most, beam_size))
-        (step_fn, state, constraints, ranking), shortlist = self._begin(
-            source_ids, tf.zeros([tf.shape(source_ids)[0], 0], tf.int32)
-        )
+        beginnings, is_kept = self._tokenized(prefix)
+        (step_fn, state, constraints, ranking), shortlist = self._begin(source_ids, beginnings)
         limit = tf.where(request_options.max_length > 0, request_options.max_length, config.max_length)
         constraints = constraints._replace(max_length=tf.minimum(constraints.max_length, limit))
+        is_kept &= beginnings.num_positions < constraints.max_length
         penalty = tf.where(
             request_options.length_penalty >= 0.0,
             tf.minimum(request_options.length_penalty, 10.0),
@@ -164,16 +171,19 @@ class Search:
 
         searched = tf.cond(tf.reduce_any(~is_sampled), search, nothing)
         drawn = tf.cond(tf.reduce_any(is_sampled), draw, nothing)
-        return _first(_with_ids_of(shortlist, _joined(is_sampled, drawn, searched)), count)
+        return _first(_with_ids_of(shortlist, _joined(is_sampled, drawn, searched)), count), is_kept
 
-    def _begin(self, source_ids: tf.Tensor, prefix_ids: tf.Tensor):
+    def _tokenized(self, prefix: tf.Tensor) -> tuple[Prefix, tf.Tensor]:
+        return tokenize_prefixes(self._tokenizer, Surfaces.of(surfaces_of(self._tokenizer)), prefix, self._config)
+
+    def _begin(self, source_ids: tf.Tensor, prefix: Prefix | None):
         """Prepares a batch: returns (step function, state before BOS, constraints, ranking), and the shortlist or None.
 
         With a shortlist, the ids of the search are places in it.
         """
         config, source_mask = self._config, padding_mask(source_ids)
-        shortlist = self._shortlist(source_ids, source_mask, prefix_ids)
-        constraints = self._constraints(source_mask, prefix_ids, shortlist)
+        shortlist = self._shortlist(source_ids, source_mask, prefix)
+        constraints = self._constraints(source_mask, prefix, shortlist)
         ranking = Ranking(config.length_penalty, config.length_penalty_kind, config.coverage_penalty, source_mask)
         memory = self._model.prepare(source_ids)
         columns = None if shortlist is None else self._model.columns(*shortlist)
@@ -185,25 +195,24 @@ class Search:
 
         return (step, self._model.init_state(memory), constraints, ranking), shortlist
 
-    def _shortlist(self, source_ids: tf.Tensor, source_mask: tf.Tensor, prefix_ids: tf.Tensor) -> Shortlist | None:
+    def _shortlist(self, source_ids: tf.Tensor, source_mask: tf.Tensor, prefix: Prefix | None) -> Shortlist | None:
         if self._lexicon is None:
             return None
         proposals = tf.constant(self._lexicon.proposals[:, : self._config.shortlist])
         common = tf.constant(self._lexicon.common)
-        return make_shortlist(proposals, common, source_ids, source_mask, prefix_ids, self._model.target_vocab_size)
+        size = self._model.target_vocab_size
+        forced = None if prefix is None else prefix.possible_ids()
+        return make_shortlist(proposals, common, source_ids, source_mask, size, forced)
 
-    def _constraints(self, source_mask: tf.Tensor, prefix_ids: tf.Tensor, shortlist: Shortlist | None) -> Constraints:
+    def _constraints(self, source_mask: tf.Tensor, prefix: Prefix | None, shortlist: Shortlist | None) -> Constraints:
         config = self._config
         source_lengths = tf.reduce_sum(tf.cast(source_mask, tf.float32), 1)
-        prefix_lengths = tf.reduce_sum(tf.cast(prefix_ids != PAD_ID, tf.int32), 1)
-        min_length, max_length = length_limits(config, source_lengths, prefix_lengths)
+        min_length, max_length = length_limits(config, source_lengths, 0 if prefix is None else prefix.num_positions)
         banned = None if self._banned is None else tf.constant(self._banned)
         if shortlist is not None:
-            prefix_ids = shortlist.places(prefix_ids)
+            prefix = None if prefix is None else prefix.among(shortlist.ids, shortlist.places)
             banned = None if banned is None else tf.gather(banned, shortlist.ids, axis=1)
-        return Constraints(
-            max_length, min_length, prefix_ids, config.no_repeat_ngram, config.repetition_penalty, banned
-        )
+        return Constraints(max_length, min_length, prefix, config.no_repeat_ngram, config.repetition_penalty, banned)
 
 
 def length_limits(

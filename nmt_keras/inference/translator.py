@@ -10,7 +10,6 @@ import tensorflow as tf
 
 from nmt_keras.config import DecodingConfig
 from nmt_keras.data.lexicon import Lexicon
-from nmt_keras.data.padding import rows_of, table_of
 from nmt_keras.decoding.hypotheses import Hypotheses
 from nmt_keras.errors import UserError
 from nmt_keras.inference.paragraphs import translate_paragraphs
@@ -22,7 +21,6 @@ from nmt_keras.layers.masks import padding_mask
 from nmt_keras.models.ensemble import Ensemble
 from nmt_keras.models.seq2seq import Seq2Seq
 from nmt_keras.tokenizers.base import Tokenizer
-from nmt_keras.tokenizers.white_space import fold
 
 
 class Translations(NamedTuple):
@@ -40,7 +38,7 @@ def translate_text(
     target_tokenizer: Tokenizer,
     config: DecodingConfig,
     text: tf.Tensor,
-    prefix_ids: tf.Tensor | None = None,
+    prefix: tf.Tensor | None = None,
     numbers: tf.Tensor | None = None,
     tags: tf.Tensor | None = None,
 ) -> Translations:
@@ -52,23 +50,23 @@ def translate_text(
         target_tokenizer: of the target.
         config: of the search. With `split_sentences` a text has one hypothesis without ids.
         text: string [B].
-        prefix_ids: int32 [B, P], what translations begin with, then PAD.
+        prefix: string [B], what translations begin with; "" is nothing.
         numbers: int32 [B], such as line numbers: rows with different numbers draw different samples.
         tags: int32 [B, K], before the ids of each text.
     """
 
-    def translate(source: Source, prefix_ids=None, numbers=None) -> Translations:
+    def translate(source: Source, prefix=None, numbers=None) -> Translations:
         rows = tf.shape(source.text)[0]
-        prefix_ids = tf.zeros([rows, 0], tf.int32) if prefix_ids is None else prefix_ids
         numbers = tf.zeros([rows], tf.int32) if numbers is None else numbers
-        source, (prefix_ids, numbers) = at_least_two_rows(source, (prefix_ids, numbers))
-        hypotheses = search(source.ids, prefix_ids, numbers)
+        source, (numbers, *given) = at_least_two_rows(source, (numbers, *([] if prefix is None else [prefix])))
+        prefix = given[0] if given else None
+        hypotheses = search(source.ids, prefix, numbers)
         found, hypotheses = detokenize(source_tokenizer, target_tokenizer, config, source, hypotheses)
         translations = Translations(found, hypotheses, source.ids, source.truncated)
         return tf.nest.map_structure(lambda leaf: leaf[:rows], translations)
 
     if not config.split_sentences:
-        return translate(tokenize(source_tokenizer, text, config, tags), prefix_ids, numbers)
+        return translate(tokenize(source_tokenizer, text, config, tags), prefix, numbers)
 
     def translate_part(source: Source) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         found = translate(source)
@@ -125,21 +123,24 @@ class Translator:
         self.config = config
         self._tags = list(tags)
         self._search = Search(model, target_tokenizer, config, num_hypotheses, sampling, lexicon)
-        self._function = self._compiled()
+        self._functions = self._compiled()
 
-    def _compiled(self) -> Callable[..., Translations]:
-        return tf.function(
-            lambda text, prefix_ids, numbers, tags: translate_text(
-                self._search, self.source_tokenizer, self.target_tokenizer, self.config, text, prefix_ids, numbers, tags
-            ),
-            input_signature=(
-                tf.TensorSpec([None], tf.string),
-                tf.TensorSpec([None, None], tf.int32),
-                tf.TensorSpec([None], tf.int32),
-                tf.TensorSpec([None, None], tf.int32),
-            ),
+    def _compiled(self) -> tuple[Callable[..., Translations], Callable[..., Translations]]:
+        """The function of texts, and that of texts with beginnings of their translations; traced when first called."""
+        parts = self._search, self.source_tokenizer, self.target_tokenizer, self.config
+        text = tf.TensorSpec([None], tf.string)
+        others = tf.TensorSpec([None], tf.int32), tf.TensorSpec([None, None], tf.int32)
+        plain = tf.function(
+            lambda text, numbers, tags: translate_text(*parts, text, None, numbers, tags),
+            input_signature=(text, *others),
             autograph=False,
         )
+        forced = tf.function(
+            lambda text, numbers, tags, prefix: translate_text(*parts, text, prefix, numbers, tags),
+            input_signature=(text, *others, text),
+            autograph=False,
+        )
+        return plain, forced
 
     def with_tags(self, tags: Sequence[int]) -> "Translator":
         """The same with other tags; what is compiled is shared."""
@@ -162,7 +163,8 @@ class Translator:
             texts: strings of any length; what is over `max_source_length` ids is not translated.
             report: is told after each batch how many texts it held.
             first_number: the number of the first text in its stream; a sample depends on its text's number.
-            prefixes: what each translation begins with; none where None. Not of texts that are split.
+            prefixes: characters that each translation begins with, which may end inside a word; none where None. Not of
+                texts that are split.
         """
         limit = self.config.max_source_characters
         lengths = [len(self.source_tokenizer.encode(text[:limit])) for text in texts]
@@ -183,31 +185,37 @@ class Translator:
 
         Samples depend on `numbers`, one for each text; 0, 1, 2, ... if None. `prefixes` as for `translate`.
         """
-        if prefixes and self.config.split_sentences:
+        is_forced = any(prefixes or ())
+        if is_forced and self.config.split_sentences:
             raise UserError("`decoding.split_sentences` leaves no one beginning to force: give sentences, or no prefix")
         encoded = tf.constant([to_bytes(text) for text in texts], tf.string)
         numbers = range(len(texts)) if numbers is None else numbers
-        beginnings = [self.target_tokenizer.encode(fold(prefix)) for prefix in prefixes or [""] * len(texts)]
-        prefix_ids, _ = table_of(rows_of(beginnings), reserved=0)
         tags = tf.constant(np.tile(np.array(self._tags, np.int32), [len(texts), 1]))
-        inputs = (encoded, prefix_ids, tf.constant(list(numbers), tf.int32), tags)
+        inputs = [encoded, tf.constant(list(numbers), tf.int32), tags]
+        if is_forced:
+            inputs.append(tf.constant([to_bytes(prefix) for prefix in prefixes or ()], tf.string))
         try:
-            return list(self._unpack(self._function(*inputs)))
+            return list(self._unpack(self._functions[is_forced](*inputs)))
         except (tf.errors.NotFoundError, tf.errors.FailedPreconditionError):  # a resource was destroyed
             for tokenizer in (self.source_tokenizer, self.target_tokenizer):
                 tokenizer.renew()
-            self._function = self._compiled()
-            return list(self._unpack(self._function(*inputs)))
+            self._functions = self._compiled()
+            return list(self._unpack(self._functions[is_forced](*inputs)))
 
-    def stream(self, texts: Iterable[str], *, first_number: int = 0, chunk: int = 2048) -> Iterator[Translation]:
-        """Translates texts as they come, in order and in constant memory. `first_number` as for `translate`.
+    def stream(
+        self, texts: Iterable[str], *, prefixes: Iterable[str] | None = None, first_number: int = 0, chunk: int = 2048
+    ) -> Iterator[Translation]:
+        """Translates texts as they come, in order and in constant memory. `prefixes` and `first_number` as for
+        `translate`.
 
         A batch of texts is read first, then twice as many each time, `chunk` at most, of which those of similar length
         make batches: whoever waits sees the first ones soon.
         """
-        texts, start, size = iter(texts), first_number, min(self.config.batch_sentences, chunk)
-        while buffer := list(itertools.islice(texts, size)):
-            yield from self.translate(buffer, first_number=start)
+        pairs = zip(texts, itertools.repeat("")) if prefixes is None else zip(texts, prefixes, strict=True)
+        start, size = first_number, min(self.config.batch_sentences, chunk)
+        while buffer := list(itertools.islice(pairs, size)):
+            sources, beginnings = zip(*buffer)
+            yield from self.translate(sources, first_number=start, prefixes=beginnings)
             start, size = start + len(buffer), min(2 * size, chunk)
 
     def _unpack(self, batch: Translations) -> Iterator[Translation]:

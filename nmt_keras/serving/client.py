@@ -80,6 +80,7 @@ class _Limits(NamedTuple):
 
     rows: int  # of a request at most: those that are answered, and that a server merges
     target_languages: tuple[str, ...]  # the default first; none of a model of one
+    takes_prefix: bool  # whether `translate` has that input
 
 
 class Client:
@@ -190,15 +191,23 @@ class Client:
             tries += 1
 
     def translate(
-        self, texts: Iterable[str], *, target_language: str | None = None, **request_options: float | None
+        self,
+        texts: Iterable[str],
+        *,
+        prefixes: Iterable[str] | None = None,
+        target_language: str | None = None,
+        **request_options: float | None,
     ) -> list[Translation]:
         """The translations of `texts`, in their order; see `stream`."""
-        return list(self.stream(texts, target_language=target_language, first_number=0, **request_options))
+        return list(
+            self.stream(texts, prefixes=prefixes, target_language=target_language, first_number=0, **request_options)
+        )
 
     def stream(
         self,
         texts: Iterable[str],
         *,
+        prefixes: Iterable[str] | None = None,
         target_language: str | None = None,
         first_number: int = 0,
         **request_options: float | None,
@@ -209,30 +218,41 @@ class Client:
 
         Args:
             texts: of any length.
+            prefixes: of each text, characters that its translations begin with, which may end inside a word; "" is
+                none. `outputs["is_prefix_kept"]` of a translation says whether they do.
             target_language: of a model of several; None is the export's default.
             first_number: the number of the first text in a longer stream; a sample depends on its text's number.
             **request_options: fields of `TranslateOptions`. With none given, or None, the answer is that of
                 `serving_default`, which is the best hypothesis; with any, that of `translate`, which says more.
 
         Raises:
-            UserError: a request option is no number of its type, the model has no such target language, or there is no
-                answer.
+            UserError: a request option is no number of its type, the model has no such target language or takes no
+                prefixes, or there is no answer.
+            ValueError: there are not as many prefixes as texts, found where one of them ends.
         """
         _require_several(texts, "texts")
         given: dict[str, Any] = {name: value for name, value in request_options.items() if value is not None}
-        signature = "translate" if given else "serving_default"
-        if not given:
-            return map(_translation, self._rows(signature, ("text",), zip(texts), target_language))
+        if not given and prefixes is None:
+            return map(_translation, self._rows("serving_default", ("text",), zip(texts), target_language))
+        if prefixes is not None:
+            _require_several(prefixes, "prefixes")
         unknown = sorted(given.keys() - set(TranslateOptions._fields))
         if unknown:
             raise UserError(f"There is no option {unknown[0]!r}; valid ones: {', '.join(TranslateOptions._fields)}")
         translate_options = _checked(TranslateOptions(**given))
 
-        def asked() -> Iterator[tuple[Any, ...]]:
-            for number, text in enumerate(texts, first_number):
-                yield text, *translate_options._replace(seed=_seed(translate_options.seed, number))
+        takes_prefix = self._asked_limits().takes_prefix
+        if prefixes is not None and not takes_prefix:
+            raise UserError(f"{self._server} takes no prefixes: it is of an older version, export the run again")
+        names = ("text", *TranslateOptions._fields, *["prefix"] * takes_prefix)
 
-        return map(_translation, self._rows(signature, ("text", *TranslateOptions._fields), asked(), target_language))
+        def asked() -> Iterator[tuple[Any, ...]]:
+            pairs = zip(texts, itertools.repeat("")) if prefixes is None else zip(texts, prefixes, strict=True)
+            for number, (text, prefix) in enumerate(pairs, first_number):
+                options = translate_options._replace(seed=_seed(translate_options.seed, number))
+                yield text, *options, *[prefix] * takes_prefix
+
+        return map(_translation, self._rows("translate", names, asked(), target_language))
 
     def score(self, sources: Iterable[str], targets: Iterable[str], *, target_language: str | None = None) -> list[Row]:
         """How probable the model finds each target as the translation of its source: see `scores`.
@@ -325,11 +345,10 @@ class Client:
             try:
                 found = self.call("limits", {"text": [""]})
                 rows = min(int(found[name][0]) for name in ("max_request_sentences", "batch_sentences"))
-                self._limits = _Limits(
-                    rows, tuple(str(found["target_languages"][0]).split()) if "target_languages" in found else ()
-                )
+                languages = tuple(str(found["target_languages"][0]).split()) if "target_languages" in found else ()
+                self._limits = _Limits(rows, languages, "takes_prefix" in found)
             except _NoSignature:
-                self._limits = _Limits(self._batch_sentences, ())
+                self._limits = _Limits(self._batch_sentences, (), False)
         return self._limits
 
 

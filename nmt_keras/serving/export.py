@@ -85,7 +85,7 @@ class TranslationModule(tf.Module):
         self._search = lambda: search
         self._languages = lambda: languages
         self.serve = self._exported(self._serve, _TEXT)
-        self.translate = self._exported(self._translate, _TEXT, *_REQUEST_OPTIONS)
+        self.translate = self._exported(self._translate, _TEXT, *_REQUEST_OPTIONS, _TEXT)
         self.score = self._exported(self._score, _TEXT, _TEXT)
         self.encode = self._exported(self._encode, _TEXT)
         self.limits = tf.function(self._limits, input_signature=[_TEXT], autograph=False)
@@ -126,12 +126,21 @@ class TranslationModule(tf.Module):
         length_penalty: tf.Tensor,
         temperature: tf.Tensor,
         seed: tf.Tensor,
+        prefix: tf.Tensor,
         target_language: tf.Tensor | None = None,
     ) -> dict[str, tf.Tensor]:
         """Several translations of each text, a sentence, with all that is known of them.
 
         Args:
-            text: string [B]. The others are the fields of `RequestOptions`, [B] each, and the target language.
+            text: string [B].
+            beam_size: this and the next five are the fields of `RequestOptions`, [B] each.
+            num_hypotheses: see there.
+            max_length: see there.
+            length_penalty: see there.
+            temperature: see there.
+            seed: see there.
+            prefix: characters that the translations begin with, string [B]; "" for none. They may end inside a word.
+            target_language: string [B].
 
         Returns:
             `num_hypotheses` int32 [B]; `translation` string, `log_prob` and `score` float32, `num_pieces` int32, [B, N]
@@ -140,15 +149,18 @@ class TranslationModule(tf.Module):
             none is, for </s> and beyond, and the last two are the bytes of the translation where the piece starts and
             ends; `source_pieces` string, `source_piece_starts` and `source_piece_ends` int32, [B, S] each,
             `num_source_pieces` int32 [B], </s> included; `truncated` bool [B]. Bytes are those of the text as valid
-            UTF-8.
+            UTF-8. `is_prefix_kept` bool [B]: whether the translations begin with all of `prefix`; from the first
+            character on that the vocabulary cannot write they do not, nor where `max_length` leaves no room.
         """
         _, source_tokenizer, target_tokenizer, config = self._parts()
 
-        def translate(tags: tf.Tensor | None, text: tf.Tensor, *request_options: tf.Tensor) -> dict[str, tf.Tensor]:
-            source, options = at_least_two_rows(
-                tokenize(source_tokenizer, text, config, tags), RequestOptions(*request_options)
+        def translate(
+            tags: tf.Tensor | None, text: tf.Tensor, prefix: tf.Tensor, *request_options: tf.Tensor
+        ) -> dict[str, tf.Tensor]:
+            source, (prefix, *options) = at_least_two_rows(
+                tokenize(source_tokenizer, text, config, tags), (prefix, *request_options)
             )
-            hypotheses = self._search().with_options(source.ids, RequestOptions(*options))
+            hypotheses, is_kept = self._search().with_options(source.ids, RequestOptions(*options), prefix)
             of_batch = (source_tokenizer, target_tokenizer, config, source)
             translation, hypotheses = detokenize(*of_batch, hypotheses)
             source_starts, source_ends = source_spans(source_tokenizer, source, 0 if tags is None else 1)
@@ -168,11 +180,12 @@ class TranslationModule(tf.Module):
                 "source_piece_starts": source_starts,
                 "source_piece_ends": source_ends,
                 "num_source_pieces": source.lengths,
+                "is_prefix_kept": is_kept,
                 "truncated": source.truncated,
             }
 
         options = (beam_size, num_hypotheses, max_length, length_penalty, temperature, seed)
-        return self._run(translate, target_language, text, *options)
+        return self._run(translate, target_language, text, prefix, *options)
 
     def _score(
         self, source: tf.Tensor, target: tf.Tensor, target_language: tf.Tensor | None = None
@@ -217,10 +230,12 @@ class TranslationModule(tf.Module):
 
     def _limits(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """What a client needs first: any strings [B] to `max_request_sentences`, the most rows of a call that are
-        answered, and `batch_sentences`, the most rows that a server should merge, int32 [B] each; of a model of several
-        target languages also `target_languages`, their codes with spaces between, the default first, string [B]."""
+        answered, and `batch_sentences`, the most rows that a server should merge, int32 [B] each; `takes_prefix`, bool
+        [B], whether `translate` has that input; of a model of several target languages also `target_languages`, their
+        codes with spaces between, the default first, string [B]."""
         _, _, _, config = self._parts()
         values: dict[str, Any] = {name: getattr(config, name) for name in ("max_request_sentences", "batch_sentences")}
+        values["takes_prefix"] = True
         if self.target_languages:
             values["target_languages"] = " ".join(self.target_languages)
         return {name: tf.fill(tf.shape(text), value) for name, value in values.items()}
@@ -339,7 +354,8 @@ def sample_requests(module: TranslationModule, texts: Sequence[str]) -> list[tup
     codes = (*module.target_languages, "", "no language")  # rows in turns
     language = {"target_language": [codes[row % len(codes)] for row in range(len(rows))]}
     of_language = language if module.target_languages else {}
-    options = {name: [value] * len(rows) for name, value in translate_options.items()}
+    options: dict[str, list] = {name: [value] * len(rows) for name, value in translate_options.items()}
+    options["prefix"] = [text[: len(text) // 2] if row % 2 else "" for row, text in enumerate(rows)]
     inputs = {
         "serving_default": {"text": rows, **of_language},
         "translate": {"text": rows, **options, **of_language},

@@ -10,6 +10,7 @@ from nmt_keras.constants import BOS_ID, EOS_ID
 from nmt_keras.decoding.banned_phrases import automaton
 from nmt_keras.decoding.beam_search import beam_search
 from nmt_keras.decoding.constraints import Constraints
+from nmt_keras.decoding.prefixes import Surfaces, make_prefix
 from nmt_keras.decoding.ranking import Ranking
 from nmt_keras.decoding.sampling import greedy
 
@@ -39,7 +40,7 @@ def _log_softmax(x):
     return x - np.log(np.exp(x - x.max()).sum()) - x.max()
 
 
-def _brute_force(table, heat, row, rules, ranking, prefix=()):
+def _brute_force(table, heat, row, rules, ranking, prefix=((), b"")):
     """All strings that the rules allow, as loops over the papers' formulas: (score, ids, log probabilities of the
     tokens), best first."""
     results = []
@@ -66,11 +67,30 @@ def _brute_force(table, heat, row, rules, ranking, prefix=()):
     return sorted(results, key=lambda r: -r[0])
 
 
+def _prefix_of(rules, row):
+    """The ids of a forced beginning and its tail, of a row."""
+    return [i for i in rules.get("prefix", [[]] * 3)[row] if i], rules.get("tails", [b""] * 3)[row]
+
+
+def _num_forced(ids, rules, prefix):
+    """How many ids belong to the forced beginning; None where they are not it."""
+    forced, tail = prefix
+    for position, token in enumerate(ids[: rules["max_length"] - 1]):
+        if position >= len(forced) + bool(tail):
+            return position
+        rest = b"".join(SURFACES[i] for i in forced[position:]) + tail
+        if rest and SURFACES[token].startswith(rest):  # it completes the beginning, and may go beyond it
+            return position + 1
+        if position >= len(forced) or token != forced[position]:
+            return None
+    return len(ids[: rules["max_length"] - 1])
+
+
 def _is_allowed(ids, rules, prefix):
-    forced = list(prefix)[: rules["max_length"] - 1]
-    if ids[: len(forced)] != forced:
+    first = _num_forced(ids, rules, prefix)
+    if first is None:
         return False
-    for end in range(len(forced), len(ids)):  # the position of a token that was not forced
+    for end in range(first, len(ids)):  # the position of a token that was not forced
         is_last = end == rules["max_length"] - 1
         if ids[end] == EOS_ID and end + 1 < rules.get("min_length", 0) and not is_last:
             return False
@@ -114,6 +134,8 @@ SURFACES = [b"", b"xy", b"", b"", b"x", b"yz"]  # of each id
         ({"banned": ["xxyy"]}, {"length_penalty": 1.0, "kind": "average"}),
         ({"prefix": [[4, 1], [5, 0], [4, 4]]}, {"length_penalty": 1.0}),
         ({"prefix": [[4, 5], [5, 0], [4, 4]], "banned": ["xy", "yz", "xx"]}, {"length_penalty": 1.0}),
+        ({"prefix": [[4], [0], [5]], "tails": [b"y", b"x", b""]}, {"length_penalty": 1.0, "coverage_penalty": 0.7}),
+        ({"prefix": [[0, 0], [4, 4], [5, 4]], "tails": [b"xy", b"y", b"xy"], "min_length": 4}, {}),
         (
             {"prefix": [[4, 4], [0, 0], [1, 1]], "min_length": 2, "no_repeat_ngram": 1, "repetition_penalty": 1.3},
             {"length_penalty": 0.5, "coverage_penalty": 0.3},
@@ -125,11 +147,13 @@ SURFACES = [b"", b"xy", b"", b"", b"x", b"yz"]  # of each id
 def test_a_wide_enough_beam_finds_the_best_strings(seed, rules, ranking):
     lengths, count = [5, 2, 3], 3
     step_fn, state, table, heat = _random_model(3, 5, seed)
-    given = {name: value for name, value in rules.items() if name not in ("banned", "prefix")}
+    given = {name: value for name, value in rules.items() if name not in ("banned", "prefix", "tails")}
     if "banned" in rules:
         given["banned_phrases"] = tf.constant(automaton(rules["banned"], SURFACES))
     if "prefix" in rules:
-        given["prefix"] = tf.constant(rules["prefix"])
+        tails = tf.constant(rules.get("tails", [b""] * 3))
+        given["prefix"], is_whole = make_prefix(tf.constant(rules["prefix"]), tails, Surfaces.of(SURFACES))
+        assert is_whole.numpy().all()
     result = beam_search(
         step_fn,
         state,
@@ -139,8 +163,8 @@ def test_a_wide_enough_beam_finds_the_best_strings(seed, rules, ranking):
         num_hypotheses=count,
     )
     for row, length in enumerate(lengths):
-        prefix = [i for i in rules.get("prefix", [[]] * 3)[row] if i]
-        expected = _brute_force(table, heat, row, {**rules, "max_length": length}, ranking, prefix)[:count]
+        rules_of_row = {**rules, "max_length": length}
+        expected = _brute_force(table, heat, row, rules_of_row, ranking, _prefix_of(rules, row))[:count]
         assert not result.lengths[row, len(expected) :].numpy().any()
         for place, (score, ids, token_log_probs) in enumerate(expected):
             size = len(ids)

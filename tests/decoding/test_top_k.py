@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from nmt_keras.constants import EOS_ID
 from nmt_keras.decoding.constraints import NEVER, Constraints, Past
+from nmt_keras.decoding.prefixes import Surfaces, make_prefix
 from nmt_keras.decoding.top_k import top_k
 
 
@@ -29,13 +30,21 @@ def test_more_than_there_are_blocks():
         np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("rules", [{}, {"no_repeat_ngram": 2}, {"prefix": tf.constant([[7], [0]])}])
+def _prefix():
+    """The first row begins with id 7."""
+    return make_prefix(tf.constant([[7], [0]]), tf.constant(["", ""]), Surfaces.of([b"%d," % i for i in range(2000)]))[
+        0
+    ]
+
+
+@pytest.mark.parametrize("rules", [{}, {"no_repeat_ngram": 2}, {"prefix": _prefix()}], ids=["", "repeats", "prefix"])
 @pytest.mark.parametrize("position", [0, 1, 8])
 def test_a_hypothesis_whose_logits_are_not_numbers_has_no_continuation_and_spoils_no_other(rules, position):
     """Not at the last position either, where EOS must follow, nor within a forced beginning."""
     logits = np.array(tf.random.stateless_normal([2, 3, 2000], [5, 6]))
     constraints = Constraints(tf.constant([9, 9]), **rules)
-    past = Past(tf.zeros([2, 3, 9], tf.int32), ()) if "no_repeat_ngram" in rules else Past((), ())
+    is_in_prefix = tf.constant([[position == 0] * 3, [False] * 3]) if "prefix" in rules else ()
+    past = Past(tf.zeros([2, 3, 9], tf.int32) if "no_repeat_ngram" in rules else (), (), is_in_prefix)
     expected = constraints.continuations(tf.constant(logits), tf.constant(position), past, 4)
     logits[:, 1, 700] = np.nan
     found = constraints.continuations(tf.constant(logits), tf.constant(position), past, 4)

@@ -237,8 +237,8 @@ def test_an_interrupted_translation_goes_on(run_dir, tmp_path, monkeypatch, caps
     def interrupted(values):
         with real(values) as (translate_lines, about):
 
-            def stop_after_three(lines, done):
-                for number, result in enumerate(translate_lines(lines, done)):
+            def stop_after_three(lines, prefixes, done):
+                for number, result in enumerate(translate_lines(lines, prefixes, done)):
                     if number == 3:
                         raise KeyboardInterrupt
                     yield result
@@ -273,7 +273,7 @@ def test_an_interruption_before_the_first_line_leaves_nothing(run_dir, tmp_path,
 
     @contextlib.contextmanager
     def interrupted(values):
-        def stop(lines, done):
+        def stop(lines, prefixes, done):
             raise KeyboardInterrupt
 
         with real(values) as (_, about):
@@ -292,7 +292,7 @@ def test_a_resumed_translation_needs_the_text_it_had(run_dir, tmp_path, monkeypa
 
     @contextlib.contextmanager
     def interrupted(values):
-        def stop(lines, done):
+        def stop(lines, prefixes, done):
             yield Translation([Hypothesis("a b c", 0.0, 0.0)], False)
             raise KeyboardInterrupt
 
@@ -307,6 +307,26 @@ def test_a_resumed_translation_needs_the_text_it_had(run_dir, tmp_path, monkeypa
     assert translate.main([*arguments, "--resume"]) == 2
     assert "the interrupted --output has 1 lines, --input only 0" in _error(capsys)
     assert (tmp_path / "out.partial").read_text() == "a b c\n"
+
+
+def test_translations_begin_as_a_file_says(run_dir, tmp_path, capsys):
+    (tmp_path / "in").write_text("a b c\nd e\n\nf g\n")
+    (tmp_path / "prefixes").write_text("h\n\na\nf \n")
+    arguments = [f"--run_dir={run_dir}", f"--input={tmp_path}/in"]
+    given = f"--prefixes={tmp_path}/prefixes"
+    assert translate.main(arguments) == 0
+    plain = capsys.readouterr().out.split("\n")
+    assert translate.main([*arguments, given]) == 0
+    found = capsys.readouterr().out.split("\n")
+    assert found[0].startswith("h") and found[1:3] == plain[1:3] and found[3].startswith("f ") and len(found) == 5
+    for text, name in (("h\n", "--prefixes ends before line 2"), ("\n" * 5, "--input ends before line 5")):
+        (tmp_path / "prefixes").write_text(text)
+        assert translate.main([*arguments, given]) == 2
+        assert f"{name}, and the other does not: give a prefix a line" in _error(capsys)
+    assert translate.main([*arguments, given, "--mbr=4"]) == 2
+    assert "--prefixes goes with a search or samples of sentences: leave out --mbr" in _error(capsys)
+    assert translate.main([*arguments, "--prefixes=nowhere"]) == 2
+    assert "Cannot read nowhere: No such file or directory; check --prefixes" in _error(capsys)
 
 
 def test_a_long_line_is_cut_with_a_warning_or_refused(run_dir, tmp_path, capsys):

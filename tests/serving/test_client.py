@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from nmt_keras.config import DecodingConfig
 from nmt_keras.errors import UserError
@@ -80,6 +81,10 @@ def _few(varied_transformer, **signatures):
     functions = {
         name: function for name, function in export.signatures_of(module).items() if signatures.get(name, True)
     }
+    if not signatures.get("prefixes", True):
+        functions["translate"] = lambda text, **inputs: module.translate(
+            text=text, prefix=tf.fill(tf.shape(text), ""), **inputs
+        )
     return Client("few", transport=LocalTransport(functions, module))
 
 
@@ -97,7 +102,7 @@ def test_no_more_rows_are_asked_at_once_than_the_export_answers(varied_transform
 @pytest.mark.slow
 def test_an_export_that_cannot_tell_its_limit_loses_no_row(varied_transformer):
     texts = ["abc", "g", "", "bb", "fed"]
-    with _few(varied_transformer) as new, _few(varied_transformer, limits=False) as old:
+    with _few(varied_transformer) as new, _few(varied_transformer, limits=False, prefixes=False) as old:
         for request_options in ({}, {"beam_size": 2}):
             found, wanted = (client.translate(texts, **request_options) for client in (old, new))
             assert [t.text for t in found] == [t.text for t in wanted]
@@ -106,6 +111,21 @@ def test_an_export_that_cannot_tell_its_limit_loses_no_row(varied_transformer):
         assert all(a["log_prob"] == pytest.approx(b["log_prob"], abs=1e-5) for a, b in rows)
         rows = zip(old.encode(texts), new.encode(texts), strict=True)
         assert all(a["vector"] == pytest.approx(b["vector"], abs=1e-5) for a, b in rows)
+
+
+def test_beginnings_go_with_their_texts_and_an_older_export_takes_none(varied_transformer):
+    with _few(varied_transformer) as client:
+        texts, prefixes = ["abc", "g", "bb"], ["fe", "", "X"]
+        found = client.translate(texts, prefixes=iter(prefixes))
+        assert found[0].text.startswith("fe") and found[1].text == client.translate(["g"], beam_size=0)[0].text
+        assert [each.outputs["is_prefix_kept"] for each in found] == [True, True, False]
+        with pytest.raises(UserError, match="prefixes is one text"):
+            client.translate(texts, prefixes="abc")
+        with pytest.raises(ValueError, match="shorter"):
+            client.translate(texts, prefixes=["a"])
+    with _few(varied_transformer, limits=False, prefixes=False) as old:
+        with pytest.raises(UserError, match="few takes no prefixes: .*export the run again"):
+            old.translate(["abc"], prefixes=["a"])
 
 
 def test_one_text_for_several_and_values_of_another_shape_are_refused(varied_transformer):
@@ -136,7 +156,8 @@ def _decoded(value):
 
 def _request_options(rows):
     kinds = {"length_penalty": np.float32, "temperature": np.float32}
-    return {name: np.full(rows, value, kinds.get(name, np.int32)) for name, value in OPTIONS.items()}
+    options = {name: np.full(rows, value, kinds.get(name, np.int32)) for name, value in OPTIONS.items()}
+    return {**options, "prefix": np.array([""] * rows, object)}
 
 
 def _message(call):
@@ -185,6 +206,7 @@ def test_a_row_is_cut_to_what_is_no_padding(client, double):
             "num_source_pieces": length,
             "source_piece_starts": expected["source_piece_starts"][row][:length].tolist(),
             "source_piece_ends": expected["source_piece_ends"][row][:length].tolist(),
+            "is_prefix_kept": True,
         }
         for number, hypothesis in enumerate(translation.hypotheses[: expected["num_hypotheses"][row]]):
             length = expected["num_pieces"][row, number]
