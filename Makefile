@@ -10,7 +10,7 @@ COV := --cov --cov-report=term:skip-covered --cov-fail-under=90
 # Where Python keeps no byte code, each process that a test starts compiles TensorFlow's 2,700 modules anew, 4 s of 6.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart test test-slow test-tf220 test-all coverage docs lint format lock benchmark speedrun clean
+.PHONY: quickstart test test-slow test-tf220 test-browser test-all coverage docs lint format lock benchmark speedrun clean
 
 # The versions that were tested; without the lock file, the newest ones that setup.cfg allows.
 $(VENV)/ready: setup.cfg pyproject.toml requirements.lock
@@ -22,7 +22,7 @@ quickstart: $(VENV)/ready  ## train, evaluate, export and serve English to Chine
 	$(BIN)/python -m pipelines.quickstart
 
 test: $(VENV)/ready  ## all but the long ones; COVERAGE=1 says what they leave out
-	$(PYTEST) -m 'not slow' $(if $(COVERAGE),$(COV))
+	$(PYTEST) -m 'not slow and not browser' $(if $(COVERAGE),$(COV))
 
 test-slow: $(VENV)/ready  ## the long ones; FIFTH=0 to 4 runs a fifth of them
 	$(PYTEST) -m slow $(if $(FIFTH),--fifth=$(FIFTH))
@@ -36,10 +36,13 @@ test-slow: $(VENV)/ready  ## the long ones; FIFTH=0 to 4 runs a fifth of them
 
 test-tf220: .venv-tf220/ready  ## `make test` on TensorFlow 2.20; ONLY="tests/layers ..." runs a part
 	TF_NUM_INTRAOP_THREADS=1 .venv-tf220/bin/python -m pytest -n auto --maxprocesses=4 --dist=loadscope \
-		--no-loadscope-reorder -m 'not slow' $(ONLY)
+		--no-loadscope-reorder -m 'not slow and not browser' $(ONLY)
 
-test-all: $(VENV)/ready  ## both
-	$(PYTEST)
+test-browser: $(VENV)/ready  ## pages in headless Chromium (Debian: apt-get install chromium-driver)
+	$(BIN)/python -m pytest -m browser
+
+test-all: $(VENV)/ready  ## all but the last
+	$(PYTEST) -m 'not browser'
 
 coverage:  ## `make test`, and what it leaves out
 	$(MAKE) test COVERAGE=1

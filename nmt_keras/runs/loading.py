@@ -116,11 +116,16 @@ class Run(NamedTuple):
             return signatures_of(module), module
 
         functions, module = make()
-        transport = LocalTransport(functions, module, make)
-        return Client(str(self.folder), transport=transport, attends=self._attend, concurrency=1)
+        translator: list[Translator] = []  # made when it is needed, and then kept with what it has compiled
 
-    def _attend(self, texts: Sequence[str]) -> list[Translation]:
-        return self.translator().translate(texts)
+        def attend(texts: Sequence[str], prefixes: Sequence[str] | None, language: str | None) -> list[Translation]:
+            if not translator:
+                translator.append(self.translator())
+            own = translator[0].with_tags(self.tags_of([language])) if language else translator[0]
+            return own.translate(texts, prefixes=prefixes)
+
+        transport = LocalTransport(functions, module, make)
+        return Client(str(self.folder), transport=transport, attends=attend, concurrency=1)
 
 
 def load(

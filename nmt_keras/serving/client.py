@@ -53,8 +53,8 @@ _MESSAGES = {
 }
 
 
-class _NoSignature(Interrupted):
-    """The export has no signature of that name."""
+class NoSignature(Interrupted):
+    """An export has no signature of a name."""
 
 
 _Item = TypeVar("_Item")
@@ -98,7 +98,8 @@ class Client:
         batch_sentences: texts of a request.
         concurrency: requests at once.
         transport: sends the requests; `server` is then only a name for messages. None connects to `server`.
-        attends: translates texts with their attention weights, where the model is in this process.
+        attends: translates texts, given what their translations begin with and a target language, with their attention
+            weights, where the model is in this process.
         report: takes a line for the user, when a request is tried again.
 
     Raises:
@@ -114,7 +115,7 @@ class Client:
         batch_sentences: int = 64,
         concurrency: int = 4,
         transport: Transport | None = None,
-        attends: Callable[[Sequence[str]], list[Translation]] | None = None,
+        attends: Callable[[Sequence[str], Sequence[str] | None, str | None], list[Translation]] | None = None,
         report: Report = silent,
     ):
         for name, value in (("batch_sentences", batch_sentences), ("concurrency", concurrency)):
@@ -141,6 +142,25 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def target_languages(self) -> tuple[str, ...]:
+        """The codes of the target languages, the default first; none of a model of one.
+
+        Raises:
+            UserError: there is no answer; this asks the model, once, as the next does.
+        """
+        return self._asked_limits().target_languages
+
+    @property
+    def takes_prefixes(self) -> bool:
+        """Whether translations may be begun, which exports of older versions know nothing of."""
+        return self._asked_limits().takes_prefix
+
+    @property
+    def gives_attention(self) -> bool:
+        """Whether `attention` can be called: of a run."""
+        return self._attends is not None
 
     def close(self) -> None:
         """Ends the connections; a request that waits to be tried again is given up."""
@@ -183,7 +203,7 @@ class Client:
                         signature=signature,
                         rows=max((tensor.size for tensor in tensors.values()), default=0),
                     )
-                    raise (_NoSignature if failure.kind == Kind.NO_SIGNATURE else Interrupted)(message) from None
+                    raise (NoSignature if failure.kind == Kind.NO_SIGNATURE else Interrupted)(message) from None
             delay = min(_FIRST_DELAY * 2 ** (tries - 1), _LONGEST_DELAY) * random.uniform(0.5, 1.0)
             self._report(f"{self._server}: {reason}; trying again in {delay:.1f} s")
             if self._closed.wait(delay):
@@ -282,14 +302,18 @@ class Client:
         """
         return list(self.vectors(texts, target_language=target_language))
 
-    def attention(self, texts: Sequence[str]) -> list[Translation]:
-        """The translations of texts by a run's own search, each hypothesis with its `attention_weights`.
+    def attention(
+        self, texts: Sequence[str], *, prefixes: Sequence[str] | None = None, target_language: str | None = None
+    ) -> list[Translation]:
+        """The translations of texts by a run's own search, each hypothesis with its `attention_weights`; `prefixes` and
+        `target_language` as for `stream`.
 
         These are float32 [pieces, source pieces]: what each piece of the translation read of the source. Of several
         heads and layers they are the mean of the last layer's. `pieces` and `source_pieces` are their labels.
 
         Raises:
-            UserError: the model is an export or a server, which give the `alignment` of each piece alone.
+            UserError: the model is an export or a server, which give the `alignment` of each piece alone; or it has no
+                such target language.
         """
         _require_several(texts, "texts")
         if self._attends is None:
@@ -297,7 +321,8 @@ class Client:
                 f"{self._server} gives no attention weights: load the run directory, or ask `translate` for "
                 "alignments, as in translate(texts, num_hypotheses=1)"
             )
-        return self._attends(list(texts))
+        self._require_language(target_language)
+        return self._attends(list(texts), prefixes, target_language)
 
     def vectors(self, texts: Iterable[str], *, target_language: str | None = None) -> Iterator[Row]:
         """As `encode`, of texts as they come, in order and in constant memory.
@@ -326,18 +351,22 @@ class Client:
         limits = self._asked_limits()
         if limits.target_languages:
             of_language["target_language"] = target_language or ""
+        self._require_language(target_language)
+        yield from _in_order(ask, iter(rows), min(self._batch_sentences, limits.rows), self._concurrency)
+
+    def _require_language(self, target_language: str | None) -> None:
         if not isinstance(target_language, str | None):
             raise UserError(
                 f"target_language is one code for all texts of a call. Received: {target_language!r}; for a code a row "
                 'use call("serving_default", {"text": texts, "target_language": codes})'
             )
-        if target_language and target_language not in limits.target_languages:
-            known = ", ".join(limits.target_languages)
+        languages = self._asked_limits().target_languages
+        if target_language and target_language not in languages:
+            known = ", ".join(languages)
             raise UserError(
                 f"{self._server} does not translate into {target_language!r}: "
                 + (f"give one of {known}" if known else "it has one target language, leave target_language out")
             )
-        yield from _in_order(ask, iter(rows), min(self._batch_sentences, limits.rows), self._concurrency)
 
     def _asked_limits(self) -> "_Limits":
         """What the export says of itself; an older one, which has no `limits`, takes `batch_sentences` rows."""
@@ -347,7 +376,7 @@ class Client:
                 rows = min(int(found[name][0]) for name in ("max_request_sentences", "batch_sentences"))
                 languages = tuple(str(found["target_languages"][0]).split()) if "target_languages" in found else ()
                 self._limits = _Limits(rows, languages, "takes_prefix" in found)
-            except _NoSignature:
+            except NoSignature:
                 self._limits = _Limits(self._batch_sentences, (), False)
         return self._limits
 

@@ -1,0 +1,232 @@
+"""The page to try models on: its server and its job. tests/browser has the page in a browser."""
+
+import http.client
+import json
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+import nmt_keras
+from nmt_keras.config import DecodingConfig
+from nmt_keras.errors import UserError
+from nmt_keras.serving import demo, export
+from nmt_keras.serving.client import Client
+from nmt_keras.serving.local import LocalTransport
+from nmt_keras.tokenizers.building import train_tokenizer
+from pipelines import demo as job
+
+ROOT = pathlib.Path(__file__).parents[2]
+PAGE = ROOT / "nmt_keras" / "serving" / "demo_page"
+
+
+def _paragraphs(varied_transformer):
+    """A client of an export that splits texts into sentences, which has no signature `translate`."""
+    tokenizer = train_tokenizer("char", ["abcdefg"], 11)
+    decoding = DecodingConfig(beam_size=2, max_length=9, split_sentences=True)
+    module = export.TranslationModule(varied_transformer(11, end=-2.0), tokenizer, tokenizer, decoding)
+    return Client("paragraphs", transport=LocalTransport(export.signatures_of(module), module))
+
+
+@pytest.fixture(scope="module")
+def server(trained_copy, varied_transformer):
+    """A server of a copy model and of one that splits paragraphs."""
+    models = [
+        demo.Model("copy", nmt_keras.load(trained_copy / "run")),
+        demo.Model("paragraphs", _paragraphs(varied_transformer)),
+    ]
+    with demo.Server(demo.Demo(models), port=0) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+
+
+def _send(server, method, path, body=None, **headers):
+    """The status, the headers and the body of an answer."""
+    port = server.server_address[1]
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    given = {"Host": f"localhost:{port}", "Content-Type": "application/json", **headers}
+    try:
+        connection.request(method, path, body, given)
+        answer = connection.getresponse()
+        return answer.status, dict(answer.headers), answer.read()
+    finally:
+        connection.close()
+
+
+def _ask(server, path, **request):
+    status, _, body = _send(server, "POST", path, json.dumps(request))
+    return status, json.loads(body)
+
+
+def test_the_page_is_three_files_that_load_nothing_from_elsewhere(server):
+    for path, kind in (("/", "text/html"), ("/page.css", "text/css"), ("/page.js", "text/javascript")):
+        status, headers, body = _send(server, "GET", path)
+        assert status == 200 and headers["Content-Type"].startswith(kind)
+        assert headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self'")
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert not re.search(rb"https?:|//[a-z]+\.|@import", body)
+    script = (PAGE / "page.js").read_text(encoding="utf-8")
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|Function\(", script)
+    assert "<script>" not in (PAGE / "index.html").read_text() and " style=" not in (PAGE / "index.html").read_text()
+    assert _send(server, "GET", "/../secret")[0] == 404 and _send(server, "GET", "/page.js/x")[0] == 404
+
+
+def test_models_say_what_they_can(server):
+    status, _, body = _send(server, "GET", "/api/models")
+    copy, paragraphs = json.loads(body)["models"]
+    assert status == 200 and copy["name"] == "copy" and copy["target_languages"] == []
+    assert copy["has_details"] and copy["takes_prefixes"] and copy["gives_attention"]
+    assert not paragraphs["has_details"] and not paragraphs["takes_prefixes"] and not paragraphs["gives_attention"]
+
+
+def _utf16(text, start, end):
+    return text.encode("utf-16-le")[2 * start : 2 * end].decode("utf-16-le")
+
+
+def test_translations_come_with_the_places_of_their_pieces_as_a_page_counts(server):
+    lines = ["a b c", "\U0001f600 a  b", "", "<b>"]
+    status, answer = _ask(server, "/api/translate", model=0, lines=lines, hypotheses=2)
+    assert status == 200
+    first, odd, blank, _ = answer["translations"]
+    assert first["hypotheses"][0]["text"] == "a b c" and len(first["hypotheses"]) == 2 and not first["truncated"]
+    for line, found in zip(lines[:2], (first, odd)):
+        for hypothesis in found["hypotheses"]:
+            text = hypothesis["text"]
+            assert "".join(_utf16(text, start, end) for start, end, *_ in hypothesis["pieces"]) == text
+            assert all(0 <= sure <= 1 for _, _, sure, _ in hypothesis["pieces"])
+            assert all(-1 <= read < len(found["source_pieces"]) for *_, read in hypothesis["pieces"])
+        pieces = [_utf16(line, *span) for span in found["source_pieces"] if span[1] > span[0]]
+        assert "".join(pieces).replace("  ", " ") == line.replace("  ", " ")
+    assert blank["hypotheses"] == [{"text": "", "score": 0.0, "pieces": []}]
+
+
+def test_a_line_may_be_begun_and_other_words_are_proposed(server):
+    status, answer = _ask(server, "/api/translate", model=0, lines=["a b c", "d e"], prefixes=["a c", ""])
+    assert status == 200
+    begun, plain = answer["translations"]
+    assert begun["hypotheses"][0]["text"].startswith("a c") and plain["hypotheses"][0]["text"] == "d e"
+    assert begun["is_prefix_kept"]
+    status, answer = _ask(server, "/api/words", model=0, line="a b c", prefix="a ")
+    assert status == 200 and all(text.startswith("a") for text in answer["texts"] + answer["cut_texts"])
+    assert "a b c" in answer["texts"] and len({text[:3] for text in answer["cut_texts"]}) > 2
+
+
+def test_attention_is_that_of_the_translation_that_is_shown(server):
+    status, answer = _ask(server, "/api/attention", model=0, line="a b c", prefix="h")
+    assert status == 200 and answer["target"][0] == "h" and answer["target"][-1] == "</s>"
+    assert len(answer["weights"]) == len(answer["target"])
+    for row in answer["weights"]:
+        assert len(row) == len(answer["source"]) and 95 <= sum(row) <= 105
+
+
+def test_a_model_without_details_translates_too(server):
+    status, answer = _ask(server, "/api/translate", model=1, lines=["abc. def."], hypotheses=3)
+    assert status == 200 and answer["translations"][0]["hypotheses"][0]["pieces"] == []
+    assert _ask(server, "/api/words", model=1, line="a", prefix="")[0] == 400
+    assert _ask(server, "/api/attention", model=1, line="a") == (
+        400,
+        {"error": "paragraphs gives no attention weights"},
+    )
+
+
+@pytest.mark.parametrize(
+    "body, status, message",
+    [
+        (b"{", 400, "A request is a JSON object"),
+        (b"[" * 100_000, 400, "A request is a JSON object"),
+        (b"[]", 400, "A request is a JSON object"),
+        (b"\xff", 400, "A request is a JSON object"),
+        ({"model": 2, "lines": []}, 400, "model must be a whole number from 0 to 1"),
+        ({"model": True, "lines": []}, 400, "model must be a whole number from 0 to 1"),
+        ({"lines": "abc"}, 400, "lines must be a list of at most 32 texts"),
+        ({"lines": ["a"] * 33}, 400, "lines must be a list of at most 32 texts"),
+        ({"lines": [1]}, 400, "lines must be text"),
+        ({"lines": ["a" * 5_001]}, 400, "lines has 5,001 characters; at most 5,000 go"),
+        ({"lines": ["a"], "prefixes": ["a", "b"]}, 400, "2 prefixes for 1 lines: give as many"),
+        ({"lines": ["a"], "hypotheses": 17}, 400, "hypotheses must be a whole number from 1 to 16"),
+        ({"lines": ["a"], "target_language": "xx"}, 502, "does not translate into 'xx': it has one target language"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_request_that_is_none_is_a_line(server, body, status, message):
+    body = body if isinstance(body, bytes) else json.dumps(body)
+    found, _, answer = _send(server, "POST", "/api/translate", body)
+    error = json.loads(answer)["error"]
+    assert found == status and message in error and "\n" not in error
+
+
+def test_only_the_page_itself_is_answered(server):
+    body = json.dumps({"lines": ["a"]})
+    assert _send(server, "POST", "/api/translate", body, Host="evil.example:80")[0] == 403
+    assert _send(server, "GET", "/", Host="evil.example")[0] == 403
+    assert _send(server, "POST", "/api/translate", body, **{"Content-Type": "text/plain"})[0] == 415
+    assert _send(server, "POST", "/api/translate", b"x" * 400_001)[0] == 413
+    assert _send(server, "POST", "/api/nothing", body)[0] == 404
+    assert _send(server, "DELETE", "/")[0] == 501
+    assert _send(server, "GET", "/")[0] == 200
+
+
+def test_what_a_model_says_against_a_request_is_told():
+    class Gone:
+        """A transport to a server that went away."""
+
+        calls = 0
+
+        def predict(self, signature, inputs):
+            raise UserError("the server went away; start it")
+
+        def close(self):
+            pass
+
+    with pytest.raises(UserError, match="the server went away"):
+        demo.Demo([demo.Model("gone", Client("gone", transport=Gone()))])
+
+
+def test_a_port_that_is_taken_is_a_line(server):
+    with pytest.raises(UserError, match=r"Cannot listen at 127.0.0.1, port \d+: .*; give another --port or --host"):
+        demo.Server(demo.Demo([]), port=server.server_address[1])
+    with pytest.raises(UserError, match="Cannot listen at nowhere.invalid"):
+        demo.Server(demo.Demo([]), host="nowhere.invalid", port=0)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "One model must be given, or two to compare"),
+        (["--run_dir=a", "--run_dir=b", "--saved_model=c"], "Received: a, b, c"),
+        (["--saved_model=a", "--checkpoint=ema"], "--checkpoint goes with --run_dir"),
+        (["--run_dir=nowhere"], "There is no nowhere"),
+        (["--saved_model=nowhere"], "There is no nowhere"),
+        (["--run_dir=a", "--port=99999"], "--port"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments, message, capsys):
+    assert job.main(arguments) == 2
+    told = capsys.readouterr().err
+    assert message in told and "Traceback" not in told
+
+
+def test_the_job_prints_its_address_and_ends_when_asked(trained_copy):
+    command = [sys.executable, "-m", "pipelines.demo", f"--run_dir={trained_copy}/run", "--port=0", "--host=0.0.0.0"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    told = ""
+    while "in a browser" not in told:
+        line = process.stderr.readline()
+        assert line, told
+        told += line
+    assert "warning: everybody who reaches 0.0.0.0 can use these models" in told
+    port = int(re.search(r"open http://0\.0\.0\.0:(\d+)/", told)[1])
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("GET", "/api/models", headers={"Host": "any.example"})
+    assert json.loads(connection.getresponse().read())["models"][0]["gives_attention"]
+    connection.close()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+    assert "Traceback" not in process.stderr.read()
+    process.stderr.close()
