@@ -14,10 +14,12 @@ from nmt_keras.inference.translator import Translator
 from nmt_keras.tokenizers.building import train_tokenizer
 
 TEXT = ["der hund rennt schnell nach hause", "die katze schläft, und der hund bellt", "ein pferd! 好的"] * 40
-KINDS = {"unigram": 288, "bpe": 310, "char": 60, "word": 60, "byte": 260}
+KINDS = {"unigram": 288, "word": 60, "byte": 260, "bpe": 310, "char": 60}
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(
+    scope="module", params=[pytest.param(k, marks=[pytest.mark.slow] * (k in ("bpe", "char"))) for k in KINDS]
+)
 def parts(request, varied_transformer):
     """An untrained model that says various things, and a tokenizer."""
     tokenizer = train_tokenizer(request.param, TEXT, KINDS[request.param])
@@ -28,17 +30,20 @@ def _translator(parts, number=1, sampling=None, **options):
     return Translator(*parts, DecodingConfig(**{"beam_size": 3, "max_length": 40, **options}), number, sampling)
 
 
+@pytest.fixture(scope="module")
+def translator(parts):
+    return _translator(parts, number=3)
+
+
 def _beginnings(texts, seed):
     """Beginnings of texts, cut anywhere between two characters."""
     rng = random.Random(seed)
     return [text[: rng.randint(0, len(text))] for text in texts]
 
 
-@pytest.mark.parametrize("beam_size", [1, 3])
-def test_any_beginning_of_text_is_kept_and_rows_do_not_see_each_other(parts, beam_size):
+def test_any_beginning_of_text_is_kept_and_rows_do_not_see_each_other(translator):
     sources = ["der hund", "die katze bellt", "", "ein pferd"] * 3
-    prefixes = _beginnings((TEXT * 4)[: len(sources)], beam_size)
-    translator = _translator(parts, beam_size=beam_size)
+    prefixes = _beginnings((TEXT * 4)[: len(sources)], 1)
     together = translator.translate(sources, prefixes=prefixes)
     for source, prefix, translation in zip(sources, prefixes, together):
         assert translation.text.startswith(prefix.rstrip() if source else ""), (prefix, translation.text)
@@ -50,8 +55,14 @@ def test_any_beginning_of_text_is_kept_and_rows_do_not_see_each_other(parts, bea
     assert [t.text for t in forced[::2]] == [t.text for t in plain[::2]]
 
 
-def test_what_follows_may_complete_a_word_and_a_space_begins_another(parts):
-    translator = _translator(parts, number=3)
+@pytest.mark.slow
+def test_a_greedy_search_keeps_them_too(parts):
+    prefixes = _beginnings(TEXT[:9], 2)
+    found = _translator(parts, beam_size=1).translate(["die katze"] * 9, prefixes=prefixes)
+    assert all(each.text.startswith(prefix.rstrip()) for each, prefix in zip(found, prefixes))
+
+
+def test_what_follows_may_complete_a_word_and_a_space_begins_another(translator):
     [inside] = translator.translate(["die katze"], prefixes=["der hun"])
     [after] = translator.translate(["die katze"], prefixes=["der hund "])
     assert all(hypothesis.text.startswith("der hun") for hypothesis in inside.hypotheses)
@@ -61,6 +72,7 @@ def test_what_follows_may_complete_a_word_and_a_space_begins_another(parts):
     )
 
 
+@pytest.mark.slow
 def test_samples_have_the_beginning_too(parts):
     translator = _translator(parts, number=4, sampling=Sampling(3))
     [found] = translator.translate(["die katze"], prefixes=["der hu"])
@@ -78,6 +90,7 @@ def test_what_cannot_be_written_is_said(parts):
     assert prefix.num_positions.numpy()[[1, 6]].all()  # what is before the unknown character is kept
 
 
+@pytest.mark.slow
 def test_a_beginning_as_long_as_a_translation_may_be_is_cut(parts):
     translator = _translator(parts, max_length=4)
     [found] = translator.translate(["die katze"], prefixes=["der hund rennt schnell nach hause"])

@@ -136,6 +136,11 @@ def test_one_text_for_several_and_values_of_another_shape_are_refused(varied_tra
         for values, shape in (("abc", "one value"), ([["a"], ["b"]], r"the shape \[2, 1\]"), (3, "one value")):
             with pytest.raises(UserError, match=f"'text' of a signature has one value a row, .*{shape}: give a list"):
                 client.call("serving_default", {"text": values})
+        with pytest.raises(UserError, match="these differ: source 2, target 1; give as many"):
+            client.call("score", {"source": ["a", "b"], "target": ["a"]})
+        for options in ({"beam_size": 2**31}, {"seed": -(2**31)}, {"beam_size": 1.5}, {"length_penalty": "x"}):
+            with pytest.raises(UserError, match="and must be a .*number"):
+                client.translate(["a"], **options)
 
 
 def _expected(double, signature, texts, **inputs):

@@ -92,6 +92,33 @@ def test_the_first_layer_whose_result_overflows_is_named_with_its_lines(fields):
     assert verdict.layer.startswith(("seq2seq/source_embedding", "seq2seq/encoder"))
 
 
+def test_the_first_line_of_the_text_is_named_and_rows_of_padding_are_not():
+    model, batch = _model(), _batch()
+    batch.source_ids[:] = np.where(batch.source_ids == V - 1, 4, batch.source_ids)
+    batch.source_ids[2:, 1] = V - 1
+
+    def enlarge(values):
+        values = values.copy()
+        values[V - 1] = 3e38
+        return values
+
+    for lines, named in (([5, 6, 0, 7], [0, 7]), ([5, 6, -1, 7], [7])):
+        spoiled = _bad(model, batch._replace(lines=np.array(lines)), source_embedding__table=enlarge)
+        assert replay(model, spoiled, LOSS).lines == named
+
+
+def test_two_dumps_of_a_restart_are_kept(tmp_path):
+    model = _model()
+    steps = NonFiniteSteps(tmp_path)
+    for restarts, step in ((0, 3), (0, 4), (0, 5), (1, 4), (0, 6)):
+        steps.write(_bad(model)._replace(step=step, restarts=restarts))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "step-00000004-restart-1",
+        "step-00000005-restart-0",
+        "step-00000006-restart-0",
+    ]
+
+
 def test_logits_that_overflow_are_those_of_the_output_projection():
     """No layer of a training step returns them whole."""
     model = _model()
