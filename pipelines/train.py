@@ -5,6 +5,7 @@ can be overridden, as in --config.training.max_steps=2000 or --config.model.atte
 """
 
 import pathlib
+import re
 import sys
 from collections.abc import Sequence
 
@@ -34,6 +35,9 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_string(
         "init_from", None, "A run whose weights this training begins with: training.init_from.", flag_values=values
     )
+    flags.DEFINE_string(
+        "profile", None, "Steps to profile for TensorBoard, as in --profile=100:110.", flag_values=values
+    )
     flags.DEFINE_bool(
         "allow_config_change",
         False,
@@ -54,17 +58,29 @@ def _job(values: flags.FlagValues) -> int:
     if values.init_from is not None:
         config.training.init_from = values.init_from
     config.validate()  # before TensorFlow is loaded
-    is_done = run_training(config, pathlib.Path(values.run_dir), values.allow_config_change)
+    profile = _profile(values.profile)
+    is_done = run_training(config, pathlib.Path(values.run_dir), values.allow_config_change, profile)
     return 0 if is_done else _cli.STATUS_STOPPED
 
 
-def run_training(config: ExperimentConfig, run_dir: pathlib.Path, allow_change: bool = False) -> bool:
+def _profile(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{1,12}):(\d{1,12})", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise UserError(f"--profile must be the first and the last step, as in --profile=100:110. Received: {text}")
+    return int(match[1]), int(match[2])
+
+
+def run_training(
+    config: ExperimentConfig, run_dir: pathlib.Path, allow_change: bool = False, profile: tuple[int, int] | None = None
+) -> bool:
     """Trains as `nmt_keras.experiment.train` does; signals ask it to stop, and what it has to say is printed."""
     with _signals.stopping() as stop:
         _process.load_tensorflow()
         from nmt_keras.experiment.train import train
 
-        return train(config, run_dir, allow_change=allow_change, report=_process.report, stop=stop)
+        return train(config, run_dir, allow_change=allow_change, report=_process.report, stop=stop, profile=profile)
 
 
 if __name__ == "__main__":

@@ -147,6 +147,12 @@ class TrainingConfig:
     )
     log_every: int = spec(50, "steps between rows of the log", positive=True, resume=FREE)
     evaluate_every: int = spec(500, "steps between evaluations on the dev set", positive=True, resume=FREE)
+    histograms_every: int = spec(
+        0,
+        "evaluations between histograms of weights and gradients in TensorBoard; 0: none",
+        not_negative=True,
+        resume=FREE,
+    )
     checkpoint_every: int = spec(500, "steps between checkpoints", positive=True, resume=FREE)
     keep_checkpoints: int = spec(3, "checkpoints that are kept beside the best", positive=True, resume=FREE)
     best_metric: str = spec(

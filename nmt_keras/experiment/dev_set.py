@@ -77,6 +77,7 @@ class DevEvaluator:
         decoding = dataclasses.replace(config.decoding, beam_size=training.dev_beam_size, shortlist=0)
         translator = Translator(model, *tokenizers, decoding)
         self._sets: list[_DevSet] = []
+        self._samples: list[str] = []  # of the evaluation before
         for number, (name, language) in enumerate(zip(_names(data.languages_of_dev), data.languages_of_dev)):
             part = dev.part(number)
             count = min(training.dev_sentences or len(part), len(part))
@@ -126,7 +127,9 @@ class DevEvaluator:
             for each, translations in zip(self._sets, found)
             for source, reference, translation in zip(each.sources[:_NUM_SAMPLES], each.references[0], translations)
         ]
-        self._summaries.translations(step, *zip(*rows))
+        sources, references, hypotheses = zip(*rows)
+        self._summaries.translations(step, sources, references, hypotheses, self._samples)
+        self._samples = list(hypotheses)
         picture, note = draw_attention(next((t for t in found[0] if t.best.ids), found[0][0]))
         self._summaries.attention(step, picture)
         if note and not self._font_noted:

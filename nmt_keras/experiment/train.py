@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
@@ -29,7 +30,7 @@ from nmt_keras.experiment.resources import open_resources
 from nmt_keras.experiment.text import open_dev, open_train, write_split
 from nmt_keras.inference.evaluation import open_bleu
 from nmt_keras.layers.recurrent import use_cudnn, ways_of
-from nmt_keras.models.seq2seq import build_seq2seq
+from nmt_keras.models.seq2seq import Seq2Seq, build_seq2seq
 from nmt_keras.reports import Report, silent
 from nmt_keras.runs.data_card import check_data_card, texts_of, write_data_card
 from nmt_keras.runs.fine_tuning import initialise
@@ -42,6 +43,7 @@ from nmt_keras.tokenizers.target_tags import tag_ids
 from nmt_keras.training import memory
 from nmt_keras.training.checkpoints import Checkpoints, weights_sha256
 from nmt_keras.training.cluster import connected, serve
+from nmt_keras.training.dashboards import StepProfile
 from nmt_keras.training.feed import Feed
 from nmt_keras.training.freezing import freeze
 from nmt_keras.training.losses import build_loss
@@ -61,6 +63,7 @@ def train(
     allow_change: bool = False,
     report: Report = silent,
     stop: StopRequest | None = None,
+    profile: tuple[int, int] | None = None,
 ) -> bool:
     """Trains `config` in `run_dir` until it is done, or until it is asked to stop. Resumes what is there.
 
@@ -70,6 +73,7 @@ def train(
         allow_change: whether a run that is there may go on with other data or another schedule.
         report: takes a line for the user.
         stop: asks training to save and stop.
+        profile: the first and the last step of a profile for TensorBoard.
 
     Returns:
         Whether it is done.
@@ -88,7 +92,7 @@ def train(
     with connected(config, run_dir, report) as workers:  # before any TensorFlow operation
         stop.listen()
         configure(config.training)
-        return _train_together(config, run_dir, workers, allow_change, report, stop)
+        return _train_together(config, run_dir, workers, allow_change, report, stop, profile)
 
 
 def _train_together(
@@ -98,6 +102,7 @@ def _train_together(
     allow_change: bool,
     report: Report,
     stop: StopRequest,
+    profile: tuple[int, int] | None,
 ) -> bool:
     """Opens text and run directory, and trains."""
     data = config.data
@@ -130,7 +135,8 @@ def _train_together(
             with _hint_at_kept_tokenizers(config):
                 prepare_tokenizers(run_dir, data, corpus, report)
         workers.barrier()  # what the chief makes, the others find
-        is_done = _train(config, run_dir, corpus, dev, workers, stop, allow_change, measured, is_font_noted, report)
+        rest = (stop, allow_change, measured, is_font_noted, report, profile)
+        is_done = _train(config, run_dir, corpus, dev, workers, *rest)
         workers.barrier()  # whoever leaves first would end the job of the others
     return is_done
 
@@ -169,6 +175,7 @@ def _train(
     measured: tuple[dict[str, Any], dict[str, Any]],
     is_font_noted: bool,
     report: Report,
+    profile: tuple[int, int] | None,
 ) -> bool:
     """Trains on open text in a run directory that has its tokenizers."""
     started, training = time.time(), config.training
@@ -235,6 +242,7 @@ def _train(
         if tf.config.list_physical_devices("GPU") and (ways := ways_of(model)):
             report(f"recurrences: {ways}")
     summaries = Summaries(run_dir, trainer.step, trainer.owes_evaluation, chief)
+    summaries.run(config, run_dir.resolve().name)
     evaluated = model if not trainer.is_asynchronous else build_seq2seq(config.model, *_vocab_sizes(tokenizers))
     evaluator = DevEvaluator(evaluated, tokenizers, config, dev, summaries, report, is_font_noted)
 
@@ -245,15 +253,33 @@ def _train(
         return evaluator(step)
 
     stop.interrupts = False  # from here on it is the trainer that stops, and saves
-    reason = trainer.train(feed, checkpoints, summaries, evaluate, report, stop)
+    profiled = StepProfile(run_dir / "summaries", *profile) if profile and chief else None
+    try:
+        reason = trainer.train(feed, checkpoints, summaries, evaluate, report, stop, profiled)
+    finally:
+        if profiled:
+            profiled.close()
     best = "not measured" if trainer.best is None else f"{trainer.best:.4f}"
     if trainer.is_stopped:
         report(f"{reason}; the same command goes on; best {training.best_metric} so far {best}")
     else:
         report(f"done: {reason}; best {training.best_metric} {best}")
+    summaries.embeddings(_embeddings(model, tokenizers))
     if chief:
         _write_run_card(run_dir, trainer, feed.text, reason, time.time() - started)
     return not trainer.is_stopped
+
+
+def _embeddings(model: Seq2Seq, tokenizers: Tokenizers) -> dict[str, tuple[np.ndarray, list[str]]]:
+    """The tables of a model with the pieces of their rows; one where both sides share it."""
+    sides = {"source_embedding": tokenizers.source, "target_embedding": tokenizers.target}
+    tables = {name: getattr(model, name).table.numpy() for name in sides}
+    if model.source_embedding is model.target_embedding:
+        del tables["source_embedding"]
+    return {
+        name: (table, [sides[name].piece(number) for number in range(sides[name].vocab_size)])
+        for name, table in tables.items()
+    }
 
 
 def _vocab_sizes(tokenizers: Tokenizers) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import io
 import json
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,9 @@ from tensorboard.compat.proto import event_pb2
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from nmt_keras import files
+from nmt_keras.config import ExperimentConfig
 from nmt_keras.data.scripts import script_of
+from nmt_keras.training import dashboards
 
 _PLAIN_FONT = "DejaVu Sans"
 _CJK = ("Chinese", "Japanese", "Korean")
@@ -71,20 +73,49 @@ class Summaries:
                 tf.summary.scalar(_tag(name), value)
         self._writer.flush()
 
-    def translations(
-        self, step: int, sources: Sequence[str], references: Sequence[str], hypotheses: Sequence[str]
-    ) -> None:
-        """Writes sample translations as a table of text."""
+    def run(self, config: ExperimentConfig, name: str) -> None:
+        """Writes what the run is: its hyperparameters, to compare runs by, and which curves are looked at first."""
         if not self._enabled:
             return
+        with self._writer.as_default(step=0):
+            dashboards.write_layout()
+            dashboards.write_hyperparameters(config, name)
+        self._writer.flush()
+
+    def embeddings(self, tables: Mapping[str, tuple[np.ndarray, Sequence[str]]]) -> None:
+        """Writes tables of embeddings by name, vectors [V, D] and the piece of each, for the projector."""
+        if self._enabled:
+            dashboards.write_embeddings(self._folder, tables)
+
+    def histograms(self, step: int, values: Mapping[str, np.ndarray]) -> None:
+        """Writes how numbers are distributed, by name."""
+        if not self._enabled:
+            return
+        with self._writer.as_default(step=step):
+            for name, numbers in values.items():
+                tf.summary.histogram(name, numbers)
+        self._writer.flush()
+
+    def translations(
+        self,
+        step: int,
+        sources: Sequence[str],
+        references: Sequence[str],
+        hypotheses: Sequence[str],
+        before: Sequence[str] = (),
+    ) -> None:
+        """Writes sample translations as a table of text, beside those of the evaluation before, where there was one and
+        they were others."""
+        if not self._enabled:
+            return
+        changes = ["" if old == new else old for old, new in zip(before, hypotheses)] or [""] * len(hypotheses)
         rows = [
             "| " + " | ".join(text.replace("|", "&#124;") for text in row) + " |"
-            for row in zip(sources, references, hypotheses)
+            for row in zip(sources, references, hypotheses, changes, strict=True)
         ]
+        head = ["| source | reference | hypothesis | before |", "|---|---|---|---|"]
         with self._writer.as_default(step=step):
-            tf.summary.text(
-                "dev/translations", "\n".join(["| source | reference | hypothesis |", "|---|---|---|", *rows])
-            )
+            tf.summary.text("dev/translations", "\n".join([*head, *rows]))
 
     def attention(self, step: int, picture: bytes) -> None:
         """Writes an attention heat map, a PNG."""

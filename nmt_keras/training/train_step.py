@@ -155,6 +155,15 @@ class TrainStep:
         end = 1 + len(self.loss.names)
         return Totals(values[0], values[1:end], *values[end:])
 
+    def distributions(self) -> dict[str, np.ndarray]:
+        """The weights by path, and what the optimizer takes for their gradients: Adam's moving mean of them."""
+        weights = {f"weights/{weight.path}": weight.numpy() for weight in self.model.trainable_variables}
+        means = [variable for variable in self.optimizer.variables if variable.path.endswith("_momentum")]
+        if len(means) == len(weights):
+            names = (weight.path for weight in self.model.trainable_variables)
+            weights |= {f"gradients/{name}": mean.numpy() for name, mean in zip(names, means)}
+        return weights
+
     def is_between_steps(self) -> bool:
         """Whether the variables are those after a whole number of steps, also where a step failed half-way."""
         return int(self.begun.numpy()) <= int(self.steps.numpy())

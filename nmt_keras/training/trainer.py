@@ -16,6 +16,7 @@ from nmt_keras.errors import Failure, Stopped, UserError
 from nmt_keras.models.seq2seq import Seq2Seq
 from nmt_keras.training.asynchronous import AsynchronousStep
 from nmt_keras.training.checkpoints import Checkpoints
+from nmt_keras.training.dashboards import StepProfile
 from nmt_keras.training.dev_loss import perplexity
 from nmt_keras.training.feed import Feed
 from nmt_keras.training.local_sgd import LocalSGD
@@ -170,6 +171,7 @@ class Trainer:
         evaluate: Callable[[int], Evaluation],
         report: Callable[[str], None],
         stop: StopRequest | None = None,
+        profile: StepProfile | None = None,
     ) -> str:
         """Trains until `max_steps`, until `patience` evaluations in a row were no better, or until asked to stop.
 
@@ -180,6 +182,7 @@ class Trainer:
             evaluate: measures the model as it is at a step.
             report: takes a line for people.
             stop: asks for an end with everything saved.
+            profile: takes a profile of some steps.
 
         Returns:
             Why it stopped.
@@ -208,7 +211,12 @@ class Trainer:
                 if not self.owes_evaluation:
                     self.save(checkpoints, feed, replace=True)
             while self.step < config.max_steps and not self._has_stalled() and not self._is_to_stop(stop):
+                if profile:
+                    profile.before(self.step + 1)
                 self._take_step(batches, feed, checkpoints)
+                if profile:
+                    self.train_step.wait()
+                    profile.after(self.step)
                 progress.update()
                 if self._must_restart():
                     self._restart(checkpoints, summaries, report)
@@ -364,6 +372,8 @@ class Trainer:
         if evaluation is None:
             return
         summaries.scalars(self.step, evaluation.scalars)
+        if self.config.histograms_every and self.step // self.config.evaluate_every % self.config.histograms_every == 0:
+            summaries.histograms(self.step, self.train_step.distributions())
         report(f"step {self.step:,}  {evaluation.line}")
         # One value for all workers, or they would disagree on what is best and when to stop.
         value = self.workers.of_chief(evaluation.scalars[self.config.best_metric])

@@ -15,6 +15,7 @@ import sys
 import threading
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from nmt_keras.config import DecodingConfig, ExperimentConfig
 from nmt_keras.config.fields import fields_of
@@ -69,6 +70,29 @@ def _error(capsys):
     assert lines[-1].startswith("error: ")
     assert not any("Traceback" in line for line in lines)
     return lines[-1]
+
+
+@pytest.mark.slow
+def test_dashboards_have_a_profile_histograms_and_embeddings(copy_text, tmp_path, capsys):
+    arguments = [RECIPE, f"--run_dir={tmp_path}/run", f"--data_dir={copy_text}", "--profile=2:3"]
+    arguments += ["--config.training.max_steps=4", "--config.training.evaluate_every=2"]
+    assert train.main([*arguments, "--config.training.histograms_every=2"]) == 0
+    folder = tmp_path / "run" / "summaries"
+    assert list(folder.glob("plugins/profile/*/*.xplane.pb"))
+    assert (folder / "projector_config.pbtxt").exists() and list(folder.glob("*_embedding.tsv"))
+    events = EventAccumulator(str(folder), size_guidance={"tensors": 0})
+    events.Reload()
+    tags = events.Tags()["tensors"]
+    assert any(tag.startswith("weights/seq2seq/") for tag in tags)
+    [gradient, *_] = [tag for tag in tags if tag.startswith("gradients/seq2seq/")]
+    assert [event.step for event in events.Tensors(gradient)] == [4]
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("text", ["100", "7:3", "0:3", "a:b", "-1:4"])
+def test_steps_to_profile_are_checked(text, tmp_path, capsys):
+    assert train.main([RECIPE, f"--run_dir={tmp_path}/run", f"--profile={text}"]) == 2
+    assert f"--profile must be the first and the last step, as in --profile=100:110. Received: {text}" in _error(capsys)
 
 
 def test_a_run_directory_explains_itself(run_dir):

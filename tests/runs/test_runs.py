@@ -108,6 +108,7 @@ TRIED = {
     "training.max_steps": 7,
     "training.log_every": 7,
     "training.evaluate_every": 7,
+    "training.histograms_every": 7,
     "training.checkpoint_every": 7,
     "training.keep_checkpoints": 7,
     "training.patience": 7,

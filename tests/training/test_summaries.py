@@ -7,9 +7,14 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
+from google.protobuf import text_format
 from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams import plugin_data_pb2
+from tensorboard.plugins.projector import ProjectorConfig
 
+from nmt_keras.config import DataConfig, ExperimentConfig, TrainingConfig
 from nmt_keras.training import summaries as module
 from nmt_keras.training.summaries import Summaries, attention_picture, font_note
 
@@ -70,8 +75,62 @@ def test_starting_from_nothing_drops_all_rows(tmp_path):
     assert _rows(tmp_path) == []
 
 
+def test_runs_can_be_compared_and_the_first_look_is_laid_out(tmp_path):
+    config = ExperimentConfig(
+        DataConfig("en", "de", train_source=("a",), train_target=("b",)), training=TrainingConfig(learning_rate=2e-3)
+    )
+    summaries = Summaries(tmp_path)
+    summaries.run(config, "mine")
+    summaries.scalars(50, {"dev_bleu": 12.5})
+    events = EventAccumulator(str(tmp_path / "summaries"))
+    events.Reload()
+    start = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    values = plugin_data_pb2.HParamsPluginData.FromString(start).session_start_info.hparams
+    assert values["training.learning_rate"].number_value == 2e-3 and values["model.cell"].string_value == "lstm"
+    assert "data.train_source" not in values and values["model.tie_output"].bool_value is False
+    experiment = events.summary_metadata["_hparams_/experiment"].plugin_data.content
+    metrics = plugin_data_pb2.HParamsPluginData.FromString(experiment).experiment.metric_infos
+    assert "dev/bleu" in [metric.name.tag for metric in metrics]
+    [layout] = events.Tensors("custom_scalars__config__")
+    charts = layout_pb2.Layout.FromString(tf.make_ndarray(layout.tensor_proto).item()).category[0].chart
+    assert ["dev/bleu.*"] in [list(chart.multiline.tag) for chart in charts]
+
+
+def test_embeddings_have_their_pieces_as_labels(tmp_path):
+    vectors = np.arange(6, dtype=np.float64).reshape(3, 2)
+    Summaries(tmp_path).embeddings({"source_embedding": (vectors, ["<pad>", "a\tb", ""])})
+    folder = tmp_path / "summaries"
+    config = text_format.Parse((folder / "projector_config.pbtxt").read_text(), ProjectorConfig())
+    [embedding] = config.embeddings
+    assert list(embedding.tensor_shape) == [3, 2] and (folder / embedding.metadata_path).read_text().count("\n") == 3
+    read = np.frombuffer((folder / embedding.tensor_path).read_bytes(), np.float32).reshape(3, 2)
+    np.testing.assert_array_equal(read, vectors)
+    assert (folder / embedding.metadata_path).read_text() == "<pad>\na b\n \n"
+
+
+def test_samples_stand_beside_what_they_were(tmp_path):
+    summaries = Summaries(tmp_path)
+    summaries.translations(1, ["s", "t"], ["r", "q"], ["new | one", "same"], ["old", "same"])
+    events = EventAccumulator(str(tmp_path / "summaries"))
+    events.Reload()
+    [text] = events.Tensors("dev/translations")
+    rows = tf.make_ndarray(text.tensor_proto).item().decode().split("\n")
+    assert rows[2:] == ["| s | r | new &#124; one | old |", "| t | q | same |  |"]
+
+
+def test_histograms_have_names(tmp_path):
+    Summaries(tmp_path).histograms(5, {"weights/a": np.arange(10.0)})
+    events = EventAccumulator(str(tmp_path / "summaries"))
+    events.Reload()
+    [histogram] = events.Tensors("weights/a")
+    assert histogram.step == 5 and tf.make_ndarray(histogram.tensor_proto)[:, 2].sum() == 10
+
+
 def test_a_worker_that_is_not_the_chief_writes_nothing(tmp_path):
     summaries = Summaries(tmp_path, enabled=False)
+    summaries.run(ExperimentConfig(), "mine")
+    summaries.embeddings({"a": (np.zeros((1, 1)), ["a"])})
+    summaries.histograms(1, {"a": np.zeros(1)})
     summaries.scalars(1, {"loss": 1.0})
     summaries.translations(1, ["a"], ["b"], ["c"])
     summaries.attention(1, b"no picture")
@@ -112,7 +171,8 @@ def test_event_files_hold_scalars_translations_and_attention(tmp_path, plain_pic
         0.5 + names.index("dev_bleu")
     ]
     table = tf.make_ndarray(events.Tensors("dev/translations")[0].tensor_proto).item().decode()
-    assert table == "| source | reference | hypothesis |\n|---|---|---|\n| one | 一 | 一一 |\n| two | 二 |  |"
+    head = "| source | reference | hypothesis | before |\n|---|---|---|---|\n"
+    assert table == head + "| one | 一 | 一一 |  |\n| two | 二 |  |  |"
     width, height, encoded = tf.make_ndarray(events.Tensors("dev/attention")[0].tensor_proto)[:3]
     assert tf.image.decode_png(encoded).shape == (int(height), int(width), 3)
 
@@ -123,7 +183,7 @@ def test_a_bar_in_a_sentence_does_not_break_the_table(tmp_path):
     summaries.scalars(1, {"loss": 1.0})
     events = EventAccumulator(str(tmp_path / "summaries")).Reload()
     table = tf.make_ndarray(events.Tensors("dev/translations")[0].tensor_proto).item().decode()
-    assert table.split("\n")[2].replace("\\|", "").replace("&#124;", "").count("|") == 4
+    assert table.split("\n")[2].replace("\\|", "").replace("&#124;", "").count("|") == 5
 
 
 def test_the_picture_is_a_png_of_the_size_of_its_labels(plain_picture):

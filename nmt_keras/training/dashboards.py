@@ -1,0 +1,112 @@
+"""What TensorBoard shows beside scalars: a screen of curves, runs in a table, embeddings, and a profile of steps."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar import summary as custom_scalar
+from tensorboard.plugins.hparams import api as hparams
+from tensorboard.plugins.projector import ProjectorConfig
+
+from nmt_keras import files
+from nmt_keras.config import ExperimentConfig
+from nmt_keras.config.fields import fields_of
+
+_SECTIONS = ("model", "training", "data")
+_CHARTS = {  # tags are regular expressions
+    "loss of a target piece": ("train/loss$", "dev/loss$"),
+    "dev BLEU": ("dev/bleu.*",),
+    "target tokens/s": ("train/target_tokens_per_s$",),
+    "learning rate": ("train/learning_rate$",),
+    "norm of the gradient": ("train/gradient_norm$",),
+    "share of padding": ("train/padding_share$",),
+}
+_METRICS = ("dev/bleu", "dev/loss", "train/target_tokens_per_s")
+
+
+def write_layout() -> None:
+    """Writes, to the default writer, the layout of the dashboard "custom scalars": what to look at first, on a
+    screen."""
+    charts = [
+        layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=tags))
+        for title, tags in _CHARTS.items()
+    ]
+    category = layout_pb2.Category(title="training", chart=charts)
+    tf.summary.experimental.write_raw_pb(
+        custom_scalar.pb(layout_pb2.Layout(category=[category])).SerializeToString(), step=0
+    )
+
+
+def write_hyperparameters(config: ExperimentConfig, name: str) -> None:
+    """Writes, to the default writer, what the dashboard "HParams" compares runs by: every field that is one value.
+
+    Args:
+        config: of the run.
+        name: of the run, for people.
+    """
+    values: dict[str, Any] = {}
+    for field in fields_of(ExperimentConfig):
+        value = field.value_in(config)
+        if field.section in _SECTIONS and isinstance(value, (bool, int, float, str)) and value != "":
+            values[field.path] = value
+    hparams.hparams_config(
+        hparams=[hparams.HParam(path) for path in values], metrics=[hparams.Metric(tag) for tag in _METRICS]
+    )
+    hparams.hparams(values, trial_id=name)
+
+
+def write_embeddings(folder: pathlib.Path, tables: Mapping[str, tuple[np.ndarray, Sequence[str]]]) -> None:
+    """Writes what the dashboard "projector" shows: vectors with their pieces as labels.
+
+    Args:
+        folder: of a run's events.
+        tables: by name, vectors [V, D] and the piece of each.
+    """
+    config = ProjectorConfig()
+    for name, (vectors, pieces) in tables.items():
+        values = np.ascontiguousarray(vectors, np.float32)
+        with files.atomic_write(folder / f"{name}.bytes") as path:
+            pathlib.Path(path).write_bytes(values.tobytes())
+        labels = (piece.replace("\t", " ").replace("\n", " ").replace("\r", " ") or " " for piece in pieces)
+        files.write_text(folder / f"{name}.tsv", "".join(label + "\n" for label in labels))
+        embedding = config.embeddings.add()
+        embedding.tensor_name, embedding.tensor_path = name, f"{name}.bytes"
+        embedding.tensor_shape.extend(values.shape)
+        embedding.metadata_path = f"{name}.tsv"
+    files.write_text(folder / "projector_config.pbtxt", str(config))
+
+
+class StepProfile:
+    """TensorFlow's profile of some steps, for the dashboard "profile" (its plugin is a package of its own,
+    tensorboard-plugin-profile).
+
+    Args:
+        folder: of a run's events.
+        first: the first step.
+        last: the last one.
+    """
+
+    def __init__(self, folder: pathlib.Path, first: int, last: int):
+        self._folder = folder
+        self._first, self._last = first, last
+        self._runs = False
+
+    def before(self, step: int) -> None:
+        """To call before each step."""
+        if not self._runs and self._first <= step <= self._last:
+            tf.profiler.experimental.start(str(self._folder))
+            self._runs = True
+
+    def after(self, step: int) -> None:
+        """To call after each step, which is made."""
+        if self._runs and step >= self._last:
+            self.close()
+
+    def close(self) -> None:
+        """Ends the profile, where it runs."""
+        if self._runs:
+            tf.profiler.experimental.stop()
+            self._runs = False
