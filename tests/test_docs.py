@@ -3,9 +3,13 @@
 import contextlib
 import importlib
 import io
+import json
+import os
 import pathlib
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -13,7 +17,10 @@ from nmt_keras.config import ExperimentConfig
 from nmt_keras.config.fields import fields_of
 
 ROOT = pathlib.Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "WORKSPACE.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "README.zh.md", "WORKSPACE.md", "CONTRIBUTING.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 _GENERAL = {"config", "decoding", "helpfull", "help"}
 
@@ -73,6 +80,22 @@ def test_jobs_have_the_flags_that_are_given(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_fields_that_are_named_exist(page):
+    if page.name in (
+        "api.md",
+        "tutorial.md",
+        "migration.md",
+        "WORKSPACE.md",
+    ):  # which name attributes and others' fields
+        return
+    known = {field.path for field in fields_of(ExperimentConfig)}
+    named = re.findall(
+        r"`\"?((?:data|model|training|decoding)\.[a-z_]+)(?!\.|[a-z_]|\()", page.read_text(encoding="utf-8")
+    )
+    assert {name for name in named if not name.endswith((".md", ".py"))} <= known
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_its_python_compiles(page):
     for block in re.findall(r"(?ms)^```python\n(.*?)^```", page.read_text(encoding="utf-8")):
         compile(block, str(page), "exec")
@@ -83,5 +106,44 @@ def test_the_first_page_is_short():
 
 
 def test_each_page_is_in_the_site():
-    listed = re.findall(r"- ([\w-]+\.md)", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    listed = re.findall(r"- ([\w.-]+\.md)", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     assert sorted(listed) == sorted(page.name for page in (ROOT / "docs").glob("*.md"))
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_from_its_top_to_its_end(tmp_path):
+    """In a process of its own, without Jupyter: `HTML` is what a notebook would show."""
+    notebook = json.loads((ROOT / "docs" / "notebook.ipynb").read_text(encoding="utf-8"))
+    code = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code")
+    assert not any(cell.get("outputs") for cell in notebook["cells"])
+    fake = "import sys, types; sys.modules['IPython'] = types.ModuleType('IPython')\n"
+    fake += "sys.modules['IPython.display'] = types.SimpleNamespace(HTML=print)\n"
+    program = tmp_path / "notebook.py"
+    program.write_text(fake + code.replace("UPDATES = 300", "UPDATES = 60"), encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "<table><tr><th></th>" in done.stdout and "tok:zh" in done.stdout
+    assert list(tmp_path.glob("saved_models/1/saved_model.pb"))
+
+
+def test_the_tutorial_runs_from_its_top_to_its_end(capsys):
+    text = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"(?ms)^```python\n(.*?)^```", text)
+    names = {}
+    for block in blocks:
+        exec(compile(block, "tutorial.md", "exec"), names)
+    assert len(blocks) > 6 and capsys.readouterr().out.count("\n") == 3
+
+
+def test_what_the_tutorial_names_is_where_it_says():
+    text = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(nmt_keras/[\w/]+\.py)`,\s+((?:`\w+`(?: and )?)+)", text)
+    named += [("nmt_keras/layers/attention.py", name) for name in re.findall(r"\| (`\w+Attention`) \|", text)]
+    assert len(named) > 12
+    for path, names in named:
+        source = (ROOT / path).read_text(encoding="utf-8")
+        for name in re.findall(r"`(\w+)`", names):
+            assert re.search(rf"(?m)^(?:class|def) {name}\b", source), f"{path}: {name}"

@@ -15,7 +15,16 @@ from nmt_keras import files
 from nmt_keras.config import ExperimentConfig
 from nmt_keras.config.fields import fields_of
 
-_SECTIONS = ("model", "training", "data")
+_COMPARED = (  # whatever their values are
+    "data.tokenizer",
+    "model.d_model",
+    "model.decoder",
+    "model.encoder",
+    "training.batch_tokens",
+    "training.learning_rate",
+    "training.max_steps",
+    "training.seed",
+)
 _CHARTS = {  # tags are regular expressions
     "loss of a target piece": ("train/loss$", "dev/loss$"),
     "dev BLEU": ("dev/bleu.*",),
@@ -41,7 +50,8 @@ def write_layout() -> None:
 
 
 def write_hyperparameters(config: ExperimentConfig, name: str) -> None:
-    """Writes, to the default writer, what the dashboard "HParams" compares runs by: every field that is one value.
+    """Writes, to the default writer, what the dashboard "HParams" compares runs by: some fields of every run, and those
+    in which it differs from the defaults.
 
     Args:
         config: of the run.
@@ -50,7 +60,8 @@ def write_hyperparameters(config: ExperimentConfig, name: str) -> None:
     values: dict[str, Any] = {}
     for field in fields_of(ExperimentConfig):
         value = field.value_in(config)
-        if field.section in _SECTIONS and isinstance(value, (bool, int, float, str)) and value != "":
+        is_told = value != field.default and field.section != "decoding" and not field.path.endswith("_dir")
+        if field.path in _COMPARED or is_told and isinstance(value, (bool, int, float, str)):
             values[field.path] = value
     hparams.hparams_config(
         hparams=[hparams.HParam(path) for path in values], metrics=[hparams.Metric(tag) for tag in _METRICS]
@@ -70,7 +81,7 @@ def write_embeddings(folder: pathlib.Path, tables: Mapping[str, tuple[np.ndarray
         values = np.ascontiguousarray(vectors, np.float32)
         with files.atomic_write(folder / f"{name}.bytes") as path:
             pathlib.Path(path).write_bytes(values.tobytes())
-        labels = (piece.replace("\t", " ").replace("\n", " ").replace("\r", " ") or " " for piece in pieces)
+        labels = (" ".join(piece.split()) or "(space)" for piece in pieces)  # a blank line would not count
         files.write_text(folder / f"{name}.tsv", "".join(label + "\n" for label in labels))
         embedding = config.embeddings.add()
         embedding.tensor_name, embedding.tensor_path = name, f"{name}.bytes"

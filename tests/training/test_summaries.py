@@ -86,8 +86,8 @@ def test_runs_can_be_compared_and_the_first_look_is_laid_out(tmp_path):
     events.Reload()
     start = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     values = plugin_data_pb2.HParamsPluginData.FromString(start).session_start_info.hparams
-    assert values["training.learning_rate"].number_value == 2e-3 and values["model.cell"].string_value == "lstm"
-    assert "data.train_source" not in values and values["model.tie_output"].bool_value is False
+    assert values["training.learning_rate"].number_value == 2e-3 and values["model.encoder"].string_value == "rnn"
+    assert "data.train_source" not in values and "model.cell" not in values and values["model.d_model"].number_value
     experiment = events.summary_metadata["_hparams_/experiment"].plugin_data.content
     metrics = plugin_data_pb2.HParamsPluginData.FromString(experiment).experiment.metric_infos
     assert "dev/bleu" in [metric.name.tag for metric in metrics]
@@ -105,7 +105,7 @@ def test_embeddings_have_their_pieces_as_labels(tmp_path):
     assert list(embedding.tensor_shape) == [3, 2] and (folder / embedding.metadata_path).read_text().count("\n") == 3
     read = np.frombuffer((folder / embedding.tensor_path).read_bytes(), np.float32).reshape(3, 2)
     np.testing.assert_array_equal(read, vectors)
-    assert (folder / embedding.metadata_path).read_text() == "<pad>\na b\n \n"
+    assert (folder / embedding.metadata_path).read_text() == "<pad>\na b\n(space)\n"
 
 
 def test_samples_stand_beside_what_they_were(tmp_path):

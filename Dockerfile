@@ -1,0 +1,23 @@
+# Training and export in a container.
+#
+#     docker build -t nmt_keras .                                    # CPU
+#     docker build -t nmt_keras:gpu --build-arg EXTRA=and-cuda .     # NVIDIA GPUs: run with --gpus=all
+#     docker run --rm -v "$PWD:/work" nmt_keras nmt-start --data=pairs.tsv --source=en --target=de --run_dir=runs/mine
+#
+# The server of what is exported is tensorflow/serving, an image of its own: docs/serving.md.
+FROM python:3.11-slim AS wheel
+WORKDIR /source
+COPY . .
+RUN pip wheel --quiet --no-deps --wheel-dir=/wheels .
+
+FROM python:3.11-slim
+ARG EXTRA=
+COPY --from=wheel /wheels /wheels
+COPY requirements.lock /wheels/
+RUN wheel=$(echo /wheels/*.whl) \
+    && pip install --quiet --no-cache-dir --constraint=/wheels/requirements.lock "${wheel}${EXTRA:+[$EXTRA]}" \
+    && useradd --create-home user
+USER user
+ENV XDG_CACHE_HOME=/tmp/cache
+WORKDIR /work
+CMD ["nmt-train", "--help"]
