@@ -6,10 +6,23 @@ import sys
 
 from tqdm import tqdm
 
+_is_quiet = False
+
+
+def be_quiet(is_quiet: bool) -> None:
+    """Leaves out progress, but not warnings."""
+    global _is_quiet
+    _is_quiet = is_quiet
+    if is_quiet:
+        os.environ["TQDM_DISABLE"] = "1"  # of jobs that this one starts too
+    else:
+        os.environ.pop("TQDM_DISABLE", None)
+
 
 def report(line: str) -> None:
     """A line of progress, on stderr and past a progress bar."""
-    tqdm.write(line, file=sys.stderr)
+    if not _is_quiet or "warning" in line[:40]:
+        tqdm.write(line, file=sys.stderr)
 
 
 def load_tensorflow() -> None:

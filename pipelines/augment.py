@@ -17,6 +17,7 @@ from absl import flags
 from tqdm import tqdm
 
 from nmt_keras.errors import UserError
+from nmt_keras.reports import shows_bars
 from pipelines import _cli, _process, _text
 
 
@@ -68,7 +69,7 @@ def _job(values: flags.FlagValues) -> None:
         references = None
         if values.reference:
             references = _text.lines(stack.enter_context(_text.opened(values.reference)), values.reference)
-        progress = stack.enter_context(tqdm(unit="line", disable=not sys.stderr.isatty()))
+        progress = stack.enter_context(tqdm(unit="line", disable=not shows_bars()))
         card = augment(
             _cli.run_dirs(values),
             lines,

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from nmt_keras import files
 from nmt_keras.errors import UserError
+from nmt_keras.reports import shows_bars
 from pipelines import _cli, _process, _text
 
 
@@ -37,7 +38,7 @@ def _job(values: flags.FlagValues) -> None:
         source = stack.enter_context(_text.opened(values.input)) if values.input else sys.stdin.buffer
         temporary = stack.enter_context(files.atomic_write(values.output))  # found to be writable before the work
         client = stack.enter_context(_text.open_client(values))
-        progress = stack.enter_context(tqdm(unit="line", disable=not sys.stderr.isatty()))
+        progress = stack.enter_context(tqdm(unit="line", disable=not shows_bars()))
         vectors = []
         lines = _text.lines(source, values.input or "stdin")
         for row in client.vectors(lines, target_language=_text.target_language(values)):

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from nmt_keras import files
 from nmt_keras.errors import Interrupted, UserError
+from nmt_keras.reports import shows_bars
 from pipelines import _cli, _process, _text
 
 
@@ -50,9 +51,7 @@ def _job(values: flags.FlagValues) -> None:
         write, done = stack.enter_context(_text.writer(values.output, values.resume, about))
         total, pieces, truncated = _sums(f"{os.path.realpath(values.output)}.partial") if done else (0.0, 0, 0)
         pairs = itertools.islice(_pairs(sides, values), done, None)
-        progress = stack.enter_context(
-            tqdm(unit="pair", initial=done, disable=not (sys.stderr.isatty() and values.output))
-        )
+        progress = stack.enter_context(tqdm(unit="pair", initial=done, disable=not (shows_bars() and values.output)))
         count = done
         for count, row in enumerate(client.scores(pairs, target_language=_text.target_language(values)), done + 1):
             total += row["log_prob"]

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from nmt_keras import files
 from nmt_keras.errors import Interrupted, UserError
+from nmt_keras.reports import shows_bars
 from nmt_keras.tokenizers.white_space import is_blank
 from pipelines import _cli, _process, _text
 
@@ -95,7 +96,7 @@ def _job(values: flags.FlagValues) -> int | None:
             if count:
                 _process.report(f"resuming after line {count:,}")
             progress = stack.enter_context(
-                tqdm(unit="line", initial=count, disable=not (sys.stderr.isatty() and values.output))
+                tqdm(unit="line", initial=count, disable=not (shows_bars() and values.output))
             )
             lines = _text.lines(source, values.input or "stdin")
             skipped = sum(1 for _ in itertools.islice(lines, count))

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import pathlib
-import sys
 from collections.abc import Iterable, Sequence
 
 from tqdm import tqdm
@@ -15,7 +14,7 @@ from nmt_keras.doctor.examination import Doctor, HeldOut
 from nmt_keras.doctor.findings import VERSION, Finding
 from nmt_keras.errors import Failure
 from nmt_keras.pipes import default_cache_dir
-from nmt_keras.reports import Report
+from nmt_keras.reports import Report, shows_bars
 
 
 def examine(
@@ -37,7 +36,7 @@ def examine(
     path = pathlib.Path(data.cache_dir or default_cache_dir()) / f"doctor-{key}.json"
     if path.exists():
         return [Finding(**finding) for finding in json.loads(path.read_text(encoding="utf-8"))]
-    with tqdm(total=len(pair[0]), unit="line", disable=not sys.stderr.isatty(), desc="doctor") as progress:
+    with tqdm(total=len(pair[0]), unit="line", disable=not shows_bars(), desc="doctor") as progress:
         found = Doctor(data.source_language, target_language, progress.update, data.user_symbols).examine(
             *pair, held_out
         )

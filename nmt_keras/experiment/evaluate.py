@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -19,7 +18,7 @@ from nmt_keras.experiment.text import open_references
 from nmt_keras.inference.evaluation import open_bleu, score_text
 from nmt_keras.inference.minimum_bayes_risk import MBROptions, require_enough
 from nmt_keras.inference.translation import Translation
-from nmt_keras.reports import Report, silent
+from nmt_keras.reports import Report, shows_bars, silent
 from nmt_keras.runs.loading import Run, config_of, load
 from nmt_keras.tokenizers.white_space import is_blank
 from nmt_keras.training.dev_loss import compile_dev_loss, perplexity
@@ -87,7 +86,7 @@ def evaluate(
             stack.enter_context(files.atomic_write(p)) if p else None for p in (output, translations)
         )
         start = time.monotonic()
-        with tqdm(total=len(sources), unit="sentence", disable=not sys.stderr.isatty()) as progress:
+        with tqdm(total=len(sources), unit="sentence", disable=not shows_bars()) as progress:
             results = translator.translate(sources, progress.update)
         seconds = time.monotonic() - start
         hypotheses = [result.text for result in results]

@@ -5,7 +5,6 @@ import dataclasses
 import datetime
 import pathlib
 import platform
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -31,7 +30,7 @@ from nmt_keras.experiment.text import open_dev, open_train, write_split
 from nmt_keras.inference.evaluation import open_bleu
 from nmt_keras.layers.recurrent import use_cudnn, ways_of
 from nmt_keras.models.seq2seq import Seq2Seq, build_seq2seq
-from nmt_keras.reports import Report, silent
+from nmt_keras.reports import Report, shows_bars, silent
 from nmt_keras.runs.data_card import check_data_card, texts_of, write_data_card
 from nmt_keras.runs.fine_tuning import initialise
 from nmt_keras.runs.layout import checkpoints_of, open_run_dir, read_config, require_same_experiment
@@ -342,7 +341,7 @@ def _training_text(
     """The corpus as a `TrainingText`, planned for so many replicas; in the smallest batches where no size is set."""
     data, training = config.data, config.training
     limits: dict[str, Any] = {"max_source_length": data.max_source_length, "max_target_length": data.max_target_length}
-    bar = {"unit": "line", "desc": "ids", "leave": False, "disable": not sys.stderr.isatty()}
+    bar = {"unit": "line", "desc": "ids", "leave": False, "disable": not shows_bars()}
     with tqdm(total=lines_to_encode(corpus), **bar) as progress:
         tags = tag_ids(data, tokenizers.source, data.train_languages)
         encoded = EncodedCorpus(corpus, tokenizers, progress.update, tags)

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from nmt_keras.config import TrainingConfig
 from nmt_keras.errors import Failure, Stopped, UserError
 from nmt_keras.models.seq2seq import Seq2Seq
+from nmt_keras.reports import shows_bars
 from nmt_keras.training.asynchronous import AsynchronousStep
 from nmt_keras.training.checkpoints import Checkpoints
 from nmt_keras.training.dashboards import StepProfile
@@ -202,7 +203,7 @@ class Trainer:
         every = Every(config.max_steps)
         self._window_start, self._restored_seconds = time.monotonic() - self._restored_seconds, 0.0
         with tqdm(
-            total=config.max_steps, initial=self.step, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True
+            total=config.max_steps, initial=self.step, unit="step", disable=not shows_bars(), dynamic_ncols=True
         ) as progress:
             if self.new_measures:
                 self.save(checkpoints, feed, replace=True)  # with the new measures, if the job is killed next

@@ -333,6 +333,16 @@ def test_a_resumed_translation_needs_the_text_it_had(run_dir, tmp_path, monkeypa
     assert (tmp_path / "out.partial").read_text() == "a b c\n"
 
 
+def test_a_quiet_job_tells_warnings_alone(run_dir, tmp_path, capsys):
+    (tmp_path / "in").write_text("a b\n" + "a b " * 40 + "\n")
+    arguments = [f"--run_dir={run_dir}", f"--input={tmp_path}/in"]
+    assert translate.main([*arguments, "--quiet"]) == 0
+    told = capsys.readouterr().err.strip().split("\n")
+    assert len(told) == 1 and told[0].startswith("warning: line 2 is longer")
+    assert translate.main(arguments) == 0
+    assert "checkpoint: best" in capsys.readouterr().err and "TQDM_DISABLE" not in os.environ
+
+
 def test_translations_begin_as_a_file_says(run_dir, tmp_path, capsys):
     (tmp_path / "in").write_text("a b c\nd e\n\nf g\n")
     (tmp_path / "prefixes").write_text("h\n\na\nf \n")

@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import pathlib
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
@@ -33,6 +32,7 @@ from nmt_keras.data.sources.tfds import text_of_tfds
 from nmt_keras.data.sources.xml_formats import read_tmx, read_wmt_xml, read_xliff
 from nmt_keras.data.unpacking import SUFFIXES, file_key, members, plain_name, unpacked, unzipped
 from nmt_keras.errors import UserError
+from nmt_keras.reports import shows_bars
 
 READERS: dict[str, Reader] = {
     ".tsv": read_tsv,
@@ -247,7 +247,7 @@ def _convert(
     found = array.array("q")  # 16 bytes a pair
     with ExitStack() as stack:
         texts = [stack.enter_context(open(stack.enter_context(files.atomic_write(path)), "wb")) for path in paths]
-        progress = stack.enter_context(tqdm(unit="record", disable=not sys.stderr.isatty(), desc=source.name))
+        progress = stack.enter_context(tqdm(unit="record", disable=not shows_bars(), desc=source.name))
         for part, (name, path) in enumerate(source.parts):
             for record in _records(source, path, wanted._replace(name=name), cache_dir):
                 progress.update()
