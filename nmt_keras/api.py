@@ -89,7 +89,7 @@ def recipe(path: Path, **overrides: Any) -> ExperimentConfig:
         **overrides: values by paths of fields, as in `**{"training.max_steps": 2000}`.
 
     Raises:
-        UserError: there is no recipe, or no such field.
+        UserError: there is no recipe, or no such field, or a value is not of its type.
     """
     name, _, argument = str(path).partition(":")
     if os.path.exists(os.path.join(name, "config.json")):
@@ -104,6 +104,10 @@ def recipe(path: Path, **overrides: Any) -> ExperimentConfig:
             raise UserError(f"There is no field {path_of_field!r}: give its path, such as training.max_steps")
         setattr(getattr(config, known[path_of_field].section), known[path_of_field].name, value)
     config.normalise()
+    for path_of_field in overrides:
+        problem = known[path_of_field].type_problem_in(config)
+        if problem:
+            raise UserError(problem)
     return config
 
 

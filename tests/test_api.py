@@ -82,6 +82,10 @@ def test_mistakes_are_one_line(trained_copy, tmp_path):
         (lambda: nmt_keras.recipe(f"{RECIPE}:x"), "takes no argument. Received: 'x'"),
         (lambda: nmt_keras.recipe(RECIPE, **{"data.languages_of_dev": 1}), "There is no field 'data.languages_of_dev'"),
         (lambda: nmt_keras.recipe(RECIPE, **{"training.steps": 1}), "There is no field 'training.steps'"),
+        (
+            lambda: nmt_keras.recipe(RECIPE, **{"training.max_steps": "9"}),
+            "`training.max_steps` must be .*Received: '9'",
+        ),
         (lambda: nmt_keras.train(RECIPE, tmp_path / "run", data_dir=tmp_path), "Cannot read .*train.src"),
     ):
         with pytest.raises(nmt_keras.UserError, match=message) as raised:

@@ -1,6 +1,8 @@
 """Tables: tab-separated text as parallel corpora are passed on, where a quote is a character, and CSV with quotes."""
 
+import contextlib
 import csv
+import itertools
 from collections.abc import Iterator, Sequence
 
 from nmt_keras.data.sources.records import Record, Wanted, lines_of, named_like, one_line
@@ -8,6 +10,7 @@ from nmt_keras.errors import UserError
 
 _SEPARATORS = (",", ";", "\t", "|")
 _LONGEST_FIELD = 1 << 24
+_SAMPLED = 100  # lines in which a separator is looked for
 
 
 def read_tsv(path: str, wanted: Wanted) -> Iterator[Record]:
@@ -29,9 +32,9 @@ def read_csv(path: str, wanted: Wanted) -> Iterator[Record]:
     Raises:
         UserError: it is no UTF-8, its quotes do not close, or it has no such column.
     """
-    first = next(iter(lines_of(path, wanted)), "")
-    separator = max(_SEPARATORS, key=first.count)
     csv.field_size_limit(_LONGEST_FIELD)
+    sample = list(itertools.islice(lines_of(path, wanted), _SAMPLED))
+    separator = max(_SEPARATORS, key=lambda each: _share_of_one_width(sample, each))
     reader = csv.reader(lines_of(path, wanted), delimiter=separator, strict=True)
 
     def rows() -> Iterator[tuple[int, list[str]]]:
@@ -50,6 +53,15 @@ def read_csv(path: str, wanted: Wanted) -> Iterator[Record]:
             begin = reader.line_num + 1
 
     yield from _records(rows(), wanted)
+
+
+def _share_of_one_width(sample: Sequence[str], separator: str) -> float:
+    """The share of a file's first rows that have as many columns as the first one, two or more, by a separator: text
+    has as many commas or bars in each row as it likes."""
+    widths = []
+    with contextlib.suppress(csv.Error):  # of a quote that does not close, which the reading tells
+        widths = [len(row) for row in csv.reader(sample, delimiter=separator) if row]
+    return widths.count(widths[0]) / len(widths) if widths and widths[0] > 1 else 0.0
 
 
 def _records(rows: Iterator[tuple[int, list[str]]], wanted: Wanted) -> Iterator[Record]:

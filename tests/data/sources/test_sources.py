@@ -130,6 +130,13 @@ def test_columns_of_a_table_are_found_by_language_role_name_or_number(read):
     assert _pairs(read("c.csv", c__csv="id;source;target\n1;dog;Hund\n")) == [("dog", "Hund")]
     numbered = read("d.tsv#3", "d.tsv#1", d__tsv="Hund\tx\tdog\n")
     assert _pairs(numbered) == [("dog", "Hund")]
+    text = "source;target\n" + "a dog, a cat, and | a pig;ein Hund, eine Katze und | ein Schwein\n" * 3
+    assert _pairs(read("f.csv", f__csv=text))[0] == (
+        "a dog, a cat, and | a pig",
+        "ein Hund, eine Katze und | ein Schwein",
+    )
+    text = "Hello, you, there;Hallo, du, da\n" * 3  # no header; as many commas in each row
+    assert _pairs(read("g.csv", g__csv="One, two;Eins\n" + text))[1] == ("Hello, you, there", "Hallo, du, da")
     named = read("e.csv#english text", "e.csv#german", e__csv="german,english text\nHund,dog\n")
     assert _pairs(named) == [("dog", "Hund")] and _places(named) == ["2"]
 
