@@ -16,8 +16,9 @@ from nmt_keras.errors import UserError
 from nmt_keras.runs.loading import load
 from nmt_keras.serving.client import Client
 from nmt_keras.serving.local import load_export
+from nmt_keras.serving.local_server import serving
 from pipelines import augment, compare, doctor, evaluate, export, lexicon, score, train, translate
-from tests.serving import serving_double
+from tests.serving.serving_double import Double
 
 LINES = ["a b c", "<2next> a b", "", "h g f e", "<2copy> c"]
 
@@ -245,10 +246,10 @@ def test_a_tokenizer_without_tags_is_one_line(text, trained_copy, tmp_path, caps
 
 
 def test_an_export_is_served_to_clients_by_both_protocols(exported):
-    double = serving_double.Double(pathlib.Path(exported["saved_model"]), "two", version=1)
-    with serving_double.serving(double) as ports:
+    double = Double(pathlib.Path(exported["saved_model"]), "two", version=1)
+    with serving(double) as ports:
         for scheme, name in (("http", "rest"), ("grpc", "grpc")):
-            with Client(f"{scheme}://127.0.0.1:{ports[name]}/two") as client:
+            with Client(f"{scheme}://127.0.0.1:{getattr(ports, name)}/two") as client:
                 assert [each.text for each in client.translate(["a b"], target_language="next")] == ["b c"]
                 assert [each.text for each in client.translate(["a b"])] == ["a b"]
                 with pytest.raises(UserError, match="does not translate into 'klingon': give one of copy, next"):

@@ -14,8 +14,9 @@ from tensorflow_serving.apis import prediction_log_pb2
 from nmt_keras.experiment.export import export as export_run
 from nmt_keras.runs.loading import load
 from nmt_keras.serving.local import load_export
+from nmt_keras.serving.local_server import serving
 from pipelines import encode, evaluate, export, score, translate
-from tests.serving.serving_double import Double, serving
+from tests.serving.serving_double import Double
 
 RECIPE = "--config=" + str(pathlib.Path(__file__).parent / "copy_recipe.py")
 LINES = "a b c\n\nh g\n\U0001f600 a\n"
@@ -120,7 +121,7 @@ def _model(kind, folder):
         yield f"--saved_model={folder}"
         return
     with serving(Double(folder, "copy")) as ports:
-        yield f"--server={'grpc' if kind == 'grpc' else 'http'}://127.0.0.1:{ports[kind]}/copy"
+        yield f"--server={'grpc' if kind == 'grpc' else 'http'}://127.0.0.1:{getattr(ports, kind)}/copy"
 
 
 @pytest.mark.parametrize("kind", ("saved_model", *(pytest.param(k, marks=pytest.mark.slow) for k in ("rest", "grpc"))))
@@ -230,7 +231,7 @@ def test_what_a_server_that_goes_down_leaves_is_gone_on_with(saved_model, tmp_pa
         return answer(signature, inputs)
 
     with serving(double) as ports:
-        server = f"--server=http://127.0.0.1:{ports['rest']}/copy"
+        server = f"--server=http://127.0.0.1:{ports.rest}/copy"
         double.predict = answer_three
         assert translate.main([server, *arguments]) == 2
         error = _error(capsys)

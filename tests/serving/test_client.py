@@ -22,8 +22,9 @@ from nmt_keras.serving import client as client_module
 from nmt_keras.serving import export
 from nmt_keras.serving.client import Client
 from nmt_keras.serving.local import LocalTransport
+from nmt_keras.serving.local_server import serving
 from nmt_keras.tokenizers.building import train_tokenizer
-from tests.serving import serving_double
+from tests.serving.serving_double import Double
 
 ROOT = pathlib.Path(__file__).parents[2]
 TEXTS = ["abc", "", "g", "fedcbagfedcba", "bb", "\N{GRINNING FACE} gac", "a\udcffb\udcfe", "  "]
@@ -43,8 +44,8 @@ def folder(tmp_path_factory, varied_transformer):
 
 @pytest.fixture(scope="module")
 def served(folder):
-    double = serving_double.Double(folder, "a model", version=3)
-    with serving_double.serving(double) as ports:
+    double = Double(folder, "a model", version=3)
+    with serving(double) as ports:
         yield double, ports
 
 
@@ -63,7 +64,7 @@ def double(served, monkeypatch):
 @pytest.fixture(params=["http", "grpc"])
 def address(request, served):
     """The server's address by each transport."""
-    return f"{request.param}://127.0.0.1:{served[1]['rest' if request.param == 'http' else 'grpc']}/a%20model"
+    return f"{request.param}://127.0.0.1:{served[1].rest if request.param == 'http' else served[1].grpc}/a%20model"
 
 
 @pytest.fixture
@@ -337,13 +338,13 @@ def test_too_large_for_the_batcher(client, double):
 
 def test_too_large_for_http(served, double):
     double.max_body = 1000
-    with Client(f"http://127.0.0.1:{served[1]['rest']}/a%20model") as client:
+    with Client(f"http://127.0.0.1:{served[1].rest}/a%20model") as client:
         message = _message(lambda: client.translate(["a" * 2000]))
     assert "1 rows" in message and "HTTP 413" in message and "smaller batch_sentences" in message
 
 
 def test_too_large_for_grpc(served, double):
-    with Client(f"grpc://127.0.0.1:{served[1]['grpc']}/a%20model") as client:
+    with Client(f"grpc://127.0.0.1:{served[1].grpc}/a%20model") as client:
         message = _message(lambda: client.translate(["a" * (5 << 20)]))
     assert "larger than max" in message and "smaller batch_sentences" in message
     assert not double.batches
@@ -445,7 +446,7 @@ def test_what_is_no_tensorflow_serving(canned, reply):
     "scheme, interface", [("http", "grpc"), ("grpc", "rest"), ("https", "rest"), ("grpcs", "grpc")]
 )
 def test_a_port_of_another_interface(served, scheme, interface):
-    with Client(f"{scheme}://127.0.0.1:{served[1][interface]}/m") as client:
+    with Client(f"{scheme}://127.0.0.1:{getattr(served[1], interface)}/m") as client:
         message = _message(lambda: client.translate(["abc"]))
     assert "answers, but not as TensorFlow Serving does" in message
     assert "gRPC and REST have a port each, usually 8500 and 8501" in message
@@ -508,14 +509,3 @@ def test_rest_imports_no_tensorflow():
         "sys.exit('tensorflow' in sys.modules or 'grpc' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
-
-
-@pytest.mark.slow
-def test_the_double_is_a_program(folder):
-    command = [sys.executable, "-m", "tests.serving.serving_double", f"--folder={folder}", "--model=m"]
-    with subprocess.Popen(command, cwd=ROOT, stdin=-1, stdout=-1, stderr=subprocess.DEVNULL, text=True) as process:
-        ports = json.loads(process.stdout.readline())
-        with Client(f"http://127.0.0.1:{ports['rest']}/m") as client:
-            assert client.translate(["abc"])[0].hypotheses
-        process.stdin.close()
-    assert process.returncode == 0
