@@ -4,9 +4,11 @@ import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import tensorflow as tf
 from sacrebleu.metrics import BLEU
 
 from nmt_keras.config import ExperimentConfig
+from nmt_keras.constants import BOS_ID
 from nmt_keras.data.batching import evaluation_batches
 from nmt_keras.data.corpus import ParallelCorpus
 from nmt_keras.inference.evaluation import bleu_metric
@@ -18,7 +20,7 @@ from nmt_keras.tokenizers.base import Tokenizers
 from nmt_keras.tokenizers.target_tags import tag_ids
 from nmt_keras.tokenizers.white_space import is_blank
 from nmt_keras.training.dev_loss import compile_dev_loss, perplexity
-from nmt_keras.training.summaries import Summaries, attention_picture
+from nmt_keras.training.summaries import Summaries, attention_picture, heads_picture
 from nmt_keras.training.trainer import Evaluation
 
 _NUM_SAMPLES = 5
@@ -62,6 +64,7 @@ class DevEvaluator:
         data, training = config.data, config.training
         self._summaries = summaries
         self._report = report
+        self._model = model
         self._loss = compile_dev_loss(model)
         tags = tag_ids(data, tokenizers.source, data.languages_of_dev)
         self._batches = list(
@@ -130,8 +133,13 @@ class DevEvaluator:
         sources, references, hypotheses = zip(*rows)
         self._summaries.translations(step, sources, references, hypotheses, self._samples)
         self._samples = list(hypotheses)
-        picture, note = draw_attention(next((t for t in found[0] if t.best.ids), found[0][0]))
+        shown = next((t for t in found[0] if t.best.ids), found[0][0])
+        picture, note = draw_attention(shown)
         self._summaries.attention(step, picture)
+        target = tf.constant([[BOS_ID, *list(shown.best.ids)[:-1]]])
+        by_head = self._model.attention_by_head(tf.constant([list(shown.source_ids)]), target) if shown.best.ids else []
+        if by_head:
+            self._summaries.attention(step, heads_picture([own[0].numpy() for own in by_head]), "attention_by_head")
         if note and not self._font_noted:
             self._report(f"attention pictures: {note}")
             self._font_noted = True

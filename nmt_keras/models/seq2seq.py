@@ -124,6 +124,14 @@ class Seq2Seq(keras.Model):
         embedded = _drop_words(embedded, self.config.target_word_dropout_rate, decoder_seed)
         return self.decoder(embedded, memory, decoder_seed)
 
+    def attention_by_head(self, source_ids: tf.Tensor, target_input_ids: tf.Tensor) -> list[tf.Tensor]:
+        """What each head of each layer of a Transformer's decoder reads of the source, float32 [B, H, T, S] a layer;
+        none of another decoder, whose attention `call` gives whole."""
+        if not hasattr(self.decoder, "attention_by_head"):
+            return []
+        memory = self.decoder.prepare(self.encode(source_ids))
+        return self.decoder.attention_by_head(self.target_embedding(target_input_ids), memory)
+
     def project(self, hidden: tf.Tensor, columns: OutputColumns | None = None) -> tf.Tensor:
         """Hidden states, float32 [..., D], to logits, float32 [..., V], or [..., U] of some ids' `columns`."""
         return self.output_projection(hidden, columns)

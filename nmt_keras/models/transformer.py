@@ -145,11 +145,24 @@ class TransformerDecoder(Layer):
         self, embedded: tf.Tensor, memory: TransformerMemory, dropout_seed: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Teacher forcing: see `nmt_keras.models.decoders`."""
+        x, weights = self._run(embedded, memory, dropout_seed)
+        return self._finish(x, weights[-1])
+
+    def attention_by_head(self, embedded: tf.Tensor, memory: TransformerMemory) -> list[tf.Tensor]:
+        """What each head of each layer reads of the source, in teacher forcing: of each layer float32 [B, H, T, S]."""
+        return self._run(embedded, memory, None)[1]
+
+    def _run(
+        self, embedded: tf.Tensor, memory: TransformerMemory, dropout_seed: tf.Tensor | None
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """All layers: x [B, T, D], and the weights of each."""
         x = self.positions(embedded, tf.range(tf.shape(embedded)[1]))
         x = dropout(x, self.input_dropout_rate, fold_in(dropout_seed, 0))
+        read = []
         for number, (layer, source) in enumerate(zip(self.layers, memory.source), 1):
             x, weights = layer(x, source, memory.mask, fold_in(dropout_seed, number))
-        return self._finish(x, weights)
+            read.append(weights)
+        return x, read
 
     def step(
         self, embedded: tf.Tensor, position: tf.Tensor, state: tuple, memory: TransformerMemory

@@ -117,11 +117,39 @@ class Summaries:
         with self._writer.as_default(step=step):
             tf.summary.text("dev/translations", "\n".join([*head, *rows]))
 
-    def attention(self, step: int, picture: bytes) -> None:
+    def attention(self, step: int, picture: bytes, name: str = "attention") -> None:
         """Writes an attention heat map, a PNG."""
         if self._enabled:
             with self._writer.as_default(step=step):
-                tf.summary.image("dev/attention", tf.image.decode_png(picture, 3)[None])
+                tf.summary.image(f"dev/{name}", tf.image.decode_png(picture, 3)[None])
+
+
+def heads_picture(weights: Sequence[np.ndarray]) -> bytes:
+    """Draws the attention of each head, a row of pictures a layer.
+
+    Args:
+        weights: of each layer, float32 [H, T, S].
+
+    Returns:
+        The picture as PNG.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    heads, target, source = weights[0].shape
+    cell = 1.0 + 0.04 * max(target, source)
+    figure = Figure(figsize=(cell * heads + 0.4, cell * len(weights) + 0.4), dpi=80, layout="constrained")
+    FigureCanvasAgg(figure)
+    for layer, own in enumerate(weights):
+        for head, read in enumerate(own):
+            axes = figure.add_subplot(len(weights), heads, layer * heads + head + 1)
+            axes.imshow(read, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.set_title(f"layer {layer + 1}, head {head + 1}", fontsize=7)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
 
 
 def _tag(name: str) -> str:

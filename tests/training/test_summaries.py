@@ -14,9 +14,10 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.plugins.projector import ProjectorConfig
 
-from nmt_keras.config import DataConfig, ExperimentConfig, TrainingConfig
+from nmt_keras.config import DataConfig, ExperimentConfig, ModelConfig, TrainingConfig
+from nmt_keras.models.seq2seq import build_seq2seq
 from nmt_keras.training import summaries as module
-from nmt_keras.training.summaries import Summaries, attention_picture, font_note
+from nmt_keras.training.summaries import Summaries, attention_picture, font_note, heads_picture
 
 T, S = 3, 5
 
@@ -289,3 +290,21 @@ def test_fonts_are_looked_for_among_those_installed():
 def test_characters_that_no_font_has_raise_no_warning(monkeypatch, piece):
     _fonts(monkeypatch, [])
     assert attention_picture(np.eye(2), [piece, "a"], ["b", "c"], [4, 5], [6, 7])[0].startswith(b"\x89PNG")
+
+
+def test_heads_are_drawn_a_row_a_layer():
+    weights = [np.random.default_rng(n).dirichlet(np.ones(S), size=(4, T)).astype(np.float32) for n in range(2)]
+    picture = tf.image.decode_png(heads_picture(weights))
+    one = tf.image.decode_png(heads_picture([weights[0][:2]]))
+    assert picture.shape[0] > 1.5 * one.shape[0] and picture.shape[1] > 1.5 * one.shape[1]
+    assert len(np.unique(picture.numpy().reshape(-1, picture.shape[-1]), axis=0)) > 20
+
+
+def test_the_mean_of_the_last_layers_heads_is_the_attention_of_the_model():
+    config = ModelConfig(encoder="transformer", decoder="transformer", d_model=16, num_heads=4, num_decoder_layers=3)
+    model = build_seq2seq(config, 11, 7)
+    source, target = tf.constant([[5, 6, 3], [7, 3, 0]]), tf.constant([[2, 4, 5, 6], [2, 6, 5, 0]])
+    by_head = model.attention_by_head(source, target)
+    assert [own.shape for own in by_head] == [(2, 4, 4, 3)] * 3
+    np.testing.assert_allclose(tf.reduce_mean(by_head[-1], 1), model(source, target)[1], atol=1e-6)
+    assert build_seq2seq(ModelConfig(d_model=8), 11, 7).attention_by_head(source, target) == []
