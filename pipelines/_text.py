@@ -93,10 +93,10 @@ def target_language(values: flags.FlagValues) -> str | None:
     return None if values.run_dir else values.target_language or None
 
 
-def lines(source: typing.BinaryIO, name: str) -> Iterator[str]:
+def lines(source: typing.BinaryIO, name: str, flag: str = "input") -> Iterator[str]:
     """Lines end at the line feed alone; a CR before it and a byte order mark at the start are not text.
 
-    Oddities of the text are reported at the end, under the file's `name`.
+    Oddities of the text are reported at the end, under the file's `name`; a `flag` names it.
     """
     oddities = Oddities()
     try:
@@ -110,7 +110,7 @@ def lines(source: typing.BinaryIO, name: str) -> Iterator[str]:
         for finding in oddities.findings():
             _process.report(f"{name}: {finding}")
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise Interrupted(f"Cannot unpack --input: {error}; it is truncated or no gzip file") from error
+        raise Interrupted(f"Cannot unpack --{flag}: {error}; it is truncated or no gzip file") from error
 
 
 def opened(path: str, flag: str = "input") -> typing.BinaryIO:

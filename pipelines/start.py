@@ -52,6 +52,7 @@ def _job(values: flags.FlagValues) -> int:
     recipe = run_dir.with_name(run_dir.name + ".py")
     if recipe.exists():
         _process.report(f"{recipe} is there, and is taken as it is; remove it to have another one written")
+        _report_what_differs(values, recipe)
     else:
         _write(values, recipe)
     commands = [f"python -m pipelines.train --config={recipe} --run_dir={run_dir}"]
@@ -60,8 +61,12 @@ def _job(values: flags.FlagValues) -> int:
 
         config = read_recipe(recipe)
         config.validate()
-        if not run_training(config, run_dir):
-            return _cli.STATUS_STOPPED
+        try:
+            if not run_training(config, run_dir):
+                return _cli.STATUS_STOPPED
+        except UserError as error:  # its remedies are flags of pipelines.train
+            remedy = f"; give it to python -m pipelines.train --config={recipe} --run_dir={run_dir}"
+            raise UserError(f"{error}{remedy * ('--config.' in str(error))}") from error
         test = [run_dir / "split" / f"test.{code}" for code in (values.source, values.target)]
         commands = [
             f"python -m pipelines.evaluate --run_dir={run_dir} --checkpoint=ema --source={test[0]} "
@@ -73,6 +78,24 @@ def _job(values: flags.FlagValues) -> int:
     for command in commands:
         _process.report(f"   {command}")
     return 0
+
+
+def _report_what_differs(values: flags.FlagValues, recipe: pathlib.Path) -> None:
+    """Warns of flags that say otherwise than the recipe that is there."""
+    from nmt_keras.api import recipe as read_recipe
+
+    data = read_recipe(recipe).data
+    pairs = [tuple((*name.split(","), "")[:2]) for name in values.data]
+    given = {
+        "data": pairs != list(zip(data.train_source, data.train_target)),
+        "source": values.source != data.source_language,
+        "target": values.target != data.target_language,
+    }
+    differ = [f"--{name}" for name, is_other in given.items() if is_other]
+    if differ:
+        _process.report(
+            f"warning: {', '.join(differ)} differ from {recipe} and are not used; remove or change the recipe"
+        )
 
 
 def _write(values: flags.FlagValues, recipe: pathlib.Path) -> None:

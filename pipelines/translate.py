@@ -132,13 +132,16 @@ def _with_prefixes(
     if values.prefixes is None:
         return lines, None
     file = stack.enter_context(_text.opened(values.prefixes, "prefixes"))
-    prefixes = itertools.islice(_text.lines(file, values.prefixes), count, None)
+    prefixes = itertools.islice(_text.lines(file, values.prefixes, "prefixes"), count, None)
 
     def pairs() -> Iterator[tuple[str, str]]:
         for number, (line, prefix) in enumerate(itertools.zip_longest(lines, prefixes), count + 1):
             if line is None or prefix is None:
                 name = "--input" if line is None else "--prefixes"
-                raise Interrupted(f"{name} ends before line {number:,}, and the other does not: give a prefix a line")
+                raise Interrupted(
+                    f"{name} ends before line {number:,}, and {'--prefixes' if line is None else '--input'} goes on: "
+                    "give a line of prefixes for each line of text, empty for none"
+                )
             yield line, prefix
 
     one, other = itertools.tee(pairs())
@@ -168,13 +171,11 @@ def _check(values: flags.FlagValues) -> None:
         raise UserError("--n_best belongs to searching: --samples is how many are drawn")
     if values.resume and not values.output:
         raise UserError("--resume goes on with a file: give the --output of the interrupted job")
-    if (
-        values.input
-        and values.output
-        and os.path.exists(values.output)
-        and os.path.samefile(values.input, values.output)
-    ):
-        raise UserError(f"--output is --input, {values.input}: the text would be lost; give another --output")
+    for name in ("input", "prefixes"):
+        path = values[name].value
+        if path and values.output and os.path.exists(values.output) and os.path.exists(path):
+            if os.path.samefile(path, values.output):
+                raise UserError(f"--output is --{name}, {path}: the text would be lost; give another --output")
 
 
 @contextlib.contextmanager
@@ -284,6 +285,11 @@ def _report_doubts(
             "--decoding.max_source_length (pieces) and --decoding.max_source_characters are the limits"
             + ("" if values.run_dir else ", with which the model is exported")
         )
+    if not translation.outputs.get("is_prefix_kept", True):
+        _process.report(
+            f"warning: line {number}: its translation does not begin with all of its line of --prefixes: the "
+            "vocabulary cannot write it, or decoding.max_length leaves no room, or the line is blank"
+        )
     if not translation.text.strip() and not is_blank(line):
         _process.report(f"warning: line {number} has text, and its translation is empty")
     count, wanted = len(translation.hypotheses), max(values.n_best, values.samples)
@@ -302,6 +308,8 @@ def _as_json(values: flags.FlagValues) -> bool:
 
 def _to_json(number: int, translation: "Translation", values: flags.FlagValues) -> str:
     row: dict[str, typing.Any] = {"line": number, "truncated": translation.truncated}
+    if values.prefixes is not None:
+        row["is_prefix_kept"] = bool(translation.outputs.get("is_prefix_kept", True))
     if values.exact is not None:
         row |= translation.outputs
     if values.alignments:

@@ -149,7 +149,7 @@ class TrainingConfig:
     evaluate_every: int = spec(500, "steps between evaluations on the dev set", positive=True, resume=FREE)
     histograms_every: int = spec(
         0,
-        "evaluations between histograms of weights and gradients in TensorBoard; 0: none",
+        "evaluations between histograms in TensorBoard, of weights and Adam's mean of gradients; 0: none",
         not_negative=True,
         resume=FREE,
     )

@@ -2,6 +2,7 @@
 frequencies."""
 
 import codecs
+import os
 import re
 from collections.abc import Sequence
 
@@ -119,13 +120,13 @@ def _wide_by_line_ends(sample: bytes) -> list[str]:
 
 def command(path: str, encoding: str) -> str:
     """How a text is converted."""
-    name = path.removesuffix(".gz")
+    stem, extension = os.path.splitext(path.removesuffix(".gz"))
     read = (
         f"zcat {path} | iconv -f {encoding} -t UTF-8"
         if path.endswith(".gz")
         else f"iconv -f {encoding} -t UTF-8 {path}"
     )
-    return f"{read} > {name}.utf8"
+    return f"{read} > {stem}.utf8{extension}"
 
 
 def _ascii_share(sample: bytes, name: str) -> float:

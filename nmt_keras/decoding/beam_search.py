@@ -19,6 +19,7 @@ continued one after the other: an id costs something for each time that a group 
 That decides alone what is chosen; scores stay those of the model.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -119,7 +120,18 @@ def beam_search(
 
         before = tf.where((is_greedy & ends)[:, :, None], NEVER, loop.totals)
         if recombine:
-            live = _recombined(before, found, width, beam_size, loop.recent)
+            live = _recombined(
+                before,
+                found,
+                width,
+                beam_size,
+                loop.recent,
+                lambda ids, parents: constraints.stays_in_prefix(
+                    () if constraints.prefix is None else tf.gather(past.is_in_prefix, parents, batch_dims=1),
+                    ids,
+                    loop.position,
+                ),
+            )
         elif groups > 1:
             live = _diverse(before, found, width, beam_size, groups, diversity_penalty)
         else:
@@ -206,7 +218,12 @@ def _diverse(
 
 
 def _recombined(
-    totals: tf.Tensor, found: Continuations, width: tf.Tensor, beam_size: tf.Tensor, recent: tf.Tensor
+    totals: tf.Tensor,
+    found: Continuations,
+    width: tf.Tensor,
+    beam_size: tf.Tensor,
+    recent: tf.Tensor,
+    stays_in_prefix: Callable[[tf.Tensor, tf.Tensor], tf.Tensor | tuple],
 ) -> _Live:
     """The best continuations, of those that share their last n ids the best one; the others are derivations of it.
 
@@ -216,6 +233,8 @@ def _recombined(
         width: K.
         beam_size: int32 [B], of each row, which sees as many continuations as a search of its own.
         recent: int32 [B, Q, n], the last ids of each.
+        stays_in_prefix: from ids and parents [B, M] to whether a forced beginning goes on, bool [B, M], or ():
+            hypotheses inside and outside it may not go on alike.
     """
     batch, ways = tf.shape(totals)[0], tf.shape(totals)[2]
     is_seen = tf.range(tf.shape(found.ids)[2]) < beam_size[:, None, None] + 3  # as `Constraints.continuations` gives
@@ -229,6 +248,9 @@ def _recombined(
     keys = tf.concat([tf.gather(recent, parents, batch_dims=1), ids[:, :, None]], 2)[:, :, 1:]  # [B, M, n]
     exists = sums > NEVER
     same = tf.reduce_all(keys[:, :, None] == keys[:, None], -1) & exists[:, :, None] & exists[:, None]
+    is_inside = stays_in_prefix(ids, parents)
+    if isinstance(is_inside, tf.Tensor):
+        same &= is_inside[:, :, None] == is_inside[:, None]
     number = tf.range(tf.shape(ids)[1])
     repeats = tf.reduce_any(same & (number[None, :] < number[:, None]), -1)  # a better one has the same last ids
     best, chosen = tf.math.top_k(tf.where(repeats, NEVER, sums), width)  # [B, K]

@@ -46,7 +46,8 @@ class Continuations(NamedTuple):
 class Constraints(NamedTuple):
     """The rules; the defaults allow everything. PAD and BOS never follow, and at `max_length` ids EOS must.
 
-    Inside a forced beginning no other rule holds. Elsewhere a hypothesis that nothing may follow is given up.
+    Inside a forced beginning no other rule holds, but a piece that goes beyond its end keeps the others where one does.
+    Elsewhere a hypothesis that nothing may follow is given up.
     """
 
     max_length: tf.Tensor  # int32 [B], ids of a hypothesis, EOS included
@@ -77,10 +78,17 @@ class Constraints(NamedTuple):
             states = tf.where(states < 0, tf.bitwise.invert(states), states)  # negative after a forced phrase
         if isinstance(all_ids, tf.Tensor):
             all_ids = tf.where(tf.range(tf.shape(all_ids)[2]) == position, ids[:, :, None], all_ids)
-        if self.prefix is not None:
-            is_next = ids == self.prefix.at(position)[:, None]
-            is_in_prefix &= is_next & (position + 1 < self.prefix.num_positions)[:, None]
-        return Past(all_ids, states, is_in_prefix)
+        return Past(all_ids, states, self.stays_in_prefix(is_in_prefix, ids, position))
+
+    def stays_in_prefix(
+        self, is_in_prefix: tf.Tensor | tuple, ids: tf.Tensor, position: tf.Tensor
+    ) -> tf.Tensor | tuple:
+        """Whether hypotheses, [B, Q], are still inside the forced beginning once `ids` stand at `position`; () where
+        there is none."""
+        if self.prefix is None:
+            return ()
+        is_next = ids == self.prefix.at(position)[:, None]
+        return is_in_prefix & is_next & (position + 1 < self.prefix.num_positions)[:, None]
 
     def continuations(
         self, logits: tf.Tensor, position: tf.Tensor, past: Past, count: int | tf.Tensor
@@ -166,7 +174,10 @@ class Constraints(NamedTuple):
 
         def forced() -> tf.Tensor:
             is_inside = is_in_prefix[:, :, None] & ~self._is_last(position)
-            return tf.where(is_inside, prefix.may_follow(position)[:, None], possible)
+            is_next, completes = prefix.is_next(position)[:, None], prefix.completing(position)[:, None]
+            allowed = is_next | (completes & possible)  # what goes beyond the beginning keeps the other rules
+            is_stuck = ~tf.reduce_any(allowed, -1, keepdims=True)
+            return tf.where(is_inside, tf.where(is_stuck, completes, allowed), possible)
 
         shape = tf.concat([tf.shape(is_in_prefix), tf.shape(possible)[2:]], 0)
         return tf.cond(tf.reduce_any(is_in_prefix), forced, lambda: tf.broadcast_to(possible, shape))

@@ -88,18 +88,17 @@ class Prefix(NamedTuple):
         place = tf.minimum(position, tf.shape(self.ids)[1])
         return self.surfaces.begin_with(self.rests[:, place], self.rest_lengths[:, place])
 
-    def may_follow(self, position: tf.Tensor) -> tf.Tensor:
-        """bool [B, V]: the ids that may stand at a position of hypotheses that have all pieces before it."""
+    def is_next(self, position: tf.Tensor) -> tf.Tensor:
+        """bool [B, V]: the id that is the piece at a position."""
         ids = self.at(position)
-        is_next = (tf.range(tf.shape(self.surfaces.lengths)[0]) == ids[:, None]) & (ids != PAD_ID)[:, None]
-        return is_next | self.completing(position)
+        return (tf.range(tf.shape(self.surfaces.lengths)[0]) == ids[:, None]) & (ids != PAD_ID)[:, None]
 
     def possible_ids(self) -> tf.Tensor:
         """bool [B, V]: the ids that may stand anywhere in a beginning."""
         none = tf.zeros([tf.shape(self.ids)[0], tf.shape(self.surfaces.lengths)[0]], tf.bool)
         return tf.while_loop(
             lambda position, _: position < tf.reduce_max(self.num_positions),
-            lambda position, found: (position + 1, found | self.may_follow(position)),
+            lambda position, found: (position + 1, found | self.is_next(position) | self.completing(position)),
             (0, none),
         )[1]
 

@@ -40,7 +40,7 @@ def table(head: str, rows: Sequence[str]) -> str:
 
 def sentence(about: str, pairs: Sequence[tuple[str, str]]) -> str:
     """One sentence and what was made of it: names, which are text, and texts, which are HTML."""
-    items = "".join(f"<dt>{html.escape(name)}</dt><dd>{text}</dd>" for name, text in pairs)
+    items = "".join(f"<dt>{html.escape(name)}</dt><dd dir=auto>{text}</dd>" for name, text in pairs)
     return f"<section class=sentence><p class=note>{html.escape(about)}</p><dl>{items}</dl></section>"
 
 

@@ -16,6 +16,7 @@ from nmt_keras.errors import UserError
 from nmt_keras.experiment.text import open_train
 from nmt_keras.reports import Report, silent
 from nmt_keras.tokenizers.building import sample_tokenizers
+from nmt_keras.tokenizers.characters import ByteTokenizer
 
 _FEWEST_PAIRS = 200
 _VOCABULARIES = (1000, 2000, 4000, 8000, 16_000, 32_000)
@@ -70,7 +71,10 @@ def write_recipe(data: DataConfig, path: str | os.PathLike, report: Report = sil
     wanted = max((size for size in _VOCABULARIES if size * _PAIRS_A_PIECE <= pairs), default=_VOCABULARIES[0])
     data.source_vocab_size = data.target_vocab_size = wanted
     tokenizers = sample_tokenizers(data, corpus)
-    data.source_vocab_size, data.target_vocab_size = (min(wanted, each.vocab_size) for each in tokenizers)
+    sizes = [each.vocab_size for each in tokenizers]
+    is_bytes = isinstance(tokenizers.source, ByteTokenizer)
+    if any(size < wanted for size in sizes) and not is_bytes:  # less text than this trains: it finds its own bound
+        data.source_vocab_size = data.target_vocab_size = DataConfig.source_vocab_size
     found = lengths_of(corpus, tokenizers)
     suggested, median = found["suggested"], found["lengths"]["target"]["p50"]
     has_gpu = bool(tf.config.list_physical_devices("GPU"))
@@ -82,6 +86,7 @@ def write_recipe(data: DataConfig, path: str | os.PathLike, report: Report = sil
     values = {
         "dev_pairs": held_out,
         "test_pairs": held_out,
+        "tokenizer": "byte" if is_bytes else "unigram",
         "joint_vocabulary": data.joint_vocabulary,
         "source_vocab_size": data.source_vocab_size,
         "target_vocab_size": data.target_vocab_size,
@@ -113,7 +118,8 @@ def write_recipe(data: DataConfig, path: str | os.PathLike, report: Report = sil
     )
     report(
         f"{pairs:,} pairs, about {median} pieces each; {held_out:,} are the dev set and {held_out:,} the test set; "
-        f"{data.source_vocab_size:,} pieces; a Transformer {network.d_model} wide; {steps:,} steps, about {epochs} "
+        f"{' and '.join(dict.fromkeys(map(str, sizes)))} pieces; a Transformer {network.d_model} wide; "
+        f"{steps:,} steps, about {epochs} "
         "epochs"
     )
     return {**values, **network._asdict()}
@@ -148,9 +154,10 @@ def get_config() -> ExperimentConfig:
             # to measure on; both are written to split/ in the run directory.
             dev_pairs={dev_pairs},
             test_pairs={test_pairs},
-            tokenizer="unigram",
+            tokenizer="{tokenizer}",
             joint_vocabulary={joint_vocabulary},  # the languages {scripts}
-            # A piece for every 6 pairs, of 1,000 to 32,000: rarer ones are hardly learned.
+            # A piece for every 6 pairs, of 1,000 to 32,000: rarer ones are hardly learned. Where the text has fewer,
+            # 8,000, which becomes as many as it has.
             source_vocab_size={source_vocab_size},
             target_vocab_size={target_vocab_size},
             # 99.9% of the sentences are no longer; the rest are left out of training.

@@ -258,14 +258,17 @@ def _train(
     finally:
         if profiled:
             profiled.close()
+    if profiled and profile and not profiled.came:
+        report(f"warning: no step of --profile={profile[0]}:{profile[1]} was made by this job: nothing is profiled")
     best = "not measured" if trainer.best is None else f"{trainer.best:.4f}"
     if trainer.is_stopped:
         report(f"{reason}; the same command goes on; best {training.best_metric} so far {best}")
     else:
         report(f"done: {reason}; best {training.best_metric} {best}")
-    summaries.embeddings(_embeddings(model, tokenizers))
     if chief:
         _write_run_card(run_dir, trainer, feed.text, reason, time.time() - started)
+        if not trainer.is_stopped:
+            summaries.embeddings(_embeddings(model, tokenizers))
     return not trainer.is_stopped
 
 

@@ -84,16 +84,26 @@ class Search:
         if config.banned_phrases:
             self._banned = banned_phrases.automaton(config.banned_phrases, surfaces_of(target_tokenizer))
 
-    def __call__(self, source_ids: tf.Tensor, prefix: tf.Tensor | None, numbers: tf.Tensor) -> Hypotheses:
+    def __call__(
+        self, source_ids: tf.Tensor, prefix: tf.Tensor | None, numbers: tf.Tensor
+    ) -> tuple[Hypotheses, tf.Tensor]:
         """Hypotheses of a batch.
 
         Args:
             source_ids: int32 [B, S], each with EOS.
             prefix: string [B], what translations begin with; None where no row has one.
             numbers: int32 [B], such as line numbers: rows with different numbers draw different samples.
+
+        Returns:
+            The hypotheses, and whether they begin with all of `prefix`, bool [B]; see `tokenize_prefixes`.
         """
         config = self._config
-        problem, shortlist = self._begin(source_ids, None if prefix is None else self._tokenized(prefix)[0])
+        beginnings, is_kept = None, tf.fill([tf.shape(source_ids)[0]], True)
+        if prefix is not None:
+            beginnings, is_kept = self._tokenized(prefix)
+        problem, shortlist = self._begin(source_ids, beginnings)
+        if beginnings is not None:
+            is_kept &= beginnings.num_positions < problem[2].max_length
         if self._sampling is not None:
             seed, temperature, top_k, top_p = self._sampling
             found = sample(
@@ -113,7 +123,7 @@ class Search:
                 num_hypotheses=min(self._num_hypotheses, config.beam_size),
                 **self._beams,
             )
-        return _with_ids_of(shortlist, found)
+        return _with_ids_of(shortlist, found), is_kept
 
     def with_options(
         self, source_ids: tf.Tensor, request_options: RequestOptions, prefix: tf.Tensor

@@ -14,8 +14,8 @@ from nmt_keras.decoding.hypotheses import Hypotheses
 from nmt_keras.errors import UserError
 from nmt_keras.inference.paragraphs import translate_paragraphs
 from nmt_keras.inference.search import Sampling, Search
-from nmt_keras.inference.strings import to_bytes
-from nmt_keras.inference.text import Source, at_least_two_rows, detokenize, tokenize
+from nmt_keras.inference.strings import require_as_many, to_bytes
+from nmt_keras.inference.text import Source, at_least_two_rows, detokenize, is_blank, tokenize
 from nmt_keras.inference.translation import Hypothesis, Translation
 from nmt_keras.layers.masks import padding_mask
 from nmt_keras.models.ensemble import Ensemble
@@ -30,6 +30,7 @@ class Translations(NamedTuple):
     hypotheses: Hypotheses  # all zeros for an empty or blank source
     source_ids: tf.Tensor  # int32 [B, S]
     truncated: tf.Tensor  # bool [B], whether the source was longer than the limit
+    is_prefix_kept: tf.Tensor  # bool [B], whether the translations begin with all that they were to begin with
 
 
 def translate_text(
@@ -60,9 +61,11 @@ def translate_text(
         numbers = tf.zeros([rows], tf.int32) if numbers is None else numbers
         source, (numbers, *given) = at_least_two_rows(source, (numbers, *([] if prefix is None else [prefix])))
         prefix = given[0] if given else None
-        hypotheses = search(source.ids, prefix, numbers)
+        hypotheses, is_kept = search(source.ids, prefix, numbers)
+        if prefix is not None:
+            is_kept &= ~is_blank(source.text) | (prefix == "")
         found, hypotheses = detokenize(source_tokenizer, target_tokenizer, config, source, hypotheses)
-        translations = Translations(found, hypotheses, source.ids, source.truncated)
+        translations = Translations(found, hypotheses, source.ids, source.truncated, is_kept)
         return tf.nest.map_structure(lambda leaf: leaf[:rows], translations)
 
     if not config.split_sentences:
@@ -77,7 +80,7 @@ def translate_text(
     found, log_prob, score, truncated = translate_paragraphs(translate_part, source_tokenizer, config, text, tags)
     nothing, zeros = tf.zeros([rows, 1, 1], tf.int32), tf.zeros([rows, 1, 1])
     hypotheses = Hypotheses(nothing, nothing[:, 0], log_prob[:, None], score[:, None], zeros, zeros[:, :, :, None])
-    return Translations(found[:, None], hypotheses, nothing[:, 0], truncated)
+    return Translations(found[:, None], hypotheses, nothing[:, 0], truncated, tf.fill([rows], True))
 
 
 class Translator:
@@ -164,8 +167,13 @@ class Translator:
             report: is told after each batch how many texts it held.
             first_number: the number of the first text in its stream; a sample depends on its text's number.
             prefixes: characters that each translation begins with, which may end inside a word; none where None. Not of
-                texts that are split.
+                texts that are split. `outputs["is_prefix_kept"]` of a translation says whether it does.
+
+        Raises:
+            UserError: `prefixes` is not a list of as many texts, or the texts are split.
         """
+        if prefixes is not None:
+            require_as_many("prefixes", prefixes, len(texts))
         limit = self.config.max_source_characters
         lengths = [len(self.source_tokenizer.encode(text[:limit])) for text in texts]
         order = sorted(range(len(texts)), key=lambda i: -lengths[i])
@@ -195,12 +203,12 @@ class Translator:
         if is_forced:
             inputs.append(tf.constant([to_bytes(prefix) for prefix in prefixes or ()], tf.string))
         try:
-            return list(self._unpack(self._functions[is_forced](*inputs)))
+            return list(self._unpack(self._functions[is_forced](*inputs), is_forced))
         except (tf.errors.NotFoundError, tf.errors.FailedPreconditionError):  # a resource was destroyed
             for tokenizer in (self.source_tokenizer, self.target_tokenizer):
                 tokenizer.renew()
             self._functions = self._compiled()
-            return list(self._unpack(self._functions[is_forced](*inputs)))
+            return list(self._unpack(self._functions[is_forced](*inputs), is_forced))
 
     def stream(
         self, texts: Iterable[str], *, prefixes: Iterable[str] | None = None, first_number: int = 0, chunk: int = 2048
@@ -218,7 +226,8 @@ class Translator:
             yield from self.translate(sources, first_number=start, prefixes=beginnings)
             start, size = start + len(buffer), min(2 * size, chunk)
 
-    def _unpack(self, batch: Translations) -> Iterator[Translation]:
+    def _unpack(self, batch: Translations, is_forced: bool) -> Iterator[Translation]:
+        is_kept = batch.is_prefix_kept.numpy()
         text, hypotheses, source_ids, truncated = (
             batch.text.numpy(),
             Hypotheses(*(leaf.numpy() for leaf in batch.hypotheses)),
@@ -238,6 +247,7 @@ class Translator:
                 bool(truncated[row]),
                 [self.source_tokenizer.piece(each) for each in ids],
                 ids,
+                {"is_prefix_kept": bool(is_kept[row])} if is_forced else {},
             )
 
     def _hypothesis(

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from nmt_keras.errors import Interrupted, UserError
+from nmt_keras.inference.strings import require_as_many
 from nmt_keras.inference.translation import NOTHING, Hypothesis, Translation
 from nmt_keras.reports import Report, silent
 from nmt_keras.serving.transports import (
@@ -247,8 +248,8 @@ class Client:
 
         Raises:
             UserError: a request option is no number of its type, the model has no such target language or takes no
-                prefixes, or there is no answer.
-            ValueError: there are not as many prefixes as texts, found where one of them ends.
+                prefixes, there are not as many prefixes as texts, which is found where one of them ends, or there is no
+                answer.
         """
         _require_several(texts, "texts")
         given: dict[str, Any] = {name: value for name, value in request_options.items() if value is not None}
@@ -267,8 +268,13 @@ class Client:
         names = ("text", *TranslateOptions._fields, *["prefix"] * takes_prefix)
 
         def asked() -> Iterator[tuple[Any, ...]]:
-            pairs = zip(texts, itertools.repeat("")) if prefixes is None else zip(texts, prefixes, strict=True)
+            pairs = itertools.zip_longest(texts, itertools.repeat("", 0) if prefixes is None else prefixes)
             for number, (text, prefix) in enumerate(pairs, first_number):
+                if prefixes is None:
+                    prefix = ""
+                elif text is None or not isinstance(prefix, str):
+                    one = "texts end" if text is None else f"prefixes have {prefix!r} or end"
+                    raise UserError(f'{one} at number {number:,}: give a prefix for each text, "" where there is none')
                 options = translate_options._replace(seed=_seed(translate_options.seed, number))
                 yield text, *options, *[prefix] * takes_prefix
 
@@ -322,6 +328,8 @@ class Client:
                 "alignments, as in translate(texts, num_hypotheses=1)"
             )
         self._require_language(target_language)
+        if prefixes is not None:
+            require_as_many("prefixes", prefixes, len(texts))
         return self._attends(list(texts), prefixes, target_language)
 
     def vectors(self, texts: Iterable[str], *, target_language: str | None = None) -> Iterator[Row]:

@@ -15,9 +15,11 @@ import http.server
 import importlib.resources
 import json
 import math
+import re
 import socket
 import sys
 import threading
+import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -33,10 +35,11 @@ MAX_LINES = 32  # of a request
 MAX_CHARACTERS = 5_000  # of a line
 MAX_HYPOTHESES = 16
 _AHEAD = 4  # pieces after a prefix, </s> among them, in which its continuations are to differ
-_MAX_BODY = 400_000  # bytes
+_MAX_BODY = MAX_LINES * MAX_CHARACTERS * 2 * 12 + 10_000  # bytes: of lines and prefixes, each character as two escapes
+_MAX_CONNECTIONS = 64
 _MAX_WAITING = 32  # requests that compute or wait
 _AT_ONCE = 2  # that compute
-_SECONDS = 30  # that a slow sender is waited for
+_SECONDS = 30  # that a sender may be silent
 _FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
@@ -142,7 +145,7 @@ class Demo:
         reads."""
         lines = _texts(request, "lines")
         if not card["has_details"]:
-            found = model.client.translate(lines, target_language=_language(request))
+            found = model.client.translate(lines, target_language=_language(card, request))
         else:
             options: dict[str, Any] = {"num_hypotheses": _whole(request, "hypotheses", 1, 1, MAX_HYPOTHESES)}
             if options["num_hypotheses"] > 1:
@@ -152,7 +155,7 @@ class Demo:
                 raise _Refusal(HTTPStatus.BAD_REQUEST, f"{len(prefixes)} prefixes for {len(lines)} lines: give as many")
             if card["takes_prefixes"] and any(prefixes):
                 options["prefixes"] = prefixes
-            found = model.client.translate(lines, target_language=_language(request), **options)
+            found = model.client.translate(lines, target_language=_language(card, request), **options)
         return {"translations": [_translation(line, each) for line, each in zip(lines, found)]}
 
     def _words(self, model: Model, card: Mapping[str, Any], request: Mapping[str, Any]) -> Any:
@@ -161,7 +164,7 @@ class Demo:
         if not card["takes_prefixes"]:
             raise _Refusal(HTTPStatus.BAD_REQUEST, f"{model.name} takes no prefixes")
         line, prefix = _text(request, "line"), _text(request, "prefix")
-        common: dict[str, Any] = {"prefixes": [prefix], "target_language": _language(request)}
+        common: dict[str, Any] = {"prefixes": [prefix], "target_language": _language(card, request)}
         common["num_hypotheses"] = MAX_HYPOTHESES
         [searched] = model.client.translate([line], beam_size=MAX_HYPOTHESES, **common)
         [sampled] = model.client.translate([line], temperature=1.0, seed=1, **common)
@@ -176,7 +179,7 @@ class Demo:
         if not card["gives_attention"]:
             raise _Refusal(HTTPStatus.BAD_REQUEST, f"{model.name} gives no attention weights")
         [found] = model.client.attention(
-            [_text(request, "line")], prefixes=[_text(request, "prefix")], target_language=_language(request)
+            [_text(request, "line")], prefixes=[_text(request, "prefix")], target_language=_language(card, request)
         )
         weights = found.best.attention_weights
         rows = [] if weights is None else np.rint(100 * np.asarray(weights)).astype(int).tolist()
@@ -199,8 +202,12 @@ def _texts(request: Mapping[str, Any], name: str) -> list[str]:
     return [_text({name: value}, name) for value in values]
 
 
-def _language(request: Mapping[str, Any]) -> str | None:
-    return _text(request, "target_language") or None
+def _language(card: Mapping[str, Any], request: Mapping[str, Any]) -> str | None:
+    language = _text(request, "target_language") or None
+    if language and language not in card["target_languages"]:
+        known = ", ".join(card["target_languages"]) or "one language alone"
+        raise _Refusal(HTTPStatus.BAD_REQUEST, f"{card['name']} does not translate into {language!r}: it has {known}")
+    return language
 
 
 def _whole(request: Mapping[str, Any], name: str, default: int, least: int, most: int) -> int:
@@ -276,11 +283,16 @@ def _handler(demo: Demo, hosts: frozenset[str]) -> type[http.server.BaseHTTPRequ
                 self._send(refusal.status, {"error": str(refusal)})
             except UserError as error:
                 self._send(HTTPStatus.BAD_GATEWAY, {"error": str(error)})
+            except OSError:  # the browser went away
+                raise
+            except Exception as error:  # a fault of ours: told, and the next request is answered
+                self._send(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": f"{type(error).__name__}: {error}"})
 
         def _is_for_us(self) -> bool:
             """Whether it was asked for by a name of ours: another one would be a page elsewhere that calls itself so
             (DNS rebinding)."""
-            if not hosts or self.headers.get("Host", "").lower() in hosts:
+            name = urllib.parse.urlsplit("//" + self.headers.get("Host", "")).hostname
+            if not hosts or name in hosts:  # by any port: of a proxy or a tunnel
                 return True
             self.close_connection = True
             self._send(HTTPStatus.FORBIDDEN, {"error": "This page is known by another name: open it as it was printed"})
@@ -291,7 +303,7 @@ def _handler(demo: Demo, hosts: frozenset[str]) -> type[http.server.BaseHTTPRequ
                 self.close_connection = True
                 raise _Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Requests are application/json")
             length = self.headers.get("Content-Length", "")
-            if not length.isdecimal() or int(length) > _MAX_BODY:
+            if not re.fullmatch(r"[0-9]{1,9}", length) or int(length) > _MAX_BODY:
                 self.close_connection = True
                 raise _Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"A request has at most {_MAX_BODY:,} bytes")
             try:
@@ -331,7 +343,10 @@ class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, demo: Demo, host: str = "127.0.0.1", port: int = 8080):
+        if not host:
+            raise UserError("--host must be a name or an address of this machine, or 0.0.0.0. Received: ''")
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._connections = threading.BoundedSemaphore(_MAX_CONNECTIONS)
         try:
             super().__init__((host, port), http.server.BaseHTTPRequestHandler)
         except (OSError, OverflowError) as error:
@@ -339,10 +354,22 @@ class Server(http.server.ThreadingHTTPServer):
             raise UserError(f"Cannot listen at {host}, port {port}: {reason}; give another --port or --host") from error
         written = f"[{host}]" if ":" in host else host
         self.url = f"http://{written}:{self.server_address[1]}/"
-        names = {written, "localhost", "127.0.0.1", "[::1]"}
-        is_open = host in ("0.0.0.0", "::")
-        hosts = frozenset() if is_open else frozenset(f"{name}:{self.server_address[1]}".lower() for name in names)
-        self.RequestHandlerClass = _handler(demo, hosts)
+        names = {host.lower(), "localhost", "127.0.0.1", "::1"}
+        self.RequestHandlerClass = _handler(demo, frozenset() if host in ("0.0.0.0", "::") else frozenset(names))
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """A thread a connection, of so many; more are closed."""
+        if not self._connections.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answers a connection."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._connections.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Nothing where a browser went away; else as it is."""

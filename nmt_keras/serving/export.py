@@ -24,6 +24,7 @@ from nmt_keras.inference.text import (
     alignment,
     at_least_two_rows,
     detokenize,
+    is_blank,
     pieces,
     source_spans,
     target_spans,
@@ -149,8 +150,9 @@ class TranslationModule(tf.Module):
             none is, for </s> and beyond, and the last two are the bytes of the translation where the piece starts and
             ends; `source_pieces` string, `source_piece_starts` and `source_piece_ends` int32, [B, S] each,
             `num_source_pieces` int32 [B], </s> included; `truncated` bool [B]. Bytes are those of the text as valid
-            UTF-8. `is_prefix_kept` bool [B]: whether the translations begin with all of `prefix`; from the first
-            character on that the vocabulary cannot write they do not, nor where `max_length` leaves no room.
+            UTF-8. `is_prefix_kept` bool [B]: whether the translations begin with all of `prefix`, as the
+            tokenizer normalises it; from the first character on that the vocabulary cannot write they do not, nor where
+            `max_length` leaves no room, nor that of a blank text.
         """
         _, source_tokenizer, target_tokenizer, config = self._parts()
 
@@ -180,7 +182,7 @@ class TranslationModule(tf.Module):
                 "source_piece_starts": source_starts,
                 "source_piece_ends": source_ends,
                 "num_source_pieces": source.lengths,
-                "is_prefix_kept": is_kept,
+                "is_prefix_kept": is_kept & (~is_blank(source.text) | (prefix == "")),
                 "truncated": source.truncated,
             }
 

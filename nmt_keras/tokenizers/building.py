@@ -80,25 +80,23 @@ def place_of_model(data: DataConfig, path: str) -> str:
 def sample_tokenizers(data: DataConfig, corpus: Corpus) -> Tokenizers:
     """Tokenizers as `data` asks for them, the user's or trained on some of a corpus, to count ids with.
 
-    Vocabularies that the text cannot fill become smaller.
+    Vocabularies that the text cannot fill become smaller; text too small for any is cut into bytes.
     """
     if data.source_tokenizer_model:
         return own_tokenizers(data)
     data = dataclasses.replace(data, tokenizer_lines=min(data.tokenizer_lines, _SAMPLED_LINES))
-    while True:
-        try:
-            made = train_tokenizers(data, corpus, silent)
-            break
-        except UserError:
-            if max(data.source_vocab_size, data.target_vocab_size) < 64:
-                data = dataclasses.replace(data, tokenizer="byte")
-            halves = {f"{side}_vocab_size": getattr(data, f"{side}_vocab_size") // 2 for side in ("source", "target")}
-            data = dataclasses.replace(data, **halves)
+    try:
+        made = train_tokenizers(data, corpus, silent, may_shrink=True)
+    except UserError:  # too little text for its own characters
+        made = train_tokenizers(dataclasses.replace(data, tokenizer="byte"), corpus, silent)
     return Tokenizers(made.get("joint") or made["source"], made.get("joint") or made["target"])
 
 
-def train_tokenizers(data: DataConfig, corpus: Corpus, report: Report) -> dict[str, Tokenizer]:
-    """Trains the tokenizers that `data` asks for, by name: `joint`, or `source` and `target`.
+def train_tokenizers(
+    data: DataConfig, corpus: Corpus, report: Report, may_shrink: bool = False
+) -> dict[str, Tokenizer]:
+    """Trains the tokenizers that `data` asks for, by name: `joint`, or `source` and `target`; vocabularies of the
+    default size, or with `may_shrink` of any, become smaller where the text cannot fill them.
 
     Raises:
         UserError: the text cannot fill a vocabulary.
@@ -113,7 +111,7 @@ def train_tokenizers(data: DataConfig, corpus: Corpus, report: Report) -> dict[s
             data.tokenizer,
             _Lines(list(itertools.chain(*texts)), data.tokenizer_lines * len(texts)),
             size,
-            may_shrink=size == DataConfig.source_vocab_size,
+            may_shrink=may_shrink or size == DataConfig.source_vocab_size,
             report=report,
             character_coverage=data.character_coverage,
             byte_fallback=data.byte_fallback,

@@ -1,7 +1,7 @@
 """What TensorBoard shows beside scalars: a screen of curves, runs in a table, embeddings, and a profile of steps."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -103,17 +103,23 @@ class StepProfile:
     def __init__(self, folder: pathlib.Path, first: int, last: int):
         self._folder = folder
         self._first, self._last = first, last
-        self._runs = False
+        self._runs = self._came = False
+
+    @property
+    def came(self) -> bool:
+        """Whether any of the steps was profiled."""
+        return self._came
 
     def before(self, step: int) -> None:
         """To call before each step."""
         if not self._runs and self._first <= step <= self._last:
             tf.profiler.experimental.start(str(self._folder))
-            self._runs = True
+            self._runs = self._came = True
 
-    def after(self, step: int) -> None:
-        """To call after each step, which is made."""
+    def after(self, step: int, wait: Callable[[], None]) -> None:
+        """To call after each step, with what waits until it is made, which only the profile's last step asks for."""
         if self._runs and step >= self._last:
+            wait()
             self.close()
 
     def close(self) -> None:

@@ -156,7 +156,8 @@ class TrainStep:
         return Totals(values[0], values[1:end], *values[end:])
 
     def distributions(self) -> dict[str, np.ndarray]:
-        """The weights by path, and what the optimizer takes for their gradients: Adam's moving mean of them."""
+        """The weights, as `weights/<path>`, and the moving means of their gradients, as `gradients/<path>`, where the
+        optimizer keeps them, as Adam does and SGD does not. Arrays of their shapes."""
         weights = {f"weights/{weight.path}": weight.numpy() for weight in self.model.trainable_variables}
         means = [variable for variable in self.optimizer.variables if variable.path.endswith("_momentum")]
         if len(means) == len(weights):

@@ -216,8 +216,7 @@ class Trainer:
                     profile.before(self.step + 1)
                 self._take_step(batches, feed, checkpoints)
                 if profile:
-                    self.train_step.wait()
-                    profile.after(self.step)
+                    profile.after(self.step, self.train_step.wait)
                 progress.update()
                 if self._must_restart():
                     self._restart(checkpoints, summaries, report)

@@ -75,8 +75,9 @@ def test_an_unknown_language_is_told_by_a_library(language, encoding):
 
 
 def test_the_command_converts():
-    assert command("a/train.de", "CP1252") == "iconv -f CP1252 -t UTF-8 a/train.de > a/train.de.utf8"
+    assert command("a/train.de", "CP1252") == "iconv -f CP1252 -t UTF-8 a/train.de > a/train.utf8.de"
     assert command("train.gz", "UTF-16LE") == "zcat train.gz | iconv -f UTF-16LE -t UTF-8 > train.utf8"
+    assert command("pairs.tsv", "CP1252").endswith("> pairs.utf8.tsv")
 
 
 def test_a_few_bytes_say_nothing():

@@ -79,8 +79,9 @@ def _num_forced(ids, rules, prefix):
         if position >= len(forced) + bool(tail):
             return position
         rest = b"".join(SURFACES[i] for i in forced[position:]) + tail
-        if rest and SURFACES[token].startswith(rest):  # it completes the beginning, and may go beyond it
-            return position + 1
+        is_next = position < len(forced) and token == forced[position]
+        if rest and SURFACES[token].startswith(rest):  # it completes the beginning
+            return position + is_next  # and keeps the other rules where it goes beyond it
         if position >= len(forced) or token != forced[position]:
             return None
     return len(ids[: rules["max_length"] - 1])
@@ -477,3 +478,31 @@ def test_a_model_that_gives_no_numbers_gives_no_hypothesis():
     result = beam_search(step_fn, (tf.zeros([2, 1]),), Constraints(tf.constant([4, 4])), beam_size=3)
     np.testing.assert_array_equal(result.lengths, [[0], [0]])
     np.testing.assert_array_equal(result.score, [[-np.inf], [-np.inf]])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_forced_beginning_is_kept_with_recombination(seed):
+    """Hypotheses inside and outside a beginning that end in the same ids are not the same: "a b" is not over where
+    "aba b" is."""
+    step_fn, state, _, _ = _random_model(1, 5, seed, spread=0.5, sees=1)
+    surfaces = [b"", b"aba", b"", b"", b"a", b"b"]
+    prefix, _ = make_prefix(tf.constant([[4, 5, 4]]), tf.constant([b""]), Surfaces.of(surfaces))
+    options = {"beam_size": 8, "num_hypotheses": 8, "recombine": 1}
+    result = beam_search(step_fn, state, Constraints(tf.constant([5]), prefix=prefix), Ranking(), **options)
+    texts = [
+        b"".join(surfaces[i] for i in ids[: length - 1])
+        for ids, length in zip(result.ids[0].numpy(), result.lengths[0].numpy())
+        if length
+    ]
+    assert len(texts) > 2 and all(text.startswith(b"aba") for text in texts), texts
+
+
+def test_what_completes_a_beginning_keeps_the_other_rules_unless_nothing_else_does():
+    step_fn, state, _, _ = _random_model(1, 5)
+    options = {"beam_size": 20, "num_hypotheses": 20}
+    for banned, wanted in ((["xy"], False), (["xy", "x"], True)):
+        prefix, _ = make_prefix(tf.constant([[0]]), tf.constant([b"x"]), Surfaces.of(SURFACES))
+        rules = {"prefix": prefix, "banned_phrases": tf.constant(automaton(banned, SURFACES))}
+        result = beam_search(step_fn, state, Constraints(tf.constant([4]), **rules), Ranking(), **options)
+        firsts = {int(ids[0]) for ids, length in zip(result.ids[0].numpy(), result.lengths[0].numpy()) if length}
+        assert firsts and (1 in firsts) == wanted  # id 1 is "xy"

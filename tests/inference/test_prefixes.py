@@ -8,6 +8,7 @@ import tensorflow as tf
 from nmt_keras.config import DecodingConfig
 from nmt_keras.constants import UNK_ID
 from nmt_keras.decoding.prefixes import Surfaces
+from nmt_keras.errors import UserError
 from nmt_keras.inference.prefixes import surfaces_of, tokenize_prefixes
 from nmt_keras.inference.search import Sampling
 from nmt_keras.inference.translator import Translator
@@ -91,7 +92,21 @@ def test_what_cannot_be_written_is_said(parts):
 
 
 @pytest.mark.slow
-def test_a_beginning_as_long_as_a_translation_may_be_is_cut(parts):
+def test_a_beginning_as_long_as_a_translation_may_be_is_cut_and_said(parts):
     translator = _translator(parts, max_length=4)
-    [found] = translator.translate(["die katze"], prefixes=["der hund rennt schnell nach hause"])
-    assert len(found.best.ids) == 4 and "der hund rennt schnell nach hause".startswith(found.text.strip()[:1])
+    texts = ["der hund rennt schnell nach hause", "", "d"]
+    cut, plain, short = translator.translate(["die katze"] * 3, prefixes=texts)
+    assert len(cut.best.ids) == 4 and cut.text.strip() and texts[0].startswith(cut.text.strip())
+    assert [each.outputs["is_prefix_kept"] for each in (cut, plain, short)] == [False, True, True]
+
+
+def test_prefixes_that_are_no_list_of_texts_are_refused(translator):
+    for prefixes, message in (
+        ("xy", "must be a list of texts"),
+        (["a"], "1 prefixes for 2 texts"),
+        (["a", None], "None"),
+    ):
+        with pytest.raises(UserError, match=message):
+            translator.translate(["a", "b"], prefixes=prefixes)
+    [blank] = translator.translate([" "], prefixes=["der"])
+    assert blank.text == "" and not blank.outputs["is_prefix_kept"]

@@ -356,7 +356,17 @@ def test_translations_begin_as_a_file_says(run_dir, tmp_path, capsys):
     for text, name in (("h\n", "--prefixes ends before line 2"), ("\n" * 5, "--input ends before line 5")):
         (tmp_path / "prefixes").write_text(text)
         assert translate.main([*arguments, given]) == 2
-        assert f"{name}, and the other does not: give a prefix a line" in _error(capsys)
+        assert f"{name}, and --" in (message := _error(capsys)) and "goes on: give a line of prefixes" in message
+    (tmp_path / "prefixes").write_text("\n\n \nf 😀\n")
+    assert translate.main([*arguments, given, "--scores"]) == 0
+    output = capsys.readouterr()
+    assert "warning: line 4: its translation does not begin with all of its line of --prefixes" in output.err
+    assert [json.loads(row)["is_prefix_kept"] for row in output.out.strip().split("\n")] == [True, True, False, False]
+    assert translate.main([*arguments, given, f"--output={tmp_path}/prefixes"]) == 2
+    assert "--output is --prefixes" in _error(capsys) and (tmp_path / "prefixes").read_text().startswith("\n")
+    (tmp_path / "prefixes.gz").write_bytes(gzip.compress(bytes(range(97, 120)) * 9)[:20])
+    assert translate.main([*arguments, f"--prefixes={tmp_path}/prefixes.gz"]) == 2
+    assert "Cannot unpack --prefixes" in _error(capsys)
     assert translate.main([*arguments, given, "--mbr=4"]) == 2
     assert "--prefixes goes with a search or samples of sentences: leave out --mbr" in _error(capsys)
     assert translate.main([*arguments, "--prefixes=nowhere"]) == 2

@@ -87,3 +87,37 @@ def test_a_text_that_is_too_small_is_refused(run, folder, capsys):
     (folder / "few.tsv").write_text("dog\t狗\n" * 20, encoding="utf-8")
     assert run("notrain", "data=few.tsv") == 2
     assert "few.tsv has 20 pairs, and a model needs 200 at least" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("target", ["de", "zh"])
+def test_the_recipe_for_a_toy_grammar_trains(target, tmp_path, monkeypatch, capsys):
+    """A few words of many pairs cannot fill 1,000 pieces; the recipe must not ask for them."""
+    words = {
+        "de": "der hund katze rennt schläft frisst schnell langsam Äpfel".split(),
+        "zh": list("我你他猫狗跑睡吃快慢"),
+    }
+    english = "the dog cat runs sleeps eats fast slowly apples".split()
+    rows = []
+    for number in range(900):
+        picks = [number % 9, number // 9 % 9, number // 81 % 9]
+        other = [words[target][pick] for pick in picks]
+        rows.append(" ".join(english[pick] for pick in picks) + ".\t" + (" " if target == "de" else "").join(other))
+    (tmp_path / "toy.tsv").write_text("".join(row + "\n" for row in rows), encoding="utf-8")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    flags = ["--data=toy.tsv", f"--data_dir={tmp_path}", "--source=en", f"--target={target}", f"--run_dir={tmp_path}/m"]
+    assert start.main([*flags, "--notrain"]) == 0
+    text = (tmp_path / "m.py").read_text()
+    for name in ("max_steps", "warmup_steps", "evaluate_every", "checkpoint_every"):
+        text = re.sub(rf"{name}=\d+", f"{name}=2", text)
+    (tmp_path / "m.py").write_text(text)
+    capsys.readouterr()
+    assert start.main(flags) == 0, capsys.readouterr().err
+    assert "done: max_steps=2 reached" in capsys.readouterr().err
+
+
+def test_flags_that_a_recipe_does_not_follow_are_told(run, capsys):
+    assert run("notrain") == 0
+    capsys.readouterr()
+    assert run("notrain", "data=other.tsv", "source=fr") == 0
+    assert "warning: --data, --source differ from" in capsys.readouterr().err
+    assert run("notrain") == 0 and "differ" not in capsys.readouterr().err

@@ -122,8 +122,14 @@ def test_beginnings_go_with_their_texts_and_an_older_export_takes_none(varied_tr
         assert [each.outputs["is_prefix_kept"] for each in found] == [True, True, False]
         with pytest.raises(UserError, match="prefixes is one text"):
             client.translate(texts, prefixes="abc")
-        with pytest.raises(ValueError, match="shorter"):
+        with pytest.raises(UserError, match="prefixes have None or end at number 1: give a prefix for each text"):
             client.translate(texts, prefixes=["a"])
+        with pytest.raises(UserError, match="texts end at number 3"):
+            client.translate(texts, prefixes=["a"] * 4)
+        with pytest.raises(UserError, match="prefixes have 7 or end at number 1"):
+            client.translate(texts, prefixes=["", 7, ""])
+        [blank] = client.translate([" "], prefixes=["a"])
+        assert blank.text == "" and not blank.outputs["is_prefix_kept"]
     with _few(varied_transformer, limits=False, prefixes=False) as old:
         with pytest.raises(UserError, match="few takes no prefixes: .*export the run again"):
             old.translate(["abc"], prefixes=["a"])

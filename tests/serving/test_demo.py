@@ -5,9 +5,11 @@ import json
 import pathlib
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -150,7 +152,11 @@ def test_a_model_without_details_translates_too(server):
         ({"lines": ["a" * 5_001]}, 400, "lines has 5,001 characters; at most 5,000 go"),
         ({"lines": ["a"], "prefixes": ["a", "b"]}, 400, "2 prefixes for 1 lines: give as many"),
         ({"lines": ["a"], "hypotheses": 17}, 400, "hypotheses must be a whole number from 1 to 16"),
-        ({"lines": ["a"], "target_language": "xx"}, 502, "does not translate into 'xx': it has one target language"),
+        (
+            {"lines": ["a"], "target_language": "xx"},
+            400,
+            "copy does not translate into 'xx': it has one language alone",
+        ),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -164,9 +170,14 @@ def test_a_request_that_is_none_is_a_line(server, body, status, message):
 def test_only_the_page_itself_is_answered(server):
     body = json.dumps({"lines": ["a"]})
     assert _send(server, "POST", "/api/translate", body, Host="evil.example:80")[0] == 403
-    assert _send(server, "GET", "/", Host="evil.example")[0] == 403
+    assert _send(server, "GET", "/", Host="evil.example")[0] == 403 and _send(server, "GET", "/", Host="")[0] == 403
+    for host in ("localhost", "localhost:9000", "127.0.0.1", "[::1]:80", "LOCALHOST:1"):  # of port 80, and tunnels
+        assert _send(server, "GET", "/", Host=host)[0] == 200
+    assert _send(server, "POST", "/api/translate", body, **{"Content-Length": "9" * 5000})[0] == 413
     assert _send(server, "POST", "/api/translate", body, **{"Content-Type": "text/plain"})[0] == 415
-    assert _send(server, "POST", "/api/translate", b"x" * 400_001)[0] == 413
+    assert _send(server, "POST", "/api/translate", b"x", **{"Content-Length": "4000001"})[0] == 413
+    lines = json.dumps({"lines": ["😀" * 5000] * 32, "prefixes": ["😀" * 5000] * 32, "model": 7})
+    assert _send(server, "POST", "/api/translate", lines)[0] == 400, "all that the other limits allow fits"
     assert _send(server, "POST", "/api/nothing", body)[0] == 404
     assert _send(server, "DELETE", "/")[0] == 501
     assert _send(server, "GET", "/")[0] == 200
@@ -175,8 +186,6 @@ def test_only_the_page_itself_is_answered(server):
 def test_what_a_model_says_against_a_request_is_told():
     class Gone:
         """A transport to a server that went away."""
-
-        calls = 0
 
         def predict(self, signature, inputs):
             raise UserError("the server went away; start it")
@@ -188,9 +197,40 @@ def test_what_a_model_says_against_a_request_is_told():
         demo.Demo([demo.Model("gone", Client("gone", transport=Gone()))])
 
 
+def test_a_fault_of_ours_is_told_and_the_next_request_answered(server, monkeypatch):
+    monkeypatch.setattr(demo, "_translation", lambda line, translation: 1 / 0)
+    status, answer = _ask(server, "/api/translate", lines=["a"])
+    assert status == 500 and answer["error"] == "ZeroDivisionError: division by zero"
+    monkeypatch.undo()
+    assert _ask(server, "/api/translate", lines=["a"])[0] == 200
+
+
+def test_connections_are_bounded(server):
+    port = server.server_address[1]
+    held = [socket.create_connection(("127.0.0.1", port)) for _ in range(demo._MAX_CONNECTIONS)]
+    for each in held:
+        each.sendall(b"POST /api/translate HTTP/1.1\r\nHost: localhost\r\n")
+    before = threading.active_count()
+    more = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
+    more[-1].settimeout(10)
+    assert more[-1].recv(1) == b"" and threading.active_count() <= before + 1
+    for each in held + more:
+        each.close()
+    for _ in range(100):
+        try:
+            assert _send(server, "GET", "/")[0] == 200
+            break
+        except (ConnectionError, http.client.HTTPException):
+            time.sleep(0.05)
+    else:
+        raise AssertionError("it does not answer again")
+
+
 def test_a_port_that_is_taken_is_a_line(server):
     with pytest.raises(UserError, match=r"Cannot listen at 127.0.0.1, port \d+: .*; give another --port or --host"):
         demo.Server(demo.Demo([]), port=server.server_address[1])
+    with pytest.raises(UserError, match="--host must be a name or an address"):
+        demo.Server(demo.Demo([]), host="", port=0)
     with pytest.raises(UserError, match="Cannot listen at nowhere.invalid"):
         demo.Server(demo.Demo([]), host="nowhere.invalid", port=0)
 

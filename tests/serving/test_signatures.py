@@ -79,7 +79,7 @@ def test_options_out_of_range_are_moved_into_it(module):
     assert (outputs["num_pieces"][2] <= 4).all() and (outputs["num_pieces"] <= 9).all()
     _assert_is_row(_call(module, [4]), 0, _call(module, [4], temperature=100.0, num_hypotheses=6, length_penalty=0.6))
     own = {"beam_size": 3, "num_hypotheses": 3, "max_length": 9, "length_penalty": 0.6, "temperature": 0.0}
-    assert outputs["is_prefix_kept"].tolist() == [True, True, True, False, True, False]  # no space
+    assert outputs["is_prefix_kept"].tolist() == [True, False, True, False, True, False]  # blank; no space
     _assert_is_row(_call(module, [5]), 0, _call(module, [5], **own))
 
 

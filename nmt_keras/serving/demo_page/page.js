@@ -2,6 +2,8 @@
 // Every text is put into the page as text: by textContent and values of fields, never as HTML.
 
 const DELAY = 250; // milliseconds without a key before text is translated
+const DWELL = 300; // milliseconds on a word until its sentence is chosen
+const KNOWN = 2000; // translations that are kept
 const OTHERS = 5; // translations of the chosen sentence
 
 const $ = (id) => document.getElementById(id);
@@ -14,15 +16,17 @@ function element(tag, text = "", className = "") {
   return made;
 }
 
-async function ask(path, request) {
+async function ask(path, request, signal) {
   let reply;
   try {
     reply = await fetch(path, {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify(request),
+      signal,
     });
-  } catch {
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
     throw new Error("The demo does not answer: is pipelines.demo still running?");
   }
   const value = await reply.json();
@@ -76,27 +80,31 @@ class Model {
   }
 
   // Translates what is not known yet, a request of some lines after the other.
-  async translate(lines, isCurrent) {
+  async translate(lines, isCurrent, signal) {
+    if (this.known.size > KNOWN) this.known.clear();
     this.shown = lines;
     this.show();
+    this.root.querySelector(".copy").disabled = true;
     const wanted = [...new Set(lines)].filter((line) => line.trim() && !this.known.has(this.key(line)));
     try {
       for (let start = 0; start < wanted.length; start += state.limits.lines) {
         if (!isCurrent()) return;
         const part = wanted.slice(start, start + state.limits.lines);
         const keys = part.map((line) => this.key(line));
-        const reply = await ask("/api/translate", {
+        const request = {
           model: this.number,
           lines: part,
           prefixes: part.map((line) => this.prefixes.get(line) ?? ""),
           target_language: this.select.value,
-        });
+        };
+        const reply = await ask("/api/translate", request, signal);
         reply.translations.forEach((each, number) => this.known.set(keys[number], each));
         if (isCurrent()) this.show();
       }
       this.fail("");
+      this.root.querySelector(".copy").disabled = false;
     } catch (error) {
-      this.fail(error.message);
+      if (error.name !== "AbortError") this.fail(error.message);
     }
   }
 
@@ -105,6 +113,8 @@ class Model {
     this.list.replaceChildren(
       ...this.shown.map((line, number) => {
         const item = element("li");
+        item.dir = "auto";
+        if (this.select.value) item.lang = this.select.value;
         const found = this.found(line);
         if (found) this.fill(item, line, number, found);
         else if (line.trim()) item.classList.add("late");
@@ -144,13 +154,24 @@ class Model {
       }
       const reads = pieces.map((piece) => found.source_pieces[piece[3]]).filter((span) => span && span[1] > span[0]);
       const light = () => {
-        if (state.chosen?.model !== this || state.chosen?.number !== number) choose(this, number);
-        highlight(reads);
+        $("details").hidden = !this.card.has_details;
+        highlight(line, reads);
+        clearTimeout(dwelling);
+        if (state.chosen?.model !== this || state.chosen?.number !== number)
+          dwelling = setTimeout(() => choose(this, number).then(() => highlight(line, reads)), DWELL);
+      };
+      const dark = () => {
+        clearTimeout(dwelling);
+        highlight(line, []);
       };
       button.addEventListener("mouseenter", light);
-      button.addEventListener("focus", light);
-      button.addEventListener("mouseleave", () => highlight([]));
-      button.addEventListener("blur", () => highlight([]));
+      button.addEventListener("mouseleave", dark);
+      button.addEventListener("blur", dark);
+      button.addEventListener("focus", () => {
+        for (const other of box.querySelectorAll(".word")) other.tabIndex = other === button ? 0 : -1;
+        light();
+      });
+      button.tabIndex = box.querySelector(".word") ? -1 : 0; // a sentence is one stop, its words by the arrow keys
       if (this.card.takes_prefixes) {
         button.setAttribute("aria-haspopup", "dialog");
         button.addEventListener("click", () => openMenu(this, line, number, best.text, part, button));
@@ -246,6 +267,7 @@ function showOthers(hypotheses) {
   const list = element("ol");
   for (const each of hypotheses) {
     const item = element("li", each.text);
+    item.dir = "auto";
     if (each.score !== null) item.append(element("span", each.score.toFixed(2), "score"));
     list.append(item);
   }
@@ -272,15 +294,14 @@ function showAttention({ source, target, weights }) {
       const cell = row.insertCell();
       cell.style.background = `rgba(59, 125, 216, ${weight / 100})`;
       cell.title = `${piece} reads ${source[place]}: ${weight}%`;
+      cell.append(element("span", `${weight}%`, "hidden"));
     });
   });
   $("attention").replaceChildren(table);
 }
 
-// Marks spans of the source of the chosen sentence.
-function highlight(spans) {
-  if (!state.chosen) return;
-  const { line } = state.chosen;
+// Shows the source of a sentence with some spans of it marked.
+function highlight(line, spans) {
   const marks = [...spans].sort((a, b) => a[0] - b[0]);
   const parts = [];
   let place = 0;
@@ -296,6 +317,7 @@ function highlight(spans) {
 
 // Other words in the place of one of a translation.
 let menuFor = null;
+let dwelling;
 
 async function openMenu(model, line, number, text, part, button) {
   const prefix = text.slice(0, part.start);
@@ -309,7 +331,8 @@ async function openMenu(model, line, number, text, part, button) {
   $("own").value = part.text;
   $("own").select();
   $("own").focus();
-  $("words").replaceChildren(element("li", "looking for words …"));
+  $("words").replaceChildren();
+  $("words-status").textContent = "looking for words …";
   try {
     const reply = await ask("/api/words", { model: model.number, line, prefix, target_language: model.select.value });
     if (menuFor !== current) return;
@@ -319,7 +342,9 @@ async function openMenu(model, line, number, text, part, button) {
         const rest = each.slice(prefix.length);
         const next = words(rest, model.select.value).find((one) => one.isWord);
         if (!next || !each.startsWith(prefix) || (areCut && next.end === rest.length)) continue; // perhaps half a word
-        found.set(each.slice(0, prefix.length + next.end), next.text);
+        const hasSpace = rest[next.end] === " "; // which says that the word is whole
+        if (![...found.values()].includes(next.text))
+          found.set(each.slice(0, prefix.length + next.end) + (hasSpace ? " " : ""), next.text);
       }
     }
     const items = [...found].map(([beginning, word]) => {
@@ -337,16 +362,15 @@ async function openMenu(model, line, number, text, part, button) {
       return item;
     });
     $("words").replaceChildren(...items);
-    if (!items.length) $("words").replaceChildren(element("li", "the model has no other word here"));
+    $("words-status").textContent = items.length ? "" : "the model has no other word here";
   } catch (error) {
-    if (menuFor === current) $("words").replaceChildren(element("li", error.message));
+    if (menuFor === current) $("words-status").textContent = error.message;
   }
 }
 
 function goOn(beginning) {
   const { model, line, number } = menuFor;
   closeMenu();
-  // A space says that the word is whole; text without spaces goes on as it is.
   model.prefixes.set(line, beginning);
   state.chosen = null;
   update().then(() => {
@@ -368,11 +392,17 @@ $("close").addEventListener("click", closeMenu);
 $("own-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const own = $("own").value;
-  if (menuFor && own) goOn(menuFor.prefix + own + (menuFor.hasSpace && !own.endsWith(" ") ? " " : ""));
+  if (menuFor && own.trim()) goOn(menuFor.prefix + own + (menuFor.hasSpace && !own.endsWith(" ") ? " " : ""));
 });
 document.addEventListener("keydown", (event) => {
   if ($("menu").hidden) return;
   if (event.key === "Escape") closeMenu();
+  if (event.key === "Tab") {
+    const stops = [...$("menu").querySelectorAll("input, button, [role=option]")];
+    const place = stops.indexOf(document.activeElement) + (event.shiftKey ? -1 : 1);
+    stops[(place + stops.length) % stops.length].focus(); // the dialog keeps the focus
+    event.preventDefault();
+  }
   const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
   if (!step) return;
   const items = [...$("words").querySelectorAll("[role=option]")];
@@ -386,22 +416,27 @@ document.addEventListener("mousedown", (event) => {
 });
 
 let round = 0;
+let running = new AbortController();
 
 // Translates the text as it is now with every model.
 async function update() {
   round += 1;
+  running.abort(); // of the text before
+  running = new AbortController();
   const own = round;
+  const { signal } = running;
   const isCurrent = () => own === round;
   const lines = $("source").value.split("\n");
   const long = lines.findIndex((line) => line.length > state.limits.characters);
-  $("count").textContent = `${lines.filter((line) => line.trim()).length} lines`;
+  const count = lines.filter((line) => line.trim()).length;
+  $("count").textContent = `${count} ${count === 1 ? "sentence" : "sentences"}`;
   if (long >= 0) {
     say(`Line ${long + 1} has more than ${state.limits.characters} characters: shorten it`);
     return;
   }
   say("translating …");
   const start = performance.now();
-  await Promise.all(state.models.map((model) => model.translate(lines, isCurrent)));
+  await Promise.all(state.models.map((model) => model.translate(lines, isCurrent, signal)));
   if (isCurrent()) say(`translated in ${((performance.now() - start) / 1000).toFixed(1)} s`);
 }
 
