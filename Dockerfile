@@ -2,7 +2,7 @@
 #
 #     docker build -t nmt_keras .                                    # CPU
 #     docker build -t nmt_keras:gpu --build-arg EXTRA=and-cuda .     # NVIDIA GPUs: run with --gpus=all
-#     docker run --rm -v "$PWD:/work" nmt_keras nmt-start --data=pairs.tsv --source=en --target=de --run_dir=runs/mine
+#     docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/work" nmt_keras nmt-start --data=pairs.tsv --source=en --target=de --run_dir=runs/mine
 #
 # The server of what is exported is tensorflow/serving, an image of its own: docs/serving.md.
 FROM python:3.11-slim AS wheel

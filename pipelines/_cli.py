@@ -16,7 +16,7 @@ from ml_collections import config_flags
 
 from nmt_keras.config import DecodingConfig, reference
 from nmt_keras.errors import Failure, Stopped, UserError, WorkerLost
-from pipelines._process import be_quiet, report
+from pipelines._process import quiet, report
 from pipelines._signals import interrupt_on_sigterm
 
 if TYPE_CHECKING:
@@ -59,14 +59,14 @@ def run(
     try:
         arguments = _recipes_of_runs(arguments)
         define(values, ["", *arguments])
-        flags.DEFINE_bool("quiet", False, "No progress on stderr; warnings and errors are told.", flag_values=values)
+        flags.DEFINE_bool("quiet", False, "No bars, no rows of the log, nothing on what is loaded.", flag_values=values)
         if {"--help", "-h", "-help", "--helpfull", "-helpfull"} & set(arguments):
             is_full = bool({"--helpfull", "-helpfull"} & set(arguments))
             print(f"{(doc or '').strip()}\n\n" + "\n".join([*_help(values), *_help_on_fields(values, is_full)]))
             return 0
         _parse(values, arguments, positional)
-        be_quiet(values.quiet)
-        return job(values) or 0
+        with quiet(values.quiet):
+            return job(values) or 0
     except Failure as error:
         _fail(error)
         return STATUS_FINDINGS

@@ -93,7 +93,7 @@ def export(
     if data_dir is not None:
         overrides["data.data_dir"] = data_dir
     before = config_of(run_dirs[0], overrides)
-    dev = _DevText(before.data, report)
+    dev = _DevText(before.data, run_dirs[0], report)
     source = _Source(run_dirs, checkpoint, overrides)
     trained, facts, bleus = _load(source, precision, before.training.precision, dev, report)
     stored = compress(trained.model.variables, precision) if precision != "float32" else []
@@ -141,11 +141,11 @@ class _DevText:
         languages: of each line, "" of a model of one target language.
     """
 
-    def __init__(self, data: DataConfig, report: Report):
+    def __init__(self, data: DataConfig, run_dir: pathlib.Path, report: Report):
         self.sources: list[str] = []
         self.languages: list[str] = []
         self._sets: list[tuple[str, slice, BLEU, list[list[str]]]] = []
-        dev = open_dev(data, report)
+        dev = open_dev(data, report, run_dir)
         names = list(data.languages_of_dev)
         for number, language in enumerate(names):
             metric = open_bleu(dataclasses.replace(data, target_language=language), report)

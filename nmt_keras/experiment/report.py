@@ -82,18 +82,19 @@ def write_report(
     }
     if sentences:
         try:
-            name, corpus = _text(config.data, source, references, report)
+            name, corpus = _text(config.data, run_dir, source, references, report)
         except UserError as error:
             if source:
                 raise
             result["no_scores"] = f"The dev set was not translated: {error}"
-            report(result["no_scores"])
+            report(f"warning: {result['no_scores']}; give --source and --reference")
         else:
             trained = load(run_dir, overrides, checkpoint, report=report)
             result |= {"text": name, "step": trained.step, "checkpoint": checkpoint}
             result |= _measured(trained, corpus, min(sentences, len(corpus)), report)
     files.write_text(output, page_of(result))
-    return {"report": str(output), **result["scores"]}
+    told = {"no_scores": result["no_scores"]} if "no_scores" in result else {}
+    return {"report": str(output), **result["scores"], **told}
 
 
 def _card(path: pathlib.Path) -> dict[str, Any]:
@@ -105,13 +106,15 @@ def _card(path: pathlib.Path) -> dict[str, Any]:
     return card if isinstance(card, dict) else {}
 
 
-def _text(data: DataConfig, source: str, references: Sequence[str], report: Report) -> tuple[str, ParallelCorpus]:
+def _text(
+    data: DataConfig, run_dir: pathlib.Path, source: str, references: Sequence[str], report: Report
+) -> tuple[str, ParallelCorpus]:
     """The text that is translated, with a name for people."""
     if source:
         return source, open_references(data, source, references or [""], report)
     number = data.languages_of_dev.index(data.target_language) if len(data.languages_of_dev) > 1 else 0
     if data.dev_pairs:
-        return "dev set, taken out of the training text", open_dev(data, silent).part(number)
+        return "dev set, taken out of the training text", open_dev(data, silent, run_dir).part(number)
     name = data.dev_source[number]
     return f"dev set, {name}", open_references(data, name, dev_references(data)[number], silent)
 
@@ -128,7 +131,7 @@ def _measured(trained: Run, corpus: ParallelCorpus, count: int, report: Report) 
     systems = [System("", texts)]
     counted, is_of_training = _counted(data, streams[0])
     chrf = [CHRF().sentence_score(text, list(refs)).score for text, refs in zip(texts, zip(*streams))]
-    worst = sorted(range(count), key=lambda place: (chrf[place], place))[:_SAMPLES]
+    worst = [place for place in sorted(range(count), key=lambda place: (chrf[place], place)) if chrf[place] < 100.0]
     spread = [int(place) for place in np.unique(np.linspace(0, count - 1, _SAMPLES).round())]
     scores = score_text(texts, streams, data.target_language, data.bleu_tokenizer)
     scores |= {"sentences": count, "truncated": sum(translation.truncated for translation in found)}
@@ -150,7 +153,7 @@ def _measured(trained: Run, corpus: ParallelCorpus, count: int, report: Report) 
         "by_word_frequency": by_frequency(systems, streams[0], counted, metrics),
         "is_of_training": is_of_training,
         "samples": [sample(place) for place in spread],
-        "worst": [sample(place) for place in worst],
+        "worst": [sample(place) for place in worst[:_SAMPLES]],
         "attention": _attention(found),
     }
 

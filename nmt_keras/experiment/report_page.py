@@ -26,14 +26,13 @@ table.attention tbody th { text-align: right; }
 table.attention td { padding: 0; width: 1.2rem; min-width: 1.2rem; height: 1.2rem; border: 1px solid var(--line); }
 .serious td:first-child { font-weight: 600; }
 .pieces { white-space: pre-wrap; }
-pre { overflow-x: auto; padding: .6rem .8rem; border: 1px solid var(--line); }
+pre { white-space: pre-wrap; padding: .6rem .8rem; border: 1px solid var(--line); }
 td.text { overflow-wrap: anywhere; }
 @media print {
   :root { color-scheme: light; }
   body { max-width: none; margin: 0; font-size: 10pt; }
   h2, tr, section.sentence, table.attention { break-inside: avoid; }
   h2 { break-after: avoid; }
-  pre { white-space: pre-wrap; }
   .wide { overflow: visible; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }
@@ -82,7 +81,7 @@ def _facts(result: Mapping[str, Any]) -> str:
     facts = []
     for name, title in (("bleu", "BLEU"), ("bleu_lc", "BLEU, lower-cased"), ("chrf", "chrF"), ("ter", "TER")):
         if name in scores:
-            facts.append((title, f"{scores[name]:.2f}"))
+            facts.append((f"{title}, {result['text'].partition(',')[0]}", f"{scores[name]:.2f}"))
     best = result["best"]
     if isinstance(best.get("value"), (int, float)):
         facts.append((f"best {best['metric']} in training", f"{best['value']:.2f}, step {best['step']:,}"))
@@ -141,7 +140,10 @@ def _scored(result: Mapping[str, Any]) -> list[str]:
         _barred(["times", "words", "F1"], frequencies, seen, "F1"),
         *_section("Translations, spread over the text", f"<p class=note>{shade}</p>"),
         *map(_sample, result["samples"]),
-        *_section("Translations least like their reference", "<p class=note>By sentence chrF.</p>"),
+        *(
+            _section("Translations least like their reference", "<p class=note>By sentence chrF.</p>")
+            * bool(result["worst"])
+        ),
         *map(_sample, result["worst"]),
         *_section("Attention", _attention(result["attention"])),
     ]
@@ -216,7 +218,7 @@ def _corpus(card: Mapping[str, Any]) -> str:
         if findings
         else "<p class=note>The corpus doctor found nothing to say.</p>"
     )
-    return table("<th>file</th><th>part</th><th>lines</th>", texts) + found
+    return table("<th>file</th><th>part</th><th>lines used</th>", texts) + found
 
 
 def _settings(config: ExperimentConfig) -> str:

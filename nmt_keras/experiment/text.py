@@ -124,13 +124,18 @@ def split_of(data: DataConfig, whole: ParallelCorpus | None = None) -> Split:
     )
 
 
+def split_paths(data: DataConfig, run_dir: pathlib.Path, name: str, language: str) -> list[pathlib.Path]:
+    """Where `write_split` writes both sides of a set, `dev` or `test`, of a target language."""
+    stem = f"{name}-{language}" if len(data.languages_of_dev) > 1 else name
+    return [run_dir / "split" / f"{stem}.{code}" for code in (data.source_language, language)]
+
+
 def write_split(data: DataConfig, run_dir: pathlib.Path, report: Report) -> None:
     """Writes the dev and test sets that were taken out of the training text to `split/` of a run."""
     parts = split_of(data)
     for name, sets in (("dev", parts.dev), ("test", parts.test)):
         for language, texts in zip(data.languages_of_dev, sets):
-            stem = f"{name}-{language}" if len(sets) > 1 else name
-            paths = [run_dir / "split" / f"{stem}.{code}" for code in (data.source_language, language)]
+            paths = split_paths(data, run_dir, name, language)
             for path, text in zip(paths, texts):
                 with files.atomic_write(path) as temporary, open(temporary, "wb") as file:
                     file.writelines(text.raw_lines(range(len(text))))
@@ -140,12 +145,18 @@ def write_split(data: DataConfig, run_dir: pathlib.Path, report: Report) -> None
             )
 
 
-def open_dev(data: DataConfig, report: Report) -> ParallelCorpus:
-    """Opens the dev sets, each a corpus.
+def open_dev(data: DataConfig, report: Report, run_dir: pathlib.Path | None = None) -> ParallelCorpus:
+    """Opens the dev sets, each a corpus; where they were taken out of the training text, as `write_split` wrote them to
+    a run, so that the text is not needed any more.
 
     Raises:
         UserError: as `open_references`.
     """
+    places = [split_paths(data, run_dir, "dev", language) for language in data.languages_of_dev] if run_dir else []
+    if data.dev_pairs and places and all(path.exists() for paths in places for path in paths):
+        there = dataclasses.replace(data, data_dir="")
+        pairs = [open_texts(there, *map(str, paths)) for paths in places]
+        return ParallelCorpus([source for source, _ in pairs], [target for _, target in pairs])
     if data.dev_pairs:
         sets = split_of(data).dev
         return ParallelCorpus([source for source, _ in sets], [target for _, target in sets])

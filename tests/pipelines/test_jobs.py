@@ -22,7 +22,7 @@ from nmt_keras.config.fields import fields_of
 from nmt_keras.errors import WorkerLost
 from nmt_keras.experiment import evaluate as experiment_evaluate
 from nmt_keras.inference.translation import Hypothesis, Translation
-from pipelines import evaluate, export, lexicon, score, train, translate
+from pipelines import _process, evaluate, export, lexicon, score, train, translate
 
 ROOT = pathlib.Path(__file__).parents[2]
 RECIPE = "--config=" + str(pathlib.Path(__file__).parent / "copy_recipe.py")
@@ -333,7 +333,7 @@ def test_a_resumed_translation_needs_the_text_it_had(run_dir, tmp_path, monkeypa
     assert (tmp_path / "out.partial").read_text() == "a b c\n"
 
 
-def test_a_quiet_job_tells_warnings_alone(run_dir, tmp_path, capsys):
+def test_a_quiet_job_tells_no_progress(run_dir, tmp_path, monkeypatch, capsys):
     (tmp_path / "in").write_text("a b\n" + "a b " * 40 + "\n")
     arguments = [f"--run_dir={run_dir}", f"--input={tmp_path}/in"]
     assert translate.main([*arguments, "--quiet"]) == 0
@@ -341,6 +341,21 @@ def test_a_quiet_job_tells_warnings_alone(run_dir, tmp_path, capsys):
     assert len(told) == 1 and told[0].startswith("warning: line 2 is longer")
     assert translate.main(arguments) == 0
     assert "checkpoint: best" in capsys.readouterr().err and "TQDM_DISABLE" not in os.environ
+    monkeypatch.setenv("TQDM_DISABLE", "yes")  # the user's own
+    assert translate.main([*arguments, "--quiet"]) == 0 and os.environ["TQDM_DISABLE"] == "yes"
+    with _process.quiet(True):
+        for line in (
+            "step 5  loss 1",
+            "doctor, serious: x",
+            "the proof failed: y",
+            "checkpoint of step 4 is not used: z",
+        ):
+            _process.report(line)
+    assert capsys.readouterr().err.split("\n")[-4:-1] == [
+        "doctor, serious: x",
+        "the proof failed: y",
+        "checkpoint of step 4 is not used: z",
+    ]
 
 
 def test_translations_begin_as_a_file_says(run_dir, tmp_path, capsys):

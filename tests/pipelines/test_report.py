@@ -57,8 +57,8 @@ def test_a_run_whose_text_is_gone_and_that_is_not_done_has_a_report(run, tmp_pat
     for name in ("run_card.json", "data_card.json", "metrics.jsonl"):
         (bare / name).unlink()
     status, printed, told = _report(capsys, f"--run_dir={bare}", f"--data_dir={tmp_path}/nowhere")
-    assert status == 0 and json.loads(printed) == {"report": f"{bare}/report.html"}
-    assert told.count("nowhere") >= 1 and "Traceback" not in told
+    assert status == 0 and json.loads(printed).keys() == {"report", "no_scores"}
+    assert "warning: The dev set was not translated" in told and "Traceback" not in told
     page = Page((bare / "report.html").read_text(encoding="utf-8"))
     assert "The dev set was not translated" in page.text and "no metrics.jsonl yet" in page.text
 
