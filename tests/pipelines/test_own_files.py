@@ -4,7 +4,7 @@ import json
 import pathlib
 
 from nmt_keras.doctor.cleaning import DROPPED
-from pipelines import evaluate, train
+from pipelines import evaluate, report, train
 
 RECIPE = "--config=" + str(pathlib.Path(__file__).parent / "copy_recipe.py")
 
@@ -48,3 +48,6 @@ def test_one_table_is_trained_and_measured_on(tmp_path, capsys, monkeypatch):
     assert "wmt.xml#B and" in (error := capsys.readouterr().err) and "translate other sentences of" in error
     assert evaluate.main([f"--run_dir={run_dir}", *files[:1]]) == 2
     assert "holds one side of a corpus, and the other was not given" in capsys.readouterr().err
+    (tmp_path / "pairs.tsv").unlink()
+    assert report.main([f"--run_dir={run_dir}", "--sentences=5", "--beam_size=1"]) == 0, "split/ has the dev set"
+    assert json.loads(capsys.readouterr().out)["sentences"] == 5
