@@ -60,7 +60,9 @@ def _job(values: flags.FlagValues) -> int:
     for name in ("bleu", "chrf"):
         report(f"   {name} {scores[name]:.2f}  ({scores[name + '_signature']})")
     report("4. A report: curves, scores by length, translations, attention")
-    page = write_report(run_dir, source=test[0], references=test[1:], data_dir="", sentences=_REPORTED)["report"]
+    page = write_report(run_dir, source="test.en", references=["test.zh"], data_dir=str(corpus), sentences=_REPORTED)[
+        "report"
+    ]
     report(f"   open {page} in a browser")
     report("5. Export")
     exported = export([run_dir], "best", output, report=report)

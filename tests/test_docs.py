@@ -130,6 +130,7 @@ def test_the_notebook_runs_from_its_top_to_its_end(tmp_path):
     assert list(tmp_path.glob("saved_models/1/saved_model.pb"))
 
 
+@pytest.mark.slow
 def test_the_tutorial_runs_from_its_top_to_its_end(capsys):
     text = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
     blocks = re.findall(r"(?ms)^```python\n(.*?)^```", text)

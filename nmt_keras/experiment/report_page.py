@@ -1,6 +1,7 @@
 """The report on a run as a page for a browser, which needs no network and prints well."""
 
 import html
+import pathlib
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -81,7 +82,7 @@ def _facts(result: Mapping[str, Any]) -> str:
     facts = []
     for name, title in (("bleu", "BLEU"), ("bleu_lc", "BLEU, lower-cased"), ("chrf", "chrF"), ("ter", "TER")):
         if name in scores:
-            facts.append((f"{title}, {result['text'].partition(',')[0]}", f"{scores[name]:.2f}"))
+            facts.append((f"{title}, {pathlib.PurePath(result['text'].partition(',')[0]).name}", f"{scores[name]:.2f}"))
     best = result["best"]
     if isinstance(best.get("value"), (int, float)):
         facts.append((f"best {best['metric']} in training", f"{best['value']:.2f}, step {best['step']:,}"))
@@ -124,7 +125,11 @@ def _scored(result: Mapping[str, Any]) -> list[str]:
         f"The first {scores['sentences']:,} sentences of {result['text']}, by checkpoint {result['checkpoint']}, step "
         f"{result['step']:,}{cut}. {signatures}"
     )
-    counted = "the training text" if result["is_of_training"] else "the references, the training text is not here"
+    counted = (
+        "the training text has each"
+        if result["is_of_training"]
+        else "the references have each, since the training text is not here"
+    )
     lengths = [
         [span_of(row), f"{row['sentences']:,}", *(f"{row['systems'][0][name]:.2f}" for name in ("bleu", "chrf", "ter"))]
         for row in result["by_source_length"]
@@ -136,7 +141,7 @@ def _scored(result: Mapping[str, Any]) -> list[str]:
     return [
         *_section("Quality", f"<p class=note>{_text(about)}</p>"),
         _barred(["words of the source", "sentences", "BLEU", "chrF", "TER"], lengths, bars, "BLEU"),
-        f"<p class=note>F1 of the words of BLEU's tokenizer, by how often {counted} has each:</p>",
+        f"<p class=note>F1 of the words of BLEU's tokenizer, by how often {counted}:</p>",
         _barred(["times", "words", "F1"], frequencies, seen, "F1"),
         *_section("Translations, spread over the text", f"<p class=note>{shade}</p>"),
         *map(_sample, result["samples"]),

@@ -341,6 +341,7 @@ class Server(http.server.ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = _MAX_CONNECTIONS
 
     def __init__(self, demo: Demo, host: str = "127.0.0.1", port: int = 8080):
         if not host:

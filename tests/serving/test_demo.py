@@ -252,6 +252,7 @@ def test_a_mistake_is_one_line(arguments, message, capsys):
     assert message in told and "Traceback" not in told
 
 
+@pytest.mark.slow
 def test_the_job_prints_its_address_and_ends_when_asked(trained_copy):
     command = [sys.executable, "-m", "pipelines.demo", f"--run_dir={trained_copy}/run", "--port=0", "--host=0.0.0.0"]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)

@@ -210,6 +210,7 @@ def test_a_mistake_is_one_line(folder, ports, tmp_path, arguments, message, caps
     assert re.search(message, told) and "Traceback" not in told
 
 
+@pytest.mark.slow
 def test_the_job_serves_the_newest_version_until_it_is_asked_to_end(folder):
     command = [sys.executable, "-m", "pipelines.serve", f"--saved_model={folder.parent}"]
     process = subprocess.Popen(
