@@ -69,7 +69,7 @@ def _load(
         thread.start()
     for thread in threads:
         thread.join()
-    p50, p99 = np.quantile(times, (0.5, 0.99)) * 1e3
+    p50, p99 = (np.quantile(times, (0.5, 0.99)) * 1e3).tolist()
     return {
         "clients": clients,
         "requests": len(times),
