@@ -119,8 +119,7 @@ def write_recipe(data: DataConfig, path: str | os.PathLike, report: Report = sil
     report(
         f"{pairs:,} pairs, about {median} pieces each; {held_out:,} are the dev set and {held_out:,} the test set; "
         f"{' and '.join(dict.fromkeys(map(str, sizes)))} pieces; a Transformer {network.d_model} wide; "
-        f"{steps:,} steps, about {epochs} "
-        "epochs"
+        f"{steps:,} steps, about {epochs} epochs"
     )
     return {**values, **network._asdict()}
 

@@ -10,11 +10,6 @@ from nmt_keras.tokenizers.base import Tokenizer
 from nmt_keras.tokenizers.white_space_ops import fold_tf
 
 
-def surfaces_of(tokenizer: Tokenizer) -> list[bytes]:
-    """What each id adds to a text."""
-    return [tokenizer.surface(number) for number in range(tokenizer.vocab_size)]
-
-
 def tokenize_prefixes(
     tokenizer: Tokenizer, surfaces: Surfaces, text: tf.Tensor, config: DecodingConfig
 ) -> tuple[Prefix, tf.Tensor]:

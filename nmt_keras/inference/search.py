@@ -16,7 +16,8 @@ from nmt_keras.decoding.ranking import Ranking
 from nmt_keras.decoding.sampling import greedy, sample
 from nmt_keras.decoding.shortlist import Shortlist, make_shortlist
 from nmt_keras.errors import UserError
-from nmt_keras.inference.prefixes import surfaces_of, tokenize_prefixes
+from nmt_keras.inference.prefixes import tokenize_prefixes
+from nmt_keras.inference.text import surfaces_of
 from nmt_keras.layers.masks import padding_mask
 from nmt_keras.models.ensemble import Ensemble
 from nmt_keras.models.seq2seq import Seq2Seq

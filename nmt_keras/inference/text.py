@@ -120,7 +120,7 @@ def target_spans(
     if config.replace_unknown:
         surfaces = _words(source_tokenizer, target_tokenizer, source, hypotheses)
     else:
-        surfaces = tf.gather(_surfaces(target_tokenizer), hypotheses.ids)
+        surfaces = tf.gather(tf.constant(surfaces_of(target_tokenizer)), hypotheses.ids)
     shape = tf.shape(surfaces)
     raw = tf.reshape(tf.strings.reduce_join(surfaces, -1), [-1])
     raw_ends = tf.reshape(tf.cumsum(tf.strings.length(surfaces), axis=-1), [-1, shape[2]])
@@ -184,8 +184,9 @@ def alignment(hypotheses: Hypotheses) -> tf.Tensor:
     return tf.where(is_aligned, tf.argmax(hypotheses.attention_weights, -1, output_type=tf.int32), -1)
 
 
-def _surfaces(tokenizer: Tokenizer) -> tf.Tensor:
-    return tf.constant([tokenizer.surface(number) for number in range(tokenizer.vocab_size)])
+def surfaces_of(tokenizer: Tokenizer) -> list[bytes]:
+    """What each id adds to a text."""
+    return [tokenizer.surface(number) for number in range(tokenizer.vocab_size)]
 
 
 def _words(
@@ -193,7 +194,7 @@ def _words(
 ) -> tf.Tensor:
     """Words with the space before them, string [B, N, L]; an unknown word becomes the source word that it reads most
     (Luong et al. 2015, Addressing the Rare Word Problem; Jean et al. 2015)."""
-    surfaces, places = tf.gather(_surfaces(target_tokenizer), hypotheses.ids), alignment(hypotheses)
+    surfaces, places = tf.gather(tf.constant(surfaces_of(target_tokenizer)), hypotheses.ids), alignment(hypotheses)
     words = tf.strings.join([" ", source_tokenizer.words_tf(source.text).to_tensor("")])
     words = tf.pad(words, [[0, 0], [0, 1]], constant_values="")  # EOS reads as nothing
     last = tf.shape(words)[1] - 1

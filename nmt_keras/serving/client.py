@@ -273,8 +273,10 @@ class Client:
                 if prefixes is None:
                     prefix = ""
                 elif text is None or not isinstance(prefix, str):
-                    one = "texts end" if text is None else f"prefixes have {prefix!r} or end"
-                    raise UserError(f'{one} at number {number:,}: give a prefix for each text, "" where there is none')
+                    what = f"the {'texts' if text is None else 'prefixes'} end at number {number:,}"
+                    if text is not None and prefix is not None:
+                        what = f"a prefix, number {number:,}, is {prefix!r:.60}"
+                    raise UserError(f'{what}: give a text as the prefix of each text, "" where there is none')
                 options = translate_options._replace(seed=_seed(translate_options.seed, number))
                 yield text, *options, *[prefix] * takes_prefix
 

@@ -153,7 +153,8 @@ class Demo:
             prefixes = _texts(request, "prefixes") if request.get("prefixes") else [""] * len(lines)
             if len(prefixes) != len(lines):
                 raise _Refusal(HTTPStatus.BAD_REQUEST, f"{len(prefixes)} prefixes for {len(lines)} lines: give as many")
-            if card["takes_prefixes"] and any(prefixes):
+            if any(prefixes):
+                _require_prefixes(card)
                 options["prefixes"] = prefixes
             found = model.client.translate(lines, target_language=_language(card, request), **options)
         return {"translations": [_translation(line, each) for line, each in zip(lines, found)]}
@@ -161,8 +162,7 @@ class Demo:
     def _words(self, model: Model, card: Mapping[str, Any], request: Mapping[str, Any]) -> Any:
         """Texts that begin with a prefix and go on in various ways: the best of a wide beam and samples, which are
         translations of a line, and the best of those that are cut soon after the prefix, which differ there."""
-        if not card["takes_prefixes"]:
-            raise _Refusal(HTTPStatus.BAD_REQUEST, f"{model.name} takes no prefixes")
+        _require_prefixes(card)
         line, prefix = _text(request, "line"), _text(request, "prefix")
         common: dict[str, Any] = {"prefixes": [prefix], "target_language": _language(card, request)}
         common["num_hypotheses"] = MAX_HYPOTHESES
@@ -184,6 +184,11 @@ class Demo:
         weights = found.best.attention_weights
         rows = [] if weights is None else np.rint(100 * np.asarray(weights)).astype(int).tolist()
         return {"source": list(found.source_pieces), "target": list(found.best.pieces), "weights": rows}
+
+
+def _require_prefixes(card: Mapping[str, Any]) -> None:
+    if not card["takes_prefixes"]:
+        raise _Refusal(HTTPStatus.BAD_REQUEST, f"{card['name']} takes no prefixes")
 
 
 def _text(request: Mapping[str, Any], name: str) -> str:
@@ -291,7 +296,10 @@ def _handler(demo: Demo, hosts: frozenset[str]) -> type[http.server.BaseHTTPRequ
         def _is_for_us(self) -> bool:
             """Whether it was asked for by a name of ours: another one would be a page elsewhere that calls itself so
             (DNS rebinding)."""
-            name = urllib.parse.urlsplit("//" + self.headers.get("Host", "")).hostname
+            try:
+                name = urllib.parse.urlsplit("//" + self.headers.get("Host", "")).hostname
+            except ValueError:  # a bracket that does not close
+                name = None
             if not hosts or name in hosts:  # by any port: of a proxy or a tunnel
                 return True
             self.close_connection = True

@@ -33,7 +33,7 @@ from tensorflow_serving.apis import (
 from nmt_keras.errors import UserError
 from nmt_keras.serving import c_session, proof
 
-_PATH = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d+))?(:predict|/metadata)?")
+_PATH = re.compile(r"/v1/models/([^/:]+)(?:/versions/([0-9]{1,18}))?(:predict|/metadata)?")
 _HTTP = {"INVALID_ARGUMENT": 400, "FAILED_PRECONDITION": 400, "NOT_FOUND": 404, "UNAVAILABLE": 503, "INTERNAL": 500}
 _DTYPES: dict[int, type] = {1: np.float32, 3: np.int32, 7: object}  # TF_DataType to NumPy's
 _NAMES = {1: "DT_FLOAT", 3: "DT_INT32", 7: "DT_STRING", 9: "DT_INT64", 10: "DT_BOOL"}
@@ -283,7 +283,7 @@ def rest_handler(served: ServedModel) -> type[http.server.BaseHTTPRequestHandler
 
         def _answer(self, *verbs: str) -> None:
             header = self.headers.get("Content-Length", "0")
-            length = int(header) if header.isdecimal() else served.max_body + 1
+            length = int(header) if re.fullmatch("[0-9]{1,18}", header) else served.max_body + 1
             if length > served.max_body:
                 self.close_connection = True  # what is sent is not read
                 page = b"<html><head><title>413 Request Entity Too Large</title></head></html>"

@@ -9,8 +9,9 @@ from nmt_keras.config import DecodingConfig
 from nmt_keras.constants import UNK_ID
 from nmt_keras.decoding.prefixes import Surfaces
 from nmt_keras.errors import UserError
-from nmt_keras.inference.prefixes import surfaces_of, tokenize_prefixes
+from nmt_keras.inference.prefixes import tokenize_prefixes
 from nmt_keras.inference.search import Sampling
+from nmt_keras.inference.text import surfaces_of
 from nmt_keras.inference.translator import Translator
 from nmt_keras.tokenizers.building import train_tokenizer
 

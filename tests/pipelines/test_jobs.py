@@ -87,6 +87,8 @@ def test_dashboards_have_a_profile_histograms_and_embeddings(copy_text, tmp_path
     [gradient, *_] = [tag for tag in tags if tag.startswith("gradients/seq2seq/")]
     assert [event.step for event in events.Tensors(gradient)] == [4]
     capsys.readouterr()
+    assert train.main([*arguments, "--config.training.histograms_every=2"]) == 0
+    assert "warning: no step of --profile=2:3 was made by this job" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["100", "7:3", "0:3", "a:b", "-1:4"])

@@ -6,6 +6,7 @@ import pytest
 
 import nmt_keras
 from examples.quickstart.corpus import demo_corpus
+from nmt_keras.errors import UserError
 from pipelines import start
 
 
@@ -114,6 +115,16 @@ def test_the_recipe_for_a_toy_grammar_trains(target, tmp_path, monkeypatch, caps
     capsys.readouterr()
     assert start.main(flags) == 0, capsys.readouterr().err
     assert "done: max_steps=2 reached" in capsys.readouterr().err
+
+
+def test_a_remedy_that_is_a_flag_of_training_names_that_job(run, tmp_path, monkeypatch, capsys):
+    def refuse(config, run_dir):
+        raise UserError("shifted lines; go on with --config.data.on_findings=report")
+
+    monkeypatch.setattr(start, "run_training", refuse)
+    assert run() == 2
+    wanted = f"on_findings=report; give it to python -m pipelines.train --config={tmp_path}/m.py --run_dir={tmp_path}/m"
+    assert wanted in capsys.readouterr().err
 
 
 def test_flags_that_a_recipe_does_not_follow_are_told(run, capsys):

@@ -122,11 +122,11 @@ def test_beginnings_go_with_their_texts_and_an_older_export_takes_none(varied_tr
         assert [each.outputs["is_prefix_kept"] for each in found] == [True, True, False]
         with pytest.raises(UserError, match="prefixes is one text"):
             client.translate(texts, prefixes="abc")
-        with pytest.raises(UserError, match="prefixes have None or end at number 1: give a prefix for each text"):
+        with pytest.raises(UserError, match="the prefixes end at number 1: give a text as the prefix of each text"):
             client.translate(texts, prefixes=["a"])
-        with pytest.raises(UserError, match="texts end at number 3"):
+        with pytest.raises(UserError, match="the texts end at number 3: give"):
             client.translate(texts, prefixes=["a"] * 4)
-        with pytest.raises(UserError, match="prefixes have 7 or end at number 1"):
+        with pytest.raises(UserError, match="a prefix, number 1, is 7: give a text"):
             client.translate(texts, prefixes=["", 7, ""])
         [blank] = client.translate([" "], prefixes=["a"])
         assert blank.text == "" and not blank.outputs["is_prefix_kept"]

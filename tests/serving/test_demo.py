@@ -172,6 +172,7 @@ def test_only_the_page_itself_is_answered(server):
     body = json.dumps({"lines": ["a"]})
     assert _send(server, "POST", "/api/translate", body, Host="evil.example:80")[0] == 403
     assert _send(server, "GET", "/", Host="evil.example")[0] == 403 and _send(server, "GET", "/", Host="")[0] == 403
+    assert _send(server, "GET", "/", Host="[::1")[0] == 403
     for host in ("localhost", "localhost:9000", "127.0.0.1", "[::1]:80", "LOCALHOST:1"):  # of port 80, and tunnels
         assert _send(server, "GET", "/", Host=host)[0] == 200
     assert _send(server, "POST", "/api/translate", body, **{"Content-Length": "9" * 5000})[0] == 413

@@ -127,6 +127,7 @@ def test_rest_takes_columns_and_rows(ports):
         (":predict", {"signature_name": "score", "inputs": {"source": ["a"], "target": []}}, 400, "equal 0th size"),
         (":predict", {"inputs": {"text": ["a"] * 9}}, 400, "Task size 9 is larger than maximum input batch size 8"),
         ("/metadata", {}, 400, "Malformed request: POST"),
+        (f"/versions/{'9' * 5000}:predict", {}, 400, "Malformed request: POST"),
     ],
     ids=lambda value: str(value)[:30],
 )
