@@ -17,6 +17,10 @@ it was after the one that won, which is exact for a model that sees n ids, and a
 Diverse beam search (Vijayakumar et al. 2016, 4.1, with Hamming diversity) divides the beams into groups, which are
 continued one after the other: an id costs something for each time that a group before has chosen it at this position.
 That decides alone what is chosen; scores stay those of the model.
+
+Where hypotheses must contain terms (`nmt_keras.decoding.terms`), the beam is divided among those that lack equally
+much, and a finished hypothesis with more of the terms is before one with fewer, whatever their scores. Where the terms
+of a row cannot all be placed, its search ends at `max_length`.
 """
 
 from collections.abc import Callable
@@ -25,9 +29,10 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from nmt_keras.constants import BOS_ID, EOS_ID, PAD_ID
-from nmt_keras.decoding.constraints import NEVER, Constraints, Continuations, Past
+from nmt_keras.decoding.constraints import NEVER, Constraints, Continuations, Needed, Past
 from nmt_keras.decoding.hypotheses import Hypotheses, StepFn, loop_shapes
 from nmt_keras.decoding.ranking import Ranking
+from nmt_keras.decoding.terms import TermProgress, Terms, allocation
 
 
 class _Finished(NamedTuple):
@@ -36,6 +41,7 @@ class _Finished(NamedTuple):
     score: tf.Tensor  # float32 [B, K], -inf where there is none yet
     position: tf.Tensor  # int32 [B, K], of EOS
     parent: tf.Tensor  # int32 [B, K], the derivation of a live hypothesis that EOS was added to
+    is_placed: tf.Tensor | tuple = ()  # bool [B, K, C], the terms that stand in it
 
 
 class _History(NamedTuple):
@@ -82,9 +88,9 @@ def beam_search(
         beam_size: int32 [] or [B]; K is the largest. 1 is greedy: it ends where EOS is the best.
         num_hypotheses: int32 [] or [B], at most `beam_size`; N is the largest.
         recombine: n of recombination; 0 is off. `constraints` that look back, and a coverage penalty, do not go with
-            it.
+            it, nor do terms.
         groups: of beams, for diverse beam search; 1 is off. Beam k belongs to group k modulo `groups`. Not with
-            `recombine`.
+            `recombine`, nor with terms.
         diversity_penalty: what an id costs for each time that a group before has chosen it.
 
     Returns:
@@ -102,6 +108,9 @@ def beam_search(
     def proceed(loop: _LoopState) -> tf.Tensor:
         best = tf.reduce_max(ranking.bound(loop.totals[:, :, 0], max_length), -1)
         worst_wanted = tf.gather(loop.finished.score, num_hypotheses - 1, batch_dims=1)
+        if constraints.terms is not None:  # one that lacks a term is worse than any that may still place it
+            lacks = _num_lacking(constraints.terms, loop.finished.is_placed)
+            worst_wanted = tf.where(tf.gather(lacks, num_hypotheses - 1, batch_dims=1) > 0, NEVER, worst_wanted)
         return (loop.position < limit) & tf.reduce_any(best > worst_wanted)
 
     def body(loop: _LoopState) -> tuple[_LoopState]:
@@ -115,7 +124,11 @@ def beam_search(
         end_totals = tf.reshape(end_totals, [batch, -1])
         length = tf.fill(tf.shape(end_totals), loop.position + 1)
         finished = _best_finished(
-            loop.finished, ranking.score(end_totals, length, coverage if has_coverage else None), loop.position
+            loop.finished,
+            ranking.score(end_totals, length, coverage if has_coverage else None),
+            loop.position,
+            constraints.terms,
+            past.terms,
         )
 
         before = tf.where((is_greedy & ends)[:, :, None], NEVER, loop.totals)
@@ -134,6 +147,8 @@ def beam_search(
             )
         elif groups > 1:
             live = _diverse(before, found, width, beam_size, groups, diversity_penalty)
+        elif constraints.terms is not None:
+            live = _allocated(before, found, width, beam_size, constraints.terms, past.terms)
         else:
             live = _continued(before, found, width)
         ids, parents = live.ids, live.parents
@@ -156,12 +171,12 @@ def beam_search(
         tf.where(tf.range(ways) == 0, tf.zeros([batch, 1, ways]), NEVER),
         tf.zeros([batch, 1, recombine], tf.int32) if recombine else (),
         (state, constraints.begin(), coverage),
-        _Finished(tf.fill([batch, width], NEVER), none_yet, none_yet),
+        _Finished(tf.fill([batch, width], NEVER), none_yet, none_yet, _no_terms(constraints.terms, batch, width)),
         _new_history(),
     )
     (last,) = tf.while_loop(proceed, body, (first,), shape_invariants=(loop_shapes(first),), parallel_iterations=1)
     count = tf.reduce_max(num_hypotheses)
-    finished = _Finished(*(leaf[:, :count] for leaf in last.finished))
+    finished = tf.nest.map_structure(lambda leaf: leaf[:, :count], last.finished)
     wanted = tf.range(count) < num_hypotheses[:, None]
     return _read_back(finished._replace(score=tf.where(wanted, finished.score, NEVER)), last.history, ways)
 
@@ -184,6 +199,33 @@ def _continued(totals: tf.Tensor, found: Continuations, width: tf.Tensor) -> _Li
     log_probs = tf.gather(_flat(found.log_probs, width, 0.0), places, batch_dims=1)
     parents = tf.minimum(places // tf.shape(found.ids)[2], tf.shape(totals)[1] - 1)
     return _Live(ids, parents, sums[:, :, None], parents, log_probs, ())
+
+
+def _allocated(
+    totals: tf.Tensor,
+    found: Continuations,
+    width: tf.Tensor,
+    beam_size: tf.Tensor,
+    terms: Terms,
+    progress: TermProgress | tuple,
+) -> _Live:
+    """The continuations of hypotheses with `totals`, float32 [B, Q, 1], that dynamic beam allocation takes: of the best
+    of each hypothesis, as many as a search with the row's own `beam_size` [B] sees, and of those that terms need."""
+    assert isinstance(progress, TermProgress) and isinstance(found.needed, Needed)
+    is_seen = tf.range(tf.shape(found.ids)[2]) < beam_size[:, None, None] + 3  # as `Constraints.continuations` gives
+    scores = tf.where(is_seen, found.scores, NEVER)
+    is_known = tf.reduce_any((found.needed.ids[..., None] == found.ids[:, :, None]) & is_seen[:, :, None], -1)
+    needed = found.needed._replace(scores=tf.where(is_known, NEVER, found.needed.scores))
+    both = [(found.ids, needed.ids, PAD_ID), (scores, needed.scores, NEVER), (found.log_probs, needed.log_probs, 0.0)]
+    count = tf.shape(found.ids)[2] + tf.shape(needed.ids)[2]
+    ids, scores, log_probs = (_flat(tf.concat([one, other], 2), width, fill) for one, other, fill in both)
+    parents = tf.minimum(tf.range(tf.shape(ids)[1]) // count, tf.shape(totals)[1] - 1)
+    sums = tf.gather(totals[:, :, 0], parents, axis=1) + scores
+    after = terms.advance(tf.nest.map_structure(lambda leaf: tf.gather(leaf, parents, axis=1), progress), ids)
+    places = allocation(sums, terms.needed(after), width)
+    ids, sums, log_probs = (tf.gather(leaf, places, batch_dims=1) for leaf in (ids, sums, log_probs))
+    chosen = tf.gather(parents, places)
+    return _Live(ids, chosen, sums[:, :, None], chosen, log_probs, ())
 
 
 def _diverse(
@@ -286,13 +328,33 @@ def _flat(leaf: tf.Tensor, width: tf.Tensor, fill: float) -> tf.Tensor:
     return tf.pad(flat, [[0, 0], [0, tf.maximum(width - tf.shape(flat)[1], 0)]], constant_values=fill)
 
 
-def _best_finished(finished: _Finished, scores: tf.Tensor, position: tf.Tensor) -> _Finished:
+def _best_finished(
+    finished: _Finished, scores: tf.Tensor, position: tf.Tensor, terms: Terms | None, progress: TermProgress | tuple
+) -> _Finished:
     """The K best of those finished before and those that end at `position`, whose scores are float32 [B, Q]."""
     shape, width = tf.shape(scores), tf.shape(finished.score)[1]
-    ended = _Finished(scores, tf.fill(shape, position), tf.broadcast_to(tf.range(shape[1]), shape))
-    both = _Finished(*(tf.concat([old, new], 1) for old, new in zip(finished, ended)))
-    _, kept = tf.math.top_k(both.score, width)
-    return _Finished(*(tf.gather(leaf, kept, batch_dims=1) for leaf in both))
+    is_placed: tf.Tensor | tuple = ()
+    if terms is not None:
+        assert isinstance(progress, TermProgress)
+        is_placed = terms.placed_at_end(progress)
+    ended = _Finished(scores, tf.fill(shape, position), tf.broadcast_to(tf.range(shape[1]), shape), is_placed)
+    both = tf.nest.map_structure(lambda old, new: tf.concat([old, new], 1), finished, ended)
+    kept = tf.argsort(both.score, direction="DESCENDING", stable=True)
+    if terms is not None:
+        lacking = tf.where(both.score > NEVER, _num_lacking(terms, both.is_placed), tf.int32.max)
+        fewest = tf.argsort(tf.gather(lacking, kept, batch_dims=1), stable=True)
+        kept = tf.gather(kept, fewest, batch_dims=1)
+    return tf.nest.map_structure(lambda leaf: tf.gather(leaf, kept[:, :width], batch_dims=1), both)
+
+
+def _no_terms(terms: Terms | None, batch: tf.Tensor, width: tf.Tensor) -> tf.Tensor | tuple:
+    """That no term is placed, bool [B, K, C]; () where there are none."""
+    return () if terms is None else tf.zeros([batch, width, terms.count], tf.bool)
+
+
+def _num_lacking(terms: Terms, is_placed: tf.Tensor | tuple) -> tf.Tensor:
+    """How many terms do not stand in hypotheses, int32 [B, K], of `is_placed`, bool [B, K, C]."""
+    return tf.reduce_sum(tf.cast(terms.is_possible[:, None] & ~is_placed, tf.int32), -1)
 
 
 def _read_back(finished: _Finished, history: _History, ways: int | tf.Tensor) -> Hypotheses:
@@ -337,4 +399,5 @@ def _read_back(finished: _Finished, history: _History, ways: int | tf.Tensor) ->
         finished.score,
         token_log_probs,
         tf.transpose(attention.stack(), [1, 2, 0, 3]),
+        finished.is_placed,
     )

@@ -1,4 +1,4 @@
-"""The rules of which ids may follow: lengths, a forced beginning, repetitions, banned phrases.
+"""The rules of which ids may follow: lengths, a forced beginning, repetitions, banned phrases; and the terms to place.
 
 A rule that looks back needs the `Past` of a hypothesis, what it has produced so far. A search carries the past beside
 the decoder's state and reorders both together.
@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from nmt_keras.constants import BOS_ID, EOS_ID, PAD_ID
 from nmt_keras.decoding.prefixes import Prefix
+from nmt_keras.decoding.terms import TermProgress, Terms
 from nmt_keras.decoding.top_k import top_k
 
 NEVER = float("-inf")
@@ -21,6 +22,7 @@ class Past(NamedTuple):
     ids: tf.Tensor | tuple  # int32 [B, Q, L], PAD where nothing stands yet
     phrase_states: tf.Tensor | tuple  # int32 [B, Q], of the automaton of banned phrases
     is_in_prefix: tf.Tensor | tuple  # bool [B, Q], whether all ids so far are those of a beginning that is not over
+    terms: TermProgress | tuple = ()  # how far they are with their terms
 
 
 class Scored(NamedTuple):
@@ -41,13 +43,22 @@ class Continuations(NamedTuple):
     log_probs: tf.Tensor  # float32 [B, Q, C]
     end_scores: tf.Tensor  # float32 [B, Q]
     end_log_probs: tf.Tensor  # float32 [B, Q]
+    needed: "Needed | tuple" = ()  # with terms
+
+
+class Needed(NamedTuple):
+    """The ids that the phrases of terms go on with, whether they are among the best or not."""
+
+    ids: tf.Tensor  # int32 [B, Q, P]; PAD, which may not follow, where a phrase goes on with none
+    scores: tf.Tensor  # float32 [B, Q, P], as in `Scored`
+    log_probs: tf.Tensor  # float32 [B, Q, P]
 
 
 class Constraints(NamedTuple):
     """The rules; the defaults allow everything. PAD and BOS never follow, and at `max_length` ids EOS must.
 
     Inside a forced beginning no other rule holds, but a piece that goes beyond its end keeps the others where one does.
-    Elsewhere a hypothesis that nothing may follow is given up.
+    Elsewhere a hypothesis that nothing may follow is given up. Terms forbid nothing: beam search alone places them.
     """
 
     max_length: tf.Tensor  # int32 [B], ids of a hypothesis, EOS included
@@ -56,6 +67,7 @@ class Constraints(NamedTuple):
     no_repeat_ngram: int = 0  # no n ids in a row come twice (Paulus et al. 2018, 2.5); 0 is off
     repetition_penalty: float = 1.0  # of logits of ids that were produced before (Keskar et al. 2019, 4.1); 1 is off
     banned_phrases: tf.Tensor | None = None  # int32 [states, V]: see `nmt_keras.decoding.banned_phrases`
+    terms: Terms | None = None  # what hypotheses must contain, where they can
 
     def begin(self) -> Past:
         """Before the first position, Q = 1."""
@@ -68,17 +80,21 @@ class Constraints(NamedTuple):
             ids,
             () if self.banned_phrases is None else tf.zeros([batch, 1], tf.int32),
             () if self.prefix is None else self.prefix.num_positions[:, None] > 0,
+            () if self.terms is None else self.terms.begin(),
         )
 
     def advance(self, past: Past, ids: tf.Tensor, position: tf.Tensor) -> Past:
         """The past once `ids`, int32 [B, Q], stand at `position`."""
-        all_ids, states, is_in_prefix = past
+        all_ids, states, is_in_prefix, terms = past
         if self.banned_phrases is not None:
             states = tf.gather_nd(self.banned_phrases, tf.stack([states, ids], -1))
             states = tf.where(states < 0, tf.bitwise.invert(states), states)  # negative after a forced phrase
         if isinstance(all_ids, tf.Tensor):
             all_ids = tf.where(tf.range(tf.shape(all_ids)[2]) == position, ids[:, :, None], all_ids)
-        return Past(all_ids, states, self.stays_in_prefix(is_in_prefix, ids, position))
+        if self.terms is not None:
+            assert isinstance(terms, TermProgress)
+            terms = self.terms.advance(terms, ids)
+        return Past(all_ids, states, self.stays_in_prefix(is_in_prefix, ids, position), terms)
 
     def stays_in_prefix(
         self, is_in_prefix: tf.Tensor | tuple, ids: tf.Tensor, position: tf.Tensor
@@ -102,7 +118,7 @@ class Constraints(NamedTuple):
             count: how many are wanted; C is a few more, or V where that is less.
         """
         size = tf.minimum(count + 3, tf.shape(logits)[-1])  # EOS, PAD and BOS may be among them
-        if self._looks_back:
+        if self._looks_back or self.terms is not None:
             return self._of_all(logits, position, past, size)
         if self.prefix is None:
             return self._of_the_best(logits, position, size)
@@ -116,7 +132,12 @@ class Constraints(NamedTuple):
         """Continuations where any rule may hold."""
         scores, log_probs = self.score(logits, position, past)
         _, ids = top_k(scores, size)
-        return _continuations(ids, tf.gather(scores, ids, batch_dims=2), scores[:, :, EOS_ID], log_probs)
+        found = _continuations(ids, tf.gather(scores, ids, batch_dims=2), scores[:, :, EOS_ID], log_probs)
+        if self.terms is None:
+            return found
+        assert isinstance(past.terms, TermProgress)
+        ids = self.terms.next_ids(past.terms)
+        return found._replace(needed=Needed(ids, *(tf.gather(x, ids, batch_dims=2) for x in (scores, log_probs))))
 
     def _of_the_best(self, logits: tf.Tensor, position: tf.Tensor, size: tf.Tensor) -> Continuations:
         """Continuations where only rules hold that look at the position alone."""

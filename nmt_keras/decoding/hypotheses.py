@@ -25,6 +25,7 @@ class Hypotheses(NamedTuple):
     score: tf.Tensor  # float32 [B, N], what is ranked
     token_log_probs: tf.Tensor  # float32 [B, N, L], 0 at PAD
     attention_weights: tf.Tensor  # float32 [B, N, L, S], of the position each id was produced at, 0 at PAD
+    is_placed: tf.Tensor | tuple = ()  # bool [B, N, C], the terms that stand in them; () where none were asked for
 
 
 def repeat_state(state: Any, width: int | tf.Tensor) -> Any:

