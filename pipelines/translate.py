@@ -4,6 +4,7 @@ python -m pipelines.translate --run_dir=runs/m30k --input=test.en --output=test.
 With --scores, --alignments, --n_best or --samples a line is a JSON object with all hypotheses, best first.
 """
 
+import collections
 import contextlib
 import dataclasses
 import itertools
@@ -19,6 +20,7 @@ from tqdm import tqdm
 
 from nmt_keras import files
 from nmt_keras.errors import Interrupted, UserError
+from nmt_keras.inference.glossary import MAX_TERMS, Glossary
 from nmt_keras.reports import shows_bars
 from nmt_keras.tokenizers.white_space import is_blank
 from pipelines import _cli, _process, _text
@@ -35,8 +37,10 @@ _RULES_BEYOND_EXACT = (
     "banned_phrases",
     "shortlist",
 )
-# Lines, what their translations begin with or None, and how many lines came before them, to their translations.
-Stream = Callable[[Iterable[str], Iterable[str] | None, int], Iterator["Translation"]]
+# Iterators of what is given beside each line, by the name that `stream` of a translator or a client has for it.
+Given = dict[str, typing.Any]
+# Lines, what is given beside them, and how many lines came before them, to their translations.
+Stream = Callable[[Iterable[str], Given, int], Iterator["Translation"]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,6 +56,12 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
         "prefixes",
         None,
         "A file of what each translation begins with, line by line; it may end inside a word, or be empty.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "glossary",
+        None,
+        "A file of terms: a source term, a tab and what it is in a translation, a line each; see docs/search.md.",
         flag_values=values,
     )
     flags.DEFINE_string("output", None, "Where the translations go. Default: stdout.", flag_values=values)
@@ -89,6 +99,7 @@ def _job(values: flags.FlagValues) -> int | None:
         files.require_writable(values.output)
     count, has_few = 0, False
     try:
+        glossary = _glossary(values)
         with contextlib.ExitStack() as stack:
             source = stack.enter_context(_text.opened(values.input)) if values.input else sys.stdin.buffer
             stream, about = stack.enter_context(_opened(values))
@@ -103,18 +114,24 @@ def _job(values: flags.FlagValues) -> int | None:
             if skipped < count:
                 raise UserError(f"--resume: the interrupted --output has {count:,} lines, --input only {skipped:,}")
             lines, prefixes = _with_prefixes(lines, values, stack, count)
-            lines, again = itertools.tee(lines)
-            for line, translation in zip(again, stream(lines, prefixes, count)):
+            given: Given = {} if prefixes is None else {"prefixes": prefixes}
+            lines, again, looked_up = itertools.tee(lines, 3)
+            if glossary:
+                given["terms"] = glossary.found(looked_up, count)
+            for line, translation in zip(again, stream(lines, given, count)):
                 if translation.truncated and values.on_long == "refuse":
                     raise Interrupted(
                         f"Line {count + 1} is longer than the model's limit; shorten it, or give --on_long=truncate"
                         + ("" if count else ", or raise --decoding.max_source_length or .max_source_characters")
                     )
                 has_few |= _report_doubts(count + 1, line, translation, values, has_few)
-                text = _to_json(count + 1, translation, values) if _as_json(values) else translation.text
+                terms = glossary.placed(count + 1, translation) if glossary else None
+                text = _to_json(count + 1, translation, values, terms) if _as_json(values) else translation.text
                 write(text + "\n")
                 count += 1
                 progress.update()
+        if glossary:
+            _process.report(glossary.summary())
     except Interrupted as error:
         kept = f"; the same command with --resume goes on after line {count:,}" if values.output and count else ""
         raise Interrupted(f"{error}{kept}") from error
@@ -123,6 +140,51 @@ def _job(values: flags.FlagValues) -> int | None:
         _process.report(f"interrupted after line {count:,}{go_on}")
         return _cli.STATUS_INTERRUPTED
     return None
+
+
+class _Glossary:
+    """The terms of lines, and which of them were placed."""
+
+    _SHOWN = 5  # lines that lack a term, in the summary
+
+    def __init__(self, path: str):
+        self._glossary = Glossary.read(path)
+        self._waiting: collections.deque[list[tuple[str, ...]]] = collections.deque()
+        self._numbers = [0, 0]  # of terms that were found, and that were placed
+        self._lacking: list[str] = []
+
+    def found(self, lines: Iterable[str], first: int) -> Iterator[list[tuple[str, ...]]]:
+        """The terms of each line."""
+        for number, line in enumerate(lines, first + 1):
+            terms = self._glossary.terms_of(line)
+            if len(terms) > MAX_TERMS:
+                _process.report(
+                    f"warning: line {number} has {len(terms)} terms of the glossary: {MAX_TERMS} are looked at"
+                )
+            self._waiting.append(terms)
+            yield terms
+
+    def placed(self, number: int, translation: "Translation") -> list[list[tuple[str, bool]]]:
+        """Of each hypothesis of the next line the terms, as a way to say each, and whether they are placed."""
+        names = [" | ".join(ways) for ways in self._waiting.popleft()]
+        known = (each.outputs.get("is_term_placed", ()) for each in translation.hypotheses)
+        placed = [list(zip(names, itertools.chain(each, itertools.repeat(False)))) for each in known]
+        lacking = [name for name, is_placed in placed[0] if not is_placed]
+        self._numbers[0] += len(names)
+        self._numbers[1] += len(names) - len(lacking)
+        if lacking:
+            self._lacking.append(f"line {number} lacks {', '.join(map(repr, lacking))}")
+        return placed
+
+    def summary(self) -> str:
+        """A line for the user."""
+        found, placed = self._numbers
+        shown = "; ".join(self._lacking[: self._SHOWN]) + "; ..." * (len(self._lacking) > self._SHOWN)
+        return f"glossary: {placed:,} of {found:,} terms placed{'; ' if shown else ''}{shown}"
+
+
+def _glossary(values: flags.FlagValues) -> _Glossary | None:
+    return None if values.glossary is None else _Glossary(values.glossary)
 
 
 def _with_prefixes(
@@ -167,11 +229,14 @@ def _check(values: flags.FlagValues) -> None:
     for name in ("mbr", "exact", "split_sentences"):
         if values.prefixes is not None and values[name].value:
             raise UserError(f"--prefixes goes with a search or samples of sentences: leave out --{name}")
+    for name in ("mbr", "exact", "split_sentences", "samples"):
+        if values.glossary is not None and values[name].value:
+            raise UserError(f"--glossary goes with beam search of sentences: leave out --{name}")
     if values.samples and values["n_best"].present:
         raise UserError("--n_best belongs to searching: --samples is how many are drawn")
     if values.resume and not values.output:
         raise UserError("--resume goes on with a file: give the --output of the interrupted job")
-    for name in ("input", "prefixes"):
+    for name in ("input", "prefixes", "glossary"):
         path = values[name].value
         if path and values.output and os.path.exists(values.output) and os.path.exists(path):
             if os.path.samefile(path, values.output):
@@ -189,6 +254,7 @@ def _opened(values: flags.FlagValues) -> Iterator[tuple[Stream, dict[str, typing
     names = (
         "input",
         "prefixes",
+        "glossary",
         "target_language",
         "saved_model",
         "server",
@@ -204,10 +270,10 @@ def _opened(values: flags.FlagValues) -> Iterator[tuple[Stream, dict[str, typing
         request_options |= {"temperature": values.temperature, "seed": values.seed}
     with _text.open_client(values) as client:
 
-        def stream(texts: Iterable[str], prefixes: Iterable[str] | None, first_number: int) -> Iterator["Translation"]:
+        def stream(texts: Iterable[str], given: Given, first_number: int) -> Iterator["Translation"]:
             return client.stream(
                 texts,
-                prefixes=prefixes,
+                **given,
                 first_number=first_number,
                 target_language=_text.target_language(values),
                 **request_options,
@@ -239,6 +305,8 @@ def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any], Ca
             raise UserError(
                 f"--exact knows no decoding.{rules[0]}: give --decoding.{rules[0]} its default, or no --exact"
             )
+        if values.glossary is not None and (config.decoding.recombine or config.decoding.beam_groups > 1):
+            raise UserError("--glossary goes with plain beam search: leave out decoding.recombine and .beam_groups")
         if options:
             require_enough(options, config.decoding.beam_size)
         if not sampling and values.n_best > config.decoding.beam_size:
@@ -257,17 +325,17 @@ def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any], Ca
     searching = run.translator(values.samples or values.n_best, sampling)
     translator = run.mbr_translator(options) if options else exact or searching
 
-    def stream(texts: Iterable[str], prefixes: Iterable[str] | None, first_number: int) -> Iterator["Translation"]:
-        if prefixes is None:
-            return translator.stream(texts, first_number=first_number)
-        return searching.stream(texts, prefixes=prefixes, first_number=first_number)
+    def stream(texts: Iterable[str], given: Given, first_number: int) -> Iterator["Translation"]:
+        if given:
+            return searching.stream(texts, **given, first_number=first_number)
+        return translator.stream(texts, first_number=first_number)
 
     def end() -> None:
         if exact:
             _process.report(exact.summary())
 
     names = ["input", "run_dir", "n_best", "samples", "scores", "alignments", "seed", "temperature", "top_k", "top_p"]
-    names += ["target_language", "prefixes"]
+    names += ["target_language", "prefixes", "glossary"]
     names += ["mbr", "mbr_utility", "mbr_candidates", "mbr_each"] if options else []
     names += ["exact"] if values.exact is not None else []
     about = {**{name: values[name].value for name in names}, "step": run.step, "checkpoint": values.checkpoint}
@@ -306,7 +374,9 @@ def _as_json(values: flags.FlagValues) -> bool:
     return max(values.n_best, values.samples) > 1 or values.scores or values.alignments
 
 
-def _to_json(number: int, translation: "Translation", values: flags.FlagValues) -> str:
+def _to_json(
+    number: int, translation: "Translation", values: flags.FlagValues, terms: list[list[tuple[str, bool]]] | None
+) -> str:
     row: dict[str, typing.Any] = {"line": number, "truncated": translation.truncated}
     if values.prefixes is not None:
         row["is_prefix_kept"] = bool(translation.outputs.get("is_prefix_kept", True))
@@ -315,7 +385,7 @@ def _to_json(number: int, translation: "Translation", values: flags.FlagValues) 
     if values.alignments:
         row["source_pieces"] = translation.source_pieces
     row["hypotheses"] = []
-    for hypothesis in translation.hypotheses:
+    for place, hypothesis in enumerate(translation.hypotheses):
         entry: dict[str, typing.Any] = {"text": hypothesis.text}
         if values.scores or values.alignments:
             entry["pieces"] = hypothesis.pieces
@@ -326,6 +396,8 @@ def _to_json(number: int, translation: "Translation", values: flags.FlagValues) 
             entry["token_log_probs"] = [round(value, 6) for value in hypothesis.token_log_probs]
         if values.alignments:
             entry["alignment"] = hypothesis.alignment
+        if terms is not None:
+            entry["terms"] = [{"term": name, "is_placed": bool(is_placed)} for name, is_placed in terms[place]]
         row["hypotheses"].append(entry)
     return json.dumps(row, ensure_ascii=False)
 

@@ -109,6 +109,7 @@ def beam_search(
         best = tf.reduce_max(ranking.bound(loop.totals[:, :, 0], max_length), -1)
         worst_wanted = tf.gather(loop.finished.score, num_hypotheses - 1, batch_dims=1)
         if constraints.terms is not None:  # one that lacks a term is worse than any that may still place it
+            assert isinstance(loop.finished.is_placed, tf.Tensor)
             lacks = _num_lacking(constraints.terms, loop.finished.is_placed)
             worst_wanted = tf.where(tf.gather(lacks, num_hypotheses - 1, batch_dims=1) > 0, NEVER, worst_wanted)
         return (loop.position < limit) & tf.reduce_any(best > worst_wanted)
@@ -221,8 +222,12 @@ def _allocated(
     ids, scores, log_probs = (_flat(tf.concat([one, other], 2), width, fill) for one, other, fill in both)
     parents = tf.minimum(tf.range(tf.shape(ids)[1]) // count, tf.shape(totals)[1] - 1)
     sums = tf.gather(totals[:, :, 0], parents, axis=1) + scores
-    after = terms.advance(tf.nest.map_structure(lambda leaf: tf.gather(leaf, parents, axis=1), progress), ids)
-    places = allocation(sums, terms.needed(after), width)
+
+    def allocated() -> tf.Tensor:
+        before = tf.nest.map_structure(lambda leaf: tf.gather(leaf, parents, axis=1), progress)
+        return allocation(sums, terms.needed(terms.advance(before, ids)), width)
+
+    places = tf.cond(terms.is_any, allocated, lambda: tf.math.top_k(sums, width).indices)
     ids, sums, log_probs = (tf.gather(leaf, places, batch_dims=1) for leaf in (ids, sums, log_probs))
     chosen = tf.gather(parents, places)
     return _Live(ids, chosen, sums[:, :, None], chosen, log_probs, ())
@@ -352,7 +357,7 @@ def _no_terms(terms: Terms | None, batch: tf.Tensor, width: tf.Tensor) -> tf.Ten
     return () if terms is None else tf.zeros([batch, width, terms.count], tf.bool)
 
 
-def _num_lacking(terms: Terms, is_placed: tf.Tensor | tuple) -> tf.Tensor:
+def _num_lacking(terms: Terms, is_placed: tf.Tensor) -> tf.Tensor:
     """How many terms do not stand in hypotheses, int32 [B, K], of `is_placed`, bool [B, K, C]."""
     return tf.reduce_sum(tf.cast(terms.is_possible[:, None] & ~is_placed, tf.int32), -1)
 

@@ -118,12 +118,13 @@ class Constraints(NamedTuple):
             count: how many are wanted; C is a few more, or V where that is less.
         """
         size = tf.minimum(count + 3, tf.shape(logits)[-1])  # EOS, PAD and BOS may be among them
-        if self._looks_back or self.terms is not None:
+        if self._looks_back:
             return self._of_all(logits, position, past, size)
-        if self.prefix is None:
+        if self.prefix is None and self.terms is None:
             return self._of_the_best(logits, position, size)
+        is_any = tf.reduce_any(past.is_in_prefix) if self.prefix is not None else tf.constant(False)
         return tf.cond(
-            tf.reduce_any(past.is_in_prefix),
+            is_any if self.terms is None else is_any | self.terms.is_any,
             lambda: self._of_all(logits, position, past, size),
             lambda: self._of_the_best(logits, position, size),
         )
@@ -148,7 +149,11 @@ class Constraints(NamedTuple):
             tf.where(self._may_follow(own, position) & ~tf.math.is_nan(scores), scores, NEVER)
             for own, scores in ((ids, tf.gather(log_probs, ids, batch_dims=2)), (end, log_probs[:, :, EOS_ID, None]))
         )
-        return _continuations(ids, chosen, end_scores[:, :, 0], log_probs)
+        found = _continuations(ids, chosen, end_scores[:, :, 0], log_probs)
+        if self.terms is None:
+            return found
+        shape = [*tf.unstack(tf.shape(ids)[:2]), tf.shape(self.terms.phrases)[1]]
+        return found._replace(needed=Needed(tf.fill(shape, PAD_ID), tf.fill(shape, NEVER), tf.zeros(shape)))
 
     def score(self, logits: tf.Tensor, position: tf.Tensor, past: Past) -> Scored:
         """Scores every id as the next one at `position`; an id whose score is NaN may not follow.

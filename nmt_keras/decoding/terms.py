@@ -72,6 +72,11 @@ class Terms(NamedTuple):
         return tf.reduce_sum(tf.cast(self.phrases != PAD_ID, tf.int32), -1)
 
     @property
+    def is_any(self) -> tf.Tensor:
+        """bool []: whether any row has a phrase."""
+        return tf.reduce_any(self.phrases != PAD_ID)
+
+    @property
     def is_possible(self) -> tf.Tensor:
         """bool [B, C]: whether the term has a phrase; one without is none that a hypothesis needs."""
         return tf.reduce_any(self._says & (self.lengths > 0)[:, :, None], 1)

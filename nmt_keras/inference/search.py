@@ -1,5 +1,6 @@
 """Searches (greedy, beam search or sampling) as a configuration and the request options of each row say."""
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,8 +16,10 @@ from nmt_keras.decoding.prefixes import Prefix, Surfaces
 from nmt_keras.decoding.ranking import Ranking
 from nmt_keras.decoding.sampling import greedy, sample
 from nmt_keras.decoding.shortlist import Shortlist, make_shortlist
+from nmt_keras.decoding.terms import Terms
 from nmt_keras.errors import UserError
 from nmt_keras.inference.prefixes import tokenize_prefixes
+from nmt_keras.inference.terms import letters_of, num_terms, tokenize_terms
 from nmt_keras.inference.text import surfaces_of
 from nmt_keras.layers.masks import padding_mask
 from nmt_keras.models.ensemble import Ensemble
@@ -81,12 +84,13 @@ class Search:
             "groups": config.beam_groups,
             "diversity_penalty": config.diversity_penalty,
         }
+        self.takes_terms = not (sampling or config.recombine or config.beam_groups > 1)
         self._banned: np.ndarray | None = None
         if config.banned_phrases:
             self._banned = banned_phrases.automaton(config.banned_phrases, surfaces_of(target_tokenizer))
 
     def __call__(
-        self, source_ids: tf.Tensor, prefix: tf.Tensor | None, numbers: tf.Tensor
+        self, source_ids: tf.Tensor, prefix: tf.Tensor | None, numbers: tf.Tensor, terms: tf.Tensor | None = None
     ) -> tuple[Hypotheses, tf.Tensor]:
         """Hypotheses of a batch.
 
@@ -94,6 +98,8 @@ class Search:
             source_ids: int32 [B, S], each with EOS.
             prefix: string [B], what translations begin with; None where no row has one.
             numbers: int32 [B], such as line numbers: rows with different numbers draw different samples.
+            terms: string [B], what translations must contain, as `tokenize_terms` takes it; None where no row has any.
+                Such a row is searched with `decoding.terms_beam_size` beams at least.
 
         Returns:
             The hypotheses, and whether they begin with all of `prefix`, bool [B]; see `tokenize_prefixes`.
@@ -102,7 +108,8 @@ class Search:
         beginnings, is_kept = None, tf.fill([tf.shape(source_ids)[0]], True)
         if prefix is not None:
             beginnings, is_kept = self._tokenized(prefix)
-        problem, shortlist = self._begin(source_ids, beginnings)
+        placed = None if terms is None else self._terms(terms)
+        problem, shortlist = self._begin(source_ids, beginnings, placed)
         if beginnings is not None:
             is_kept &= beginnings.num_positions < problem[2].max_length
         if self._sampling is not None:
@@ -115,19 +122,19 @@ class Search:
                 top_k=top_k,
                 top_p=top_p,
             )
-        elif config.beam_size == 1:
+        elif config.beam_size == 1 and placed is None:
             found = greedy(*problem)
         else:
             found = beam_search(
                 *problem,
-                beam_size=config.beam_size,
+                beam_size=self._beam_size(config.beam_size, placed),
                 num_hypotheses=min(self._num_hypotheses, config.beam_size),
                 **self._beams,
             )
         return _with_ids_of(shortlist, found), is_kept
 
     def with_options(
-        self, source_ids: tf.Tensor, request_options: RequestOptions, prefix: tf.Tensor
+        self, source_ids: tf.Tensor, request_options: RequestOptions, prefix: tf.Tensor, terms: tf.Tensor
     ) -> tuple[Hypotheses, tf.Tensor]:
         """Hypotheses of a batch, each row by its own options and with the result of a call of its own.
 
@@ -135,6 +142,8 @@ class Search:
             source_ids: int32 [B, S], each with EOS.
             request_options: of each row.
             prefix: string [B], what translations begin with.
+            terms: string [B], as in a call. A row that is sampled places none, nor does one of a search that does not
+                take terms.
 
         Returns:
             The hypotheses, and whether they begin with all of `prefix`, bool [B]; see `tokenize_prefixes`.
@@ -149,7 +158,9 @@ class Search:
         beam_size = tf.where(is_sampled, 1, beam_size)
         count = tf.clip_by_value(request_options.num_hypotheses, 1, tf.where(is_sampled, most, beam_size))
         beginnings, is_kept = self._tokenized(prefix)
-        (step_fn, state, constraints, ranking), shortlist = self._begin(source_ids, beginnings)
+        placed = self._terms(tf.where(is_sampled, "", terms)) if self.takes_terms else None
+        beam_size = self._beam_size(beam_size, placed)
+        (step_fn, state, constraints, ranking), shortlist = self._begin(source_ids, beginnings, placed)
         limit = tf.where(request_options.max_length > 0, request_options.max_length, config.max_length)
         constraints = constraints._replace(max_length=tf.minimum(constraints.max_length, limit))
         is_kept &= beginnings.num_positions < constraints.max_length
@@ -167,34 +178,52 @@ class Search:
             )
 
         def draw():
-            return sample(
+            found = sample(
                 step_fn,
                 state,
-                constraints,
+                constraints._replace(terms=None),
                 ranking,
                 seeds=tf.stack([request_options.seed, tf.zeros_like(request_options.seed)], 1),
                 num_samples=tf.reduce_max(tf.where(is_sampled, count, 1)),
                 temperature=tf.where(is_sampled, tf.maximum(temperature, 1e-3), 1.0),
             )
+            return found if placed is None else _with_none_placed(found, placed.count)
 
         def nothing():
-            return _no_hypotheses(source_ids)
+            none = _no_hypotheses(source_ids)
+            return none if placed is None else _with_none_placed(none, placed.count)
 
         searched = tf.cond(tf.reduce_any(~is_sampled), search, nothing)
         drawn = tf.cond(tf.reduce_any(is_sampled), draw, nothing)
-        return _first(_with_ids_of(shortlist, _joined(is_sampled, drawn, searched)), count), is_kept
+        found = _first(_with_ids_of(shortlist, _joined(is_sampled, drawn, searched)), count)
+        return _with_none_placed(found, tf.reduce_max(num_terms(terms))) if placed is None else found, is_kept
 
     def _tokenized(self, prefix: tf.Tensor) -> tuple[Prefix, tf.Tensor]:
         return tokenize_prefixes(self._tokenizer, Surfaces.of(surfaces_of(self._tokenizer)), prefix, self._config)
 
-    def _begin(self, source_ids: tf.Tensor, prefix: Prefix | None):
+    def _terms(self, terms: tf.Tensor) -> Terms:
+        if not self.takes_terms:
+            raise UserError(
+                "Terms are placed by plain beam search alone: leave out sampling, decoding.recombine and "
+                "decoding.beam_groups"
+            )
+        return tokenize_terms(self._tokenizer, letters_of(self._tokenizer), terms, self._config)
+
+    def _beam_size(self, beam_size: int | tf.Tensor, terms: Terms | None) -> int | tf.Tensor:
+        """The beams of each row, [] or [B]."""
+        if terms is None:
+            return beam_size
+        least = tf.where(tf.reduce_any(terms.is_possible, 1), self._config.terms_beam_size, 1)
+        return tf.maximum(beam_size, least)
+
+    def _begin(self, source_ids: tf.Tensor, prefix: Prefix | None, terms: Terms | None):
         """Prepares a batch: returns (step function, state before BOS, constraints, ranking), and the shortlist or None.
 
         With a shortlist, the ids of the search are places in it.
         """
         config, source_mask = self._config, padding_mask(source_ids)
-        shortlist = self._shortlist(source_ids, source_mask, prefix)
-        constraints = self._constraints(source_mask, prefix, shortlist)
+        shortlist = self._shortlist(source_ids, source_mask, prefix, terms)
+        constraints = self._constraints(source_mask, prefix, shortlist, terms)
         ranking = Ranking(config.length_penalty, config.length_penalty_kind, config.coverage_penalty, source_mask)
         memory = self._model.prepare(source_ids)
         columns = None if shortlist is None else self._model.columns(*shortlist)
@@ -206,24 +235,32 @@ class Search:
 
         return (step, self._model.init_state(memory), constraints, ranking), shortlist
 
-    def _shortlist(self, source_ids: tf.Tensor, source_mask: tf.Tensor, prefix: Prefix | None) -> Shortlist | None:
+    def _shortlist(
+        self, source_ids: tf.Tensor, source_mask: tf.Tensor, prefix: Prefix | None, terms: Terms | None
+    ) -> Shortlist | None:
         if self._lexicon is None:
             return None
         proposals = tf.constant(self._lexicon.proposals[:, : self._config.shortlist])
         common = tf.constant(self._lexicon.common)
         size = self._model.target_vocab_size
-        forced = None if prefix is None else prefix.possible_ids()
+        given = [each.possible_ids() for each in (prefix, terms) if each is not None]
+        forced = functools.reduce(tf.logical_or, given) if given else None
         return make_shortlist(proposals, common, source_ids, source_mask, size, forced)
 
-    def _constraints(self, source_mask: tf.Tensor, prefix: Prefix | None, shortlist: Shortlist | None) -> Constraints:
+    def _constraints(
+        self, source_mask: tf.Tensor, prefix: Prefix | None, shortlist: Shortlist | None, terms: Terms | None
+    ) -> Constraints:
         config = self._config
         source_lengths = tf.reduce_sum(tf.cast(source_mask, tf.float32), 1)
         min_length, max_length = length_limits(config, source_lengths, 0 if prefix is None else prefix.num_positions)
         banned = None if self._banned is None else tf.constant(self._banned)
         if shortlist is not None:
             prefix = None if prefix is None else prefix.among(shortlist.ids, shortlist.places)
+            terms = None if terms is None else terms.among(shortlist.ids, shortlist.places)
             banned = None if banned is None else tf.gather(banned, shortlist.ids, axis=1)
-        return Constraints(max_length, min_length, prefix, config.no_repeat_ngram, config.repetition_penalty, banned)
+        return Constraints(
+            max_length, min_length, prefix, config.no_repeat_ngram, config.repetition_penalty, banned, terms
+        )
 
 
 def length_limits(
@@ -258,14 +295,21 @@ def _no_hypotheses(source_ids: tf.Tensor) -> Hypotheses:
     return Hypotheses(ids, ids[:, :, 0], none, none, zeros, tf.zeros([batch, 1, 1, source_length]))
 
 
+def _with_none_placed(hypotheses: Hypotheses, count: tf.Tensor) -> Hypotheses:
+    """Hypotheses in which none of C = `count` terms is placed."""
+    shape = [*tf.unstack(tf.shape(hypotheses.lengths)), count]
+    return hypotheses._replace(is_placed=tf.zeros(shape, tf.bool))
+
+
 def _joined(condition: tf.Tensor, first: Hypotheses, second: Hypotheses) -> Hypotheses:
     """Takes each row's hypotheses from `first` where `condition` [B], else from `second`; pads both to one shape."""
     number, length = (tf.maximum(*(tf.shape(h.ids)[axis] for h in (first, second))) for axis in (1, 2))
 
     def padded(leaf):
         missing = [[0, 0], [0, number - tf.shape(leaf)[1]]]
-        missing += [[0, length - tf.shape(leaf)[2]]] if leaf.shape.rank > 2 else []
-        missing += [[0, 0]] * (leaf.shape.rank - 3)
+        is_of_pieces = leaf.shape.rank > 2 and leaf.dtype != tf.bool  # not of terms
+        missing += [[0, length - tf.shape(leaf)[2]]] if is_of_pieces else []
+        missing += [[0, 0]] * (leaf.shape.rank - len(missing))
         return tf.pad(leaf, missing)
 
     return tf.nest.map_structure(
@@ -280,6 +324,7 @@ def _first(hypotheses: Hypotheses, count: tf.Tensor) -> Hypotheses:
     kept = (tf.range(tf.shape(hypotheses.lengths)[1]) < count[:, None]) & (hypotheses.lengths > 0)
 
     def masked(leaf):
-        return tf.where(tf.reshape(kept, [*tf.unstack(tf.shape(kept)), *[1] * (leaf.shape.rank - 2)]), leaf, 0)
+        shape = [*tf.unstack(tf.shape(kept)), *[1] * (leaf.shape.rank - 2)]
+        return tf.where(tf.reshape(kept, shape), leaf, tf.zeros([], leaf.dtype))
 
-    return Hypotheses(*(masked(leaf) for leaf in hypotheses))
+    return tf.nest.map_structure(masked, hypotheses)

@@ -51,7 +51,8 @@ def tokenize(tokenizer: Tokenizer, text: tf.Tensor, config: DecodingConfig, tags
 
 
 def at_least_two_rows(source: Source, others: Any = ()) -> tuple[Source, Any]:
-    """Pads a batch to two rows with empty texts, and tensors [B, ...] with zeros: one row alone rounds differently."""
+    """Pads a batch to two rows with empty texts, and tensors [B, ...], or None, with zeros: one row alone rounds
+    differently."""
     missing = tf.maximum(2 - tf.shape(source.text)[0], 0)
     size = tf.shape(source.ids)[1]
     width = tf.maximum(size, 1)
@@ -59,7 +60,7 @@ def at_least_two_rows(source: Source, others: Any = ()) -> tuple[Source, Any]:
     ids = tf.concat([tf.pad(source.ids, [[0, 0], [0, width - size]]), ends], 0)
 
     def padded(leaf):
-        return tf.pad(leaf, [[0, missing]] + [[0, 0]] * (leaf.shape.rank - 1))
+        return None if leaf is None else tf.pad(leaf, [[0, missing]] + [[0, 0]] * (leaf.shape.rank - 1))
 
     text = tf.concat([source.text, tf.fill([missing], "")], 0)
     return Source(text, ids, padded(source.truncated)), tf.nest.map_structure(padded, others)

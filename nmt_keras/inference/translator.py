@@ -3,7 +3,7 @@
 import copy
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -14,7 +14,7 @@ from nmt_keras.decoding.hypotheses import Hypotheses
 from nmt_keras.errors import UserError
 from nmt_keras.inference.paragraphs import translate_paragraphs
 from nmt_keras.inference.search import Sampling, Search
-from nmt_keras.inference.strings import require_as_many, to_bytes
+from nmt_keras.inference.strings import TermsOfText, join_terms, require_as_many, require_terms, to_bytes
 from nmt_keras.inference.text import Source, at_least_two_rows, detokenize, is_blank, tokenize
 from nmt_keras.inference.translation import Hypothesis, Translation
 from nmt_keras.layers.masks import padding_mask
@@ -42,6 +42,7 @@ def translate_text(
     prefix: tf.Tensor | None = None,
     numbers: tf.Tensor | None = None,
     tags: tf.Tensor | None = None,
+    terms: tf.Tensor | None = None,
 ) -> Translations:
     """The whole of inference as graph operations: tokenize, encode, search, detokenize.
 
@@ -54,14 +55,14 @@ def translate_text(
         prefix: string [B], what translations begin with; "" is nothing.
         numbers: int32 [B], such as line numbers: rows with different numbers draw different samples.
         tags: int32 [B, K], before the ids of each text.
+        terms: string [B], what translations must contain, as `tokenize_terms` takes it.
     """
 
-    def translate(source: Source, prefix=None, numbers=None) -> Translations:
+    def translate(source: Source, prefix=None, numbers=None, terms=None) -> Translations:
         rows = tf.shape(source.text)[0]
         numbers = tf.zeros([rows], tf.int32) if numbers is None else numbers
-        source, (numbers, *given) = at_least_two_rows(source, (numbers, *([] if prefix is None else [prefix])))
-        prefix = given[0] if given else None
-        hypotheses, is_kept = search(source.ids, prefix, numbers)
+        source, (numbers, prefix, terms) = at_least_two_rows(source, (numbers, prefix, terms))
+        hypotheses, is_kept = search(source.ids, prefix, numbers, terms)
         if prefix is not None:
             is_kept &= ~is_blank(source.text) | (prefix == "")
         found, hypotheses = detokenize(source_tokenizer, target_tokenizer, config, source, hypotheses)
@@ -69,7 +70,7 @@ def translate_text(
         return tf.nest.map_structure(lambda leaf: leaf[:rows], translations)
 
     if not config.split_sentences:
-        return translate(tokenize(source_tokenizer, text, config, tags), prefix, numbers)
+        return translate(tokenize(source_tokenizer, text, config, tags), prefix, numbers, terms)
 
     def translate_part(source: Source) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         found = translate(source)
@@ -128,22 +129,22 @@ class Translator:
         self._search = Search(model, target_tokenizer, config, num_hypotheses, sampling, lexicon)
         self._functions = self._compiled()
 
-    def _compiled(self) -> tuple[Callable[..., Translations], Callable[..., Translations]]:
-        """The function of texts, and that of texts with beginnings of their translations; traced when first called."""
+    def _compiled(self) -> dict[tuple[str, ...], Callable[..., Translations]]:
+        """The functions of texts, by what else is given of each text; traced when first called."""
         parts = self._search, self.source_tokenizer, self.target_tokenizer, self.config
         text = tf.TensorSpec([None], tf.string)
         others = tf.TensorSpec([None], tf.int32), tf.TensorSpec([None, None], tf.int32)
-        plain = tf.function(
-            lambda text, numbers, tags: translate_text(*parts, text, None, numbers, tags),
-            input_signature=(text, *others),
-            autograph=False,
-        )
-        forced = tf.function(
-            lambda text, numbers, tags, prefix: translate_text(*parts, text, prefix, numbers, tags),
-            input_signature=(text, *others, text),
-            autograph=False,
-        )
-        return plain, forced
+
+        def of(names: tuple[str, ...]) -> Callable[..., Translations]:
+            return tf.function(
+                lambda text, numbers, tags, *given: translate_text(
+                    *parts, text, numbers=numbers, tags=tags, **dict(zip(names, given))
+                ),
+                input_signature=(text, *others, *[text] * len(names)),
+                autograph=False,
+            )
+
+        return {names: of(names) for names in ((), ("prefix",), ("terms",), ("prefix", "terms"))}
 
     def with_tags(self, tags: Sequence[int]) -> "Translator":
         """The same with other tags; what is compiled is shared."""
@@ -157,6 +158,7 @@ class Translator:
         report: Callable[[int], object] = lambda count: None,
         first_number: int = 0,
         prefixes: Sequence[str] | None = None,
+        terms: Sequence[TermsOfText] | None = None,
     ) -> list[Translation]:
         """The translations of `texts`, in their order.
 
@@ -168,12 +170,17 @@ class Translator:
             first_number: the number of the first text in its stream; a sample depends on its text's number.
             prefixes: characters that each translation begins with, which may end inside a word; none where None. Not of
                 texts that are split. `outputs["is_prefix_kept"]` of a translation says whether it does.
+            terms: of each text the terms that its translation must contain as whole words, each a text, or several
+                ways to say it of which one is enough; see `Glossary`. Not of texts that are split, nor of samples.
+                `outputs["is_term_placed"]` of a hypothesis says of each term whether it is there.
 
         Raises:
-            UserError: `prefixes` is not a list of as many texts, or the texts are split.
+            UserError: `prefixes` or `terms` is not a list of as many, or the texts are split.
         """
         if prefixes is not None:
             require_as_many("prefixes", prefixes, len(texts))
+        if terms is not None:
+            require_terms(terms, len(texts))
         limit = self.config.max_source_characters
         lengths = [len(self.source_tokenizer.encode(text[:limit])) for text in texts]
         order = sorted(range(len(texts)), key=lambda i: -lengths[i])
@@ -182,55 +189,75 @@ class Translator:
             rows = order[start : start + self.config.batch_sentences]
             numbers = [first_number + i for i in rows]
             own = None if prefixes is None else [prefixes[i] for i in rows]
-            results.update(zip(rows, self.translate_batch([texts[i] for i in rows], numbers, own)))
+            needed = None if terms is None else [terms[i] for i in rows]
+            results.update(zip(rows, self.translate_batch([texts[i] for i in rows], numbers, own, needed)))
             report(len(rows))
         return [results[i] for i in range(len(texts))]
 
     def translate_batch(
-        self, texts: Sequence[str], numbers: Sequence[int] | None = None, prefixes: Sequence[str] | None = None
+        self,
+        texts: Sequence[str],
+        numbers: Sequence[int] | None = None,
+        prefixes: Sequence[str] | None = None,
+        terms: Sequence[TermsOfText] | None = None,
     ) -> list[Translation]:
         """The translations of `texts` as one batch, however many and however long they are.
 
-        Samples depend on `numbers`, one for each text; 0, 1, 2, ... if None. `prefixes` as for `translate`.
+        Samples depend on `numbers`, one for each text; 0, 1, 2, ... if None. `prefixes` and `terms` as for
+        `translate`.
         """
-        is_forced = any(prefixes or ())
-        if is_forced and self.config.split_sentences:
-            raise UserError("`decoding.split_sentences` leaves no one beginning to force: give sentences, or no prefix")
+        joined = [join_terms(each) for each in terms or ()]
+        given = {name: each for name, each in (("prefix", prefixes), ("terms", joined)) if any(each or ())}
+        if given and self.config.split_sentences:
+            raise UserError(
+                "`decoding.split_sentences` leaves no one translation that begins with a prefix, or has terms: give "
+                "sentences, or neither"
+            )
         encoded = tf.constant([to_bytes(text) for text in texts], tf.string)
         numbers = range(len(texts)) if numbers is None else numbers
         tags = tf.constant(np.tile(np.array(self._tags, np.int32), [len(texts), 1]))
         inputs = [encoded, tf.constant(list(numbers), tf.int32), tags]
-        if is_forced:
-            inputs.append(tf.constant([to_bytes(prefix) for prefix in prefixes or ()], tf.string))
+        inputs += [tf.constant([to_bytes(text) for text in each or ()], tf.string) for each in given.values()]
+        counts = [len(each) for each in terms or [()] * len(texts)]
+        names = tuple(given)
         try:
-            return list(self._unpack(self._functions[is_forced](*inputs), is_forced))
+            return list(self._unpack(self._functions[names](*inputs), names, counts))
         except (tf.errors.NotFoundError, tf.errors.FailedPreconditionError):  # a resource was destroyed
             for tokenizer in (self.source_tokenizer, self.target_tokenizer):
                 tokenizer.renew()
             self._functions = self._compiled()
-            return list(self._unpack(self._functions[is_forced](*inputs), is_forced))
+            return list(self._unpack(self._functions[names](*inputs), names, counts))
 
     def stream(
-        self, texts: Iterable[str], *, prefixes: Iterable[str] | None = None, first_number: int = 0, chunk: int = 2048
+        self,
+        texts: Iterable[str],
+        *,
+        prefixes: Iterable[str] | None = None,
+        terms: Iterable[TermsOfText] | None = None,
+        first_number: int = 0,
+        chunk: int = 2048,
     ) -> Iterator[Translation]:
-        """Translates texts as they come, in order and in constant memory. `prefixes` and `first_number` as for
+        """Translates texts as they come, in order and in constant memory. `prefixes`, `terms` and `first_number` as for
         `translate`.
 
         A batch of texts is read first, then twice as many each time, `chunk` at most, of which those of similar length
         make batches: whoever waits sees the first ones soon.
         """
-        pairs = zip(texts, itertools.repeat("")) if prefixes is None else zip(texts, prefixes, strict=True)
+        given: dict[str, Any] = {"prefixes": prefixes, "terms": terms}
+        given = {name: each for name, each in given.items() if each is not None}
+        rows = zip(texts, *given.values(), strict=True)
         start, size = first_number, min(self.config.batch_sentences, chunk)
-        while buffer := list(itertools.islice(pairs, size)):
-            sources, beginnings = zip(*buffer)
-            yield from self.translate(sources, first_number=start, prefixes=beginnings)
+        while buffer := list(itertools.islice(rows, size)):
+            sources, *columns = zip(*buffer)
+            given_here: dict[str, Any] = dict(zip(given, columns))
+            yield from self.translate(sources, first_number=start, **given_here)
             start, size = start + len(buffer), min(2 * size, chunk)
 
-    def _unpack(self, batch: Translations, is_forced: bool) -> Iterator[Translation]:
+    def _unpack(self, batch: Translations, given: Sequence[str], num_terms: Sequence[int]) -> Iterator[Translation]:
         is_kept = batch.is_prefix_kept.numpy()
         text, hypotheses, source_ids, truncated = (
             batch.text.numpy(),
-            Hypotheses(*(leaf.numpy() for leaf in batch.hypotheses)),
+            tf.nest.map_structure(lambda leaf: leaf.numpy(), batch.hypotheses),
             batch.source_ids.numpy(),
             batch.truncated.numpy(),
         )
@@ -243,20 +270,25 @@ class Translator:
                 first = {hypotheses.ids[row, number].tobytes(): number for number in reversed(numbers)}
                 numbers = sorted(first.values())
             yield Translation(
-                [self._hypothesis(text[row], hypotheses, row, number, length) for number in numbers],
+                [self._hypothesis(text[row], hypotheses, row, number, length, num_terms[row]) for number in numbers],
                 bool(truncated[row]),
                 [self.source_tokenizer.piece(each) for each in ids],
                 ids,
-                {"is_prefix_kept": bool(is_kept[row])} if is_forced else {},
+                {"is_prefix_kept": bool(is_kept[row])} if "prefix" in given else {},
             )
 
     def _hypothesis(
-        self, text: np.ndarray, hypotheses: Hypotheses, row: int, number: int, source_length: int
+        self, text: np.ndarray, hypotheses: Hypotheses, row: int, number: int, source_length: int, num_terms: int
     ) -> Hypothesis:
         length = hypotheses.lengths[row, number]
         ids = hypotheses.ids[row, number, :length].tolist()
         weights = hypotheses.attention_weights[row, number, :length, :source_length]
         read = weights[:-1]
+        outputs = {}
+        if num_terms:
+            is_placed = hypotheses.is_placed
+            placed = is_placed[row, number].tolist() if isinstance(is_placed, np.ndarray) else []
+            outputs["is_term_placed"] = (placed + [False] * num_terms)[:num_terms]
         return Hypothesis(
             text[number].decode("utf-8", errors="replace"),
             float(hypotheses.log_prob[row, number]),
@@ -266,4 +298,5 @@ class Translator:
             np.where(read.any(-1), read.argmax(-1), -1).tolist() if len(ids) > 1 else [],
             ids,
             weights,
+            outputs,
         )

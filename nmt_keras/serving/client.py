@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from nmt_keras.errors import Interrupted, UserError
-from nmt_keras.inference.strings import require_as_many
+from nmt_keras.inference.strings import TermsOfText, join_terms, require_as_many, require_terms_of_text
 from nmt_keras.inference.translation import NOTHING, Hypothesis, Translation
 from nmt_keras.reports import Report, silent
 from nmt_keras.serving.transports import (
@@ -30,6 +30,7 @@ from nmt_keras.serving.transports import (
     parse_address,
 )
 
+_ENDED = object()  # what an iterable has at its end
 _PASSING = (Kind.DOWN, Kind.BUSY, Kind.LOADING)
 _FIRST_DELAY, _LONGEST_DELAY = 0.25, 8.0  # seconds
 _PORTS = "gRPC and REST have a port each, usually 8500 and 8501"
@@ -82,6 +83,8 @@ class _Limits(NamedTuple):
     rows: int  # of a request at most: those that are answered, and that a server merges
     target_languages: tuple[str, ...]  # the default first; none of a model of one
     takes_prefix: bool  # whether `translate` has that input
+    has_terms: bool  # whether it has `terms`
+    takes_terms: bool  # and places them
 
 
 class Client:
@@ -216,19 +219,21 @@ class Client:
         texts: Iterable[str],
         *,
         prefixes: Iterable[str] | None = None,
+        terms: Iterable[TermsOfText] | None = None,
         target_language: str | None = None,
         **request_options: float | None,
     ) -> list[Translation]:
         """The translations of `texts`, in their order; see `stream`."""
-        return list(
-            self.stream(texts, prefixes=prefixes, target_language=target_language, first_number=0, **request_options)
-        )
+        given: dict[str, Any] = {"prefixes": prefixes, "terms": terms, "target_language": target_language}
+        given.update(request_options)
+        return list(self.stream(texts, **given))
 
     def stream(
         self,
         texts: Iterable[str],
         *,
         prefixes: Iterable[str] | None = None,
+        terms: Iterable[TermsOfText] | None = None,
         target_language: str | None = None,
         first_number: int = 0,
         **request_options: float | None,
@@ -241,6 +246,9 @@ class Client:
             texts: of any length.
             prefixes: of each text, characters that its translations begin with, which may end inside a word; "" is
                 none. `outputs["is_prefix_kept"]` of a translation says whether they do.
+            terms: of each text, what its translations must contain as whole words: texts, or lists of ways to say one,
+                as `Glossary.terms_of` finds them. `outputs["is_term_placed"]` of a hypothesis says of each whether it
+                is there. Samples place none.
             target_language: of a model of several; None is the export's default.
             first_number: the number of the first text in a longer stream; a sample depends on its text's number.
             **request_options: fields of `TranslateOptions`. With none given, or None, the answer is that of
@@ -248,37 +256,51 @@ class Client:
 
         Raises:
             UserError: a request option is no number of its type, the model has no such target language or takes no
-                prefixes, there are not as many prefixes as texts, which is found where one of them ends, or there is no
-                answer.
+                prefixes or terms, there are not as many of them as texts, which is found where one of them ends, or
+                there is no answer.
         """
         _require_several(texts, "texts")
         given: dict[str, Any] = {name: value for name, value in request_options.items() if value is not None}
-        if not given and prefixes is None:
+        if not given and prefixes is None and terms is None:
             return map(_translation, self._rows("serving_default", ("text",), zip(texts), target_language))
-        if prefixes is not None:
-            _require_several(prefixes, "prefixes")
+        for what, values in (("prefixes", prefixes), ("terms", terms)):
+            if values is not None:
+                _require_several(values, what)
         unknown = sorted(given.keys() - set(TranslateOptions._fields))
         if unknown:
             raise UserError(f"There is no option {unknown[0]!r}; valid ones: {', '.join(TranslateOptions._fields)}")
         translate_options = _checked(TranslateOptions(**given))
 
-        takes_prefix = self._asked_limits().takes_prefix
-        if prefixes is not None and not takes_prefix:
+        limits = self._asked_limits()
+        if prefixes is not None and not limits.takes_prefix:
             raise UserError(f"{self._server} takes no prefixes: it is of an older version, export the run again")
-        names = ("text", *TranslateOptions._fields, *["prefix"] * takes_prefix)
+        if terms is not None and not limits.takes_terms:
+            why = "searches with recombination or groups of beams" if limits.has_terms else "is of an older version"
+            raise UserError(f"{self._server} places no terms: it {why}, export the run again")
+        strings = {"prefix": limits.takes_prefix, "terms": limits.has_terms}
+        names = ("text", *TranslateOptions._fields, *(name for name, has in strings.items() if has))
+        several = {"texts": texts} | {
+            name: values for name, values in (("prefixes", prefixes), ("terms", terms)) if values is not None
+        }
 
         def asked() -> Iterator[tuple[Any, ...]]:
-            pairs = itertools.zip_longest(texts, itertools.repeat("", 0) if prefixes is None else prefixes)
-            for number, (text, prefix) in enumerate(pairs, first_number):
-                if prefixes is None:
-                    prefix = ""
-                elif text is None or not isinstance(prefix, str):
-                    what = f"the {'texts' if text is None else 'prefixes'} end at number {number:,}"
-                    if text is not None and prefix is not None:
-                        what = f"a prefix, number {number:,}, is {prefix!r:.60}"
-                    raise UserError(f'{what}: give a text as the prefix of each text, "" where there is none')
+            for number, columns in enumerate(itertools.zip_longest(*several.values(), fillvalue=_ENDED), first_number):
+                row: dict[str, Any] = dict(zip(several, columns))
+                ended = [name for name, value in row.items() if value is _ENDED]
+                if ended:
+                    raise UserError(
+                        f"the {ended[0]} end at number {number:,}: give as many of {' and '.join(several)}, and an "
+                        "empty one where there is none"
+                    )
+                prefix = row.get("prefixes", "")
+                if not isinstance(prefix, str):
+                    raise UserError(
+                        f'a prefix, number {number:,}, is {prefix!r:.60}: give a text, "" where there is none'
+                    )
+                require_terms_of_text(row.get("terms", ()))
+                values = {"prefix": prefix, "terms": join_terms(row.get("terms", ()))}
                 options = translate_options._replace(seed=_seed(translate_options.seed, number))
-                yield text, *options, *[prefix] * takes_prefix
+                yield row["texts"], *options, *(values[name] for name, has in strings.items() if has)
 
         return map(_translation, self._rows("translate", names, asked(), target_language))
 
@@ -385,9 +407,10 @@ class Client:
                 found = self.call("limits", {"text": [""]})
                 rows = min(int(found[name][0]) for name in ("max_request_sentences", "batch_sentences"))
                 languages = tuple(str(found["target_languages"][0]).split()) if "target_languages" in found else ()
-                self._limits = _Limits(rows, languages, "takes_prefix" in found)
+                takes_terms = "takes_terms" in found and bool(found["takes_terms"][0])
+                self._limits = _Limits(rows, languages, "takes_prefix" in found, "takes_terms" in found, takes_terms)
             except NoSignature:
-                self._limits = _Limits(self._batch_sentences, (), False)
+                self._limits = _Limits(self._batch_sentences, (), False, False, False)
         return self._limits
 
 
@@ -416,7 +439,7 @@ def _in_order(
         pool.shutdown(wait=False, cancel_futures=True)  # what is in flight may take as long as its time-out
 
 
-def _require_several(texts: Iterable[str], name: str) -> None:
+def _require_several(texts: Iterable[Any], name: str) -> None:
     if isinstance(texts, (str, bytes)):
         raise UserError(f"{name} is one text, {texts[:40]!r}: give a list of texts, as in [text]")
 
@@ -475,6 +498,8 @@ def _row(outputs: Mapping[str, Any]) -> Row:
         value = value[: outputs["num_hypotheses"]]
         if value.ndim == 1:
             return value.tolist()
+        if name == "is_term_placed":
+            return value[:, : outputs["num_terms"]].tolist()
         return [each[:length].tolist() for each, length in zip(value, outputs["num_pieces"])]
 
     return {name: cut(name, value) for name, value in outputs.items()}

@@ -20,6 +20,7 @@ from nmt_keras.constants import BOS_ID
 from nmt_keras.data.lexicon import Lexicon
 from nmt_keras.errors import UserError
 from nmt_keras.inference.search import RequestOptions, Search
+from nmt_keras.inference.terms import num_terms
 from nmt_keras.inference.text import (
     alignment,
     at_least_two_rows,
@@ -86,10 +87,15 @@ class TranslationModule(tf.Module):
         self._search = lambda: search
         self._languages = lambda: languages
         self.serve = self._exported(self._serve, _TEXT)
-        self.translate = self._exported(self._translate, _TEXT, *_REQUEST_OPTIONS, _TEXT)
+        self.translate = self._exported(self._translate, _TEXT, *_REQUEST_OPTIONS, _TEXT, _TEXT)
         self.score = self._exported(self._score, _TEXT, _TEXT)
         self.encode = self._exported(self._encode, _TEXT)
         self.limits = tf.function(self._limits, input_signature=[_TEXT], autograph=False)
+
+    @property
+    def takes_terms(self) -> bool:
+        """Whether `translate` places terms: not with recombination, nor with groups of beams."""
+        return self._search().takes_terms
 
     @property
     def target_languages(self) -> tuple[str, ...]:
@@ -128,6 +134,7 @@ class TranslationModule(tf.Module):
         temperature: tf.Tensor,
         seed: tf.Tensor,
         prefix: tf.Tensor,
+        terms: tf.Tensor,
         target_language: tf.Tensor | None = None,
     ) -> dict[str, tf.Tensor]:
         """Several translations of each text, a sentence, with all that is known of them.
@@ -141,6 +148,8 @@ class TranslationModule(tf.Module):
             temperature: see there.
             seed: see there.
             prefix: characters that the translations begin with, string [B]; "" for none. They may end inside a word.
+            terms: what the translations must contain as whole words, string [B]: a term a line, ways to say it between
+                tabs; "" for none. A row that is sampled places none.
             target_language: string [B].
 
         Returns:
@@ -152,17 +161,16 @@ class TranslationModule(tf.Module):
             `num_source_pieces` int32 [B], </s> included; `truncated` bool [B]. Bytes are those of the text as valid
             UTF-8. `is_prefix_kept` bool [B]: whether the translations begin with all of `prefix`, as the
             tokenizer normalises it; from the first character on that the vocabulary cannot write they do not, nor where
-            `max_length` leaves no room, nor that of a blank text.
+            `max_length` leaves no room, nor that of a blank text. `num_terms` int32 [B] of `terms`, and
+            `is_term_placed` bool [B, N, C], whether each is in the translation; none where `limits` says `takes_terms`
+            False.
         """
         _, source_tokenizer, target_tokenizer, config = self._parts()
 
-        def translate(
-            tags: tf.Tensor | None, text: tf.Tensor, prefix: tf.Tensor, *request_options: tf.Tensor
-        ) -> dict[str, tf.Tensor]:
-            source, (prefix, *options) = at_least_two_rows(
-                tokenize(source_tokenizer, text, config, tags), (prefix, *request_options)
-            )
-            hypotheses, is_kept = self._search().with_options(source.ids, RequestOptions(*options), prefix)
+        def translate(tags: tf.Tensor | None, text: tf.Tensor, *given: tf.Tensor) -> dict[str, tf.Tensor]:
+            source, given = at_least_two_rows(tokenize(source_tokenizer, text, config, tags), given)
+            *options, prefix, terms = given
+            hypotheses, is_kept = self._search().with_options(source.ids, RequestOptions(*options), prefix, terms)
             of_batch = (source_tokenizer, target_tokenizer, config, source)
             translation, hypotheses = detokenize(*of_batch, hypotheses)
             source_starts, source_ends = source_spans(source_tokenizer, source, 0 if tags is None else 1)
@@ -182,12 +190,14 @@ class TranslationModule(tf.Module):
                 "source_piece_starts": source_starts,
                 "source_piece_ends": source_ends,
                 "num_source_pieces": source.lengths,
+                "num_terms": num_terms(terms),
+                "is_term_placed": hypotheses.is_placed,
                 "is_prefix_kept": is_kept & (~is_blank(source.text) | (prefix == "")),
                 "truncated": source.truncated,
             }
 
         options = (beam_size, num_hypotheses, max_length, length_penalty, temperature, seed)
-        return self._run(translate, target_language, text, prefix, *options)
+        return self._run(translate, target_language, text, *options, prefix, terms)
 
     def _score(
         self, source: tf.Tensor, target: tf.Tensor, target_language: tf.Tensor | None = None
@@ -232,12 +242,12 @@ class TranslationModule(tf.Module):
 
     def _limits(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """What a client needs first: any strings [B] to `max_request_sentences`, the most rows of a call that are
-        answered, and `batch_sentences`, the most rows that a server should merge, int32 [B] each; `takes_prefix`, bool
-        [B], whether `translate` has that input; of a model of several target languages also `target_languages`, their
-        codes with spaces between, the default first, string [B]."""
+        answered, and `batch_sentences`, the most rows that a server should merge, int32 [B] each; `takes_prefix` and
+        `takes_terms`, bool [B] each, whether `translate` heeds these inputs; of a model of several target languages
+        also `target_languages`, their codes with spaces between, the default first, string [B]."""
         _, _, _, config = self._parts()
         values: dict[str, Any] = {name: getattr(config, name) for name in ("max_request_sentences", "batch_sentences")}
-        values["takes_prefix"] = True
+        values |= {"takes_prefix": True, "takes_terms": self.takes_terms}
         if self.target_languages:
             values["target_languages"] = " ".join(self.target_languages)
         return {name: tf.fill(tf.shape(text), value) for name, value in values.items()}
@@ -358,6 +368,7 @@ def sample_requests(module: TranslationModule, texts: Sequence[str]) -> list[tup
     of_language = language if module.target_languages else {}
     options: dict[str, list] = {name: [value] * len(rows) for name, value in translate_options.items()}
     options["prefix"] = [text[: len(text) // 2] if row % 2 else "" for row, text in enumerate(rows)]
+    options["terms"] = ["\t".join(text[:40].split()) if row % 3 == 0 else "" for row, text in enumerate(rows)]
     inputs = {
         "serving_default": {"text": rows, **of_language},
         "translate": {"text": rows, **options, **of_language},

@@ -263,8 +263,8 @@ def test_an_interrupted_translation_goes_on(run_dir, tmp_path, monkeypatch, caps
     def interrupted(values):
         with real(values) as (translate_lines, about):
 
-            def stop_after_three(lines, prefixes, done):
-                for number, result in enumerate(translate_lines(lines, prefixes, done)):
+            def stop_after_three(lines, given, done):
+                for number, result in enumerate(translate_lines(lines, given, done)):
                     if number == 3:
                         raise KeyboardInterrupt
                     yield result
@@ -299,7 +299,7 @@ def test_an_interruption_before_the_first_line_leaves_nothing(run_dir, tmp_path,
 
     @contextlib.contextmanager
     def interrupted(values):
-        def stop(lines, prefixes, done):
+        def stop(lines, given, done):
             raise KeyboardInterrupt
 
         with real(values) as (_, about):
@@ -318,7 +318,7 @@ def test_a_resumed_translation_needs_the_text_it_had(run_dir, tmp_path, monkeypa
 
     @contextlib.contextmanager
     def interrupted(values):
-        def stop(lines, prefixes, done):
+        def stop(lines, given, done):
             yield Translation([Hypothesis("a b c", 0.0, 0.0)], False)
             raise KeyboardInterrupt
 
@@ -388,6 +388,32 @@ def test_translations_begin_as_a_file_says(run_dir, tmp_path, capsys):
     assert "--prefixes goes with a search or samples of sentences: leave out --mbr" in _error(capsys)
     assert translate.main([*arguments, "--prefixes=nowhere"]) == 2
     assert "Cannot read nowhere: No such file or directory; check --prefixes" in _error(capsys)
+
+
+def test_translations_have_the_terms_of_a_glossary(run_dir, tmp_path, capsys):
+    (tmp_path / "in").write_text("a b c\nd e\n\nf g\n")
+    (tmp_path / "terms.tsv").write_text("b c\th g\nd\tc\nd\th\nf\t😀\n")
+    arguments = [f"--run_dir={run_dir}", f"--input={tmp_path}/in"]
+    given = f"--glossary={tmp_path}/terms.tsv"
+    assert translate.main([*arguments, given]) == 0
+    output = capsys.readouterr()
+    found = output.out.split("\n")
+    assert "h g" in found[0] and ("c" in found[1] or "h" in found[1]) and found[2] == "" and len(found) == 5
+    assert "glossary: 2 of 3 terms placed; line 4 lacks '😀'\n" in output.err
+    assert translate.main([*arguments, given, "--scores"]) == 0
+    rows = [json.loads(row) for row in capsys.readouterr().out.strip().split("\n")]
+    assert rows[1]["hypotheses"][0]["terms"] == [{"term": "c | h", "is_placed": True}]
+    assert rows[2]["hypotheses"][0]["terms"] == [] and not rows[3]["hypotheses"][0]["terms"][0]["is_placed"]
+    for more, message in (
+        (["--samples=2"], "--glossary goes with beam search of sentences: leave out --samples"),
+        (["--decoding.recombine=2"], "--glossary goes with plain beam search"),
+        ([f"--output={tmp_path}/terms.tsv"], "--output is --glossary"),
+    ):
+        assert translate.main([*arguments, given, *more]) == 2
+        assert message in _error(capsys)
+    (tmp_path / "terms.tsv").write_text("a b\n")
+    assert translate.main([*arguments, given]) == 2
+    assert "Line 1 of the glossary" in _error(capsys)
 
 
 def test_a_long_line_is_cut_with_a_warning_or_refused(run_dir, tmp_path, capsys):

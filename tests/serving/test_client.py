@@ -84,7 +84,7 @@ def _few(varied_transformer, **signatures):
     }
     if not signatures.get("prefixes", True):
         functions["translate"] = lambda text, **inputs: module.translate(
-            text=text, prefix=tf.fill(tf.shape(text), ""), **inputs
+            text=text, **{name: tf.fill(tf.shape(text), "") for name in ("prefix", "terms")}, **inputs
         )
     return Client("few", transport=LocalTransport(functions, module))
 
@@ -122,7 +122,7 @@ def test_beginnings_go_with_their_texts_and_an_older_export_takes_none(varied_tr
         assert [each.outputs["is_prefix_kept"] for each in found] == [True, True, False]
         with pytest.raises(UserError, match="prefixes is one text"):
             client.translate(texts, prefixes="abc")
-        with pytest.raises(UserError, match="the prefixes end at number 1: give a text as the prefix of each text"):
+        with pytest.raises(UserError, match="the prefixes end at number 1: give as many of texts and prefixes"):
             client.translate(texts, prefixes=["a"])
         with pytest.raises(UserError, match="the texts end at number 3: give"):
             client.translate(texts, prefixes=["a"] * 4)
@@ -133,6 +133,26 @@ def test_beginnings_go_with_their_texts_and_an_older_export_takes_none(varied_tr
     with _few(varied_transformer, limits=False, prefixes=False) as old:
         with pytest.raises(UserError, match="few takes no prefixes: .*export the run again"):
             old.translate(["abc"], prefixes=["a"])
+
+
+def test_terms_go_with_their_texts_and_an_older_export_places_none(varied_transformer):
+    with _few(varied_transformer) as client:
+        texts, terms = ["abc", "g", "bb"], [["fe", ["XX", "gg"]], [], ["X"]]
+        found = client.translate(texts, terms=iter(terms), num_hypotheses=2)
+        assert "fe" in found[0].text and "gg" in found[0].text
+        assert found[1].text == client.translate(["g"], beam_size=0)[0].text
+        assert [each.best.outputs["is_term_placed"] for each in found] == [[True, True], [], [False]]
+        for wrong, message in (
+            ("abc", "terms is one text"),
+            ([["a"]], "the terms end at number 1: give as many of texts and terms"),
+            (["a", [], []], "The terms of a text must be a list"),
+            ([[""], [], []], "none empty"),
+        ):
+            with pytest.raises(UserError, match=message):
+                client.translate(texts, terms=wrong)
+    with _few(varied_transformer, limits=False, prefixes=False) as old:
+        with pytest.raises(UserError, match="few places no terms: .* older version, export the run again"):
+            old.translate(["abc"], terms=[["a"]])
 
 
 def test_one_text_for_several_and_values_of_another_shape_are_refused(varied_transformer):
@@ -169,7 +189,7 @@ def _decoded(value):
 def _request_options(rows):
     kinds = {"length_penalty": np.float32, "temperature": np.float32}
     options = {name: np.full(rows, value, kinds.get(name, np.int32)) for name, value in OPTIONS.items()}
-    return {**options, "prefix": np.array([""] * rows, object)}
+    return {**options, "prefix": np.array([""] * rows, object), "terms": np.array([""] * rows, object)}
 
 
 def _message(call):
@@ -219,6 +239,7 @@ def test_a_row_is_cut_to_what_is_no_padding(client, double):
             "source_piece_starts": expected["source_piece_starts"][row][:length].tolist(),
             "source_piece_ends": expected["source_piece_ends"][row][:length].tolist(),
             "is_prefix_kept": True,
+            "num_terms": 0,
         }
         for number, hypothesis in enumerate(translation.hypotheses[: expected["num_hypotheses"][row]]):
             length = expected["num_pieces"][row, number]
@@ -228,7 +249,7 @@ def test_a_row_is_cut_to_what_is_no_padding(client, double):
             assert hypothesis.pieces == expected["pieces"][row][number][:length]
             assert hypothesis.token_log_probs == expected["token_log_probs"][row, number, :length].tolist()
             assert hypothesis.alignment == expected["alignment"][row, number, : length - 1].tolist()
-            assert set(hypothesis.outputs) == {"num_pieces", "piece_starts", "piece_ends"}
+            assert set(hypothesis.outputs) == {"num_pieces", "piece_starts", "piece_ends", "is_term_placed"}
     json.dumps(translations)
 
 

@@ -23,8 +23,9 @@ OPTIONS = {
     "temperature": [0.0, 0.0, 0.0, 0.7, 1e9, float("nan")],
     "seed": [1, 1, 1, 5, 6, 7],
     "prefix": ["", "ab", "a", "g ", "", "aXc"],
+    "terms": ["fa\nc\tbb", "a", "d", "c", "X", "ga\tgX\n\nXX"],
 }
-DTYPES = {"length_penalty": tf.float32, "temperature": tf.float32, "prefix": tf.string}
+DTYPES = {"length_penalty": tf.float32, "temperature": tf.float32, "prefix": tf.string, "terms": tf.string}
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +80,24 @@ def test_options_out_of_range_are_moved_into_it(module):
     assert (outputs["num_pieces"][2] <= 4).all() and (outputs["num_pieces"] <= 9).all()
     _assert_is_row(_call(module, [4]), 0, _call(module, [4], temperature=100.0, num_hypotheses=6, length_penalty=0.6))
     own = {"beam_size": 3, "num_hypotheses": 3, "max_length": 9, "length_penalty": 0.6, "temperature": 0.0}
+    assert outputs["num_terms"].tolist() == [2, 1, 1, 1, 1, 3]
+    placed = outputs["is_term_placed"][:, 0].tolist()  # none of a blank text, none of a sampled one, none unknown
+    assert placed == [
+        [True, True, False],
+        [False] * 3,
+        [True, False, False],
+        [False] * 3,
+        [False] * 3,
+        [True, False, False],
+    ]
     assert outputs["is_prefix_kept"].tolist() == [True, False, True, False, True, False]  # blank; no space
     _assert_is_row(_call(module, [5]), 0, _call(module, [5], **own))
 
 
 def test_a_search_is_the_translators(module, parts):
-    outputs = _call(module, [0, 3], beam_size=3, num_hypotheses=3, length_penalty=0.6, temperature=0.0, prefix="")
+    outputs = _call(
+        module, [0, 3], beam_size=3, num_hypotheses=3, length_penalty=0.6, temperature=0.0, prefix="", terms=""
+    )
     for row, translation in enumerate(Translator(*parts, num_hypotheses=3).translate([TEXTS[0], TEXTS[3]])):
         for number, hypothesis in enumerate(translation.hypotheses):
             length = outputs["num_pieces"][row, number]
@@ -144,7 +157,7 @@ def test_a_sentence_vector_is_the_mean_of_the_encoders_states(module, parts):
 def test_all_signatures_run_through_the_c_library(module, tmp_path):
     folder = export.save(module, tmp_path)
     request_options = {
-        name: values if name == "prefix" else np.nan_to_num(values, nan=-1.0).tolist()
+        name: values if name in ("prefix", "terms") else np.nan_to_num(values, nan=-1.0).tolist()
         for name, values in OPTIONS.items()
     }
     with proof.FreshProcess(folder) as process:

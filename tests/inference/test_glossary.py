@@ -1,0 +1,76 @@
+"""Glossaries: what is found in a text, and what is wrong with a file."""
+
+import pytest
+
+from nmt_keras.errors import UserError
+from nmt_keras.inference.glossary import Glossary
+
+
+def _glossary(*entries):
+    return Glossary((source, target, bool(case)) for source, target, *case in entries)
+
+
+def test_whole_words_are_found_whatever_their_case():
+    glossary = _glossary(("dog", "Hund"), ("New York", "Neu-York"), ("C++", "C++"), ("it's", "es ist"))
+    assert glossary.terms_of("The dog, DOG and dogs of new  york") == [("Hund",), ("Neu-York",)]
+    assert glossary.terms_of("It's C++.") == [("es ist",), ("C++",)]
+    assert glossary.terms_of("hotdog dogma") == []
+    assert glossary.terms_of("") == []
+
+
+def test_the_case_counts_where_the_glossary_says_so():
+    glossary = _glossary(("Apple", "Apple", "case"), ("apple", "Apfel"), ("IT", "EDV", "case"))
+    assert glossary.terms_of("Apple and apple and it") == [("Apple",), ("Apfel",)]
+    assert glossary.terms_of("IT") == [("EDV",)]
+
+
+def test_several_lines_of_a_term_are_ways_to_say_it_and_the_longest_term_is_taken():
+    glossary = _glossary(("dog", "Hund"), ("dog", "Hunde"), ("dog", "Hund"), ("hot dog", "Würstchen"), ("hot", "heiß"))
+    assert glossary.terms_of("a hot dog, a dog, a hot day") == [("Würstchen",), ("Hund", "Hunde"), ("heiß",)]
+    assert len(glossary) == 3
+
+
+def test_terms_of_scripts_without_spaces_are_found_within_a_text():
+    glossary = _glossary(("机器", "machine"), ("机器学习", "machine learning"), ("GPU", "GPU"))
+    assert glossary.terms_of("我喜欢机器学习和机器。用GPU跑") == [("machine learning",), ("machine",), ("GPU",)]
+
+
+def test_a_file_is_read(tmp_path):
+    path = tmp_path / "terms.tsv"
+    path.write_bytes("\ufeff# terms\ndog\tHund\r\n\ncat \t Katze\t\r\nUS\tUSA\tcase\r\n".encode())
+    glossary = Glossary.read(path)
+    assert glossary.terms_of("The cat, the dog, us and US") == [("Katze",), ("Hund",), ("USA",)]
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (
+            b"dog\tHund\ncat Katze\n",
+            "Line 2 of the glossary .*terms.tsv, 'cat Katze': an entry is a source term, a tab",
+        ),
+        (b"dog\tHund\tcase\tx\n", "an entry is a source term, a tab and a target term"),
+        (b"dog\t \n", "a term is empty"),
+        (b"\tHund\n", "a term is empty"),
+        (b"dog\tHund\tCase\n", "the third column is empty or the word case. Received: 'Case'"),
+        (b"dog\t" + b"x" * 201 + b"\n", "a term has 201 characters, at most 200 are allowed"),
+        (b"dog\tH\xfcnd\n", "is no UTF-8, at byte 5: save it as UTF-8"),
+    ],
+)
+def test_a_mistake_in_a_file_is_one_line(tmp_path, content, message):
+    path = tmp_path / "terms.tsv"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as error:
+        Glossary.read(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_not_there_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="Cannot read the glossary .*none.tsv: No such file"):
+        Glossary.read(tmp_path / "none.tsv")
+
+
+def test_a_large_glossary_is_searched_in_no_time_of_its_size():
+    """Only terms of as many words as there are in the text are looked up."""
+    glossary = _glossary(*((f"word{i} of the glossary", f"Wort{i}") for i in range(20_000)))
+    assert glossary.terms_of("a word7 of the glossary " * 50) == [("Wort7",)]

@@ -1,0 +1,127 @@
+"""Translations that contain given terms."""
+
+import random
+import re
+
+import pytest
+import tensorflow as tf
+
+from nmt_keras.config import DecodingConfig
+from nmt_keras.errors import UserError
+from nmt_keras.inference.search import Sampling
+from nmt_keras.inference.terms import is_letter, letters_of, num_terms, tokenize_terms
+from nmt_keras.inference.translator import Translator
+from nmt_keras.tokenizers.building import train_tokenizer
+
+TEXT = ["der hund rennt schnell nach hause", "die katze schläft, und der hund bellt", "ein pferd! 好的。马跑"] * 40
+KINDS = {"unigram": 288, "word": 60, "byte": 260, "bpe": 310, "char": 60}
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(k, marks=[pytest.mark.slow] * (k in ("bpe", "char"))) for k in KINDS]
+)
+def parts(request, varied_transformer):
+    """An untrained model that says various things, and a tokenizer."""
+    tokenizer = train_tokenizer(request.param, TEXT, KINDS[request.param])
+    return varied_transformer(tokenizer.vocab_size, end=-2.0), tokenizer, tokenizer
+
+
+def _translator(parts, number=1, sampling=None, **options):
+    return Translator(*parts, DecodingConfig(**{"beam_size": 3, "max_length": 60, **options}), number, sampling)
+
+
+def _has(text, term):
+    """Whether a text has a term as whole words."""
+    for match in re.finditer(re.escape(term), text):
+        before, after = text[: match.start()][-1:], text[match.end() :][:1]
+        if not (is_letter(before) and is_letter(term[0])) and not (is_letter(term[-1]) and is_letter(after)):
+            return True
+    return False
+
+
+def _some_terms(count, seed):
+    """For each of several texts, words and pairs of words of the vocabulary, some in several ways."""
+    rng = random.Random(seed)
+    words = TEXT[0].split()
+    pairs = [f"{words[i]} {words[i + 1]}" for i in range(len(words) - 1)]
+    choices = [*words, *pairs, "katze", ["bellt", "pferd"], ["hund bellt", "katze", "ein"]]
+    return [rng.sample(choices, rng.randint(0, 2)) for _ in range(count)]
+
+
+def test_all_terms_are_placed_and_rows_do_not_see_each_other(parts):
+    translator = _translator(parts, number=2)
+    sources = ["der hund rennt", "die katze bellt und schläft", "", "ein pferd rennt nach hause"] * 2
+    terms = _some_terms(len(sources), 1)
+    together = translator.translate(sources, terms=terms)
+    for source, needed, translation in zip(sources, terms, together):
+        for hypothesis in translation.hypotheses[:1]:
+            ways = [[term] if isinstance(term, str) else term for term in needed]
+            placed = hypothesis.outputs.get("is_term_placed", [])
+            assert placed == [bool(source)] * len(needed), (needed, hypothesis.text)
+            assert all(any(_has(hypothesis.text, way) for way in term) for term in ways) or not source
+    for number in (0, 3):
+        [alone] = translator.translate([sources[number]], terms=[terms[number]])
+        assert [h.text for h in alone.hypotheses] == [h.text for h in together[number].hypotheses]
+    plain = translator.translate(sources)
+    mixed = translator.translate(sources, terms=[[], ["hund"]] * 4)
+    assert [t.text for t in mixed[::2]] == [t.text for t in plain[::2]]
+
+
+def test_a_beginning_and_terms_go_together(parts):
+    [found] = _translator(parts).translate(["die katze"], prefixes=["der hu"], terms=[["katze"]])
+    assert found.text.startswith("der hu") and _has(found.text, "katze")
+    assert found.outputs["is_prefix_kept"] and found.best.outputs["is_term_placed"] == [True]
+
+
+def test_a_term_that_cannot_be_written_is_said_and_holds_nobody_up(parts):
+    tokenizer = parts[1]
+    writes_all = 1 not in tokenizer.encode("\U0001f600")
+    long = "hund " * 39 + "hund"  # 199 characters
+    terms = [["\U0001f600", "hund"], [long], ["hund"] * 3, [], ["x" * 201]]
+    translator = _translator(parts, max_length=30)
+    found = translator.translate(["die katze schläft"] * 5, terms=terms)
+    placed = [translation.best.outputs.get("is_term_placed") for translation in found]
+    assert placed == [[writes_all, True], [False], [True] * 3, None, [False]]
+    [plain] = translator.translate(["die katze schläft"])
+    assert [found[row].text for row in (1, 3, 4)] == [plain.text] * 3
+
+
+def test_a_term_in_a_script_without_spaces_may_stand_within_a_text(parts):
+    tokenizer = parts[1]
+    if 1 in tokenizer.encode("马") + tokenizer.encode("好的"):
+        pytest.skip("the vocabulary has no such words")
+    [found] = _translator(parts).translate(["die katze"], terms=[["马", "好的"]])
+    assert "马" in found.text and "好的" in found.text and found.best.outputs["is_term_placed"] == [True, True]
+
+
+def test_terms_are_read_as_lines_of_ways(parts):
+    tokenizer = parts[1]
+    texts = [b"hund\nkatze\tder hund", b"", b"\xff\n\n \thund\t", b"hund\n" * 40]
+    terms = tokenize_terms(tokenizer, letters_of(tokenizer), tf.constant(texts), DecodingConfig())
+    possible = terms.is_possible.numpy()
+    assert possible.shape == (4, 32)
+    assert possible[0, :3].tolist() == [True, True, False] and not possible[1].any() and possible[2, 2]
+    assert possible[3].all()
+    assert num_terms(tf.constant(texts)).numpy().tolist() == [2, 0, 3, 32]
+
+
+def test_terms_that_are_no_lists_of_texts_are_refused(parts):
+    translator = _translator(parts)
+    for terms, message in (
+        ("xy", "must be a list with the terms of each text"),
+        ([["a"]], "terms of 1 texts for 2 texts"),
+        (["a", []], "The terms of a text must be a list"),
+        ([[""], []], "none empty"),
+        ([[["a", 7]], []], "A term must be a text"),
+        ([[[]], []], "A term must be a text"),
+    ):
+        with pytest.raises(UserError, match=message):
+            translator.translate(["a", "b"], terms=terms)
+
+
+def test_samples_and_searches_of_other_kinds_place_none(parts):
+    for options in ({"sampling": Sampling(1)}, {"recombine": 2}, {"beam_groups": 3}):
+        with pytest.raises(UserError, match="placed by plain beam search alone"):
+            _translator(parts, **options).translate(["a"], terms=[["hund"]])
+    with pytest.raises(UserError, match="split_sentences"):
+        _translator(parts, split_sentences=True).translate(["a"], terms=[["hund"]])
