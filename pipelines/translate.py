@@ -21,6 +21,7 @@ from tqdm import tqdm
 from nmt_keras import files
 from nmt_keras.errors import Interrupted, UserError
 from nmt_keras.inference.glossary import MAX_TERMS, Glossary
+from nmt_keras.inference.protection import Protection
 from nmt_keras.reports import shows_bars
 from nmt_keras.tokenizers.white_space import is_blank
 from pipelines import _cli, _process, _text
@@ -37,7 +38,8 @@ _RULES_BEYOND_EXACT = (
     "banned_phrases",
     "shortlist",
 )
-# Iterators of what is given beside each line, by the name that `stream` of a translator or a client has for it.
+# Iterators of what is given beside each line, and what is protected, by the names that `stream` of a translator or a
+# client has for them.
 Given = dict[str, typing.Any]
 # Lines, what is given beside them, and how many lines came before them, to their translations.
 Stream = Callable[[Iterable[str], Given, int], Iterator["Translation"]]
@@ -62,6 +64,12 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
         "glossary",
         None,
         "A file of terms: a source term, a tab and what it is in a translation, a line each; see docs/search.md.",
+        flag_values=values,
+    )
+    flags.DEFINE_list(
+        "protect",
+        None,
+        "What translations have as the text has it: tag, url, email, number, placeholder, or regular expressions.",
         flag_values=values,
     )
     flags.DEFINE_string("output", None, "Where the translations go. Default: stdout.", flag_values=values)
@@ -116,8 +124,12 @@ def _job(values: flags.FlagValues) -> int | None:
             lines, prefixes = _with_prefixes(lines, values, stack, count)
             given: Given = {} if prefixes is None else {"prefixes": prefixes}
             lines, again, looked_up = itertools.tee(lines, 3)
+            protection = Protection(values.protect) if values.protect else None
             if glossary:
-                given["terms"] = glossary.found(looked_up, count)
+                plain = looked_up if protection is None else (protection.take_out(line).plain for line in looked_up)
+                given["terms"] = glossary.found(plain, count)
+            if protection:
+                given["protect"] = protection
             for line, translation in zip(again, stream(lines, given, count)):
                 if translation.truncated and values.on_long == "refuse":
                     raise Interrupted(
@@ -230,8 +242,9 @@ def _check(values: flags.FlagValues) -> None:
         if values.prefixes is not None and values[name].value:
             raise UserError(f"--prefixes goes with a search or samples of sentences: leave out --{name}")
     for name in ("mbr", "exact", "split_sentences", "samples"):
-        if values.glossary is not None and values[name].value:
-            raise UserError(f"--glossary goes with beam search of sentences: leave out --{name}")
+        for other in ("glossary", "protect"):
+            if values[other].value and values[name].value:
+                raise UserError(f"--{other} goes with beam search of sentences: leave out --{name}")
     if values.samples and values["n_best"].present:
         raise UserError("--n_best belongs to searching: --samples is how many are drawn")
     if values.resume and not values.output:
@@ -255,6 +268,7 @@ def _opened(values: flags.FlagValues) -> Iterator[tuple[Stream, dict[str, typing
         "input",
         "prefixes",
         "glossary",
+        "protect",
         "target_language",
         "saved_model",
         "server",
@@ -324,8 +338,17 @@ def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any], Ca
     exact = None if values.exact is None else run.exact_translator(values.exact)
     searching = run.translator(values.samples or values.n_best, sampling)
     translator = run.mbr_translator(options) if options else exact or searching
+    client = run.client() if values.protect else None
 
     def stream(texts: Iterable[str], given: Given, first_number: int) -> Iterator["Translation"]:
+        if client is not None:  # what is protected needs the bytes of pieces, as an export gives them
+            return client.stream(
+                texts,
+                **given,
+                first_number=first_number,
+                target_language=values.target_language or None,
+                num_hypotheses=values.n_best,
+            )
         if given:
             return searching.stream(texts, **given, first_number=first_number)
         return translator.stream(texts, first_number=first_number)
@@ -335,7 +358,7 @@ def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any], Ca
             _process.report(exact.summary())
 
     names = ["input", "run_dir", "n_best", "samples", "scores", "alignments", "seed", "temperature", "top_k", "top_p"]
-    names += ["target_language", "prefixes", "glossary"]
+    names += ["target_language", "prefixes", "glossary", "protect"]
     names += ["mbr", "mbr_utility", "mbr_candidates", "mbr_each"] if options else []
     names += ["exact"] if values.exact is not None else []
     about = {**{name: values[name].value for name in names}, "step": run.step, "checkpoint": values.checkpoint}

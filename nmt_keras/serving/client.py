@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from nmt_keras.errors import Interrupted, UserError
+from nmt_keras.inference.protection import ProtectedText, Protection, protected_again
 from nmt_keras.inference.strings import TermsOfText, join_terms, require_as_many, require_terms_of_text
 from nmt_keras.inference.translation import NOTHING, Hypothesis, Translation
 from nmt_keras.reports import Report, silent
@@ -220,11 +221,13 @@ class Client:
         *,
         prefixes: Iterable[str] | None = None,
         terms: Iterable[TermsOfText] | None = None,
+        protect: Protection | None = None,
         target_language: str | None = None,
         **request_options: float | None,
     ) -> list[Translation]:
         """The translations of `texts`, in their order; see `stream`."""
-        given: dict[str, Any] = {"prefixes": prefixes, "terms": terms, "target_language": target_language}
+        given: dict[str, Any] = {"prefixes": prefixes, "terms": terms, "protect": protect}
+        given["target_language"] = target_language
         given.update(request_options)
         return list(self.stream(texts, **given))
 
@@ -234,6 +237,7 @@ class Client:
         *,
         prefixes: Iterable[str] | None = None,
         terms: Iterable[TermsOfText] | None = None,
+        protect: Protection | None = None,
         target_language: str | None = None,
         first_number: int = 0,
         **request_options: float | None,
@@ -249,6 +253,7 @@ class Client:
             terms: of each text, what its translations must contain as whole words: texts, or lists of ways to say one,
                 as `Glossary.terms_of` finds them. `outputs["is_term_placed"]` of a hypothesis says of each whether it
                 is there. Samples place none.
+            protect: what the translations have as the texts have it, such as tags and addresses.
             target_language: of a model of several; None is the export's default.
             first_number: the number of the first text in a longer stream; a sample depends on its text's number.
             **request_options: fields of `TranslateOptions`. With none given, or None, the answer is that of
@@ -260,6 +265,16 @@ class Client:
                 there is no answer.
         """
         _require_several(texts, "texts")
+        if protect is not None:
+            return self._protected(
+                texts,
+                protect,
+                prefixes=prefixes,
+                terms=terms,
+                target_language=target_language,
+                first_number=first_number,
+                **request_options,
+            )
         given: dict[str, Any] = {name: value for name, value in request_options.items() if value is not None}
         if not given and prefixes is None and terms is None:
             return map(_translation, self._rows("serving_default", ("text",), zip(texts), target_language))
@@ -303,6 +318,21 @@ class Client:
                 yield row["texts"], *options, *(values[name] for name, has in strings.items() if has)
 
         return map(_translation, self._rows("translate", names, asked(), target_language))
+
+    def _protected(self, texts: Iterable[str], protect: Protection, **given: Any) -> Iterator[Translation]:
+        """As `stream`, without what is protected, which is put back."""
+        waiting: deque[ProtectedText] = deque()
+
+        def plain() -> Iterator[str]:
+            for text in texts:
+                waiting.append(protect.take_out(text))
+                yield waiting[-1].plain
+
+        options = {name: given.pop(name) for name in list(given) if name in TranslateOptions._fields}
+        if all(value is None for value in options.values()):
+            options["beam_size"] = TranslateOptions().beam_size  # any option gives the signature that says what is read
+        for translation in self.stream(plain(), **given, **options):
+            yield protected_again(translation, waiting.popleft())
 
     def score(self, sources: Iterable[str], targets: Iterable[str], *, target_language: str | None = None) -> list[Row]:
         """How probable the model finds each target as the translation of its source: see `scores`.

@@ -416,6 +416,27 @@ def test_translations_have_the_terms_of_a_glossary(run_dir, tmp_path, capsys):
     assert "Line 1 of the glossary" in _error(capsys)
 
 
+def test_translations_have_what_is_protected(run_dir, tmp_path, capsys):
+    (tmp_path / "in").write_text("a <b>b c</b>\n\n<i>d</i> AB-1 e\nh https://x.y/z\n")
+    arguments = [f"--run_dir={run_dir}", f"--input={tmp_path}/in", r"--protect=tag,url,[A-Z]{2}-\d"]
+    assert translate.main([*arguments, "--n_best=2"]) == 0
+    rows = [json.loads(row) for row in capsys.readouterr().out.strip().split("\n")]
+    for row, marks in zip(rows, (["<b>", "</b>"], [], ["<i>", "</i>", "AB-1"], ["https://x.y/z"])):
+        for hypothesis in row["hypotheses"]:
+            assert [hypothesis["text"].count(mark) for mark in marks] == [1] * len(marks)
+            assert hypothesis["text"].count("<") == sum(mark.startswith("<") for mark in marks)
+    (tmp_path / "terms.tsv").write_text("b\tg\nAB-1\th\n")
+    assert translate.main([*arguments, f"--glossary={tmp_path}/terms.tsv"]) == 0
+    assert "glossary: 1 of 1 terms placed" in capsys.readouterr().err  # what is protected is no text
+    for more, message in (
+        (["--protect=tag", "--mbr=4"], "--protect goes with beam search of sentences: leave out --mbr"),
+        (["--protect=a("], "'a(' is neither the name of a pattern"),
+        (["--protect=x*"], "'x*' finds the empty string"),
+    ):
+        assert translate.main([*arguments[:2], *more]) == 2
+        assert message in _error(capsys)
+
+
 def test_a_long_line_is_cut_with_a_warning_or_refused(run_dir, tmp_path, capsys):
     (tmp_path / "in").write_text("a b\n" + "a b " * 40 + "\nb\n")
     arguments = [f"--run_dir={run_dir}", f"--input={tmp_path}/in", f"--output={tmp_path}/out"]

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from nmt_keras.config import DecodingConfig
 from nmt_keras.errors import UserError
+from nmt_keras.inference.protection import Protection
 from nmt_keras.inference.translation import NOTHING
 from nmt_keras.serving import client as client_module
 from nmt_keras.serving import export
@@ -153,6 +154,20 @@ def test_terms_go_with_their_texts_and_an_older_export_places_none(varied_transf
     with _few(varied_transformer, limits=False, prefixes=False) as old:
         with pytest.raises(UserError, match="few places no terms: .* older version, export the run again"):
             old.translate(["abc"], terms=[["a"]])
+
+
+def test_what_is_protected_comes_back(varied_transformer):
+    with _few(varied_transformer) as client:
+        texts = ["a <b>bc</b>", "", "<i>g</i> {x}"]
+        found = client.translate(iter(texts), protect=Protection(["tag", "placeholder"]), num_hypotheses=2)
+        plain = client.translate(["a bc", "", "g "], num_hypotheses=2)
+        for one, other in zip(found, plain):
+            assert [h.outputs["plain"] for h in one.hypotheses] == [h.text for h in other.hypotheses]
+        for hypothesis in found[0].hypotheses:
+            assert hypothesis.text.count("<b>") == hypothesis.text.count("</b>") == 1
+        assert found[1].text == "" and found[2].text.count("{x}") == found[2].text.count("<i>") == 1
+        [best] = client.translate(texts[:1], protect=Protection(["tag"]))
+        assert best.text == found[0].text
 
 
 def test_one_text_for_several_and_values_of_another_shape_are_refused(varied_transformer):

@@ -1,0 +1,184 @@
+"""What is protected comes back, once each, nested as it was, around the words that read what it was around."""
+
+import random
+import re
+
+import pytest
+
+from nmt_keras.errors import UserError
+from nmt_keras.inference.protection import PATTERNS, Protection, Reading
+
+WORDS = ["ein", "Hund", "läuft", "schnell", "nach", "Hause", "马", "ganz", "(gut)", "rot,"]
+
+
+def _reading(source, translation, links):
+    """Pieces are words between spaces; `links` are of each word of the translation, the number of a source word."""
+
+    def spans(text):
+        found = [match.span() for match in re.finditer(r"\S+", text)]
+        return zip(*[[len(text[:place].encode()) for place in span] for span in found]) if found else ((), ())
+
+    (starts, ends), (source_starts, source_ends) = spans(translation), spans(source)
+    return Reading(starts, ends, links, source_starts, source_ends)
+
+
+def _back(text, translation, links, patterns=("tag", "url", "email", "placeholder")):
+    protected = Protection(patterns).take_out(text)
+    return protected.put_back(translation, _reading(protected.plain, translation, links))
+
+
+@pytest.mark.parametrize(
+    "text, translation, links, expected",
+    [
+        ("the <b>red dog</b> runs", "rennt der rote Hund", [3, 0, 1, 2], "rennt der <b>rote Hund</b>"),
+        ("the <b>dog</b> runs.", "der Hund rennt .", [0, 1, 2, 2], "der <b>Hund</b> rennt ."),
+        ("a <b><i>red</i> dog</b>", "ein Hund rot", [0, 2, 1], "ein <b>Hund <i>rot</i></b>"),
+        ("click {x} now", "jetzt klicken", [1, 0], "jetzt klicken {x}"),
+        ("see https://a.b/c?d=1, then go", "geh dann , sieh", [3, 2, 1, 0], "geh dann , sieh https://a.b/c?d=1"),
+        ("a dog<br/>runs", "ein Hund rennt", [0, 1, 2], "ein Hund<br/> rennt"),
+        ("a hot<b>dog</b>s bun", "ein Würstchen", [0, 1], "ein <b>Würstchen</b>"),
+        ("<p>a dog</p>", "ein Hund", [0, 1], "<p>ein Hund</p>"),
+        ("<b></b>", "", [], "<b></b>"),
+        ("  {a}   {b} ", "", [], "{a} {b}"),
+        ("a <i></i> dog", "ein Hund", [0, 1], "ein <i></i> Hund"),
+        ("</b> a dog <i>", "ein Hund", [0, 1], "</b> ein Hund <i>"),
+        ("no tags", "nichts", [0], "nichts"),
+        ("a <b>dog</b>", "ein <b> Hund", [0, 1, 1], "ein <b>Hund</b>"),
+        ("a <b>dog</b>", "", [], "<b></b>"),
+    ],
+)
+def test_it_is_put_where_it_is_read(text, translation, links, expected):
+    assert _back(text, translation, links) == expected
+
+
+def test_a_model_that_reads_nothing_is_taken_to_read_in_order():
+    assert _back("a <b>dog</b> runs", "ein Hund rennt", [-1, -1, -1]) == "ein <b>Hund</b> rennt"
+
+
+def _random_text(rng, depth=0):
+    """Words with nested tags, empty and lone ones, and placeholders."""
+    parts = []
+    for _ in range(rng.randint(0, 4)):
+        kind = rng.random()
+        if kind < 0.45 or depth > 4:
+            parts.append(rng.choice(["a", "dog", "runs", "fast,", "é", "狗"]))
+        elif kind < 0.8:
+            name = rng.choice(["b", "i", "g", "x:y"])
+            inside = _random_text(rng, depth + 1)
+            parts.append(f'<{name} id="{rng.randint(1, 99)}">{inside}</{name}>')
+        else:
+            parts.append(
+                rng.choice([f"<x id='{rng.randint(1, 99)}'/>", f"{{v{rng.randint(1, 99)}}}", f"%{rng.randint(1, 9)}s"])
+            )
+    return rng.choice(["", " "]).join(parts)
+
+
+_MARK = re.compile(r"</?[a-z][^<>]*>|\{v\d+\}|%\d+s")
+
+
+def _tree(text):
+    """The parent of each mark: tuples of a mark and those around it, sorted; None where tags cross."""
+    around, found = [], []
+    for match in _MARK.finditer(text):
+        mark = match[0]
+        if mark.startswith("</"):
+            if not around or around[-1].split(" ")[0][1:] != mark[2:-1]:
+                return None
+            around.pop()
+            continue
+        found.append((mark, tuple(around)))
+        if mark.startswith("<") and not mark.endswith("/>"):
+            around.append(mark)
+    return sorted(found) if not around else None
+
+
+def _random_case(seed, text):
+    rng = random.Random(seed)
+    protected = Protection(["tag", "placeholder"]).take_out(text)
+    count = rng.randint(0, 7)
+    translation = " ".join(rng.choice(WORDS) for _ in range(count))
+    size = len(protected.plain.split())
+    links = [rng.randint(-1, size - 1) for _ in range(count)]
+    return protected, translation, _reading(protected.plain, translation, links)
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_no_mark_is_lost_invented_or_moved_out_of_what_is_around_it(part):
+    """2,000 random nestings, with random translations and random alignments."""
+    nested = 0
+    for seed in range(part * 500, part * 500 + 500):
+        text = _random_text(random.Random(seed))
+        protected, translation, reading = _random_case(seed, text)
+        found = protected.put_back(translation, reading)
+        assert sorted(_MARK.findall(found)) == sorted(_MARK.findall(text)), (text, found)
+        assert _tree(found) == _tree(text), (text, found)
+        if protected.plain.strip():
+            assert "".join(_MARK.sub("", found).split()) == "".join(translation.split()), (text, found)
+        assert found == " ".join(found.split()) or "  " not in found
+        nested += any(around for _, around in _tree(text))
+    assert nested > 50
+
+
+def test_tags_that_cross_and_lone_ones_come_back_too():
+    """2,000 random texts of marks in any order."""
+    rng = random.Random(5)
+    for seed in range(2000):
+        marks = ["<b>", "</b>", "<i>", "</i>", "<x/>", "{v1}", "https://a.b/c", "me@a.org", "dog", "a", "."]
+        text = rng.choice(["", " "]).join(rng.choice(marks) for _ in range(rng.randint(0, 9)))
+        protected = Protection(["tag", "placeholder", "url", "email"]).take_out(text)
+        _, translation, reading = _random_case(seed, protected.plain)
+        found = protected.put_back(translation, reading)
+        spans = [span.text for span in protected._spans]
+        left = found
+        for span in sorted(spans, key=len, reverse=True):
+            assert span in left, (text, found, span)
+            left = left.replace(span, "", 1)
+        if protected.plain.strip():
+            assert "".join(left.split()) == "".join(translation.split()), (text, found)
+
+
+def test_a_pair_that_crosses_another_is_around_its_own_words():
+    found = _back("<b>a red <i>dog</b> runs</i>", "ein roter Hund rennt", [0, 1, 2, 3])
+    assert found == "<b>ein roter <i>Hund</b> rennt</i>"
+
+
+@pytest.mark.parametrize(
+    "name, text, found",
+    [
+        ("url", "at http://a.b/c?d=1&e=2. And (www.x.org/y), ok", ["http://a.b/c?d=1&e=2", "www.x.org/y"]),
+        ("email", "Mail a.b+c@d-e.co.uk, please", ["a.b+c@d-e.co.uk"]),
+        ("number", "3 dogs, -1,000.50 and 50% at 12:30 of B2", ["3", "-1,000.50", "50%", "12:30"]),
+        (
+            "placeholder",
+            "{0} {{x.y}} ${v} %s %(n)d %1$s $1 50% off",
+            ["{0}", "{{x.y}}", "${v}", "%s", "%(n)d", "%1$s", "$1"],
+        ),
+        ("tag", "a < b <br> <a href='x'>y</a> 1<2>0", ["<br>", "<a href='x'>", "</a>"]),
+        ("[A-Z]{2}-\\d+", "ticket AB-12 and a-1", ["AB-12"]),
+    ],
+)
+def test_patterns_find_what_they_are_named_for(name, text, found):
+    assert [span.text for span in Protection([name]).take_out(text)._spans] == found
+
+
+def test_a_regular_expression_that_is_none_or_finds_nothing_or_never_ends_is_one_line():
+    with pytest.raises(UserError, match="neither the name of a pattern .*tag, url, email, number, placeholder.* nor a"):
+        Protection(["a("])
+    with pytest.raises(UserError, match="finds the empty string"):
+        Protection(["a*"])
+    with pytest.raises(UserError, match="took over 1 s"):
+        Protection([r"(?:(?:a|aa)+)+\d"]).take_out("a" * 10_000)
+
+
+def test_known_patterns_take_no_time_on_long_texts():
+    protection = Protection(PATTERNS)
+    for text in (
+        "<" * 10_000,
+        "{" * 10_000,
+        "a@" * 5_000,
+        "1," * 5_000,
+        "http://" * 1_400,
+        "%(" * 5_000,
+        "<a " * 3_000,
+    ):
+        protection.take_out(text)
