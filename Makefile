@@ -10,7 +10,7 @@ COV := --cov --cov-report=term:skip-covered --cov-fail-under=90
 # Where Python keeps no byte code, each process that a test starts compiles TensorFlow's 2,700 modules anew, 4 s of 6.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart test test-slow test-tf220 test-browser test-all coverage docs lint format lock benchmark speedrun clean
+.PHONY: quickstart test test-slow test-tf220 test-browser test-servers test-all coverage docs lint format lock benchmark speedrun clean
 
 # The versions that were tested; without the lock file, the newest ones that setup.cfg allows.
 $(VENV)/ready: setup.cfg pyproject.toml requirements.lock
@@ -22,7 +22,7 @@ quickstart: $(VENV)/ready  ## train, evaluate, export and serve English to Chine
 	$(BIN)/python -m pipelines.quickstart
 
 test: $(VENV)/ready  ## all but the long ones; COVERAGE=1 says what they leave out
-	$(PYTEST) -m 'not slow and not browser' $(if $(COVERAGE),$(COV))
+	$(PYTEST) -m 'not slow and not browser and not servers' $(if $(COVERAGE),$(COV))
 
 test-slow: $(VENV)/ready  ## the long ones; FIFTH=0 to 4 runs a fifth of them
 	$(PYTEST) -m slow $(if $(FIFTH),--fifth=$(FIFTH))
@@ -36,13 +36,24 @@ test-slow: $(VENV)/ready  ## the long ones; FIFTH=0 to 4 runs a fifth of them
 
 test-tf220: .venv-tf220/ready  ## `make test` on TensorFlow 2.20; ONLY="tests/layers ..." runs a part
 	TF_NUM_INTRAOP_THREADS=1 .venv-tf220/bin/python -m pytest -n auto --maxprocesses=4 --dist=loadscope \
-		--no-loadscope-reorder -m 'not slow and not browser' $(ONLY)
+		--no-loadscope-reorder -m 'not slow and not browser and not servers' $(ONLY)
 
 test-browser: $(VENV)/ready  ## pages in headless Chromium (Debian: apt-get install chromium-driver)
 	$(BIN)/python -m pytest -m browser
 
+# The C libraries of older versions, with their TensorFlow Text: what a server of that version loads.
+build/tensorflow-%/ready: $(VENV)/ready
+	$(BIN)/pip install --quiet --no-deps --no-compile --upgrade --target build/tensorflow-$* $(OLDER_$*)
+	touch $@
+OLDER_2.18 := tensorflow==2.18.1 tensorflow-text==2.18.1
+OLDER_2.19 := tensorflow==2.19.1 tensorflow-text==2.19.0
+OLDER_2.20 := tensorflow==2.20.0 tensorflow-text==2.20.1
+
+test-servers: build/tensorflow-2.18/ready build/tensorflow-2.19/ready build/tensorflow-2.20/ready  ## older TF Servings
+	$(PYTEST) -m servers tests/serving/test_older_servers.py
+
 test-all: $(VENV)/ready  ## all but the last
-	$(PYTEST) -m 'not browser'
+	$(PYTEST) -m 'not browser and not servers'
 
 coverage:  ## `make test`, and what it leaves out
 	$(MAKE) test COVERAGE=1

@@ -6,7 +6,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -31,13 +31,15 @@ class FreshProcess:
 
     Args:
         folder: with `saved_model.pb`.
+        libraries: as `c_libraries` gives them, of another version; None is this one.
 
     Raises:
         RuntimeError: `folder` holds no SavedModel.
     """
 
-    def __init__(self, folder: pathlib.Path):
-        self._setup = {"folder": str(folder.resolve()), "libraries": c_libraries(), "signatures": signatures(folder)}
+    def __init__(self, folder: pathlib.Path, libraries: Sequence[str] | None = None):
+        libraries = list(c_libraries() if libraries is None else libraries)
+        self._setup = {"folder": str(folder.resolve()), "libraries": libraries, "signatures": signatures(folder)}
 
     def __enter__(self) -> "FreshProcess":
         self._elsewhere = tempfile.TemporaryDirectory()  # where no module of ours is found by accident
@@ -133,7 +135,11 @@ def _graph(folder: pathlib.Path) -> Any:
     return saved.meta_graphs[0]
 
 
-def c_libraries() -> list[str]:
-    """TensorFlow's C library, and the operations of TF Text that TF Serving links too."""
-    text = pathlib.Path(tensorflow_text.__file__).parent / "python" / "ops"
-    return [str(pathlib.Path(tf.__file__).parent / "libtensorflow_cc.so.2"), str(text / "_sentencepiece_tokenizer.so")]
+def c_libraries(packages: pathlib.Path | None = None) -> list[str]:
+    """TensorFlow's C library, and the operations of TF Text that TF Serving links too, of a folder of packages; None is
+    where this process has its own."""
+    engine, text = (
+        pathlib.Path(package.__file__).parent if packages is None else packages / package.__name__
+        for package in (tf, tensorflow_text)
+    )
+    return [str(engine / "libtensorflow_cc.so.2"), str(text / "python" / "ops" / "_sentencepiece_tokenizer.so")]
