@@ -96,12 +96,21 @@ def run_worker(module: str, task: Mapping, threads: int) -> dict:
 
 
 def product_gflops(dtype: str, rows: int, width: int = 512, vocab_size: int = 8000, repeats: int = 3) -> float:
-    """10^9 floating point operations a second of the output layer's product, [rows, width] by [width, vocab_size]."""
+    """10^9 operations a second of the output layer's product, [rows, width] by [width, vocab_size]: float32, bfloat16
+    or int8: of what is in that type already, and in int8 without scales."""
     import tensorflow as tf
 
-    left = tf.cast(tf.random.stateless_normal([rows, width], [1, 2]), dtype)
-    right = tf.cast(tf.random.stateless_normal([width, vocab_size], [3, 4]), dtype)
-    product = tf.function(lambda: tf.matmul(left, right), autograph=False)
+    from nmt_keras.layers.int8 import Int8Kernel, quantized, rounded
+
+    left = tf.random.stateless_normal([rows, width], [1, 2])
+    right = tf.random.stateless_normal([width, vocab_size], [3, 4])
+    if dtype == "int8":
+        values, scales = rounded(right.numpy(), 1)
+        kernel, x = Int8Kernel(values, scales.reshape(-1)), quantized(left)
+        product = tf.function(lambda: kernel.columns().sums(x), autograph=False)
+    else:
+        left, right = tf.cast(left, dtype), tf.cast(right, dtype)
+        product = tf.function(lambda: tf.matmul(left, right), autograph=False)
     work, seconds = 2e-9 * rows * width * vocab_size, []
     product()
     for _ in range(9):

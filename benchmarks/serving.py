@@ -55,7 +55,10 @@ def _job(values: flags.FlagValues) -> None:
     card = json.loads((folder / "parity.json").read_text(encoding="utf-8"))
     if pathlib.Path(values.run_dir).resolve() not in [pathlib.Path(run).resolve() for run in card["run_dirs"]]:
         raise UserError(f"--run_dir must be what was exported, {card['run_dirs'][0]}. Received: {values.run_dir}")
-    overrides = {"training.precision": PRECISIONS[card["precision"]], "decoding.shortlist": card["shortlist"]}
+    overrides = {
+        "training.precision": card.get("computed_in") or PRECISIONS[card["precision"]],
+        "decoding.shortlist": card["shortlist"],
+    }
     run = load(pathlib.Path(values.run_dir), overrides, values.checkpoint, report=_process.report)
     if weights_sha256(run.model) not in card.get("weights_sha256", []):
         raise UserError(

@@ -27,17 +27,24 @@ from nmt_keras.training.precision import configure
 from pipelines import _cli, _process
 
 _LENGTH = 15
+_INT8 = "int8_compute"
 _SHORTLIST = 50
 _OURS = [
     ("rnn", "float32", 0),
     ("rnn", "mixed_bfloat16", 0),
     ("rnn", "mixed_bfloat16", _SHORTLIST),
     ("rnn_input_feeding", "mixed_bfloat16", 0),
+    ("rnn", _INT8, 0),
+    ("rnn", _INT8, _SHORTLIST),
     ("transformer", "float32", 0),
     ("transformer", "mixed_bfloat16", 0),
     ("transformer", "mixed_bfloat16", _SHORTLIST),
+    ("transformer", _INT8, 0),
+    ("transformer", _INT8, _SHORTLIST),
     ("ssru", "mixed_bfloat16", 0),
     ("ssru", "mixed_bfloat16", _SHORTLIST),
+    ("ssru", _INT8, 0),
+    ("ssru", _INT8, _SHORTLIST),
 ]
 _COLUMNS = ["name", "sentences_per_s", "of_bound"]
 
@@ -94,31 +101,44 @@ def _job(values: flags.FlagValues) -> int:
 def _work(model: str, precision: str, shortlist: int, beam_size: int, data_dir: str, work: str, profile: bool) -> dict:
     """Translates with ours; runs in a process of its own."""
     _process.load_tensorflow()
+    import tensorflow as tf
+
     from benchmarks.models import CONFIGS, VOCAB_SIZE, product_flops
     from nmt_keras.config import DecodingConfig, TrainingConfig
+    from nmt_keras.inference.search import Search
+    from nmt_keras.inference.text import tokenize
     from nmt_keras.inference.translator import Translator
     from nmt_keras.models.seq2seq import build_seq2seq
+    from nmt_keras.serving.int8 import to_int8
     from nmt_keras.tokenizers.building import load_tokenizer
 
-    configure(TrainingConfig(precision=precision))
+    configure(TrainingConfig(precision="mixed_bfloat16" if precision == _INT8 else precision))
     tokenizer = load_tokenizer(pathlib.Path(work) / "tokenizer")
     network = build_seq2seq(CONFIGS[model], VOCAB_SIZE, VOCAB_SIZE)
     config = DecodingConfig(
         beam_size=beam_size, length_penalty=1.0, min_length=_LENGTH, max_length=_LENGTH, shortlist=shortlist
     )
     lexicon = _lexicon(data_dir, pathlib.Path(work), tokenizer) if shortlist else None
-    translator, lines = Translator(network, tokenizer, tokenizer, config, lexicon=lexicon), _read(data_dir, "val.en")
+    lines, products = _read(data_dir, "val.en"), []
+    translated = network
+    if precision == _INT8:
+        ids = tokenize(tokenizer, tf.constant(lines[:64]), config).ids
+        shortlist_ids = Search(network, tokenizer, config, lexicon=lexicon).shortlist_ids(ids)
+        found = to_int8(network, ids, beam_size, shortlist_ids)
+        translated, products = found.model, [choice.record() for choice in found.choices]
+    translator = Translator(translated, tokenizer, tokenizer, config, lexicon=lexicon)
     translator.translate(lines[:128])
     started = time.perf_counter()
     translator.translate(lines)
     seconds = time.perf_counter() - started
-    dtype = "bfloat16" if precision == "mixed_bfloat16" else "float32"
+    dtype = {"mixed_bfloat16": "bfloat16", _INT8: "int8"}.get(precision, "float32")
     source_tokens = sum(len(tokenizer.encode(line)) + 1 for line in lines)
     positions = 1 + (_LENGTH - 1) * beam_size  # at the first there is one hypothesis
     flops = product_flops(network, len(lines), source_tokens, len(lines) * positions)
     bound = len(lines) / (1e-9 * flops / measure.product_gflops(dtype, 64 * beam_size))
     ops = measure.op_milliseconds(lambda: translator.translate(lines[:320])) if profile else {}
-    return {"sentences_per_s": len(lines) / seconds, "profile": ops, **({} if shortlist else {"bound": bound})}
+    result = {"sentences_per_s": len(lines) / seconds, "profile": ops, "int8_products": products}
+    return result if shortlist else {**result, "bound": bound}
 
 
 def _read(data_dir: str, name: str) -> list[str]:

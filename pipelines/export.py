@@ -30,8 +30,9 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_enum(
         "precision",
         "float32",
-        ["float32", "bfloat16", "int8"],
-        "Of the weights: bfloat16 halves the size and is computed in, int8 quarters it and is computed in float32.",
+        ["float32", "bfloat16", "int8", "int8_compute"],
+        "Of the weights: bfloat16 halves the size and is computed in, int8 quarters it and is computed in float32, "
+        "int8_compute quarters it and is computed in int8 where that is faster on this machine.",
         flag_values=values,
     )
 

@@ -12,19 +12,24 @@ import tensorflow as tf
 from sacrebleu.metrics import BLEU
 
 from nmt_keras import files
-from nmt_keras.config import DataConfig
+from nmt_keras.config import DataConfig, TrainingConfig
 from nmt_keras.errors import UserError
 from nmt_keras.experiment.model_card import model_card
 from nmt_keras.experiment.text import open_dev
 from nmt_keras.inference.evaluation import open_bleu
+from nmt_keras.inference.search import Search
+from nmt_keras.inference.text import tokenize
 from nmt_keras.inference.translation import Translation
 from nmt_keras.inference.translator import Translator
+from nmt_keras.layers.int8 import NEEDS, is_available
 from nmt_keras.reports import Report, silent
 from nmt_keras.runs.loading import Run, config_of, load
 from nmt_keras.serving import export as exporting
 from nmt_keras.serving import local, proof
-from nmt_keras.serving.compression import PRECISIONS, compress
+from nmt_keras.serving.compression import PRECISIONS, StoredWeight, compress
+from nmt_keras.serving.int8 import Int8Export, to_int8
 from nmt_keras.serving.transports import as_tensor
+from nmt_keras.training.precision import resolve_precision
 
 _DEV_LINES = 200
 _NASTY = [
@@ -68,7 +73,8 @@ def export(
         run_dirs: of training jobs; several are an ensemble.
         checkpoint: `best`, `latest`, `averaged`, `ema` or a step.
         output: `saved_models/<name>`.
-        precision: of the weights, float32, bfloat16 or int8.
+        precision: of the weights, float32, bfloat16, int8, or int8_compute, which is computed in int8 where that is
+            faster on this machine.
         decoding: options of the search instead of the recipe's.
         target_language: the default of a model of several; "" is the recipe's.
         data_dir: where the dev set, which is translated for the proof, is now; instead of the recipe's.
@@ -80,8 +86,14 @@ def export(
         BLEU of float32 beside it.
 
     Raises:
-        UserError: the run cannot be used, or `output` cannot be written.
+        UserError: the run cannot be used, `output` cannot be written, or products in int8 are asked for where there are
+            none.
     """
+    if precision == "int8_compute" and not is_available():
+        raise UserError(
+            f"--precision=int8_compute needs {NEEDS}: export where that is so, or give --precision=int8, which is as "
+            "small and is computed in float32"
+        )
     if (output / "saved_model.pb").exists():
         raise UserError(
             f"{output} is a version of an export: give the folder of all versions, --output={output.parent}"
@@ -96,7 +108,14 @@ def export(
     dev = _DevText(before.data, run_dirs[0], report)
     source = _Source(run_dirs, checkpoint, overrides)
     trained, facts, bleus = _load(source, precision, before.training.precision, dev, report)
-    stored = compress(trained.model.variables, precision) if precision != "float32" else []
+    stored: Sequence[StoredWeight] = []
+    if precision == "int8_compute":
+        in_int8 = _in_int8(trained, dev, report)
+        trained, stored = trained._replace(model=in_int8.model), in_int8.stored
+        facts["int8_products"] = [choice.record() for choice in in_int8.choices]
+        facts["needs"] = NEEDS if in_int8.weights else ""
+    elif precision != "float32":
+        stored = compress(trained.model.variables, precision)
     search = trained.config.decoding
     module = exporting.TranslationModule(
         trained.model, *trained.tokenizers, search, stored, trained.lexicon, trained.languages
@@ -220,24 +239,46 @@ def _load(
     def bleu_of(run: Run) -> float:
         return dev.bleu([translation.text for translation in dev.translated(run, run.translator())])
 
-    trained = source.load("float32", report)
+    trained, computed_in = source.load("float32", report), _computed_in(precision)
     facts = {
         "run_dirs": list(map(str, source.run_dirs)),
         "checkpoint": source.checkpoint,
         "step": trained.step,
         "weights_sha256": trained.weights_sha256,
         "run_precision": run_precision,
+        "computed_in": computed_in,
         "tensorflow": tf.__version__,
         "shortlist": trained.config.decoding.shortlist,
     }
     bleus: dict[str, float] = {}
     if precision != "float32":
         bleus["dev_bleu_float32"] = bleu_of(trained)
-    if run_precision != PRECISIONS[precision]:  # jobs on the run directory compute in it
+    if run_precision != computed_in:  # jobs on the run directory compute in it
         bleus["dev_bleu_run"] = bleu_of(source.load(run_precision))
-    if precision != "float32" or run_precision != PRECISIONS[precision]:
-        trained = source.load(PRECISIONS[precision])
+    if precision != "float32" or run_precision != computed_in:
+        trained = source.load(computed_in)
     return trained, facts, bleus
+
+
+def _computed_in(precision: str) -> str:
+    """What an export of a precision is computed in, but for what is in int8: what is fast on this machine, for one that
+    is made for it."""
+    config = TrainingConfig(precision=PRECISIONS[precision])
+    resolve_precision(config)
+    return config.precision
+
+
+def _in_int8(trained: Run, dev: _DevText, report: Report) -> Int8Export:
+    """The run's model with products in int8 where they are faster for a batch of dev lines."""
+    config = trained.config.decoding
+    texts, codes = dev.batches(config.batch_sentences)[0]
+    tags = tf.repeat(tf.constant([trained.tags_of(codes[:1])], tf.int32), len(texts), axis=0)
+    source = tokenize(trained.tokenizers.source, tf.constant(texts), config, tags)
+    search = Search(trained.model, trained.tokenizers.target, config, lexicon=trained.lexicon)
+    report("measuring which products are faster in int8")
+    found = to_int8(trained.model, source.ids, config.beam_size, search.shortlist_ids(source.ids))
+    report(f"{found.weights} of {sum(choice.weights for choice in found.choices)} weights are multiplied in int8")
+    return found
 
 
 def _bleus(result: Mapping[str, Any]) -> list[str]:

@@ -58,7 +58,8 @@ after {trained.step:,} steps (checkpoint {result["checkpoint"]}).
   hypotheses.
 - Search: {decoding.beam_size} beams, length penalty {decoding.length_penalty:g}
   ({decoding.length_penalty_kind}){shortlist}.
-- `parity.json`: how the export was compared with the model it was made of. `config.json` of the run has all settings.
+{int8_products(result)}- `parity.json`: how the export was compared with the model it was made of. `config.json` of
+  the run has all settings.
 
     # in the folder that {name}/ is in
     docker run -p 8500:8500 -p 8501:8501 -v "$PWD/{name}:/models/{name}" -e MODEL_NAME={name} tensorflow/serving \\
@@ -74,6 +75,26 @@ From Python, by REST or gRPC:
         [translation] = client.translate([{example!r}], {keyword}beam_size={decoding.beam_size}, num_hypotheses=1)
         print(translation.text, [hypothesis.score for hypothesis in translation.hypotheses])
 """
+
+
+def int8_products(result: Mapping[str, Any]) -> str:
+    """Markdown: what an export with products in int8 needs, and the table of what was measured; "" of another.
+
+    Args:
+        result: of the proof.
+    """
+    if "int8_products" not in result:
+        return ""
+    rows = [
+        f"| {each['rows']} | {each['input_width']} x {each['output_width']} | {each['weights']} "
+        f"| {each['microseconds']:,.0f} | {each['int8_microseconds']:,.0f} | {'yes' if each['int8'] else 'no'} |"
+        for each in result["int8_products"]
+    ]
+    head = ["rows", "kernel", "weights", f"microseconds in {result['computed_in']}", "in int8", "is in int8"]
+    table = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|", *rows]
+    needs = f"- Needs {result['needs']}:\n  its warm-up requests fail on a server without.\n" if result["needs"] else ""
+    about = "- Products and their times on the machine of the export, which chose those that are in int8:\n\n"
+    return needs + about + "".join(f"  {line}\n" for line in table) + "\n"
 
 
 def _names(paths: Sequence[str]) -> str:

@@ -198,6 +198,11 @@ class Search:
         found = _first(_with_ids_of(shortlist, _joined(is_sampled, drawn, searched)), count)
         return _with_none_placed(found, tf.reduce_max(num_terms(terms))) if placed is None else found, is_kept
 
+    def shortlist_ids(self, source_ids: tf.Tensor) -> tf.Tensor | None:
+        """The target ids, int32 [U], that a batch of sources, int32 [B, S], is searched among; None for all."""
+        shortlist = self._shortlist(source_ids, padding_mask(source_ids), None)
+        return None if shortlist is None else shortlist.ids
+
     def _tokenized(self, prefix: tf.Tensor) -> tuple[Prefix, tf.Tensor]:
         return tokenize_prefixes(self._tokenizer, Surfaces.of(surfaces_of(self._tokenizer)), prefix, self._config)
 

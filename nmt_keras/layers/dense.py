@@ -5,13 +5,16 @@ its result is cast back, and gates, softmax and losses stay in float32. On a CPU
 fast way round: bfloat16 products are two to five times faster than float32, element-wise bfloat16 is slower.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import keras
 import tensorflow as tf
 
 from nmt_keras.layers.base import Layer, with_weights
+from nmt_keras.layers.int8 import Int8Columns, Int8Kernel, Quantizer
 
 _Layer = TypeVar("_Layer", bound=keras.layers.Layer)
 _Record = TypeVar("_Record", bound=NamedTuple)
@@ -24,12 +27,35 @@ class _Weight:
         weight: float32.
     """
 
-    def __init__(self, weight: keras.Variable):
+    def __init__(self, weight: Any):
         self.weight = weight
         self.shape = weight.shape
 
     def __tf_tensor__(self, dtype: tf.DType | None = None, name: str | None = None) -> tf.Tensor:
         return tf.convert_to_tensor(self.weight, dtype, name=name)
+
+    def operand(self, dtype: str) -> tf.Tensor:
+        """What is multiplied with."""
+        return tf.cast(self.weight, dtype)
+
+    def product(self, x: tf.Tensor, dtype: str, transpose_kernel: bool) -> tf.Tensor:
+        """x [rows, I] times the weight; [rows, O] in `dtype`."""
+        return tf.matmul(tf.cast(x, dtype), self.operand(dtype), transpose_b=transpose_kernel)
+
+    def affine(self, x: tf.Tensor, dtype: str, transpose_kernel: bool, bias: Any, is_rectified: bool) -> tf.Tensor:
+        """x [..., I] times the weight, with a bias or None, and a ReLU or none; [rows, O] in `dtype` or float32."""
+        result = self.product(tf.reshape(x, [-1, x.shape[-1]]), dtype, transpose_kernel)
+        of_its_type = bias if result.dtype == tf.float32 else bias.cast if isinstance(bias, _CastWeight) else None
+        if of_its_type is not None:
+            result = tf.nn.bias_add(result, of_its_type)
+        elif bias is not None:
+            result = tf.cast(result, tf.float32) + bias
+        return tf.nn.relu(result) if is_rectified else result
+
+    def columns(self, ids: tf.Tensor, dtype: str, transpose_kernel: bool) -> Any:
+        """See `columns`."""
+        axis = 0 if transpose_kernel else 1
+        return tf.cast(tf.gather(tf.convert_to_tensor(self.weight), ids, axis=axis), dtype)
 
 
 class _CastWeight(_Weight):
@@ -39,17 +65,105 @@ class _CastWeight(_Weight):
         super().__init__(weight)
         self.cast = tf.cast(weight, dtype)
 
+    def operand(self, dtype: str) -> tf.Tensor:
+        del dtype
+        return self.cast
 
-def cast_once(layer: _Layer) -> _Layer:
+
+class _Int8Weight(_CastWeight):
+    """A weight whose products are in int8, where they take it as it was quantized, transposed or not."""
+
+    def __init__(self, weight: keras.Variable, dtype: str, kernel: Int8Kernel, quantize: Quantizer):
+        super().__init__(weight, dtype)
+        self._kernel = kernel
+        self._quantize = quantize
+
+    def affine(self, x: tf.Tensor, dtype: str, transpose_kernel: bool, bias: Any, is_rectified: bool) -> tf.Tensor:
+        if transpose_kernel != self._kernel.is_transposed:
+            return super().affine(x, dtype, transpose_kernel, bias, is_rectified)
+        return self._kernel.columns().affine(self._quantize(x), bias, is_rectified)
+
+    def columns(self, ids: tf.Tensor, dtype: str, transpose_kernel: bool) -> Any:
+        if transpose_kernel != self._kernel.is_transposed:
+            return super().columns(ids, dtype, transpose_kernel)
+        return _Int8Gathered(self._kernel.columns().gather(ids), transpose_kernel, self._quantize)
+
+
+class _Int8Gathered(_Weight):
+    """Some columns of a weight whose products are in int8."""
+
+    def __init__(self, columns: Int8Columns, is_transposed: bool, quantize: Quantizer):
+        super().__init__(columns.values)
+        self.shape = self.shape[::-1] if is_transposed else self.shape
+        self._columns = columns
+        self._quantize = quantize
+
+    def affine(self, x: tf.Tensor, dtype: str, transpose_kernel: bool, bias: Any, is_rectified: bool) -> tf.Tensor:
+        return self._columns.affine(self._quantize(x), bias, is_rectified)
+
+
+def cast_once(layer: _Layer, int8: Mapping[str, Int8Kernel] = MappingProxyType({})) -> _Layer:
     """A layer whose weights are cast to the type of its products here, once: for a loop, which would otherwise cast
     them at every step.
 
     Example:
         cast = cast_once(layer)
         tf.while_loop(lambda t, x: t < length, lambda t, x: (t + 1, cast(x)), (0, x))
+
+    Args:
+        layer: built.
+        int8: the weights, by their paths, whose products are in int8.
     """
-    dtype = layer.compute_dtype
-    return layer if dtype == "float32" else with_weights(layer, lambda weight: _CastWeight(weight, dtype))
+    dtype, quantize = layer.compute_dtype, Quantizer()
+
+    def form(weight: keras.Variable) -> Any:
+        if weight.path in int8:
+            return _Int8Weight(weight, dtype, int8[weight.path], quantize)
+        return weight if dtype == "float32" else _CastWeight(weight, dtype)
+
+    return layer if dtype == "float32" and not int8 else with_weights(layer, form)
+
+
+def with_int8(layer: _Layer, int8: Mapping[str, Int8Kernel]) -> _Layer:
+    """A layer some of whose products are in int8, for one pass and not for a loop: its other weights stay as they are.
+
+    Args:
+        layer: built.
+        int8: the weights, by their paths, whose products are in int8.
+    """
+    dtype, quantize = layer.compute_dtype, Quantizer()
+    return with_weights(layer, lambda w: _Int8Weight(w, dtype, int8[w.path], quantize) if w.path in int8 else w)
+
+
+class ProductCall(NamedTuple):
+    """A product, as `product` was asked for it."""
+
+    rows: int
+    input_width: int  # I
+    output_width: int  # O
+    has_bias: bool
+    activation: Callable[[tf.Tensor], tf.Tensor] | None
+    is_operand: bool
+    transpose_kernel: bool
+    is_gathered: bool  # of some columns of a weight, such as a shortlist's
+    sharing: int = 1  # products of the same x
+
+
+class _WatchedWeight(_Weight):
+    """A weight that tells of the products with it."""
+
+    def __init__(self, weight: Any, seen: Callable[[tf.Tensor, ProductCall], None], is_gathered: bool = False):
+        super().__init__(weight)
+        self.seen = seen
+        self.is_gathered = is_gathered
+
+    def columns(self, ids: tf.Tensor, dtype: str, transpose_kernel: bool) -> Any:
+        return _WatchedWeight(super().columns(ids, dtype, transpose_kernel), self.seen, is_gathered=True)
+
+
+def watched(layer: _Layer, seen: Callable[[str, tf.Tensor, ProductCall], None]) -> _Layer:
+    """A layer that tells of its products: the path of the weight, x and the call. It is to be called eagerly."""
+    return with_weights(layer, lambda weight: _WatchedWeight(weight, functools.partial(seen, weight.path)))
 
 
 def cast_fields(record: _Record, names: Iterable[str], dtype: str) -> _Record:
@@ -175,9 +289,10 @@ class _LateKernel(_Weight):
         self._position = position
         self._number = number
 
-    def product(self, x: tf.Tensor) -> tf.Tensor | None:
-        """x [rows, I] times the kernel; None if the gradient of this product is not delayed."""
-        return self._position.product(x, self._number)
+    def product(self, x: tf.Tensor, dtype: str, transpose_kernel: bool) -> tf.Tensor:
+        """See `_Weight.product`; its gradient is delayed, if it is the first at its position."""
+        late = None if transpose_kernel else self._position.product(tf.cast(x, dtype), self._number)
+        return super().product(x, dtype, transpose_kernel) if late is None else late
 
 
 def weight_gradient(inputs: tf.Tensor, d_outputs: tf.Tensor) -> tf.Tensor:
@@ -211,25 +326,30 @@ def product(
         is_operand: the result is read by other products alone, and may stay in `dtype`.
     """
     shape = tf.shape(x)
-    flat = tf.reshape(tf.cast(x, dtype), [-1, x.shape[-1]])
-    result = kernel.product(flat) if isinstance(kernel, _LateKernel) and not transpose_kernel else None
-    if result is None:
-        operand = kernel.cast if isinstance(kernel, _CastWeight) else tf.cast(kernel, dtype)
-        result = tf.matmul(flat, operand, transpose_b=transpose_kernel)
-    of_its_type = bias.cast if isinstance(bias, _CastWeight) else bias if dtype == "float32" else None
-    if of_its_type is not None:
-        result, bias = tf.nn.bias_add(result, of_its_type), None
-    is_rectified = bias is None and activation is tf.nn.relu
-    if is_rectified:
-        result = tf.nn.relu(result)
-    is_whole = bias is None and (is_rectified or activation is None)
-    if not (is_operand and is_whole):
+    form = kernel if isinstance(kernel, _Weight) else _Weight(kernel)
+    is_rectified = activation is tf.nn.relu
+    result = form.affine(x, dtype, transpose_kernel, bias, is_rectified)
+    if isinstance(form, _WatchedWeight):
+        options = bias is not None, activation, is_operand, transpose_kernel, form.is_gathered
+        form.seen(x, ProductCall(result.shape[0], x.shape[-1], result.shape[1], *options))
+    if not (is_operand and (is_rectified or activation is None)):
         result = tf.cast(result, tf.float32)
-    if bias is not None:
-        result += bias
     result = tf.reshape(result, tf.concat([shape[:-1], tf.shape(result)[1:]], 0))
     result = tf.ensure_shape(result, [*x.shape[:-1], kernel.shape[0 if transpose_kernel else 1]])
     return result if activation is None or is_rectified else activation(result)
+
+
+def columns(kernel: Any, ids: tf.Tensor, dtype: str, *, transpose_kernel: bool = False) -> Any:
+    """The columns of ids, int32 [U], of a kernel, in a form that products of `dtype` take.
+
+    Args:
+        kernel: a weight or a tensor, float32 [I, O], or [O, I], transposed.
+        ids: in [0, O).
+        dtype: of the products.
+        transpose_kernel: whether `kernel` is [O, I].
+    """
+    form = kernel if isinstance(kernel, _Weight) else _Weight(kernel)
+    return form.columns(ids, dtype, transpose_kernel)
 
 
 def batched_product(x: tf.Tensor, y: tf.Tensor, dtype: str, *, transpose_y: bool = False) -> tf.Tensor:

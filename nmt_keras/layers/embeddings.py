@@ -1,6 +1,6 @@
 """Ids to vectors, and vectors back to logits."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -87,7 +87,7 @@ class TokenEmbedding(Layer):
 class OutputColumns(NamedTuple):
     """The columns of an output projection for U ids."""
 
-    kernel: tf.Tensor  # [D, U], of a tied embedding [U, E], in the compute type
+    kernel: Any  # [D, U], of a tied embedding [U, E], in a form that `dense.product` takes
     bias: tf.Tensor  # float32 [B, 1, U], -inf where a row may not use an id
 
 
@@ -113,10 +113,8 @@ class OutputProjection(Layer):
 
     def columns(self, ids: tf.Tensor, penalty: tf.Tensor) -> OutputColumns:
         """The columns of ids, int32 [U]; `penalty`, float32 [B, 1, U], is added to their logits."""
-        kernel = self._kernel()
-        axis = 1 if self.tied_embedding is None else 0
         return OutputColumns(
-            tf.cast(tf.gather(tf.convert_to_tensor(kernel), ids, axis=axis), self.compute_dtype),
+            dense.columns(self._kernel(), ids, self.compute_dtype, transpose_kernel=self.is_tied),
             penalty + tf.gather(tf.convert_to_tensor(self.bias), ids),
         )
 

@@ -1,5 +1,7 @@
 """The model: embedding, encoder, decoder, output projection."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -9,8 +11,10 @@ from nmt_keras.config import ModelConfig
 from nmt_keras.config.rules import model_problems
 from nmt_keras.errors import UserError
 from nmt_keras.layers import dense
+from nmt_keras.layers.base import with_weights
 from nmt_keras.layers.dropout import dropout_mask, fold_in
 from nmt_keras.layers.embeddings import OutputColumns, OutputProjection, TokenEmbedding
+from nmt_keras.layers.int8 import Int8Kernel
 from nmt_keras.layers.masks import padding_mask
 from nmt_keras.models import registry
 from nmt_keras.models.decoders import RecurrentDecoder
@@ -36,6 +40,8 @@ class Seq2Seq(keras.Model):
         UserError: the configuration names an unknown component, joins what does not go together, or shares tables of
             different sizes.
     """
+
+    int8_kernels: Mapping[str, Int8Kernel] = MappingProxyType({})  # of `in_int8`
 
     def __init__(self, config: ModelConfig, source_vocab_size: int, target_vocab_size: int):
         super().__init__(name="seq2seq")
@@ -89,9 +95,24 @@ class Seq2Seq(keras.Model):
                 layer.build(shape)
         self.built = True
 
+    def in_int8(self, kernels: Mapping[str, Int8Kernel]) -> "Seq2Seq":
+        """This model, some of whose products are in int8 in a search: in `prepare`, `columns` and the steps of
+        `for_search`. All else is in the model's own precision.
+
+        Args:
+            kernels: the weights, by their paths, whose products these are.
+        """
+        model = with_weights(self, lambda weight: weight)
+        object.__setattr__(model, "int8_kernels", kernels)  # what Keras would take for layers to track
+        return model
+
+    def _for_one_pass(self) -> "Seq2Seq":
+        return dense.with_int8(self, self.int8_kernels) if self.int8_kernels else self
+
     def prepare(self, source_ids: tf.Tensor) -> Any:
         """Encodes source ids, int32 [B, S], into the memory of a search."""
-        return self.decoder.cast(self.decoder.prepare(self.encode(source_ids)))
+        model = self._for_one_pass()
+        return model.decoder.cast(model.decoder.prepare(model.encode(source_ids)))
 
     def encode(self, source_ids: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> EncoderOutput:
         """What the encoder makes of source ids, int32 [B, S]."""
@@ -134,11 +155,13 @@ class Seq2Seq(keras.Model):
 
     def project(self, hidden: tf.Tensor, columns: OutputColumns | None = None) -> tf.Tensor:
         """Hidden states, float32 [..., D], to logits, float32 [..., V], or [..., U] of some ids' `columns`."""
-        return self.output_projection(hidden, columns)
+        if columns is None:
+            return self.output_projection(hidden)
+        return self.output_projection.call(hidden, columns)  # Keras itself hands on tensors alone
 
     def columns(self, ids: tf.Tensor, penalty: tf.Tensor) -> OutputColumns:
         """What `project` needs for the logits of ids, int32 [U], alone, with a penalty, float32 [B, 1, U]."""
-        return self.output_projection.columns(ids, penalty)
+        return self._for_one_pass().output_projection.columns(ids, penalty)
 
     def init_state(self, memory: Any) -> Any:
         """The decoder's state before BOS, every leaf [B, 1, ...]."""
@@ -146,7 +169,7 @@ class Seq2Seq(keras.Model):
 
     def for_search(self) -> "Seq2Seq":
         """This model, whose `step` takes weights that are cast to the type of products here."""
-        return dense.cast_once(self)
+        return dense.cast_once(self, self.int8_kernels)
 
     def step(
         self, ids: tf.Tensor, position: tf.Tensor, state: Any, memory: Any, columns: OutputColumns | None = None

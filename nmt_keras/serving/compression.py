@@ -1,16 +1,21 @@
 """Weights of an export in fewer bytes: bfloat16, or int8 with a scale for each row or column.
 
-int8 saves space, not time: weights are restored to float32 once a call, and products are in float32.
+`int8` saves space, not time: weights are restored to float32 once a call, and products are in float32. `int8_compute`
+stores the same and multiplies in int8 where that is faster (`nmt_keras.serving.int8`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "int8": "float32"}  # what each is computed in
+from nmt_keras.layers.int8 import GraphConstant, Int8Kernel, rounded
+
+# What each is computed in; of int8_compute, what is not in int8.
+PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "int8": "float32", "int8_compute": "auto"}
 _MIN_SIZE = 1024  # numbers; what is smaller, biases and gains, stays as it is
 
 
@@ -18,7 +23,7 @@ class StoredWeight(NamedTuple):
     """A weight as an export keeps it."""
 
     weight: keras.Variable
-    values: tf.Variable  # int8, bfloat16 or float32, as the weight
+    values: tf.Variable | GraphConstant  # int8, bfloat16 or float32, as the weight
     scales: tf.Variable | None  # float32, broadcast to the weight; of int8
 
     def restored(self) -> tf.Tensor:
@@ -44,15 +49,40 @@ def compress(weights: Iterable[keras.Variable], precision: str) -> list[StoredWe
     return stored
 
 
+def compress_kernels(
+    weights: Iterable[keras.Variable], transposed: Mapping[str, bool] = MappingProxyType({})
+) -> tuple[list[StoredWeight], dict[str, Int8Kernel]]:
+    """Rounds weights to int8, in place, some of them for products in int8: with a scale for each of their outputs.
+
+    Args:
+        weights: of a model.
+        transposed: the weights for products, by their paths, and whether these take them transposed.
+
+    Returns:
+        What to keep of each, and those for products, by their paths.
+    """
+    kernels, stored = {}, []
+    for weight in weights:
+        if weight.path not in transposed:
+            stored.append(_stored(weight, "int8"))
+            continue
+        is_transposed = transposed[weight.path]
+        values, scales = rounded(np.array(weight, np.float32), 0 if is_transposed else 1)
+        kernel = Int8Kernel(values, scales.reshape(-1), is_transposed)
+        kernels[weight.path] = kernel
+        stored.append(StoredWeight(weight, kernel.values, _variable(scales)))
+    for each in stored:
+        each.weight.assign(each.restored())
+    return stored, kernels
+
+
 def _stored(weight: keras.Variable, precision: str) -> StoredWeight:
     values = np.array(weight, np.float32)
     if precision == "bfloat16" or values.size < _MIN_SIZE or values.ndim < 2:
         small = precision == "bfloat16" and values.size >= _MIN_SIZE
         return StoredWeight(weight, _variable(tf.cast(values, tf.bfloat16 if small else tf.float32)), None)
-    axes = tuple(axis for axis in range(values.ndim) if axis != np.argmax(values.shape))
-    scales = np.maximum(np.abs(values).max(axes, keepdims=True) / 127.0, np.finfo(np.float32).tiny)
-    rounded = np.clip(np.rint(values / scales), -127, 127).astype(np.int8)
-    return StoredWeight(weight, _variable(rounded), _variable(scales.astype(np.float32)))
+    integers, scales = rounded(values, int(np.argmax(values.shape)))
+    return StoredWeight(weight, _variable(integers), _variable(scales))
 
 
 def _variable(value: Any) -> tf.Variable:

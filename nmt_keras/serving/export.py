@@ -78,7 +78,7 @@ class TranslationModule(tf.Module):
         super().__init__(name="translation")
         self.tracked_variables = [variable.value for variable in model.variables]
         if stored_weights:
-            self.tracked_variables = [each for stored in stored_weights for each in stored[1:] if each is not None]
+            self.tracked_variables = [e for stored in stored_weights for e in stored[1:] if isinstance(e, tf.Variable)]
         self.splits_sentences = config.split_sentences
         self._stored_weights = lambda: stored_weights
         self.tracked_tokenizers = [source_tokenizer.resource(), target_tokenizer.resource()]
