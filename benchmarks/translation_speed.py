@@ -4,9 +4,10 @@ python -m benchmarks.translation_speed --data_dir=<folder of Multi30k> --work=/t
 
 The dev set of Multi30k is translated from lines of text, in batches of 64 of similar length, to 15 pieces each, by
 untrained networks of the peers' shape: what they would say makes no difference to the time. Ours in float32, bfloat16,
-and bfloat16 with a shortlist of 50 pieces a source piece, for which a lexicon is learned from the training text. The
-peers translate with what `benchmarks.training_speed` left in --work, which runs first; CTranslate2 with the Transformer
-that OpenNMT-tf trained. `of_bound` is the share of what the weights' products alone would allow (without a shortlist).
+int8 where that is faster, and the last two with a shortlist of 50 pieces a source piece, for which a lexicon is learned
+from the training text. The peers translate with what `benchmarks.training_speed` left in --work, which runs first;
+CTranslate2 with the Transformer that OpenNMT-tf trained. `of_bound` is the share of what the weights' products alone
+would allow (without a shortlist).
 The columns "over" compare any row with any peer, of whatever network and number of weights.
 Prints a table and, as the last line, JSON.
 """
