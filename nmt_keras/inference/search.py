@@ -200,7 +200,7 @@ class Search:
 
     def shortlist_ids(self, source_ids: tf.Tensor) -> tf.Tensor | None:
         """The target ids, int32 [U], that a batch of sources, int32 [B, S], is searched among; None for all."""
-        shortlist = self._shortlist(source_ids, padding_mask(source_ids), None)
+        shortlist = self._shortlist(source_ids, padding_mask(source_ids), None, None)
         return None if shortlist is None else shortlist.ids
 
     def _tokenized(self, prefix: tf.Tensor) -> tuple[Prefix, tf.Tensor]:
