@@ -21,7 +21,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
     _cli.define_inference_flags(values, argv, searches=False)
-    flags.DEFINE_enum("to", None, ["ctranslate2"], "ctranslate2: a Transformer for CTranslate2.", flag_values=values)
+    flags.DEFINE_enum(
+        "to",
+        None,
+        ["ctranslate2", "pytorch"],
+        "ctranslate2: a Transformer for CTranslate2. pytorch: a recurrent model or a Transformer as one readable file.",
+        flag_values=values,
+    )
     flags.DEFINE_string("output", None, "The folder that is made.", flag_values=values)
     flags.DEFINE_string("data_dir", None, "Where the dev set is now. Default: the recipe's.", flag_values=values)
     flags.DEFINE_integer(

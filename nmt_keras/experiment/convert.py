@@ -10,7 +10,7 @@ from typing import Any
 
 from nmt_keras import files
 from nmt_keras.config import ExperimentConfig
-from nmt_keras.conversion import ctranslate2, ctranslate2_proof
+from nmt_keras.conversion import ctranslate2, ctranslate2_proof, pytorch, pytorch_proof
 from nmt_keras.conversion.source import Converter, DevLines, Source, require_packages
 from nmt_keras.errors import UserError
 from nmt_keras.experiment.text import open_dev
@@ -22,7 +22,8 @@ from nmt_keras.tokenizers.target_tags import tag_ids
 from nmt_keras.tokenizers.white_space import is_blank
 
 CONVERTERS = {
-    "ctranslate2": Converter(("ctranslate2",), ctranslate2.reasons_against, ctranslate2.write, ctranslate2_proof.prove)
+    "ctranslate2": Converter(("ctranslate2",), ctranslate2.reasons_against, ctranslate2.write, ctranslate2_proof.prove),
+    "pytorch": Converter(("torch", "safetensors"), pytorch.reasons_against, pytorch.write, pytorch_proof.prove),
 }
 
 

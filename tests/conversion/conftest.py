@@ -61,14 +61,14 @@ def vary(model, seed=3):
     rng = np.random.default_rng(seed)
     for weight in model.trainable_variables:
         name = weight.path.rpartition("/")[2]
-        size = 0.1 if len(weight.shape) < 2 else 0.4 if name == "table" else 4.0 * weight.shape[0] ** -0.5
+        size = 0.1 if len(weight.shape) < 2 else 0.4 if name == "table" else 2.5 * weight.shape[0] ** -0.5
         offset = 1.0 if name in ("gamma", "scale", "gain") else 0.0
         weight.assign(rng.normal(size=weight.shape) * size + offset)
     if not model.output_projection.is_tied:
         model.output_projection.kernel.assign(rng.normal(size=model.output_projection.kernel.shape) * 0.4)
     bias = np.array(model.output_projection.bias)
     bias[[PAD_ID, BOS_ID, UNK_ID]] = -20.0  # as after training
-    bias[EOS_ID] += 2.0
+    bias[EOS_ID] += 2.5
     model.output_projection.bias.assign(bias)
 
 
