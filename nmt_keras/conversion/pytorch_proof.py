@@ -16,6 +16,7 @@ from nmt_keras.constants import BOS_ID, EOS_ID
 from nmt_keras.conversion import pytorch_session
 from nmt_keras.conversion.source import DevLines, Source, translated
 from nmt_keras.data.padding import rows_of, table_of
+from nmt_keras.errors import UserError
 
 _TOLERANCE = 1e-4  # of a logit: float32 sums in another order
 
@@ -85,7 +86,7 @@ def _session(*arguments: str) -> None:
     """Runs `pytorch_session` in a process of its own.
 
     Raises:
-        RuntimeError: it failed; the message ends with its last line.
+        UserError: it failed, with its last line.
     """
     done = subprocess.run(
         [sys.executable, "-I", "-B", pytorch_session.__file__, *arguments],
@@ -96,4 +97,4 @@ def _session(*arguments: str) -> None:
     )
     if done.returncode:
         last = done.stderr.strip().rpartition("\n")[2]
-        raise RuntimeError(f"the written file does not run: {last}")
+        raise UserError(f"PyTorch does not run the written file, see whether `import torch` works: {last}")

@@ -34,8 +34,9 @@ class DevLines(NamedTuple):
 class Converter(NamedTuple):
     """A way to convert."""
 
+    takes: str  # which runs, for a message
     packages: tuple[str, ...]  # what it needs beside what this project does; an extra of its name installs them
-    reasons_against: Callable[[ExperimentConfig, Tokenizers], list[str]]  # why a run cannot be converted
+    reasons_against: Callable[[ExperimentConfig, Tokenizers], list[str]]  # what of a run it cannot take
     write: Callable[[Source, pathlib.Path, str], None]  # to an empty folder; the text is an example for its reader
     prove: Callable[[Source, pathlib.Path, Sequence[DevLines]], dict[str, Any]]  # `different`: by more than rounding
 

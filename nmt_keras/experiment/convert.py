@@ -22,8 +22,20 @@ from nmt_keras.tokenizers.target_tags import tag_ids
 from nmt_keras.tokenizers.white_space import is_blank
 
 CONVERTERS = {
-    "ctranslate2": Converter(("ctranslate2",), ctranslate2.reasons_against, ctranslate2.write, ctranslate2_proof.prove),
-    "pytorch": Converter(("torch", "safetensors"), pytorch.reasons_against, pytorch.write, pytorch_proof.prove),
+    "ctranslate2": Converter(
+        "Transformers with SentencePiece tokenizers",
+        ("ctranslate2",),
+        ctranslate2.reasons_against,
+        ctranslate2.write,
+        ctranslate2_proof.prove,
+    ),
+    "pytorch": Converter(
+        "Transformers, and recurrent models with an attention of Bahdanau or Luong",
+        ("torch", "safetensors"),
+        pytorch.reasons_against,
+        pytorch.write,
+        pytorch_proof.prove,
+    ),
 }
 
 
@@ -67,17 +79,20 @@ def convert(
     if output.exists():
         raise UserError(f"{output} is there already: give a new folder, or remove it")
     files.require_writable(output)
-    overrides = {**overrides, "training.precision": "float32"}
+    overrides = {**overrides, "training.precision": "float32", "decoding.shortlist": 0}  # which no converted model has
     if data_dir is not None:
         overrides["data.data_dir"] = data_dir
     config = config_of(run_dirs[0], overrides)
     reasons = converter.reasons_against(config, load_tokenizers(run_dirs[0]))
     if reasons:
-        raise UserError(f"--to={to} has no place for what {run_dirs[0]} has: {'; '.join(reasons)}")
+        raise UserError(
+            f"--to={to} takes {converter.takes}: give another run, or serve this one by pipelines.export. "
+            f"Received: {'; '.join(reasons)}, of {run_dirs[0]}"
+        )
     dev = _dev_lines(config, run_dirs[0], proof_lines, report)
     run = load(run_dirs, overrides, checkpoint, report=report, portable=True)
     assert isinstance(run.model, Seq2Seq)
-    source = Source(run_dirs[0].name, run.config, run.tokenizers, run.model)
+    source = Source(run_dirs[0].resolve().name, run.config, run.tokenizers, run.model)
     [weights] = run.weights_sha256
     result: dict[str, Any] = {
         "to": to,

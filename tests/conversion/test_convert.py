@@ -39,8 +39,9 @@ def test_all_reasons_come_at_once(make_run, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda package: package)
     run_dir = make_run({"d_model": 12, "encoder": "rnn", "decoder": "rnn"}, tokenizer="char")
     line = _refused(capsys, f"--run_dir={run_dir}", "--to=ctranslate2", f"--output={tmp_path}/x")
-    assert f"--to=ctranslate2 has no place for what {run_dir} has: model.encoder rnn; model.decoder rnn; " in line
-    assert "a source tokenizer that is not SentencePiece's (data.tokenizer char); a target tokenizer" in line
+    assert "--to=ctranslate2 takes Transformers with SentencePiece tokenizers: give another run, or serve this" in line
+    assert "Received: model.encoder rnn; model.decoder rnn; a source tokenizer that is not SentencePiece's" in line
+    assert "(data.tokenizer char); a target tokenizer" in line and line.endswith(f", of {run_dir}")
     assert not (tmp_path / "x").exists()
 
 

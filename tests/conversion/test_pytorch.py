@@ -12,6 +12,8 @@ import pytest
 from nmt_keras.conversion import pytorch as conversion
 from nmt_keras.conversion import pytorch_proof, pytorch_session
 from nmt_keras.conversion.source import DevLines, translated
+from nmt_keras.errors import UserError
+from nmt_keras.runs.tokenizers import load_tokenizers
 from nmt_keras.tokenizers.base import Tokenizers
 from nmt_keras.tokenizers.characters import CharacterTokenizer
 from nmt_keras.tokenizers.target_tags import tag_ids
@@ -124,7 +126,7 @@ def test_greedy_translations_may_part_only_where_logits_are_equal():
 
 def test_a_file_that_does_not_run_says_why(tmp_path):
     (tmp_path / "model.py").write_text("raise SystemExit('broken')\n")
-    with pytest.raises(RuntimeError, match="the written file does not run: "):
+    with pytest.raises(UserError, match="PyTorch does not run the written file, see whether `import torch` works: "):
         pytorch_proof._session(str(tmp_path), "x.npz", str(tmp_path), "5")
 
 
@@ -199,3 +201,39 @@ def test_the_job_converts_a_recurrent_run(make_run, tmp_path, capsys):
         "target.model",
         "target_vocabulary.json",
     ]
+
+
+def test_the_job_converts_a_trained_model_of_characters(trained_copy, tmp_path, capsys):
+    pytest.importorskip("torch")
+    pytest.importorskip("safetensors")
+    output = tmp_path / "converted"
+    assert convert.main([f"--run_dir={trained_copy}/run", "--to=pytorch", f"--output={output}"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["compared"] == printed["equal_greedy"] == 24 and printed["different"] == 0
+    ids = list(map(str, load_tokenizers(trained_copy / "run").source.encode("a b c d")))
+    done = subprocess.run([sys.executable, "model.py", *ids], cwd=output, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ids  # it has learned to copy
+
+
+def test_the_file_of_a_transformer_goes_on_to_onnx(make_source, dev, tmp_path):
+    """As docs/conversion.md says."""
+    pytest.importorskip("torch")
+    pytest.importorskip("safetensors")
+    pytest.importorskip("onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    source = make_source(**OPTIONS[9])
+    conversion.write(source, tmp_path, "a book")
+    program = (
+        "import torch, model\n"
+        "axes = {'source': {0: 'B', 1: 'S'}, 'target': {0: 'B', 1: 'T'}}\n"
+        "ids = torch.tensor([[4, 5, 3]]), torch.tensor([[2, 4]])\n"
+        "options = {'input_names': list(axes), 'dynamic_axes': axes, 'dynamo': False}\n"
+        "torch.onnx.export(model.load(), ids, 'model.onnx', **options)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True)
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+    ids = np.array([[6, 7, 8, 5, 3], [9, 4, 3, 0, 0]], np.int64)
+    target = np.array([[2, 8, 9, 7], [2, 5, 6, 4]], np.int64)
+    [logits] = session.run(None, {"source": ids, "target": target})
+    hidden, _ = source.model(ids.astype(np.int32), target.astype(np.int32))
+    np.testing.assert_allclose(logits, source.model.project(hidden), atol=1e-4)
