@@ -53,7 +53,7 @@ def reasons_against(config: ExperimentConfig, tokenizers: Tokenizers) -> list[st
         if model.attention not in _ATTENTIONS:
             reasons.append(f"model.attention {model.attention}")
     elif (model.encoder, model.decoder) == ("transformer", "transformer"):
-        if model.positions in ("rotary", "relative"):
+        if model.positions == "relative":
             reasons.append(f"model.positions {model.positions}")
     else:
         reasons.append(f"model.encoder {model.encoder} with model.decoder {model.decoder}")

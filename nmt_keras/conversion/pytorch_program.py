@@ -246,6 +246,17 @@ else:
             angles = torch.arange(x.shape[1], device=x.device).unsqueeze(1) * speeds
             return x + torch.cat([torch.sin(angles), torch.cos(angles)], -1)
 
+    if POSITIONS == "rotary":
+
+        def turned(x):
+            """x [B, H, T, C], its pairs of channels turned by angles that grow with the position (Su et al. 2021)."""
+            count = x.shape[-1] // 2
+            speeds = torch.exp(torch.arange(count, device=x.device) * (-math.log(10_000.0) / count))
+            angles = torch.arange(x.shape[2], device=x.device).unsqueeze(1) * speeds
+            first, second = x.chunk(2, -1)
+            sin, cos = torch.sin(angles), torch.cos(angles)
+            return torch.cat([first * cos - second * sin, first * sin + second * cos], -1)
+
     if POSITIONS == "learned":
 
         class Positions(nn.Module):
@@ -272,6 +283,9 @@ else:
             """x [B, Q, D] reads [B, S, D] where `visible` says so, [B, 1, Q or 1, S]; also a [B, H, Q, S]."""
             projected = self.query(x), self.key(read), self.value(read)
             q, k, v = (y.unflatten(-1, (NUM_HEADS, -1)).transpose(1, 2) for y in projected)
+            if POSITIONS == "rotary":
+                if read is x:  # self-attention
+                    q, k = turned(q), turned(k)
             e = q @ k.transpose(-1, -2) / math.sqrt(D_MODEL // NUM_HEADS)
             a = torch.softmax(e.masked_fill(~visible, -math.inf), -1)
             return self.output((a @ v).transpose(1, 2).flatten(-2)), a

@@ -47,6 +47,7 @@ OPTIONS = [
     TRANSFORMER | {"positions": "learned", "max_positions": 5, "pre_norm": False, "activation": "swiglu"},
     TRANSFORMER
     | {"positions": "learned", "max_positions": 5, "activation": "relu", "d_embedding": 6, "tie_output": True},
+    TRANSFORMER | {"positions": "rotary", "pre_norm": True, "activation": "relu", "tie_output": True},
     TRANSFORMER | {"positions": "none", "pre_norm": True, "activation": "gelu", "d_embedding": 6},
     TRANSFORMER | {"positions": "none", "pre_norm": False, "activation": "swiglu", "share_embeddings": True},
 ]
@@ -174,7 +175,7 @@ def test_other_tokenizers_leave_no_sentencepiece_models(make_source, dev, tmp_pa
         ({"cell": "normed_lstm", "attention": "local_p"}, ["model.cell normed_lstm", "model.attention local_p"]),
         ({"encoder": "gnmt", "decoder": "conditional_gru"}, ["model.encoder gnmt with model.decoder conditional_gru"]),
         ({"encoder": "transformer"}, ["model.encoder transformer with model.decoder rnn"]),
-        (TRANSFORMER | {"positions": "rotary"}, ["model.positions rotary"]),
+        (TRANSFORMER | {"positions": "relative"}, ["model.positions relative"]),
         ({"attention": "none"}, ["model.attention none"]),
     ],
 )
