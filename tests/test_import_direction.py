@@ -28,8 +28,9 @@ ALLOWED = {
     "training": TEXT | MODELS | {"decoding"},
     "inference": TEXT | MODELS | {"decoding"},
     "serving": TEXT | MODELS | {"decoding", "inference"},
+    "conversion": TEXT | MODELS | {"inference"},
     "runs": TEXT | MODELS | {"doctor", "decoding", "training", "inference", "serving"},
-    "experiment": TEXT | MODELS | {"doctor", "decoding", "training", "inference", "serving", "runs"},
+    "experiment": TEXT | MODELS | {"doctor", "decoding", "training", "inference", "serving", "conversion", "runs"},
     "api": LEAVES | {"inference", "serving", "runs", "experiment"},
     "__init__": LEAVES | {"api", "inference", "serving"},
 }

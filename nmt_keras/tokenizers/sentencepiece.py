@@ -262,6 +262,11 @@ class SentencePieceTokenizer:
     def sha256(self) -> str:
         return hash_of(self._model, self.folds)
 
+    @property
+    def quiet_model(self) -> bytes:
+        """The model for programs of others: the same pieces, and SentencePiece logs nothing when it reads it."""
+        return self._quiet_model
+
     def _graph(self) -> "tf_text.SentencepieceTokenizer":
         # Made on first use and outside any graph, so that a job that seeds TensorFlow first (see training/precision.py)
         # may still build tokenizers before it. tensorflow_text is 120 MiB, which training has no use for.
