@@ -10,7 +10,7 @@ COV := --cov --cov-report=term:skip-covered --cov-fail-under=90
 # Where Python keeps no byte code, each process that a test starts compiles TensorFlow's 2,700 modules anew, 4 s of 6.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart test test-slow test-tf220 test-browser test-servers test-all coverage docs lint format lock benchmark speedrun clean
+.PHONY: quickstart test test-slow test-tf220 test-browser test-servers test-pytorch test-all coverage docs lint format lock benchmark speedrun clean
 
 # The versions that were tested; without the lock file, the newest ones that setup.cfg allows.
 $(VENV)/ready: setup.cfg pyproject.toml requirements.lock
@@ -51,6 +51,11 @@ OLDER_2.20 := tensorflow==2.20.0 tensorflow-text==2.20.1
 
 test-servers: build/tensorflow-2.18/ready build/tensorflow-2.19/ready build/tensorflow-2.20/ready  ## older TF Servings
 	$(PYTEST) -m servers tests/serving/test_older_servers.py
+
+# PyTorch, which is no dependency, beside the rest.
+test-pytorch: $(VENV)/ready  ## what is converted to PyTorch, run in it; installs it
+	$(BIN)/pip install --quiet torch==2.13.0 onnx onnxruntime onnxscript
+	$(PYTEST) tests/conversion/test_pytorch.py
 
 test-all: $(VENV)/ready  ## all but the last
 	$(PYTEST) -m 'not browser and not servers'

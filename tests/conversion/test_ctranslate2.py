@@ -46,7 +46,14 @@ def _name(options):
     return "-".join(str(value) for value in options.values())
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=_name)
+IN_SHORT = (OPTIONS[0], OPTIONS[5])  # of each norm one
+
+
+@pytest.mark.parametrize(
+    "options",
+    [*IN_SHORT, *(pytest.param(options, marks=pytest.mark.slow) for options in OPTIONS if options not in IN_SHORT)],
+    ids=_name,
+)
 def test_the_converted_model_scores_and_translates_as_the_run(options, make_source, dev, tmp_path):
     source = make_source(**SMALL | options)
     assert conversion.reasons_against(source.config, source.tokenizers) == []
