@@ -21,7 +21,7 @@ from tqdm import tqdm
 from nmt_keras import files
 from nmt_keras.errors import Interrupted, UserError
 from nmt_keras.inference.glossary import MAX_TERMS, Glossary
-from nmt_keras.inference.protection import Protection
+from nmt_keras.inference.protection import Protection, named
 from nmt_keras.reports import shows_bars
 from nmt_keras.tokenizers.white_space import is_blank
 from pipelines import _cli, _process, _text
@@ -66,10 +66,11 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
         "A file of terms: a source term, a tab and what it is in a translation, a line each; see docs/search.md.",
         flag_values=values,
     )
-    flags.DEFINE_list(
+    flags.DEFINE_multi_string(
         "protect",
-        None,
-        "What translations have as the text has it: tag, url, email, number, placeholder, or regular expressions.",
+        [],
+        "What translations have as the text has it: some of tag, entity, url, email, number, placeholder, or a "
+        "regular expression; it may be given several times.",
         flag_values=values,
     )
     flags.DEFINE_string("output", None, "Where the translations go. Default: stdout.", flag_values=values)
@@ -107,7 +108,8 @@ def _job(values: flags.FlagValues) -> int | None:
         files.require_writable(values.output)
     count, has_few = 0, False
     try:
-        glossary = _glossary(values)
+        glossary = _Glossary(values.glossary) if values.glossary else None
+        protection = Protection(named(values.protect)) if values.protect else None
         with contextlib.ExitStack() as stack:
             source = stack.enter_context(_text.opened(values.input)) if values.input else sys.stdin.buffer
             stream, about = stack.enter_context(_opened(values))
@@ -123,9 +125,9 @@ def _job(values: flags.FlagValues) -> int | None:
                 raise UserError(f"--resume: the interrupted --output has {count:,} lines, --input only {skipped:,}")
             lines, prefixes = _with_prefixes(lines, values, stack, count)
             given: Given = {} if prefixes is None else {"prefixes": prefixes}
-            lines, again, looked_up = itertools.tee(lines, 3)
-            protection = Protection(values.protect) if values.protect else None
+            lines, again = itertools.tee(lines)
             if glossary:
+                lines, looked_up = itertools.tee(lines)
                 plain = looked_up if protection is None else (protection.take_out(line).plain for line in looked_up)
                 given["terms"] = glossary.found(plain, count)
             if protection:
@@ -195,10 +197,6 @@ class _Glossary:
         return f"glossary: {placed:,} of {found:,} terms placed{'; ' if shown else ''}{shown}"
 
 
-def _glossary(values: flags.FlagValues) -> _Glossary | None:
-    return None if values.glossary is None else _Glossary(values.glossary)
-
-
 def _with_prefixes(
     lines: Iterator[str], values: flags.FlagValues, stack: contextlib.ExitStack, count: int
 ) -> tuple[Iterator[str], Iterator[str] | None]:
@@ -245,6 +243,8 @@ def _check(values: flags.FlagValues) -> None:
         for other in ("glossary", "protect"):
             if values[other].value and values[name].value:
                 raise UserError(f"--{other} goes with beam search of sentences: leave out --{name}")
+    if values.protect and values.prefixes is not None:
+        raise UserError("--prefixes does not go with --protect: leave out one of them")
     if values.samples and values["n_best"].present:
         raise UserError("--n_best belongs to searching: --samples is how many are drawn")
     if values.resume and not values.output:
@@ -319,7 +319,7 @@ def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any], Ca
             raise UserError(
                 f"--exact knows no decoding.{rules[0]}: give --decoding.{rules[0]} its default, or no --exact"
             )
-        if values.glossary is not None and (config.decoding.recombine or config.decoding.beam_groups > 1):
+        if values.glossary and (config.decoding.recombine or config.decoding.beam_groups > 1):
             raise UserError("--glossary goes with plain beam search: leave out decoding.recombine and .beam_groups")
         if options:
             require_enough(options, config.decoding.beam_size)
@@ -380,6 +380,11 @@ def _report_doubts(
         _process.report(
             f"warning: line {number}: its translation does not begin with all of its line of --prefixes: the "
             "vocabulary cannot write it, or decoding.max_length leaves no room, or the line is blank"
+        )
+    if not translation.outputs.get("is_protected", True):
+        _process.report(
+            f"warning: line {number}: the regular expressions of --protect took over 1 s, and nothing in it is "
+            "protected; give ones that need not go back, as a+b and not (a+)+b"
         )
     if not translation.text.strip() and not is_blank(line):
         _process.report(f"warning: line {number} has text, and its translation is empty")

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -88,9 +89,8 @@ def program(source: Source, has_text: bool, example: str) -> str:
     """
     config, data = source.config.model, source.config.data
     tags = _tags(source)
-    if has_text:  # a text that a shell and a docstring take as it is
-        words = example.replace("\\", "").replace('"', "")[:60]
-        use = f'    python model.py "{words}"'
+    if has_text:
+        use = f"    python model.py {shlex.quote(example[:60])}"
     else:
         ids = " ".join(map(str, source.tokenizers.source.encode(example)[:8]))
         use = f"It translates ids, whose pieces are in the vocabularies beside it:\n\n    python model.py {ids}"
@@ -116,8 +116,14 @@ def program(source: Source, has_text: bool, example: str) -> str:
         "TAGS": (tags[data.target_language],) if tags else (),
     }
     languages = f"{data.source_language} to {' or '.join(data.target_languages or [data.target_language])}"
-    docstring = _DOCSTRING.format(name=source.name, languages=languages, use=use)
+    docstring = _DOCSTRING.format(name=_in_docstring(source.name), languages=languages, use=_in_docstring(use))
     return decided(_PROGRAM.read_text(encoding="utf-8"), _options(config, has_text), constants, docstring)
+
+
+def _in_docstring(text: str) -> str:
+    """A text as it stands in a docstring: names of folders and lines of a corpus may hold anything."""
+    printable = "".join(each if each.isprintable() or each == "\n" else "\ufffd" for each in text)
+    return printable.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _tags(source: Source) -> dict[str, int]:

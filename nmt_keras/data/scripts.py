@@ -1,6 +1,9 @@
-"""Whether a line is in the script of a language, and the words of a line."""
+"""Whether a line is in the script of a language, its words, and what a word is made of."""
 
 import re
+import unicodedata
+
+import regex
 
 from nmt_keras.data.languages import language_of
 
@@ -38,6 +41,8 @@ _RANGES = {
 WITHOUT_SPACES = re.compile(
     f"[{''.join(_RANGES[name] for name in ('Han', 'Kana', 'Thai', 'Lao', 'Khmer', 'Myanmar', 'Tibetan'))}]"
 )
+# A word of a script with spaces, its marks included, or any other character.
+TOKEN = regex.compile(rf"(?:(?!{WITHOUT_SPACES.pattern})[\p{{L}}\p{{N}}\p{{M}}])+|\S")
 _MIN_LETTERS = 6  # letters needed to judge a line; one of a script without spaces, almost a word, counts twice
 
 
@@ -86,3 +91,8 @@ def words(line: str) -> list[str]:
     return [
         word for part in spaced.split() if (word := part.strip(".,;:!?\"'()[]\u3002\uff0c\uff1f\uff01\u201c\u201d"))
     ]
+
+
+def is_letter(character: str) -> bool:
+    """Whether a character goes on with a word of a script with spaces: a letter, a digit or a mark; False of none."""
+    return bool(character) and unicodedata.category(character)[0] in "LNM" and not WITHOUT_SPACES.match(character)

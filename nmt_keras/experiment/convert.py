@@ -144,6 +144,8 @@ def _new_folder(output: pathlib.Path) -> Iterator[pathlib.Path]:
         folder.chmod(0o755)
         yield folder
     except OSError as error:
+        if error.filename is None or not str(error.filename).startswith(str(output.parent)):
+            raise
         raise UserError(f"Cannot write {output}: {error.strerror or error}; give another --output") from error
     finally:
         if folder is not None:

@@ -93,6 +93,11 @@ def int8_products(result: Mapping[str, Any]) -> str:
     head = ["rows", "kernel", "weights", f"microseconds in {result['computed_in']}", "in int8", "is in int8"]
     table = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|", *rows]
     needs = f"- Needs {result['needs']}:\n  its warm-up requests fail on a server without.\n" if result["needs"] else ""
+    if not any(each["int8"] for each in result["int8_products"]):
+        needs = (
+            f"- No product was faster in int8 on the machine of the export: all are in {result['computed_in']},\n"
+            "  which another --precision gives too.\n"
+        )
     about = "- Products and their times on the machine of the export, which chose those that are in int8:\n\n"
     return needs + about + "".join(f"  {line}\n" for line in table) + "\n"
 

@@ -6,17 +6,15 @@ Blank lines, and lines that begin with `#`, say nothing.
 """
 
 import pathlib
-import re
+import unicodedata
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from nmt_keras.data.scripts import WITHOUT_SPACES
+from nmt_keras.data.scripts import TOKEN
 from nmt_keras.errors import UserError
 
-MAX_TERMS = 32  # of a text; those beyond are not placed
+MAX_TERMS = 16  # of a text; those beyond are not placed
 MAX_CHARACTERS = 200  # of a term
-# A token of a text: letters of scripts with spaces in a row, or one of any other character.
-_TOKEN = re.compile(rf"(?:(?!{WITHOUT_SPACES.pattern})[^\W_])+|\S")
 
 
 class _Entry(NamedTuple):
@@ -47,7 +45,7 @@ class Glossary:
             ways.setdefault((source if match_case else source.casefold(), match_case), {})[target] = None
         self._entries: dict[tuple[str, ...], list[_Entry]] = {}
         for (source, match_case), targets in ways.items():
-            key = tuple(token.casefold() for token in _TOKEN.findall(source))
+            key = tuple(token.casefold() for token in TOKEN.findall(source))
             self._entries.setdefault(key, []).append(_Entry(source, match_case, tuple(targets)))
         self._longest = max(map(len, self._entries), default=0)
 
@@ -64,7 +62,7 @@ class Glossary:
             raise UserError(f"Cannot read the glossary {path}: {error.strerror}") from error
         except UnicodeDecodeError as error:
             raise UserError(f"The glossary {path} is no UTF-8, at byte {error.start:,}: save it as UTF-8") from error
-        entries = []
+        entries, mistakes = [], []
         for number, line in enumerate(text.split("\n"), 1):
             line = line.rstrip("\r")
             if not line.strip() or line.startswith("#"):
@@ -72,7 +70,10 @@ class Glossary:
             try:
                 entries.append(_entry(line))
             except UserError as error:
-                raise UserError(f"Line {number:,} of the glossary {path}, {line!r:.60}: {error}") from error
+                mistakes.append(f"Line {number:,} of the glossary {path}, {line!r:.60}: {error}")
+        if mistakes:
+            more = f"; {len(mistakes) - 1:,} more lines are no entries" if len(mistakes) > 1 else ""
+            raise UserError(mistakes[0] + more)
         return cls(entries)
 
     def __len__(self) -> int:
@@ -84,7 +85,8 @@ class Glossary:
 
         A longer term is taken before a shorter one that begins at the same word, and words belong to one term alone.
         """
-        tokens = [(match[0], match.start(), match.end()) for match in _TOKEN.finditer(text)]
+        text = unicodedata.normalize("NFC", text)
+        tokens = [(match[0], match.start(), match.end()) for match in TOKEN.finditer(text)]
         folded = [token.casefold() for token, *_ in tokens]
         found: dict[tuple[str, ...], None] = {}
         place = 0
@@ -100,8 +102,10 @@ class Glossary:
     ) -> tuple[int, tuple[str, ...]]:
         """How many tokens the longest term at a place has, and the ways to say it; 0 and none where there is none."""
         for length in range(min(self._longest, len(tokens) - place), 0, -1):
+            entries = self._entries.get(tuple(folded[place : place + length]))
+            if entries is None:
+                continue
             written = " ".join(text[tokens[place][1] : tokens[place + length - 1][2]].split())
-            entries = self._entries.get(tuple(folded[place : place + length]), ())
             for entry in sorted(entries, key=lambda each: not each.match_case):  # the stricter one first
                 if entry.source == (written if entry.match_case else written.casefold()):
                     return length, entry.targets
@@ -120,7 +124,7 @@ def _entry(line: str) -> tuple[str, str, bool]:
 
 def _term(text: str) -> str:
     """A term with its white space folded."""
-    folded = " ".join(text.split())
+    folded = unicodedata.normalize("NFC", " ".join(text.split()))
     if not folded:
         raise UserError("a term is empty: give a source term and a target term, with a tab between them")
     if len(folded) > MAX_CHARACTERS:

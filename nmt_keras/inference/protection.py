@@ -7,28 +7,39 @@ it is lost, none is changed, none comes twice, and tags that were nested are nes
 It needs no more of a model than what every export answers, and no TensorFlow.
 """
 
+import math
+import time
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import regex
 
-from nmt_keras.data.scripts import WITHOUT_SPACES
+from nmt_keras.data.scripts import TOKEN, WITHOUT_SPACES, is_letter
 from nmt_keras.errors import UserError
+from nmt_keras.inference.strings import to_bytes
 from nmt_keras.inference.translation import Hypothesis, Translation
 
+_INSIDE = rf"(?:(?!{WITHOUT_SPACES.pattern})[^\s<>\"，。；：！？）」』])"  # of an address
+_ATTRIBUTES = r"(?:[^<>\"']|\"[^\"]*\"|'[^']*')*"
 PATTERNS = {
-    "tag": r"<!--.*?-->|<[/!?]?\p{L}[^<>]*>",
-    "url": r"\b(?:https?|ftp)://[^\s<>\"]*[^\s<>\".,;:!?)\]}'，。；：！？）」』]|\bwww\.[^\s<>\"]*[^\s<>\".,;:!?)\]}']",
-    "email": r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+",
-    "number": r"(?<!\w)[+-]?\d+(?:[.,:/]\d+)*%?(?!\w)",
-    "placeholder": r"\{\{[^{}]*\}\}|\$?\{[^{}]*\}|%(?:\(\w+\))?[-+#0]*\d*(?:\.\d+)?[sdifgexXc]\b"
-    r"|%\d+\$?[sd]?|\$\d+|__\w+__",
+    # Elements whose content is code are one span: those of XLIFF 1.2, scripts; then comments and single tags.
+    "tag": rf"<(?P<code>bpt|ept|ph|it|script|style)\b{_ATTRIBUTES}(?<!/)>.*?</(?P=code)\s*>"
+    r"|<!--.*?-->|<!\[CDATA\[.*?\]\]>"
+    rf"|<[/!?]?\p{{L}}{_ATTRIBUTES}>|<[/!?]?\p{{L}}[^<>]*>",
+    "entity": r"&(?:#\d+|#[xX][0-9A-Fa-f]+|[A-Za-z][A-Za-z0-9]*);",
+    # A bracket that closes belongs to an address where the one that opens does.
+    "url": r"(?<![A-Za-z0-9])(?:(?:https?|ftp)://|www\.)"
+    rf"(?:\((?:(?![()]){_INSIDE})*\)|(?![()]){_INSIDE})+(?<![.,;:!?\]}}'])",
+    "email": r"(?<![A-Za-z0-9.+-])[A-Za-z0-9_.+%-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+",
+    "number": r"(?<![A-Za-z0-9_])[+-]?\d+(?:[.,:/]\d+)*%?(?![A-Za-z0-9_])",
+    "placeholder": r"\{\{[^{}]*\}\}|\$?\{[^{}]*\}|(?<![\d%])%(?:\(\w+\)|\d+\$)?[-+#0]*\d*(?:\.\d+)?[sdifgexXc]"
+    r"|(?<![\d%])%\d+(?!\d)|\$\d+(?![.,]?\d)|__\w+__",
 }
-_SECONDS = 1.0  # for a regular expression on one text
-_TAG = regex.compile(r"<(?P<end>/)?(?P<name>[\p{L}_][\w.:-]*)[^<>]*?(?P<empty>/)?>")
+_SECONDS = 1.0  # for the regular expressions on one text
+_MAX_PATTERN, _MAX_REPEATS = 1_000, 10_000  # characters of a regular expression; counts in braces, multiplied
+_MAX_DEPTH = 50  # of tags in tags; those in these come back, but may be around other words
+_TAG = regex.compile(r"<(?P<end>/)?(?P<name>[\p{L}_][\w.:-]*)(?:[^<>\"']|\"[^\"]*\"|'[^']*')*?(?P<empty>/)?>")
 _TAG_LIKE = regex.compile(PATTERNS["tag"], regex.DOTALL)
-# A word of a script with spaces, or any other character.
-_TOKEN = regex.compile(rf"(?:(?!{WITHOUT_SPACES.pattern})[^\W_])+|\S")
 
 
 class Reading(NamedTuple):
@@ -43,6 +54,7 @@ class Reading(NamedTuple):
 
 class _Span(NamedTuple):
     text: str
+    start: int  # in the text, in characters
     place: int  # in the text without what is protected, in bytes
     is_glued: tuple[bool, bool]  # whether a letter or another span is right before and right after it
 
@@ -74,45 +86,50 @@ class Protection:
     """
 
     def __init__(self, patterns: Iterable[str]):
-        parts = [PATTERNS.get(pattern, pattern) for pattern in patterns]
-        for part in parts:
-            try:
-                finds_nothing = regex.compile(part, regex.DOTALL).match("") is not None
-            except regex.error as error:
-                names = ", ".join(PATTERNS)
-                raise UserError(
-                    f"{part!r:.60} is neither the name of a pattern ({names}) nor a regular expression: {error}"
-                ) from error
-            if finds_nothing:
-                raise UserError(f"The regular expression {part!r:.60} finds the empty string: give one that does not")
-        self._pattern = regex.compile("|".join(f"(?:{part})" for part in parts), regex.DOTALL) if parts else None
+        if isinstance(patterns, str) or not isinstance(patterns, Iterable):
+            raise UserError(f'protect is a list of patterns, as in ["tag"]. Received: {patterns!r:.40}')
+        self._patterns = [_compiled(pattern) for pattern in patterns]
 
     def take_out(self, text: str) -> "ProtectedText":
-        """A text without what is protected.
-
-        Raises:
-            UserError: a regular expression takes too long.
-        """
+        """A text without what is protected; where the regular expressions take too long on it, nothing is."""
+        text = to_bytes(text).decode("utf-8", errors="replace")
         try:
-            matches = list(self._pattern.finditer(text, timeout=_SECONDS)) if self._pattern else []
-        except TimeoutError as error:
-            raise UserError(
-                f"A regular expression took over {_SECONDS:g} s on {text!r:.40}: give one that need not go back, as "
-                "a+b and not (a+)+b"
-            ) from error
-        matches = [match for match in matches if match[0].strip()]
-        starts, ends = {match.start() for match in matches}, {match.end() for match in matches}
+            found = self._found(text)
+        except TimeoutError:
+            return ProtectedText(text, text, (), is_protected=False)
+        starts, ends = {start for start, _ in found}, {end for _, end in found}
         plain, spans, done = "", [], 0
-        for match in matches:
-            start, end = match.span()
+        for start, end in found:
             plain += text[done:start]
             before, after = text[:start][-1:], text[end : end + 1]
-            is_glued = before.isalnum() or start in ends, after.isalnum() or end in starts
-            spans.append(_Span(match[0], len(_utf8(plain)), is_glued))
-            if not _is_inline(match[0]) and plain[-1:].isalnum() and after.isalnum():
+            is_glued = is_letter(before) or start in ends, is_letter(after) or end in starts
+            spans.append(_Span(text[start:end], start, len(plain.encode()), is_glued))
+            if not _is_inline(text[start:end]) and is_letter(plain[-1:]) and is_letter(after):
                 plain += " "  # two words are not to become one
             done = end
         return ProtectedText(text, plain + text[done:], spans)
+
+    def _found(self, text: str) -> list[tuple[int, int]]:
+        """Where what is protected starts and ends: the first of all patterns, of several the longest, and so on."""
+        deadline = time.monotonic() + _SECONDS
+        found: list[tuple[int, int, int]] = []
+        for number, pattern in enumerate(self._patterns):
+            left = max(deadline - time.monotonic(), 1e-3)
+            found += [(*match.span(), number) for match in pattern.finditer(text, timeout=left) if match[0].strip()]
+        kept: list[tuple[int, int]] = []
+        for start, end, _ in sorted(found, key=lambda each: (each[0], -each[1], each[2])):
+            if not kept or start >= kept[-1][1]:
+                kept.append((start, end))
+        return kept
+
+
+def named(values: Iterable[str]) -> list[str]:
+    """Patterns as a command line has them: each value is names with commas between them, or one regular expression."""
+    patterns: list[str] = []
+    for value in values:
+        names = [name.strip() for name in value.split(",")]
+        patterns += names if all(name in PATTERNS for name in names) else [value]
+    return patterns
 
 
 class ProtectedText:
@@ -120,10 +137,12 @@ class ProtectedText:
 
     Attributes:
         plain: the text without what is protected.
+        is_protected: whether what is to be protected was found in time; if not, it is all in `plain`.
     """
 
-    def __init__(self, text: str, plain: str, spans: Sequence[_Span]):
+    def __init__(self, text: str, plain: str, spans: Sequence[_Span], is_protected: bool = True):
         self._text = text
+        self.is_protected = is_protected
         self.plain = plain
         self._spans = spans
         self._pairs = _pairs_of([span.text for span in spans])
@@ -132,11 +151,21 @@ class ProtectedText:
         """A translation of `plain` with what is protected; the text itself where nothing else is in it."""
         if not self._spans:
             return translation
+        translation = to_bytes(translation).decode("utf-8", errors="replace")
         if not self.plain.strip():
-            return " ".join(self._text.split())
+            return self._folded()
         if any(span.text.startswith("<") for span in self._spans):
             translation, reading = _without_tags(translation, reading)
-        return _Placing(self._spans, self._pairs, _tokens_of(translation, reading), _utf8(self.plain)).text()
+        return _Placing(self._spans, self._pairs, _tokens_of(translation, reading), self.plain.encode()).text()
+
+    def _folded(self) -> str:
+        """The text, white space folded but in the spans."""
+        out, done = "", 0
+        for span in self._spans:
+            between = self._text[done : span.start]
+            out += " " * bool(between and out) + span.text
+            done = span.start + len(span.text)
+        return out
 
 
 class _Node(NamedTuple):
@@ -168,8 +197,10 @@ class _Placing:
                 token._replace(read=words[number * len(words) // len(tokens)]) for number, token in enumerate(tokens)
             ]
         crossing = {b for a in pairs for b in pairs if a.first < b.first < a.last < b.last}
-        self._pairs = {pair.first: pair for pair in pairs if pair not in crossing}
-        self._loose = {number: pair for pair in crossing for number in pair}
+        deep = set(pairs) - crossing - set(_shallow([pair for pair in pairs if pair not in crossing]))
+        self._pairs = {pair.first: pair for pair in pairs if pair not in crossing | deep}
+        self._loose = {number: pair for pair in crossing | deep for number in pair}
+        self._opened: set[int] = set()  # of loose tags, those that are written
         self._gaps = [token.gap for token in tokens]  # the white space before each that is still to be written
         self._out = ""
 
@@ -258,7 +289,8 @@ class _Placing:
             self._gaps[start] = ""
             self._write(start, end, pair.first + 1, pair.last)
         else:
-            self._out += "".join(span.text for span in self._spans[pair.first + 1 : pair.last])
+            for number in range(pair.first + 1, pair.last):
+                self._write_span(number)
         self._out += self._spans[pair.last].text
 
     def _write_point(self, number: int, at: int) -> None:
@@ -268,16 +300,76 @@ class _Placing:
         is_apart = not is_after and _takes_space(self._out[-1:])
         if is_before and not is_after and at < len(self._tokens):
             is_apart, self._gaps[at] = bool(self._gaps[at]), ""
-        elif not is_before and at < len(self._tokens) and self._tokens[at].text[0].isalnum():
+        elif not is_before and at < len(self._tokens) and is_letter(self._tokens[at].text[0]):
             self._gaps[at] = self._gaps[at] or " " * _takes_space(self._tokens[at].text[0])
         if is_apart and self._out and not self._out.endswith(" "):
             self._out += " "
-        self._out += span.text
+        self._write_span(number)
+
+    def _write_span(self, number: int) -> None:
+        """Writes a span; a loose tag that closes waits for the one that opens."""
+        pair = self._loose.get(number)
+        if pair is None:
+            self._out += self._spans[number].text
+        elif number == pair.first:
+            self._out += self._spans[number].text
+            self._opened.add(number)
+            if pair.last in self._opened:
+                self._out += self._spans[pair.last].text
+        else:
+            if pair.first in self._opened:
+                self._out += self._spans[number].text
+            self._opened.add(number)
 
 
 def _takes_space(neighbour: str) -> bool:
     """Whether a space belongs between a character and what is not its own word."""
     return bool(neighbour) and not WITHOUT_SPACES.match(neighbour) and neighbour not in "([{„“‘«¿¡，。、；：！？（「『"
+
+
+def _shallow(pairs: Sequence[_Pair]) -> list[_Pair]:
+    """The pairs, none of which cross, that are in fewer than `_MAX_DEPTH` others."""
+    around: list[int] = []
+    kept = []
+    for pair in sorted(pairs):
+        while around and around[-1] < pair.first:
+            around.pop()
+        if len(around) < _MAX_DEPTH:
+            kept.append(pair)
+        around.append(pair.last)
+    return kept
+
+
+def _compiled(pattern: str) -> Any:
+    """A pattern by its name, or a regular expression.
+
+    Raises:
+        UserError: it is none, finds the empty string, or is too large.
+    """
+    if pattern not in PATTERNS and regex.fullmatch(r"[\w\s,-]*", pattern):
+        raise UserError(
+            f"{pattern!r:.60} is no name of a pattern: give some of {', '.join(PATTERNS)}, or a regular expression; "
+            f"one of letters alone is written as (?:{pattern:.20})"
+        )
+    text = PATTERNS.get(pattern, pattern)
+    counts = [max(map(int, filter(None, pair))) for pair in regex.findall(r"\{(\d*),?(\d*)\}", text) if any(pair)]
+    if pattern not in PATTERNS and (len(text) > _MAX_PATTERN or math.prod(counts) > _MAX_REPEATS):
+        raise UserError(
+            f"The regular expression {text!r:.60} is too large: it may have {_MAX_PATTERN:,} characters, and its "
+            f"counts in braces may be {_MAX_REPEATS:,} multiplied with each other"
+        )
+    try:
+        compiled = regex.compile(text, regex.DOTALL)
+        empty = any(not match[0] for sample in ("", "a b") for match in compiled.finditer(sample, timeout=_SECONDS))
+    except (regex.error, OverflowError) as error:
+        raise UserError(
+            f"{text!r:.60} is neither the name of a pattern ({', '.join(PATTERNS)}) nor a regular expression: {error}"
+        ) from error
+    except TimeoutError:
+        empty = False
+    if empty:
+        raise UserError(f"The regular expression {text!r:.60} finds the empty string: give one that does not")
+    return compiled
 
 
 def _is_inline(span: str) -> bool:
@@ -304,9 +396,9 @@ def _pairs_of(spans: Sequence[str]) -> list[_Pair]:
 
 def _without_tags(text: str, reading: Reading) -> tuple[str, Reading]:
     """A translation without tags that a model made up; what they were made of reads nothing."""
-    data = bytearray(_utf8(text))
+    data = bytearray(text.encode())
     for match in _TAG_LIKE.finditer(text):
-        start, end = len(_utf8(text[: match.start()])), len(_utf8(text[: match.end()]))
+        start, end = len(text[: match.start()].encode()), len(text[: match.end()].encode())
         data[start:end] = b" " * (end - start)
     return data.decode("utf-8"), reading
 
@@ -315,10 +407,10 @@ def _tokens_of(text: str, reading: Reading) -> list[_Token]:
     """The tokens of a translation with what each reads: what the first of its pieces does that reads anything."""
     tokens, end, byte = [], 0, 0
     pieces = sorted(zip(reading.starts, reading.ends, reading.alignment))
-    for match in _TOKEN.finditer(text):
+    for match in TOKEN.finditer(text):
         gap = text[end : match.start()]
-        start_byte = byte + len(_utf8(gap))
-        byte = start_byte + len(_utf8(match[0]))
+        start_byte = byte + len(gap.encode())
+        byte = start_byte + len(match[0].encode())
         end = match.end()
         read = None
         for piece_start, piece_end, aligned in pieces:
@@ -330,14 +422,11 @@ def _tokens_of(text: str, reading: Reading) -> list[_Token]:
     return tokens
 
 
-def _utf8(text: str) -> bytes:
-    return text.encode("utf-8", errors="replace")
-
-
 def protected_again(translation: Translation, text: ProtectedText) -> Translation:
     """A translation of `text.plain`, as a client has it of the signature `translate`, with what was taken out.
 
-    What else it says of its pieces stays that of the translation without; the output `plain` of a hypothesis is that.
+    What else it says of its pieces stays that of the translation without, which is the output `plain` of a hypothesis.
+    The output `is_protected` says whether what is to be protected was found in time.
     """
 
     def again(hypothesis: Hypothesis) -> Hypothesis:
@@ -351,4 +440,5 @@ def protected_again(translation: Translation, text: ProtectedText) -> Translatio
         outputs = {**hypothesis.outputs, "plain": hypothesis.text}
         return hypothesis._replace(text=text.put_back(hypothesis.text, reading), outputs=outputs)
 
-    return translation._replace(hypotheses=[again(hypothesis) for hypothesis in translation.hypotheses])
+    outputs = {**translation.outputs, "is_protected": text.is_protected}
+    return translation._replace(hypotheses=[again(each) for each in translation.hypotheses], outputs=outputs)

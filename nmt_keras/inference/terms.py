@@ -7,14 +7,16 @@ import tensorflow as tf
 
 from nmt_keras.config import DecodingConfig
 from nmt_keras.constants import PAD_ID, UNK_ID
-from nmt_keras.data.scripts import WITHOUT_SPACES
+from nmt_keras.data.scripts import WITHOUT_SPACES, is_letter
 from nmt_keras.decoding.terms import Letters, Terms
 from nmt_keras.inference.glossary import MAX_CHARACTERS, MAX_TERMS
 from nmt_keras.inference.text import surfaces_of
 from nmt_keras.tokenizers.base import Tokenizer
 from nmt_keras.tokenizers.white_space_ops import fold_tf
 
-_MAX_PHRASES = 64  # of a text: the ways to say its terms
+_MAX_PHRASES = 32  # of a text: the ways to say its terms, each term's first before any second
+_MAX_WAYS = 16  # of a term, that are looked at
+_MAX_IDS = 24  # of a phrase
 _COMMA = "，"  # of scripts without spaces: a phrase after it is cut as one in the midst of a sentence
 
 
@@ -22,7 +24,7 @@ def tokenize_terms(tokenizer: Tokenizer, letters: Letters, text: tf.Tensor, conf
     """Cuts terms into pieces.
 
     A phrase that begins in a script without spaces is cut twice, as the beginning of a text and as what goes on with
-    one. One that the vocabulary cannot write, or that is longer than a translation may be, is none.
+    one. One that the vocabulary cannot write, or that has more than 24 ids or than a translation may have, is none.
 
     Args:
         tokenizer: of the target.
@@ -31,8 +33,9 @@ def tokenize_terms(tokenizer: Tokenizer, letters: Letters, text: tf.Tensor, conf
         config: of the search.
     """
     text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
+    text = tf.strings.substr(text, 0, MAX_TERMS * _MAX_WAYS * MAX_CHARACTERS, unit="UTF8_CHAR")
     lines = tf.strings.split(text, "\n")[:, :MAX_TERMS]
-    phrases = tf.strings.split(lines.values, "\t")
+    phrases = tf.strings.split(lines.values, "\t")[:, :_MAX_WAYS]
     flat = fold_tf(phrases.values)
     owners = tf.gather(_places_in_rows(lines), phrases.value_rowids())
     rows = tf.gather(lines.value_rowids(), phrases.value_rowids())
@@ -43,9 +46,15 @@ def tokenize_terms(tokenizer: Tokenizer, letters: Letters, text: tf.Tensor, conf
     ids = tf.concat([each for each, _ in every], 0)
     is_known = tf.reduce_all(ids != UNK_ID, 1)
     lengths = tf.cast(ids.row_lengths(), tf.int32)
-    is_phrase = tf.concat([each for _, each in every], 0) & is_known & (lengths > 0) & (lengths < config.max_length)
-    rows, owners = (tf.boolean_mask(tf.concat([each, each], 0), is_phrase) for each in (rows, owners))
-    order = tf.argsort(rows, stable=True)
+    fits_search = (lengths > 0) & (lengths <= min(_MAX_IDS, config.max_length - 1))
+    is_phrase = tf.concat([each for _, each in every], 0) & is_known & fits_search
+    ways = _places_in_rows(phrases)
+    turns = tf.concat(
+        [2 * ways, 2 * ways + 1], 0
+    )  # of a term's phrases: where there are too many, the last are left out
+    rows, owners = (tf.concat([each, each], 0) for each in (rows, owners))
+    rows, owners, turns = (tf.boolean_mask(each, is_phrase) for each in (rows, owners, turns))
+    order = tf.argsort(rows * (2 * _MAX_WAYS) + tf.cast(turns, rows.dtype), stable=True)
     padded = tf.cast(tf.ragged.boolean_mask(ids, is_phrase).to_tensor(PAD_ID), tf.int32)
 
     def by_row(values: tf.Tensor) -> tf.Tensor:
@@ -64,11 +73,6 @@ def tokenize_terms(tokenizer: Tokenizer, letters: Letters, text: tf.Tensor, conf
 def letters_of(tokenizer: Tokenizer) -> Letters:
     """Which ids of a vocabulary begin and end with a letter, a digit or a mark, of scripts with spaces."""
     return Letters.of(surfaces_of(tokenizer), is_letter)
-
-
-def is_letter(character: str) -> bool:
-    """Whether a character goes on with a word of a script with spaces; False of none."""
-    return character.isalnum() and not WITHOUT_SPACES.match(character)
 
 
 def num_terms(text: tf.Tensor) -> tf.Tensor:

@@ -172,7 +172,7 @@ class Translator:
                 texts that are split. `outputs["is_prefix_kept"]` of a translation says whether it does.
             terms: of each text the terms that its translation must contain as whole words, each a text, or several
                 ways to say it of which one is enough; see `Glossary`. Not of texts that are split, nor of samples.
-                `outputs["is_term_placed"]` of a hypothesis says of each term whether it is there.
+                `outputs["is_term_placed"]` of a hypothesis says of each of the first 16 terms whether it is there.
 
         Raises:
             UserError: `prefixes` or `terms` is not a list of as many, or the texts are split.
@@ -287,8 +287,8 @@ class Translator:
         outputs = {}
         if num_terms:
             is_placed = hypotheses.is_placed
-            placed = is_placed[row, number].tolist() if isinstance(is_placed, np.ndarray) else []
-            outputs["is_term_placed"] = (placed + [False] * num_terms)[:num_terms]
+            placed = is_placed[row, number].tolist() if isinstance(is_placed, np.ndarray) else [False] * num_terms
+            outputs["is_term_placed"] = placed[:num_terms]
         return Hypothesis(
             text[number].decode("utf-8", errors="replace"),
             float(hypotheses.log_prob[row, number]),

@@ -2,7 +2,9 @@
 scales of rows that are found as they come, as of Zafrir et al. 2019).
 
 The operation is oneDNN's, for processors that multiply 8 bits (VNNI, AMX). It takes unsigned numbers times signed ones,
-so x is shifted by 128, and an int32 bias, -128 times the sum of each column, takes the shift out again.
+so x is shifted by 128, and an int32 bias, -128 times the sum of each column, takes the shift out again. Sums are exact
+where the processor has VNNI. One without it adds pairs of products in 16 bits, which hold less than two of the largest:
+there sums may be wrong, so it is found out by such sums (`is_available`, `require`), not asked of the processor.
 """
 
 import functools
@@ -150,11 +152,24 @@ def rounded(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
 
 @functools.cache
 def is_available() -> bool:
-    """Whether this process multiplies in int8; found by doing it."""
+    """Whether this process multiplies in int8, and exactly; found by doing it."""
     try:
         with tf.device("CPU"):
-            ones = Int8Kernel(np.ones((2, 3), np.int8), np.ones(3, np.float32))
-            found = ones.columns().affine(quantized(tf.ones([2, 2])))
+            return bool(_is_exact())
     except tf.errors.OpError:
         return False
-    return bool(np.allclose(found, 2.0))
+
+
+def require() -> None:
+    """Makes a graph fail, when it runs, on a processor whose sums are not exact."""
+    tf.debugging.Assert(_is_exact(), [f"This export needs {NEEDS}"])
+
+
+def _is_exact() -> tf.Tensor:
+    """bool []: whether the largest sums of 512 products are right."""
+    kernel = Int8Columns(
+        tf.fill([512, 16], tf.constant(127, tf.int8)), tf.fill([16], -_SHIFT * 127 * 512), tf.ones([16])
+    )
+    rows = QuantizedRows(tf.fill([2, 512], tf.constant(255, tf.uint8)), tf.ones([2, 1]))
+    sums = kernel.sums(rows)  # of no numbers where oneDNN is off and this is not a graph
+    return (tf.size(sums) == 2 * 16) & tf.reduce_all(sums == float(127 * 127 * 512))

@@ -10,11 +10,10 @@ import tensorflow as tf
 from nmt_keras.config import ModelConfig
 from nmt_keras.config.rules import model_problems
 from nmt_keras.errors import UserError
-from nmt_keras.layers import dense
+from nmt_keras.layers import dense, int8
 from nmt_keras.layers.base import with_weights
 from nmt_keras.layers.dropout import dropout_mask, fold_in
 from nmt_keras.layers.embeddings import OutputColumns, OutputProjection, TokenEmbedding
-from nmt_keras.layers.int8 import Int8Kernel
 from nmt_keras.layers.masks import padding_mask
 from nmt_keras.models import registry
 from nmt_keras.models.decoders import RecurrentDecoder
@@ -41,7 +40,7 @@ class Seq2Seq(keras.Model):
             different sizes.
     """
 
-    int8_kernels: Mapping[str, Int8Kernel] = MappingProxyType({})  # of `in_int8`
+    int8_kernels: Mapping[str, int8.Int8Kernel] = MappingProxyType({})  # of `in_int8`
 
     def __init__(self, config: ModelConfig, source_vocab_size: int, target_vocab_size: int):
         super().__init__(name="seq2seq")
@@ -95,7 +94,7 @@ class Seq2Seq(keras.Model):
                 layer.build(shape)
         self.built = True
 
-    def in_int8(self, kernels: Mapping[str, Int8Kernel]) -> "Seq2Seq":
+    def in_int8(self, kernels: Mapping[str, int8.Int8Kernel]) -> "Seq2Seq":
         """This model, some of whose products are in int8 in a search: in `prepare`, `columns` and the steps of
         `for_search`. All else is in the model's own precision.
 
@@ -112,6 +111,8 @@ class Seq2Seq(keras.Model):
     def prepare(self, source_ids: tf.Tensor) -> Any:
         """Encodes source ids, int32 [B, S], into the memory of a search."""
         model = self._for_one_pass()
+        if self.int8_kernels:
+            int8.require()
         return model.decoder.cast(model.decoder.prepare(model.encode(source_ids)))
 
     def encode(self, source_ids: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> EncoderOutput:

@@ -221,7 +221,7 @@ class Client:
         *,
         prefixes: Iterable[str] | None = None,
         terms: Iterable[TermsOfText] | None = None,
-        protect: Protection | None = None,
+        protect: Protection | Iterable[str] | None = None,
         target_language: str | None = None,
         **request_options: float | None,
     ) -> list[Translation]:
@@ -237,7 +237,7 @@ class Client:
         *,
         prefixes: Iterable[str] | None = None,
         terms: Iterable[TermsOfText] | None = None,
-        protect: Protection | None = None,
+        protect: Protection | Iterable[str] | None = None,
         target_language: str | None = None,
         first_number: int = 0,
         **request_options: float | None,
@@ -251,9 +251,11 @@ class Client:
             prefixes: of each text, characters that its translations begin with, which may end inside a word; "" is
                 none. `outputs["is_prefix_kept"]` of a translation says whether they do.
             terms: of each text, what its translations must contain as whole words: texts, or lists of ways to say one,
-                as `Glossary.terms_of` finds them. `outputs["is_term_placed"]` of a hypothesis says of each whether it
-                is there. Samples place none.
-            protect: what the translations have as the texts have it, such as tags and addresses.
+                as `Glossary.terms_of` finds them. `outputs["is_term_placed"]` of a hypothesis says of each of the
+                first 16 whether it is there. Samples place none.
+            protect: what the translations have as the texts have it, such as tags and addresses: a `Protection`, or its
+                patterns, as in ["tag", "url"]. Without prefixes.
+                `outputs["is_protected"]` of a translation is False where it was not found in time.
             target_language: of a model of several; None is the export's default.
             first_number: the number of the first text in a longer stream; a sample depends on its text's number.
             **request_options: fields of `TranslateOptions`. With none given, or None, the answer is that of
@@ -319,20 +321,29 @@ class Client:
 
         return map(_translation, self._rows("translate", names, asked(), target_language))
 
-    def _protected(self, texts: Iterable[str], protect: Protection, **given: Any) -> Iterator[Translation]:
+    def _protected(
+        self, texts: Iterable[str], protect: Protection | Iterable[str], **given: Any
+    ) -> Iterator[Translation]:
         """As `stream`, without what is protected, which is put back."""
+        protection = protect if isinstance(protect, Protection) else Protection(protect)
+        if given["prefixes"] is not None:
+            raise UserError(
+                "prefixes do not go with protect: what is protected comes into a translation when it is made"
+            )
         waiting: deque[ProtectedText] = deque()
 
         def plain() -> Iterator[str]:
-            for text in texts:
-                waiting.append(protect.take_out(text))
+            for number, text in enumerate(texts, given["first_number"]):
+                if not isinstance(text, str):
+                    raise UserError(f'a text, number {number:,}, is {text!r:.60}: give a text, "" where there is none')
+                waiting.append(protection.take_out(text))
                 yield waiting[-1].plain
 
         options = {name: given.pop(name) for name in list(given) if name in TranslateOptions._fields}
         if all(value is None for value in options.values()):
             options["beam_size"] = TranslateOptions().beam_size  # any option gives the signature that says what is read
-        for translation in self.stream(plain(), **given, **options):
-            yield protected_again(translation, waiting.popleft())
+        found = self.stream(plain(), **given, **options)
+        return (protected_again(translation, waiting.popleft()) for translation in found)
 
     def score(self, sources: Iterable[str], targets: Iterable[str], *, target_language: str | None = None) -> list[Row]:
         """How probable the model finds each target as the translation of its source: see `scores`.

@@ -247,7 +247,7 @@ class TranslationModule(tf.Module):
         also `target_languages`, their codes with spaces between, the default first, string [B]."""
         _, _, _, config = self._parts()
         values: dict[str, Any] = {name: getattr(config, name) for name in ("max_request_sentences", "batch_sentences")}
-        values |= {"takes_prefix": True, "takes_terms": self.takes_terms}
+        values |= {"takes_prefix": True, "takes_terms": self.takes_terms and not self.splits_sentences}
         if self.target_languages:
             values["target_languages"] = " ".join(self.target_languages)
         return {name: tf.fill(tf.shape(text), value) for name, value in values.items()}

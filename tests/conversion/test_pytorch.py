@@ -136,7 +136,7 @@ def test_the_program_translates_a_text(make_source, dev, tmp_path):
     pytest.importorskip("safetensors")
     source = make_source(**OPTIONS[9])
     conversion.write(source, tmp_path, dev[0].texts[0])
-    assert f'python model.py "{dev[0].texts[0]}"' in (tmp_path / "model.py").read_text(encoding="utf-8")
+    assert f"python model.py '{dev[0].texts[0]}'" in (tmp_path / "model.py").read_text(encoding="utf-8")
     command = [sys.executable, "model.py", *dev[0].texts[0].split(" ")]
     done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
     [(_, hypothesis)] = translated(source, [DevLines([], dev[0].texts[:1])], 1)

@@ -74,3 +74,14 @@ def test_a_large_glossary_is_searched_in_no_time_of_its_size():
     """Only terms of as many words as there are in the text are looked up."""
     glossary = _glossary(*((f"word{i} of the glossary", f"Wort{i}") for i in range(20_000)))
     assert glossary.terms_of("a word7 of the glossary " * 50) == [("Wort7",)]
+
+
+def test_marks_belong_to_their_words_and_both_ways_to_write_a_letter_are_one():
+    glossary = _glossary(("हिन्द", "X"), ("caf\u00e9", "Kaffeehaus"), ("cafe", "Kneipe"))
+    assert glossary.terms_of("हिन्दी") == []
+    assert glossary.terms_of("a cafe\u0301, a cafe") == [("Kaffeehaus",), ("Kneipe",)]
+
+
+def test_a_term_of_many_characters_takes_no_time():
+    glossary = _glossary(("狗" * 200, "X"))
+    assert glossary.terms_of("马" * 10_000) == []

@@ -19,9 +19,7 @@ TEXT = ["der hund rennt schnell nach hause", "die katze schläft, und der hund b
 KINDS = {"unigram": 288, "word": 60, "byte": 260, "bpe": 310, "char": 60}
 
 
-@pytest.fixture(
-    scope="module", params=[pytest.param(k, marks=[pytest.mark.slow] * (k != "unigram")) for k in KINDS]
-)
+@pytest.fixture(scope="module", params=[pytest.param(k, marks=[pytest.mark.slow] * (k != "unigram")) for k in KINDS])
 def parts(request, varied_transformer):
     """An untrained model that says various things, and a tokenizer."""
     tokenizer = train_tokenizer(request.param, TEXT, KINDS[request.param])

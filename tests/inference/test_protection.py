@@ -6,7 +6,7 @@ import re
 import pytest
 
 from nmt_keras.errors import UserError
-from nmt_keras.inference.protection import PATTERNS, Protection, Reading
+from nmt_keras.inference.protection import PATTERNS, Protection, Reading, named
 
 WORDS = ["ein", "Hund", "läuft", "schnell", "nach", "Hause", "马", "ganz", "(gut)", "rot,"]
 
@@ -137,6 +137,22 @@ def test_tags_that_cross_and_lone_ones_come_back_too():
             assert "".join(left.split()) == "".join(translation.split()), (text, found)
 
 
+def test_a_tag_that_closes_comes_after_the_one_that_opens():
+    rng = random.Random(3)
+    for seed in range(3000):
+        marks = [f"<{mark}t{number}>" for number in range(3) for mark in ("", "/")]
+        words = [f"w{number}" for number in range(rng.randint(1, 4))]
+        rng.shuffle(marks)
+        parts = marks + words
+        rng.shuffle(parts)
+        text = " ".join(parts)
+        pairs = [n for n in range(3) if text.index(f"<t{n}>") < text.index(f"</t{n}>")]
+        protected, translation, reading = _random_case(seed, text)
+        found = protected.put_back(translation, reading)
+        for number in pairs:
+            assert found.index(f"<t{number}>") < found.index(f"</t{number}>"), (text, found)
+
+
 def test_a_pair_that_crosses_another_is_around_its_own_words():
     found = _back("<b>a red <i>dog</b> runs</i>", "ein roter Hund rennt", [0, 1, 2, 3])
     assert found == "<b>ein roter <i>Hund</b> rennt</i>"
@@ -154,6 +170,15 @@ def test_a_pair_that_crosses_another_is_around_its_own_words():
             ["{0}", "{{x.y}}", "${v}", "%s", "%(n)d", "%1$s", "$1"],
         ),
         ("tag", "a < b <br> <a href='x'>y</a> 1<2>0", ["<br>", "<a href='x'>", "</a>"]),
+        ("placeholder", "$19.99, $1,000 and $2; %dx%d %dpx, 100%sure, %1$s", ["$2", "%d", "%d", "%d", "%1$s"]),
+        (
+            "tag",
+            'a <bpt id="1">&lt;b&gt;</bpt>x<ept id="1"/> <ph/>',
+            ['<bpt id="1">&lt;b&gt;</bpt>', '<ept id="1"/>', "<ph/>"],
+        ),
+        ("tag", "<script>a < b</script> <![CDATA[<x>]]>", ["<script>a < b</script>", "<![CDATA[<x>]]>"]),
+        ("entity", "a &amp; b &#38; &#x26; & c;", ["&amp;", "&#38;", "&#x26;"]),
+        ("url", "(https://a.b/c_(d)) and https://a.b/c).", ["https://a.b/c_(d)", "https://a.b/c"]),
         ("[A-Z]{2}-\\d+", "ticket AB-12 and a-1", ["AB-12"]),
     ],
 )
@@ -162,12 +187,69 @@ def test_patterns_find_what_they_are_named_for(name, text, found):
 
 
 def test_a_regular_expression_that_is_none_or_finds_nothing_or_never_ends_is_one_line():
-    with pytest.raises(UserError, match="neither the name of a pattern .*tag, url, email, number, placeholder.* nor a"):
+    with pytest.raises(
+        UserError, match="neither the name of a pattern .*tag, entity, url, email, number, placeholder.* nor a"
+    ):
         Protection(["a("])
     with pytest.raises(UserError, match="finds the empty string"):
         Protection(["a*"])
-    with pytest.raises(UserError, match="took over 1 s"):
-        Protection([r"(?:(?:a|aa)+)+\d"]).take_out("a" * 10_000)
+    with pytest.raises(UserError, match="finds the empty string"):
+        Protection([r"\b"])
+    with pytest.raises(UserError, match="is a list of patterns"):
+        Protection("tag")
+    with pytest.raises(UserError, match="neither the name"):
+        Protection(["(?x)(a #c"])
+    for misspelt in ("tags", "TAG,Url", ""):
+        with pytest.raises(UserError, match="is no name of a pattern: give some of tag, entity"):
+            Protection([misspelt])
+    with pytest.raises(UserError, match="is a list of patterns"):
+        Protection(None)
+    for large in ("(?:(?:a{1000}){1000}){1000}", "(?:a)" * 300):
+        with pytest.raises(UserError, match="is too large"):
+            Protection([large])
+
+
+def test_a_text_that_takes_too_long_is_not_protected_and_says_so():
+    slow = Protection([r"(?:(?:a|aa)+)+\d", "tag"]).take_out("<b>" + "a" * 10_000)
+    assert not slow.is_protected and slow.plain == "<b>" + "a" * 10_000
+    assert slow.put_back("x", _reading(slow.plain, "x", [0])) == "x"
+
+
+def test_of_several_patterns_the_longest_match_is_taken():
+    found = Protection(["placeholder", "number"]).take_out("{12} $1,000.50 and 7")
+    assert [span.text for span in found._spans] == ["{12}", "1,000.50", "7"]
+
+
+def test_expressions_do_not_see_each_other():
+    found = Protection(["(?:xyz)", "(?i)abc", r"(a)\1", r"(b)\1", "(?x) c c #c"]).take_out("XYZ ABC aa bb cc")
+    assert [span.text for span in found._spans] == ["ABC", "aa", "bb", "cc"]
+    assert named(["tag, url", r"\d{2,4}", "email"]) == ["tag", "url", r"\d{2,4}", "email"]
+
+
+def test_text_without_spaces_keeps_what_is_around():
+    text = "见https://a.b/c的页面。邮件a@b.cn可以，买3个{x}吧"
+    found = Protection(["url", "email", "number", "placeholder"]).take_out(text)
+    assert [span.text for span in found._spans] == ["https://a.b/c", "a@b.cn", "3", "{x}"]
+    assert found.plain == "见的页面。邮件可以，买个吧"
+    reading = Reading([0, 5], [5, 9], [0, 1], [0, 6], [6, 12])
+    assert Protection(["placeholder"]).take_out("点击{x}现在").put_back("click now", reading) == "click {x} now"
+
+
+def test_what_is_in_a_span_stays_and_attributes_may_hold_anything():
+    text = '<a title="x  y">  {n  m} </a>'
+    assert _back(text, "", []) == '<a title="x  y"> {n  m} </a>'
+    assert _back('<a title="a>b">x y</a>', "u v", [0, 1]) == '<a title="a>b">u v</a>'
+
+
+def test_bytes_that_are_no_text_move_nothing():
+    text = "\udcff" * 4 + " a <b>dog</b> runs"
+    assert _back(text, "X ein Hund rennt", [0, 1, 2, 3]) == "X ein <b>Hund</b> rennt"
+
+
+def test_tags_in_many_tags_come_back():
+    text = "<b>" * 600 + "word" + "</b>" * 600
+    found = _back(text, "Wort", [0])
+    assert found.count("<b>") == found.count("</b>") == 600 and found.startswith("<b>") and "Wort" in found
 
 
 def test_known_patterns_take_no_time_on_long_texts():

@@ -7,9 +7,11 @@ import pytest
 import tensorflow as tf
 
 from nmt_keras.config import DecodingConfig
+from nmt_keras.data.scripts import is_letter
+from nmt_keras.decoding.terms import Letters
 from nmt_keras.errors import UserError
 from nmt_keras.inference.search import Sampling
-from nmt_keras.inference.terms import is_letter, letters_of, num_terms, tokenize_terms
+from nmt_keras.inference.terms import letters_of, num_terms, tokenize_terms
 from nmt_keras.inference.translator import Translator
 from nmt_keras.tokenizers.building import train_tokenizer
 
@@ -17,9 +19,7 @@ TEXT = ["der hund rennt schnell nach hause", "die katze schläft, und der hund b
 KINDS = {"unigram": 288, "word": 60, "byte": 260, "bpe": 310, "char": 60}
 
 
-@pytest.fixture(
-    scope="module", params=[pytest.param(k, marks=[pytest.mark.slow] * (k != "unigram")) for k in KINDS]
-)
+@pytest.fixture(scope="module", params=[pytest.param(k, marks=[pytest.mark.slow] * (k != "unigram")) for k in KINDS])
 def parts(request, varied_transformer):
     """An untrained model that says various things, and a tokenizer."""
     tokenizer = train_tokenizer(request.param, TEXT, KINDS[request.param])
@@ -99,10 +99,10 @@ def test_terms_are_read_as_lines_of_ways(parts):
     texts = [b"hund\nkatze\tder hund", b"", b"\xff\n\n \thund\t", b"hund\n" * 40]
     terms = tokenize_terms(tokenizer, letters_of(tokenizer), tf.constant(texts), DecodingConfig())
     possible = terms.is_possible.numpy()
-    assert possible.shape == (4, 32)
+    assert possible.shape == (4, 16)
     assert possible[0, :3].tolist() == [True, True, False] and not possible[1].any() and possible[2, 2]
     assert possible[3].all()
-    assert num_terms(tf.constant(texts)).numpy().tolist() == [2, 0, 3, 32]
+    assert num_terms(tf.constant(texts)).numpy().tolist() == [2, 0, 3, 16]
 
 
 def test_terms_that_are_no_lists_of_texts_are_refused(parts):
@@ -125,3 +125,21 @@ def test_samples_and_searches_of_other_kinds_place_none(parts):
             _translator(parts, **options).translate(["a"], terms=[["hund"]])
     with pytest.raises(UserError, match="split_sentences"):
         _translator(parts, split_sentences=True).translate(["a"], terms=[["hund"]])
+
+
+def test_too_many_ways_are_left_out_and_no_term_of_its_only_one(parts):
+    tokenizer = parts[1]
+    words = ["hund", "katze", "pferd", "haus", "der", "die", "ein", "und"]
+    text = "\n".join("\t".join(words[number % 8 :] + words[: number % 8]) for number in range(16))
+    terms = tokenize_terms(tokenizer, letters_of(tokenizer), tf.constant([text, "hund"]), DecodingConfig())
+    known = [1 not in tokenizer.encode(word) for word in words]
+    assert terms.phrases.shape[1] <= 32 and terms.is_possible.numpy()[0].all()
+    assert terms.is_possible.numpy()[1].tolist() == [known[0]] + [False] * 15
+
+
+def test_a_mark_belongs_to_its_word(parts):
+    """Of a script whose vowels are marks, and of letters that are written as two characters."""
+    surfaces = [b" hi", "\u0301".encode(), " हिन्द".encode(), "ी".encode(), b" x"]
+    letters = Letters.of(surfaces, is_letter)
+    assert letters.first.numpy().tolist() == [False, True, False, True, False]
+    assert letters.last.numpy().tolist() == [True] * 5

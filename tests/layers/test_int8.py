@@ -188,3 +188,20 @@ def test_it_is_known_whether_it_runs():
     environment = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0", "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False"]
+
+
+@pytest.mark.slow
+def test_sums_that_are_not_exact_are_found_out():
+    """A processor without VNNI adds pairs in 16 bits: there an export must not be made, and one that was must fail."""
+    program = """
+import tensorflow as tf
+from nmt_keras.layers import int8
+print(int8.is_available())
+try:
+    tf.function(int8.require)()
+except tf.errors.InvalidArgumentError as error:
+    print("This export needs" in error.message)
+"""
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]

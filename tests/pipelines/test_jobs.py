@@ -418,7 +418,7 @@ def test_translations_have_the_terms_of_a_glossary(run_dir, tmp_path, capsys):
 
 def test_translations_have_what_is_protected(run_dir, tmp_path, capsys):
     (tmp_path / "in").write_text("a <b>b c</b>\n\n<i>d</i> AB-1 e\nh https://x.y/z\n")
-    arguments = [f"--run_dir={run_dir}", f"--input={tmp_path}/in", r"--protect=tag,url,[A-Z]{2}-\d"]
+    arguments = [f"--run_dir={run_dir}", f"--input={tmp_path}/in", "--protect=tag,url", r"--protect=[A-Z]{2}-\d"]
     assert translate.main([*arguments, "--n_best=2"]) == 0
     rows = [json.loads(row) for row in capsys.readouterr().out.strip().split("\n")]
     for row, marks in zip(rows, (["<b>", "</b>"], [], ["<i>", "</i>", "AB-1"], ["https://x.y/z"])):
@@ -432,6 +432,8 @@ def test_translations_have_what_is_protected(run_dir, tmp_path, capsys):
         (["--protect=tag", "--mbr=4"], "--protect goes with beam search of sentences: leave out --mbr"),
         (["--protect=a("], "'a(' is neither the name of a pattern"),
         (["--protect=x*"], "'x*' finds the empty string"),
+        (["--protect=tags"], "'tags' is no name of a pattern"),
+        (["--protect=tag", f"--prefixes={tmp_path}/in"], "--prefixes does not go with --protect"),
     ):
         assert translate.main([*arguments[:2], *more]) == 2
         assert message in _error(capsys)

@@ -166,8 +166,19 @@ def test_what_is_protected_comes_back(varied_transformer):
         for hypothesis in found[0].hypotheses:
             assert hypothesis.text.count("<b>") == hypothesis.text.count("</b>") == 1
         assert found[1].text == "" and found[2].text.count("{x}") == found[2].text.count("<i>") == 1
-        [best] = client.translate(texts[:1], protect=Protection(["tag"]))
-        assert best.text == found[0].text
+        [best] = client.translate(texts[:1], protect=["tag"])
+        assert best.text == found[0].text and best.outputs["is_protected"]
+        slow = Protection([r"(?:(?:a|aa)+)+\d"])
+        others = client.translate(["a" * 10_000, "abc"], protect=slow)  # a row that takes too long is no other's
+        assert [each.outputs["is_protected"] for each in others] == [False, True]
+        for wrong, message in (
+            ({"protect": "tag"}, "is a list"),
+            ({"protect": ["tag"], "prefixes": ["a"]}, "do not go"),
+        ):
+            with pytest.raises(UserError, match=message):
+                client.stream(["abc"], **wrong)
+        with pytest.raises(UserError, match="a text, number 0, is None"):
+            client.translate([None], protect=["tag"])
 
 
 def test_one_text_for_several_and_values_of_another_shape_are_refused(varied_transformer):
