@@ -1,7 +1,9 @@
 """What tests share. Two logical CPU devices stand in for two accelerators; TensorFlow's remarks are silenced."""
 
+import contextlib
 import fcntl
 import gc
+import io
 import os
 import pathlib
 import random
@@ -144,4 +146,29 @@ def trained_copy(tmp_path_factory):
             options = [f"--data_dir={folder}/text", f"--config.data.cache_dir={folder}/cache"]
             arguments = [f"--config={recipe}", f"--run_dir={folder}/run"]
             assert train.main([*arguments, *options]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def exported_copy(trained_copy):
+    """The folder of an export of the copy model, made once for all workers: the export, `copy`; a copy of what the job
+    had saved `before` its proof; and the job's last line, `result.json`."""
+    from nmt_keras.serving import export as exporting
+    from pipelines import export
+
+    folder, real, out = trained_copy / "exported", exporting.save, io.StringIO()
+
+    def save(module, output):
+        place = real(module, output)
+        shutil.copytree(place, folder / "before")
+        return place
+
+    with open(trained_copy / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "result.json").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
+                patch.setattr(exporting, "save", save)
+                assert export.main([f"--run_dir={trained_copy}/run", f"--output={folder}/copy"]) == 0
+            (folder / "result.json").write_text(out.getvalue().strip().split("\n")[-1], encoding="utf-8")
     return folder

@@ -109,6 +109,7 @@ def test_learned_positions_beyond_the_last_have_its_vector(make_source):
     assert len(np.unique(table, axis=0)) == 5
 
 
+@pytest.mark.slow
 def test_the_tag_of_the_target_language_is_the_first_piece(make_source, dev, tmp_path):
     source = make_source(**SMALL | OPTIONS[1])
     data = source.config.data

@@ -75,6 +75,7 @@ def _config(**values):
     return DecodingConfig(**{"beam_size": 2, "max_length": 9, "max_source_length": 9, "batch_sentences": 4, **values})
 
 
+@pytest.mark.slow
 def test_a_paragraph_is_translated_sentence_by_sentence(parts):
     single, split = (Translator(*parts, _config(split_sentences=value)) for value in (False, True))
     sentences = ["Abc.", "Bag.", "Aa.", "Bfed.", "Ace.", "Ba gad."]

@@ -417,7 +417,7 @@ def _translating(fields):
 @pytest.mark.parametrize(
     "fields",
     [
-        *({"decoder": decoder, **NEEDS.get(decoder, {})} for decoder in ("gnmt", "transformer")),
+        *({"decoder": decoder, **NEEDS.get(decoder, {})} for decoder in ("transformer",)),
         *(pytest.param(fields, marks=pytest.mark.slow) for fields in ALL),
     ],
     ids=_name,

@@ -137,6 +137,7 @@ def test_killed_runs_give_what_an_uninterrupted_one_gives(kills, tmp_path, weigh
     assert _left(killed) == _left(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_saves_and_ends_with_a_status_of_its_own(number, tmp_path, weighted_text, whole, capsys):
     whole, cache = whole

@@ -35,21 +35,10 @@ def run_dir(tmp_path_factory, trained_copy):
 
 
 @pytest.fixture(scope="module")
-def exported(run_dir, tmp_path_factory):
+def exported(exported_copy):
     """The export job's last line, the export, and a copy of what it had saved before the proof."""
-    from nmt_keras.serving import export as exporting
-
-    folder, real, out = tmp_path_factory.mktemp("exported"), exporting.save, io.StringIO()
-
-    def save(module, output):
-        place = real(module, output)
-        shutil.copytree(place, folder / "before")
-        return place
-
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
-        patch.setattr(exporting, "save", save)
-        assert export.main([f"--run_dir={run_dir}", f"--output={folder}/copy"]) == 0
-    return json.loads(out.getvalue().strip().split("\n")[-1]), folder / "copy", folder / "before"
+    result = json.loads((exported_copy / "result.json").read_text(encoding="utf-8"))
+    return result, exported_copy / "copy", exported_copy / "before"
 
 
 @pytest.fixture

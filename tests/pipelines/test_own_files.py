@@ -3,12 +3,15 @@
 import json
 import pathlib
 
+import pytest
+
 from nmt_keras.doctor.cleaning import DROPPED
 from pipelines import evaluate, report, train
 
 RECIPE = "--config=" + str(pathlib.Path(__file__).parent / "copy_recipe.py")
 
 
+@pytest.mark.slow
 def test_one_table_is_trained_and_measured_on(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     words = [f"{letter * 3} {number}" for letter in "abcdefgh" for number in range(60)]

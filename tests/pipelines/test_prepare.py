@@ -92,6 +92,7 @@ def test_the_cache_is_that_of_a_single_process(shards, options):
     assert json.loads((shards / "prepared" / "prepared.json").read_text()) == prepared
 
 
+@pytest.mark.slow
 def test_a_training_begins_with_what_was_prepared(shards, capsys, monkeypatch):
     arguments = [RECIPE, f"--data_dir={shards}", f"--config.data.cache_dir={shards}/cache"]
     arguments += ["--config.data.train_source=('0.en','1.en')", "--config.data.train_target=('0.xx','1.xx')"]

@@ -154,6 +154,7 @@ def test_a_sentence_vector_is_the_mean_of_the_encoders_states(module, parts):
     assert vectors.shape == (2, 16) and np.abs(vectors[0] - vectors[1]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_all_signatures_run_through_the_c_library(module, tmp_path):
     folder = export.save(module, tmp_path)
     request_options = {

@@ -364,6 +364,7 @@ def test_two_workers_give_the_losses_of_one_process(tmp_path, copy_text, monkeyp
     np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_workers_of_different_configurations_do_not_begin(tmp_path, copy_text):
     arguments = [*worker_arguments(copy_text, tmp_path, 4), f"--run_dir={tmp_path}/two"]
     for process in start_workers(arguments, of_last=[*arguments, "--config.training.learning_rate=0.5"]):
