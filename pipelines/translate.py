@@ -163,12 +163,14 @@ class _Glossary:
 
     def __init__(self, path: str):
         self._glossary = Glossary.read(path)
+        self._first = 0  # lines that an interrupted job has translated
         self._waiting: collections.deque[list[tuple[str, ...]]] = collections.deque()
         self._numbers = [0, 0]  # of terms that were found, and that were placed
         self._lacking: list[str] = []
 
     def found(self, lines: Iterable[str], first: int) -> Iterator[list[tuple[str, ...]]]:
-        """The terms of each line."""
+        """The terms of each line after the first lines."""
+        self._first = first
         for number, line in enumerate(lines, first + 1):
             terms = self._glossary.terms_of(line)
             if len(terms) > MAX_TERMS:
@@ -194,7 +196,8 @@ class _Glossary:
         """A line for the user."""
         found, placed = self._numbers
         shown = "; ".join(self._lacking[: self._SHOWN]) + "; ..." * (len(self._lacking) > self._SHOWN)
-        return f"glossary: {placed:,} of {found:,} terms placed{'; ' if shown else ''}{shown}"
+        since = f" after line {self._first:,}" if self._first else ""
+        return f"glossary: {placed:,} of {found:,} terms placed{since}{'; ' if shown else ''}{shown}"
 
 
 def _with_prefixes(

@@ -49,9 +49,7 @@ def tokenize_terms(tokenizer: Tokenizer, letters: Letters, text: tf.Tensor, conf
     fits_search = (lengths > 0) & (lengths <= min(_MAX_IDS, config.max_length - 1))
     is_phrase = tf.concat([each for _, each in every], 0) & is_known & fits_search
     ways = _places_in_rows(phrases)
-    turns = tf.concat(
-        [2 * ways, 2 * ways + 1], 0
-    )  # of a term's phrases: where there are too many, the last are left out
+    turns = tf.concat([2 * ways, 2 * ways + 1], 0)  # of a term's phrases: of too many the last are left out
     rows, owners = (tf.concat([each, each], 0) for each in (rows, owners))
     rows, owners, turns = (tf.boolean_mask(each, is_phrase) for each in (rows, owners, turns))
     order = tf.argsort(rows * (2 * _MAX_WAYS) + tf.cast(turns, rows.dtype), stable=True)

@@ -292,8 +292,10 @@ class Client:
         if prefixes is not None and not limits.takes_prefix:
             raise UserError(f"{self._server} takes no prefixes: it is of an older version, export the run again")
         if terms is not None and not limits.takes_terms:
-            why = "searches with recombination or groups of beams" if limits.has_terms else "is of an older version"
-            raise UserError(f"{self._server} places no terms: it {why}, export the run again")
+            why = "is of an older version, export the run again"
+            if limits.has_terms:
+                why = "splits texts, or searches with recombination or groups of beams: export the run without these"
+            raise UserError(f"{self._server} places no terms: it {why}")
         strings = {"prefix": limits.takes_prefix, "terms": limits.has_terms}
         names = ("text", *TranslateOptions._fields, *(name for name, has in strings.items() if has))
         several = {"texts": texts} | {

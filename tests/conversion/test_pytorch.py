@@ -2,6 +2,7 @@
 
 import ast
 import json
+import shlex
 import subprocess
 import sys
 
@@ -106,6 +107,15 @@ def test_the_file_is_formatted_and_has_what_it_uses_alone(options, make_source):
     assert {"Encoder", "Decoder", "Attention", "Model"} <= classes
     options_of_the_writer = set(conversion._options(source.config.model, True))
     assert not any(isinstance(node, ast.Name) and node.id in options_of_the_writer for node in ast.walk(tree))
+
+
+def test_the_names_of_folders_and_lines_of_a_corpus_may_hold_anything(make_source):
+    source = make_source(**OPTIONS[0])._replace(name='a"""\\b\\')
+    example = "it\"s `ls` $(ls) 'x' \x00 \\"
+    docstring = ast.get_docstring(ast.parse(conversion.program(source, True, example)))
+    assert docstring.startswith('a"""\\b\\,')
+    [command] = [line for line in docstring.split("\n") if "python model.py" in line]
+    assert shlex.split(command) == ["python", "model.py", example.replace("\x00", "\ufffd")]
 
 
 def test_the_proof_sees_another_weight(make_source, dev, tmp_path, in_this_process):

@@ -70,8 +70,7 @@ def test_a_file_that_is_not_there_is_one_line(tmp_path):
         Glossary.read(tmp_path / "none.tsv")
 
 
-def test_a_large_glossary_is_searched_in_no_time_of_its_size():
-    """Only terms of as many words as there are in the text are looked up."""
+def test_a_term_is_found_among_many():
     glossary = _glossary(*((f"word{i} of the glossary", f"Wort{i}") for i in range(20_000)))
     assert glossary.terms_of("a word7 of the glossary " * 50) == [("Wort7",)]
 
@@ -82,6 +81,14 @@ def test_marks_belong_to_their_words_and_both_ways_to_write_a_letter_are_one():
     assert glossary.terms_of("a cafe\u0301, a cafe") == [("Kaffeehaus",), ("Kneipe",)]
 
 
-def test_a_term_of_many_characters_takes_no_time():
+def test_a_term_of_many_characters_is_found_where_it_is_whole():
     glossary = _glossary(("狗" * 200, "X"))
-    assert glossary.terms_of("马" * 10_000) == []
+    assert glossary.terms_of("马" * 500 + "狗" * 199) == []
+    assert glossary.terms_of("马" * 500 + "狗" * 200) == [("X",)]
+
+
+def test_all_mistakes_of_a_file_are_counted(tmp_path):
+    path = tmp_path / "terms.tsv"
+    path.write_text("a b\nc\td\n\te\nf\n")
+    with pytest.raises(UserError, match="^Line 1 of the glossary .*; 2 more lines are no entries$"):
+        Glossary.read(path)

@@ -13,17 +13,7 @@ from nmt_keras.inference.prefixes import tokenize_prefixes
 from nmt_keras.inference.search import Sampling
 from nmt_keras.inference.text import surfaces_of
 from nmt_keras.inference.translator import Translator
-from nmt_keras.tokenizers.building import train_tokenizer
-
-TEXT = ["der hund rennt schnell nach hause", "die katze schläft, und der hund bellt", "ein pferd! 好的"] * 40
-KINDS = {"unigram": 288, "word": 60, "byte": 260, "bpe": 310, "char": 60}
-
-
-@pytest.fixture(scope="module", params=[pytest.param(k, marks=[pytest.mark.slow] * (k != "unigram")) for k in KINDS])
-def parts(request, varied_transformer):
-    """An untrained model that says various things, and a tokenizer."""
-    tokenizer = train_tokenizer(request.param, TEXT, KINDS[request.param])
-    return varied_transformer(tokenizer.vocab_size, end=-2.0), tokenizer, tokenizer
+from tests.inference.conftest import TEXT
 
 
 def _translator(parts, number=1, sampling=None, **options):

@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import importlib
 import io
+import itertools
 import json
 import os
 import pathlib
@@ -13,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import weakref
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -400,9 +402,51 @@ def test_translations_have_the_terms_of_a_glossary(run_dir, tmp_path, capsys):
     ):
         assert translate.main([*arguments, given, *more]) == 2
         assert message in _error(capsys)
+    (tmp_path / "terms.tsv").write_text("".join(f"x{number}\ta\n" for number in range(17)))
+    (tmp_path / "many").write_text(" ".join(f"x{number}" for number in range(17)) + "\n")
+    assert translate.main([arguments[0], f"--input={tmp_path}/many", given]) == 0
+    error = capsys.readouterr().err  # one way to say them all is one term
+    assert "glossary: 1 of 1 terms placed\n" in error
+    (tmp_path / "terms.tsv").write_text("".join(f"x{number}\ta{number}\n" for number in range(17)))
+    assert translate.main([arguments[0], f"--input={tmp_path}/many", given]) == 0
+    assert "warning: line 1 has 17 terms of the glossary: 16 are looked at" in capsys.readouterr().err
     (tmp_path / "terms.tsv").write_text("a b\n")
     assert translate.main([*arguments, given]) == 2
     assert "Line 1 of the glossary" in _error(capsys)
+
+
+@pytest.mark.parametrize("has_glossary", [False, True])
+def test_lines_that_are_translated_are_forgotten(has_glossary, run_dir, tmp_path, monkeypatch, capsys):
+    """However many come: none is kept for a glossary that is not there, or has been looked at."""
+
+    class Line(str):
+        pass
+
+    kept, most = weakref.WeakSet(), 0
+
+    def lines(*_):
+        for number in range(2000):
+            line = Line(f"a {number}")
+            kept.add(line)
+            yield line
+
+    @contextlib.contextmanager
+    def opened(values):
+        def stream(texts, given, done):
+            nonlocal most
+            for text, _ in zip(texts, given.get("terms", itertools.repeat(None))):
+                most = max(most, len({id(each) for each in kept}))
+                yield Translation([Hypothesis(str(text), 0.0, 0.0)], False)
+
+        yield stream, {}
+
+    monkeypatch.setattr(translate._text, "lines", lines)
+    monkeypatch.setattr(translate, "_opened", opened)
+    (tmp_path / "in").write_text("\n")
+    (tmp_path / "terms.tsv").write_text("x\ty\n")
+    given = [f"--glossary={tmp_path}/terms.tsv"] * has_glossary
+    assert translate.main([f"--run_dir={run_dir}", f"--input={tmp_path}/in", *given]) == 0
+    assert capsys.readouterr().out.count("\n") == 2000 and 0 < most < 200  # tee keeps 57 at a time
 
 
 def test_translations_have_what_is_protected(run_dir, tmp_path, capsys):

@@ -154,6 +154,15 @@ def test_terms_go_with_their_texts_and_an_older_export_places_none(varied_transf
     with _few(varied_transformer, limits=False, prefixes=False) as old:
         with pytest.raises(UserError, match="few places no terms: .* older version, export the run again"):
             old.translate(["abc"], terms=[["a"]])
+    tokenizer = train_tokenizer("char", ["abcdefg"], 11)
+    for options in ({"split_sentences": True}, {"recombine": 2}, {"beam_groups": 2}):
+        parts = varied_transformer(11, end=-8.0), tokenizer, tokenizer, DecodingConfig(max_length=9, **options)
+        module = export.TranslationModule(*parts)
+        with Client("other", transport=LocalTransport(export.signatures_of(module), module)) as other:
+            with pytest.raises(
+                UserError, match="other places no terms: it splits texts, or .*: export the run without"
+            ):
+                other.translate(["abc"], terms=[["a"]])
 
 
 def test_what_is_protected_comes_back(varied_transformer):

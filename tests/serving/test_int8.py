@@ -203,4 +203,6 @@ def test_the_card_has_what_it_needs_and_a_table():
         "",
     ]
     assert "Needs" not in int8_products({**result, "needs": ""})
+    none = int8_products({**result, "int8_products": records[1:]})
+    assert none.startswith("- No product was faster in int8 on the machine of the export: all are in mixed_bfloat16,\n")
     assert int8_products({}) == ""
