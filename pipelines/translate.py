@@ -322,8 +322,12 @@ def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any], Ca
             raise UserError(
                 f"--exact knows no decoding.{rules[0]}: give --decoding.{rules[0]} its default, or no --exact"
             )
-        if values.glossary and (config.decoding.recombine or config.decoding.beam_groups > 1):
-            raise UserError("--glossary goes with plain beam search: leave out decoding.recombine and .beam_groups")
+        search = config.decoding
+        if values.glossary and (search.recombine or search.beam_groups > 1 or not search.terms_beam_size):
+            raise UserError(
+                "--glossary goes with plain beam search: leave out decoding.recombine, .beam_groups and "
+                ".terms_beam_size=0"
+            )
         if options:
             require_enough(options, config.decoding.beam_size)
         if not sampling and values.n_best > config.decoding.beam_size:

@@ -48,8 +48,13 @@ def test_a_run_is_opened_as_the_jobs_open_it(trained_copy, tmp_path, capsys):
         assert drawn.text == expected[0]
         assert drawn.best.attention_weights.shape == (len(drawn.best.pieces), len(drawn.source_pieces))
         np.testing.assert_allclose(drawn.best.attention_weights.sum(-1), 1.0, atol=1e-5)
-    with nmt_keras.load([run, run], beam_size=1) as model:
-        assert [translation.text for translation in model.translate(texts)] == expected
+
+
+@pytest.mark.slow
+def test_several_runs_are_an_ensemble_of_their_search(trained_copy):
+    texts = ["a b c d", "d c b"]
+    with nmt_keras.load(trained_copy / "run") as one, nmt_keras.load([trained_copy / "run"] * 2, beam_size=1) as two:
+        assert [found.text for found in two.translate(texts)] == [found.text for found in one.translate(texts)]
 
 
 def test_training_and_measuring(trained_copy, tmp_path):

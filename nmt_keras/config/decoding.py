@@ -54,7 +54,10 @@ class DecodingConfig:
     )
     banned_phrases: tuple[str, ...] = spec((), "texts that no search finds", resume=FREE)
     terms_beam_size: int = spec(
-        10, "beams at least of a text whose translation must contain terms", positive=True, resume=FREE
+        10,
+        "beams at least of a text whose translation must contain terms; 0 places none, for smaller exports",
+        not_negative=True,
+        resume=FREE,
     )
     max_beam_size: int = spec(
         16, "beams that a caller of an export may ask for, and so many hypotheses", positive=True, resume=FREE

@@ -84,7 +84,7 @@ class Search:
             "groups": config.beam_groups,
             "diversity_penalty": config.diversity_penalty,
         }
-        self.takes_terms = not (sampling or config.recombine or config.beam_groups > 1)
+        self.takes_terms = config.terms_beam_size > 0 and not (sampling or config.recombine or config.beam_groups > 1)
         self._banned: np.ndarray | None = None
         if config.banned_phrases:
             self._banned = banned_phrases.automaton(config.banned_phrases, surfaces_of(target_tokenizer))
@@ -196,7 +196,9 @@ class Search:
         searched = tf.cond(tf.reduce_any(~is_sampled), search, nothing)
         drawn = tf.cond(tf.reduce_any(is_sampled), draw, nothing)
         found = _first(_with_ids_of(shortlist, _joined(is_sampled, drawn, searched)), count)
-        return _with_none_placed(found, tf.reduce_max(num_terms(terms))) if placed is None else found, is_kept
+        if placed is None:  # one column at least: the type of an empty list is lost in JSON
+            found = _with_none_placed(found, tf.maximum(tf.reduce_max(num_terms(terms)), 1))
+        return found, is_kept
 
     def shortlist_ids(self, source_ids: tf.Tensor) -> tf.Tensor | None:
         """The target ids, int32 [U], that a batch of sources, int32 [B, S], is searched among; None for all."""
@@ -209,8 +211,8 @@ class Search:
     def _terms(self, terms: tf.Tensor) -> Terms:
         if not self.takes_terms:
             raise UserError(
-                "Terms are placed by plain beam search alone: leave out sampling, decoding.recombine and "
-                "decoding.beam_groups"
+                "Terms are placed by plain beam search alone: leave out sampling, decoding.recombine, "
+                "decoding.beam_groups and decoding.terms_beam_size=0"
             )
         return tokenize_terms(self._tokenizer, letters_of(self._tokenizer), terms, self._config)
 

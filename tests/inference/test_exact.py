@@ -15,7 +15,7 @@ from nmt_keras.models.seq2seq import build_seq2seq
 from nmt_keras.tokenizers.characters import CharacterTokenizer
 
 TOKENIZER = CharacterTokenizer(list("abc"))
-CONFIG = DecodingConfig(beam_size=2, length_penalty=0.0, max_length=4)
+CONFIG = DecodingConfig(beam_size=2, length_penalty=0.0, max_length=3)
 
 
 def _model(decoder, seed=1):

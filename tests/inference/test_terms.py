@@ -20,6 +20,11 @@ def _translator(parts, number=1, sampling=None, **options):
     return Translator(*parts, DecodingConfig(**{"beam_size": 3, "max_length": 60, **options}), number, sampling)
 
 
+@pytest.fixture(scope="module")
+def translator(parts):
+    return _translator(parts, number=2)
+
+
 def _has(text, term):
     """Whether a text has a term as whole words."""
     for match in re.finditer(re.escape(term), text):
@@ -38,8 +43,7 @@ def _some_terms(count, seed):
     return [rng.sample(choices, rng.randint(0, 2)) for _ in range(count)]
 
 
-def test_all_terms_are_placed_and_rows_do_not_see_each_other(parts):
-    translator = _translator(parts, number=2)
+def test_all_terms_are_placed_and_rows_do_not_see_each_other(translator):
     sources = ["der hund rennt", "die katze bellt und schläft", "", "ein pferd rennt nach hause"] * 2
     terms = _some_terms(len(sources), 1)
     together = translator.translate(sources, terms=terms)
@@ -57,18 +61,17 @@ def test_all_terms_are_placed_and_rows_do_not_see_each_other(parts):
     assert [t.text for t in mixed[::2]] == [t.text for t in plain[::2]]
 
 
-def test_a_beginning_and_terms_go_together(parts):
-    [found] = _translator(parts).translate(["die katze"], prefixes=["der hu"], terms=[["katze"]])
+def test_a_beginning_and_terms_go_together(translator):
+    [found] = translator.translate(["die katze"], prefixes=["der hu"], terms=[["katze"]])
     assert found.text.startswith("der hu") and _has(found.text, "katze")
     assert found.outputs["is_prefix_kept"] and found.best.outputs["is_term_placed"] == [True]
 
 
-def test_a_term_that_cannot_be_written_is_said_and_holds_nobody_up(parts):
+def test_a_term_that_cannot_be_written_is_said_and_holds_nobody_up(translator, parts):
     tokenizer = parts[1]
     writes_all = 1 not in tokenizer.encode("\U0001f600")
-    long = "hund " * 39 + "hund"  # 199 characters
+    long = "hund " * 39 + "hund"  # 199 characters, of more pieces than a term may have
     terms = [["\U0001f600", "hund"], [long], ["hund"] * 3, [], ["x" * 201]]
-    translator = _translator(parts, max_length=30)
     found = translator.translate(["die katze schläft"] * 5, terms=terms)
     placed = [translation.best.outputs.get("is_term_placed") for translation in found]
     assert placed == [[writes_all, True], [False], [True] * 3, None, [False]]
@@ -76,11 +79,11 @@ def test_a_term_that_cannot_be_written_is_said_and_holds_nobody_up(parts):
     assert [found[row].text for row in (1, 3, 4)] == [plain.text] * 3
 
 
-def test_a_term_in_a_script_without_spaces_may_stand_within_a_text(parts):
+def test_a_term_in_a_script_without_spaces_may_stand_within_a_text(translator, parts):
     tokenizer = parts[1]
     if 1 in tokenizer.encode("马") + tokenizer.encode("好的"):
         pytest.skip("the vocabulary has no such words")
-    [found] = _translator(parts).translate(["die katze"], terms=[["马", "好的"]])
+    [found] = translator.translate(["die katze"], terms=[["马", "好的"]])
     assert "马" in found.text and "好的" in found.text and found.best.outputs["is_term_placed"] == [True, True]
 
 
@@ -110,7 +113,7 @@ def test_terms_that_are_no_lists_of_texts_are_refused(parts):
 
 
 def test_samples_and_searches_of_other_kinds_place_none(parts):
-    for options in ({"sampling": Sampling(1)}, {"recombine": 2}, {"beam_groups": 3}):
+    for options in ({"sampling": Sampling(1)}, {"recombine": 2}, {"beam_groups": 3}, {"terms_beam_size": 0}):
         with pytest.raises(UserError, match="placed by plain beam search alone"):
             _translator(parts, **options).translate(["a"], terms=[["hund"]])
     with pytest.raises(UserError, match="split_sentences"):

@@ -30,5 +30,5 @@ def get_config() -> ExperimentConfig:
             evaluate_every=250,
             checkpoint_every=125,
         ),
-        DecodingConfig(beam_size=2, max_source_length=32),
+        DecodingConfig(beam_size=2, max_source_length=32, terms_beam_size=0),
     )

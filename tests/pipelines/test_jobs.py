@@ -382,34 +382,28 @@ def test_translations_begin_as_a_file_says(run_dir, tmp_path, capsys):
 
 
 def test_translations_have_the_terms_of_a_glossary(run_dir, tmp_path, capsys):
-    (tmp_path / "in").write_text("a b c\nd e\n\nf g\n")
-    (tmp_path / "terms.tsv").write_text("b c\th g\nd\tc\nd\th\nf\t😀\n")
-    arguments = [f"--run_dir={run_dir}", f"--input={tmp_path}/in"]
+    (tmp_path / "in").write_text("a b c\nd e\n\nf g\n" + " ".join(f"x{number}" for number in range(17)) + "\n")
+    terms = "".join(f"x{number}\ta{number}\n" for number in range(17))
+    (tmp_path / "terms.tsv").write_text("b c\th g\nd\tc\nd\th\nf\t😀\n" + terms)
+    arguments = [f"--run_dir={run_dir}", f"--input={tmp_path}/in", "--decoding.terms_beam_size=10"]
     given = f"--glossary={tmp_path}/terms.tsv"
-    assert translate.main([*arguments, given]) == 0
-    output = capsys.readouterr()
-    found = output.out.split("\n")
-    assert "h g" in found[0] and ("c" in found[1] or "h" in found[1]) and found[2] == "" and len(found) == 5
-    assert "glossary: 2 of 3 terms placed; line 4 lacks '😀'\n" in output.err
     assert translate.main([*arguments, given, "--scores"]) == 0
-    rows = [json.loads(row) for row in capsys.readouterr().out.strip().split("\n")]
+    output = capsys.readouterr()
+    rows = [json.loads(row) for row in output.out.strip().split("\n")]
+    found = [row["hypotheses"][0]["text"] for row in rows]
+    assert "h g" in found[0] and ("c" in found[1] or "h" in found[1]) and found[2] == "" and len(found) == 5
+    assert "glossary: 2 of 20 terms placed; line 4 lacks '😀'; line 5 lacks 'a0', 'a1'" in output.err
+    assert "warning: line 5 has 17 terms of the glossary: 16 are looked at" in output.err
     assert rows[1]["hypotheses"][0]["terms"] == [{"term": "c | h", "is_placed": True}]
     assert rows[2]["hypotheses"][0]["terms"] == [] and not rows[3]["hypotheses"][0]["terms"][0]["is_placed"]
     for more, message in (
         (["--samples=2"], "--glossary goes with beam search of sentences: leave out --samples"),
         (["--decoding.recombine=2"], "--glossary goes with plain beam search"),
+        (["--decoding.terms_beam_size=0"], "--glossary goes with plain beam search"),
         ([f"--output={tmp_path}/terms.tsv"], "--output is --glossary"),
     ):
         assert translate.main([*arguments, given, *more]) == 2
         assert message in _error(capsys)
-    (tmp_path / "terms.tsv").write_text("".join(f"x{number}\ta\n" for number in range(17)))
-    (tmp_path / "many").write_text(" ".join(f"x{number}" for number in range(17)) + "\n")
-    assert translate.main([arguments[0], f"--input={tmp_path}/many", given]) == 0
-    error = capsys.readouterr().err  # one way to say them all is one term
-    assert "glossary: 1 of 1 terms placed\n" in error
-    (tmp_path / "terms.tsv").write_text("".join(f"x{number}\ta{number}\n" for number in range(17)))
-    assert translate.main([arguments[0], f"--input={tmp_path}/many", given]) == 0
-    assert "warning: line 1 has 17 terms of the glossary: 16 are looked at" in capsys.readouterr().err
     (tmp_path / "terms.tsv").write_text("a b\n")
     assert translate.main([*arguments, given]) == 2
     assert "Line 1 of the glossary" in _error(capsys)
@@ -444,7 +438,7 @@ def test_lines_that_are_translated_are_forgotten(has_glossary, run_dir, tmp_path
     monkeypatch.setattr(translate, "_opened", opened)
     (tmp_path / "in").write_text("\n")
     (tmp_path / "terms.tsv").write_text("x\ty\n")
-    given = [f"--glossary={tmp_path}/terms.tsv"] * has_glossary
+    given = [f"--glossary={tmp_path}/terms.tsv", "--decoding.terms_beam_size=10"] * has_glossary
     assert translate.main([f"--run_dir={run_dir}", f"--input={tmp_path}/in", *given]) == 0
     assert capsys.readouterr().out.count("\n") == 2000 and 0 < most < 200  # tee keeps 57 at a time
 
@@ -452,6 +446,7 @@ def test_lines_that_are_translated_are_forgotten(has_glossary, run_dir, tmp_path
 def test_translations_have_what_is_protected(run_dir, tmp_path, capsys):
     (tmp_path / "in").write_text("a <b>b c</b>\n\n<i>d</i> AB-1 e\nh https://x.y/z\n")
     arguments = [f"--run_dir={run_dir}", f"--input={tmp_path}/in", "--protect=tag,url", r"--protect=[A-Z]{2}-\d"]
+    with_terms = [*arguments, "--decoding.terms_beam_size=10", f"--glossary={tmp_path}/terms.tsv"]
     assert translate.main([*arguments, "--n_best=2"]) == 0
     rows = [json.loads(row) for row in capsys.readouterr().out.strip().split("\n")]
     for row, marks in zip(rows, (["<b>", "</b>"], [], ["<i>", "</i>", "AB-1"], ["https://x.y/z"])):
@@ -459,7 +454,7 @@ def test_translations_have_what_is_protected(run_dir, tmp_path, capsys):
             assert [hypothesis["text"].count(mark) for mark in marks] == [1] * len(marks)
             assert hypothesis["text"].count("<") == sum(mark.startswith("<") for mark in marks)
     (tmp_path / "terms.tsv").write_text("b\tg\nAB-1\th\n")
-    assert translate.main([*arguments, f"--glossary={tmp_path}/terms.tsv"]) == 0
+    assert translate.main(with_terms) == 0
     assert "glossary: 1 of 1 terms placed" in capsys.readouterr().err  # what is protected is no text
     for more, message in (
         (["--protect=tag", "--mbr=4"], "--protect goes with beam search of sentences: leave out --mbr"),

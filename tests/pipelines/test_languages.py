@@ -51,7 +51,7 @@ def get_config() -> ExperimentConfig:
             evaluate_every=300,
             checkpoint_every=300,
         ),
-        DecodingConfig(beam_size=2, max_source_length=32),
+        DecodingConfig(beam_size=2, max_source_length=32, terms_beam_size=0),
     )
 
 

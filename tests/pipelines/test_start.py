@@ -111,6 +111,7 @@ def test_the_recipe_for_a_toy_grammar_trains(target, tmp_path, monkeypatch, caps
     for name in ("max_steps", "warmup_steps", "evaluate_every", "checkpoint_every"):
         text = re.sub(rf"{name}=\d+", f"{name}=2", text)
     text = re.sub(r"(num_\w+coder_layers)=\d+", r"\1=1", text)
+    text = re.sub(r"(d_model|d_ff)=\d+", r"\1=32", text)
     (tmp_path / "m.py").write_text(text)
     capsys.readouterr()
     assert start.main(flags) == 0, capsys.readouterr().err

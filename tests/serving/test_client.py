@@ -20,7 +20,7 @@ from nmt_keras.errors import UserError
 from nmt_keras.inference.protection import Protection
 from nmt_keras.inference.translation import NOTHING
 from nmt_keras.serving import client as client_module
-from nmt_keras.serving import export
+from nmt_keras.serving import export, proof
 from nmt_keras.serving.client import Client
 from nmt_keras.serving.local import LocalTransport
 from nmt_keras.serving.local_server import serving
@@ -37,7 +37,7 @@ def folder(tmp_path_factory, varied_transformer):
     """An export of an untrained transformer that makes varied translations."""
     tokenizer = train_tokenizer("char", ["abcdefg"], 11)
     model = varied_transformer(11, end=-8.0)
-    decoding = DecodingConfig(beam_size=3, max_length=9, max_source_length=16, max_beam_size=6)
+    decoding = DecodingConfig(beam_size=3, max_length=9, max_source_length=16, max_beam_size=6, terms_beam_size=0)
     return export.save(
         export.TranslationModule(model, tokenizer, tokenizer, decoding), tmp_path_factory.mktemp("export")
     )
@@ -74,16 +74,20 @@ def client(address, double):
         yield client
 
 
-def _few(varied_transformer, **signatures):
-    """An export of two rows a call, in this process, without what an older one has not."""
+@pytest.fixture(scope="module")
+def few_module(varied_transformer):
+    """What an export of two rows a call is made of; its tests share the graphs."""
     tokenizer = train_tokenizer("char", ["abcdefg"], 11)
     decoding = DecodingConfig(beam_size=2, max_length=9, max_source_length=16, batch_sentences=2)
     decoding.max_request_sentences = 2
-    module = export.TranslationModule(varied_transformer(11, end=-8.0), tokenizer, tokenizer, decoding)
-    functions = {
-        name: function for name, function in export.signatures_of(module).items() if signatures.get(name, True)
-    }
-    if not signatures.get("prefixes", True):
+    return export.TranslationModule(varied_transformer(11, end=-8.0), tokenizer, tokenizer, decoding)
+
+
+def _few(module, is_old=False):
+    """A client of such an export, in this process; an old one has no limits, prefixes and terms."""
+    functions = export.signatures_of(module)
+    if is_old:
+        del functions["limits"]
         functions["translate"] = lambda text, **inputs: module.translate(
             text=text, **{name: tf.fill(tf.shape(text), "") for name in ("prefix", "terms")}, **inputs
         )
@@ -91,9 +95,9 @@ def _few(varied_transformer, **signatures):
 
 
 @pytest.mark.slow
-def test_no_more_rows_are_asked_at_once_than_the_export_answers(varied_transformer):
+def test_no_more_rows_are_asked_at_once_than_the_export_answers(few_module):
     texts = ["abc", "g", "", "bb", "fed"]
-    with _few(varied_transformer) as client:
+    with _few(few_module) as client:
         alone = [client.translate([text])[0] for text in texts]
         assert [t.text for t in client.translate(texts)] == [t.text for t in alone] and all(alone[0].text)
         assert not any(t.truncated for t in client.translate(texts, beam_size=2))
@@ -102,9 +106,9 @@ def test_no_more_rows_are_asked_at_once_than_the_export_answers(varied_transform
 
 
 @pytest.mark.slow
-def test_an_export_that_cannot_tell_its_limit_loses_no_row(varied_transformer):
+def test_an_export_that_cannot_tell_its_limit_loses_no_row(few_module):
     texts = ["abc", "g", "", "bb", "fed"]
-    with _few(varied_transformer) as new, _few(varied_transformer, limits=False, prefixes=False) as old:
+    with _few(few_module) as new, _few(few_module, is_old=True) as old:
         for request_options in ({}, {"beam_size": 2}):
             found, wanted = (client.translate(texts, **request_options) for client in (old, new))
             assert [t.text for t in found] == [t.text for t in wanted]
@@ -115,8 +119,8 @@ def test_an_export_that_cannot_tell_its_limit_loses_no_row(varied_transformer):
         assert all(a["vector"] == pytest.approx(b["vector"], abs=1e-5) for a, b in rows)
 
 
-def test_beginnings_go_with_their_texts_and_an_older_export_takes_none(varied_transformer):
-    with _few(varied_transformer) as client:
+def test_beginnings_go_with_their_texts_and_an_older_export_takes_none(few_module):
+    with _few(few_module) as client:
         texts, prefixes = ["abc", "g", "bb"], ["fe", "", "X"]
         found = client.translate(texts, prefixes=iter(prefixes))
         assert found[0].text.startswith("fe") and found[1].text == client.translate(["g"], beam_size=0)[0].text
@@ -131,13 +135,13 @@ def test_beginnings_go_with_their_texts_and_an_older_export_takes_none(varied_tr
             client.translate(texts, prefixes=["", 7, ""])
         [blank] = client.translate([" "], prefixes=["a"])
         assert blank.text == "" and not blank.outputs["is_prefix_kept"]
-    with _few(varied_transformer, limits=False, prefixes=False) as old:
+    with _few(few_module, is_old=True) as old:
         with pytest.raises(UserError, match="few takes no prefixes: .*export the run again"):
             old.translate(["abc"], prefixes=["a"])
 
 
-def test_terms_go_with_their_texts_and_an_older_export_places_none(varied_transformer):
-    with _few(varied_transformer) as client:
+def test_terms_go_with_their_texts_and_an_older_export_places_none(few_module, varied_transformer):
+    with _few(few_module) as client:
         texts, terms = ["abc", "g", "bb"], [["fe", ["XX", "gg"]], [], ["X"]]
         found = client.translate(texts, terms=iter(terms), num_hypotheses=2)
         assert "fe" in found[0].text and "gg" in found[0].text
@@ -151,22 +155,20 @@ def test_terms_go_with_their_texts_and_an_older_export_places_none(varied_transf
         ):
             with pytest.raises(UserError, match=message):
                 client.translate(texts, terms=wrong)
-    with _few(varied_transformer, limits=False, prefixes=False) as old:
+    with _few(few_module, is_old=True) as old:
         with pytest.raises(UserError, match="few places no terms: .* older version, export the run again"):
             old.translate(["abc"], terms=[["a"]])
     tokenizer = train_tokenizer("char", ["abcdefg"], 11)
-    for options in ({"split_sentences": True}, {"recombine": 2}, {"beam_groups": 2}):
+    for options in ({"split_sentences": True}, {"recombine": 2}, {"beam_groups": 2}, {"terms_beam_size": 0}):
         parts = varied_transformer(11, end=-8.0), tokenizer, tokenizer, DecodingConfig(max_length=9, **options)
         module = export.TranslationModule(*parts)
         with Client("other", transport=LocalTransport(export.signatures_of(module), module)) as other:
-            with pytest.raises(
-                UserError, match="other places no terms: it splits texts, or .*: export the run without"
-            ):
+            with pytest.raises(UserError, match="other places no terms: it splits texts, .*: export the run without"):
                 other.translate(["abc"], terms=[["a"]])
 
 
-def test_what_is_protected_comes_back(varied_transformer):
-    with _few(varied_transformer) as client:
+def test_what_is_protected_comes_back(few_module):
+    with _few(few_module) as client:
         texts = ["a <b>bc</b>", "", "<i>g</i> {x}"]
         found = client.translate(iter(texts), protect=Protection(["tag", "placeholder"]), num_hypotheses=2)
         plain = client.translate(["a bc", "", "g "], num_hypotheses=2)
@@ -190,8 +192,8 @@ def test_what_is_protected_comes_back(varied_transformer):
             client.translate([None], protect=["tag"])
 
 
-def test_one_text_for_several_and_values_of_another_shape_are_refused(varied_transformer):
-    with _few(varied_transformer) as client:
+def test_one_text_for_several_and_values_of_another_shape_are_refused(few_module):
+    with _few(few_module) as client:
         for ask in (lambda: client.translate("abc"), lambda: client.encode("abc"), lambda: client.score("abc", ["a"])):
             with pytest.raises(UserError, match="is one text, 'abc': give a list of texts"):
                 ask()
@@ -203,6 +205,12 @@ def test_one_text_for_several_and_values_of_another_shape_are_refused(varied_tra
         for options in ({"beam_size": 2**31}, {"seed": -(2**31)}, {"beam_size": 1.5}, {"length_penalty": "x"}):
             with pytest.raises(UserError, match="and must be a .*number"):
                 client.translate(["a"], **options)
+
+
+def test_names_of_outputs_need_no_encoding(folder):
+    """TF Serving's REST interface writes what is called *_bytes in base 64."""
+    for signature in proof.signatures(folder).values():
+        assert not any(name.endswith("_bytes") for name in (*signature["inputs"], *signature["outputs"]))
 
 
 def _expected(double, signature, texts, **inputs):

@@ -31,7 +31,7 @@ TEXTS = ["abc", "", "g", "fedcbagfedcba", "bb", "gac", "a", "dd"]
 def folder(tmp_path_factory, varied_transformer):
     """An export of an untrained transformer, as version 3 of `model`."""
     tokenizer = train_tokenizer("char", ["abcdefg"], 11)
-    decoding = DecodingConfig(beam_size=3, max_length=9, max_source_length=16)
+    decoding = DecodingConfig(beam_size=3, max_length=9, max_source_length=16, terms_beam_size=0)
     module = export.TranslationModule(varied_transformer(11, end=-4.0), tokenizer, tokenizer, decoding)
     base = tmp_path_factory.mktemp("models") / "model"
     place = export.save(module, base).rename(base / "3")

@@ -161,6 +161,7 @@ def test_gradients_are_sent_once_a_step(copy_text, monkeypatch):
     assert many[0] >= len(trainer.model.trainable_variables)
 
 
+@pytest.mark.slow
 def test_accumulation_changes_no_loss(tmp_path, copy_text):
     losses = [
         _one_device(tmp_path / str(parts), copy_text, dataclasses.replace(TRAINING, accumulation_steps=parts))[1]
