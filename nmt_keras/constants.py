@@ -1,6 +1,13 @@
-"""The four special ids. Every tokenizer of the project uses them and nothing else defines them."""
+"""The four special ids, and the texts of placeholders. Every tokenizer of the project uses them and nothing else
+defines them."""
 
 PAD_ID = 0
 UNK_ID = 1
 BOS_ID = 2
 EOS_ID = 3
+
+# Texts that stand for what is copied, a piece each, in text that a model with placeholders learns from. The brackets
+# are those of OpenNMT's tokenizer, which no language writes with.
+PLACEHOLDERS = tuple(
+    f"\N{FULLWIDTH LEFT WHITE PARENTHESIS}{number}\N{FULLWIDTH RIGHT WHITE PARENTHESIS}" for number in range(1, 9)
+)

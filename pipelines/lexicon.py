@@ -41,7 +41,8 @@ def _job(values: flags.FlagValues) -> None:
 
     from nmt_keras.data.corpus import ParallelCorpus
     from nmt_keras.data.lexicon import build_lexicon
-    from nmt_keras.experiment.text import open_dev, open_train
+    from nmt_keras.experiment.text import open_dev, open_train, with_placeholders
+    from nmt_keras.reports import silent
     from nmt_keras.runs.layout import lexicon_of, read_config
     from nmt_keras.runs.tokenizers import load_tokenizers
     from nmt_keras.tokenizers.target_tags import tag_ids
@@ -64,8 +65,8 @@ def _job(values: flags.FlagValues) -> None:
                 if source_ids and target_ids:
                     yield tags[number : number + 1] + source_ids, target_ids
 
-    train = open_train(data, _process.report)
-    dev = open_dev(data, _process.report)
+    train = with_placeholders(data, open_train(data, _process.report), silent)
+    dev = with_placeholders(data, open_dev(data, _process.report), silent)
     rows = np.unique(np.linspace(0, len(train) - 1, min(values.lines, len(train)), dtype=np.int64))
     lexicon = build_lexicon(pairs(train, rows, data.train_languages), tokenizers, proposals, values.common)
     lexicon.write(lexicon_of(run_dir))

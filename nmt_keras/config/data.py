@@ -98,6 +98,11 @@ class DataConfig:
     user_symbols: tuple[str, ...] = spec(
         (), "texts that are one piece each, whatever is around them, such as the tag of synthetic text"
     )
+    placeholders: tuple[str, ...] = spec(
+        (),
+        "patterns of --protect, as tag, url or a regular expression: what both sides of a pair have becomes a symbol "
+        "that the model learns to copy, and translations have again what it stands for",
+    )
     normalization: str = spec(
         "identity",
         "SentencePiece's normalization of text",

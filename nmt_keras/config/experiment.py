@@ -13,7 +13,7 @@ from nmt_keras.config.training import TrainingConfig
 from nmt_keras.errors import UserError
 
 _OF_FILES = ("train_source", "train_target", "train_example_weights", "train_alignments", "dev_source", "dev_target")
-_OF_NAMES = ("train_languages", "dev_languages", "user_symbols")
+_OF_NAMES = ("train_languages", "dev_languages", "user_symbols", "placeholders")
 
 
 @dataclass

@@ -247,6 +247,17 @@ def _tokenizer_problems(config: "ExperimentConfig") -> list[str]:
             "`data.user_symbols` are for a tokenizer that is trained here, unigram or bpe. "
             f"Received: {list(data.user_symbols)} and tokenizer={data.tokenizer!r}"
         )
+    if data.placeholders and not (makes_pieces or data.tokenizer_from):
+        problems.append(
+            "`data.placeholders` needs a tokenizer that has pieces for them: one that is trained here, unigram or bpe, "
+            f"or `data.tokenizer_from` a run with placeholders. Received: {list(data.placeholders)} and "
+            f"tokenizer={data.tokenizer!r}"
+        )
+    if data.placeholders and any(data.train_alignments):
+        problems.append(
+            "`data.placeholders` makes other words of the text than `data.train_alignments` links: leave one out. "
+            f"Received: {list(data.placeholders)} and {list(data.train_alignments)}"
+        )
     if any(not symbol or any(c.isspace() for c in symbol) for symbol in data.user_symbols):
         problems.append(f"`data.user_symbols` must be texts without space. Received: {list(data.user_symbols)}")
     if data.tokenizer_from and data.source_tokenizer_model:

@@ -11,11 +11,13 @@ from nmt_keras.config import ExperimentConfig
 from nmt_keras.constants import BOS_ID
 from nmt_keras.data.batching import evaluation_batches
 from nmt_keras.data.corpus import ParallelCorpus
+from nmt_keras.experiment.text import with_placeholders
 from nmt_keras.inference.evaluation import bleu_metric
+from nmt_keras.inference.protection import protection_of
 from nmt_keras.inference.translation import Translation
 from nmt_keras.inference.translator import Translator
 from nmt_keras.models.seq2seq import Seq2Seq
-from nmt_keras.reports import Report
+from nmt_keras.reports import Report, silent
 from nmt_keras.tokenizers.base import Tokenizers
 from nmt_keras.tokenizers.target_tags import tag_ids
 from nmt_keras.tokenizers.white_space import is_blank
@@ -69,7 +71,7 @@ class DevEvaluator:
         tags = tag_ids(data, tokenizers.source, data.languages_of_dev)
         self._batches = list(
             evaluation_batches(
-                dev,
+                with_placeholders(data, dev, silent),
                 *tokenizers,
                 max_source_length=data.max_source_length,
                 max_target_length=data.max_target_length,
@@ -78,7 +80,7 @@ class DevEvaluator:
         )
         # the lexicon of a shortlist is learned when the run has ended
         decoding = dataclasses.replace(config.decoding, beam_size=training.dev_beam_size, shortlist=0)
-        translator = Translator(model, *tokenizers, decoding)
+        translator = Translator(model, *tokenizers, decoding, protection=protection_of(data))
         self._sets: list[_DevSet] = []
         self._samples: list[str] = []  # of the evaluation before
         for number, (name, language) in enumerate(zip(_names(data.languages_of_dev), data.languages_of_dev)):

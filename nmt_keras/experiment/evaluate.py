@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from nmt_keras import files
 from nmt_keras.data.batching import evaluation_batches
-from nmt_keras.experiment.text import open_references
+from nmt_keras.experiment.text import open_references, with_placeholders
 from nmt_keras.inference.evaluation import open_bleu, score_text
 from nmt_keras.inference.minimum_bayes_risk import MBROptions, require_enough
 from nmt_keras.inference.translation import Translation
@@ -94,7 +94,7 @@ def evaluate(
             files.write_text(translations_file, "".join(text + "\n" for text in hypotheses))
         loss = compile_dev_loss(trained.model)(
             evaluation_batches(
-                corpus,
+                with_placeholders(data, corpus, silent),
                 *trained.tokenizers,
                 max_source_length=data.max_source_length,
                 max_target_length=data.max_target_length,

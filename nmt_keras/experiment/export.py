@@ -17,6 +17,7 @@ from nmt_keras.errors import UserError
 from nmt_keras.experiment.model_card import model_card
 from nmt_keras.experiment.text import open_dev
 from nmt_keras.inference.evaluation import open_bleu
+from nmt_keras.inference.protection import NO_READING, ProtectedText, protection_of
 from nmt_keras.inference.search import Search
 from nmt_keras.inference.text import tokenize
 from nmt_keras.inference.translation import Translation
@@ -118,7 +119,13 @@ def export(
         stored = compress(trained.model.variables, precision)
     search = trained.config.decoding
     module = exporting.TranslationModule(
-        trained.model, *trained.tokenizers, search, stored, trained.lexicon, trained.languages
+        trained.model,
+        *trained.tokenizers,
+        search,
+        stored,
+        trained.lexicon,
+        trained.languages,
+        trained.config.data.placeholders,
     )
     folder = exporting.save(module, output)
     try:
@@ -156,7 +163,7 @@ class _DevText:
     """The first lines of the dev sets, and BLEU on them.
 
     Attributes:
-        sources: the lines, those of one language after those of another.
+        sources: the lines, those of one language after those of another; with placeholders for a model of such.
         languages: of each line, "" of a model of one target language.
     """
 
@@ -164,6 +171,8 @@ class _DevText:
         self.sources: list[str] = []
         self.languages: list[str] = []
         self._sets: list[tuple[str, slice, BLEU, list[list[str]]]] = []
+        self._protected: list[ProtectedText] = []  # of each line, of a model with placeholders
+        protection = protection_of(data)
         dev = open_dev(data, report, run_dir)
         names = list(data.languages_of_dev)
         for number, language in enumerate(names):
@@ -171,7 +180,11 @@ class _DevText:
             part = dev.part(number)
             count = min(-(-_DEV_LINES // len(names)), len(part))
             place = slice(len(self.sources), len(self.sources) + count)
-            self.sources += part.sources[0].lines(range(count))
+            sources = part.sources[0].lines(range(count))
+            if protection:
+                self._protected += map(protection.take_out, sources)
+                sources = [text.plain for text in self._protected[place]]
+            self.sources += sources
             self.languages += [language if data.target_languages else ""] * count
             self._sets.append((language, place, metric, part.reference_streams(count)))
 
@@ -187,6 +200,9 @@ class _DevText:
         return {"dev_bleu_by_language": dict(zip(codes, (round(x, 2) for x in self._bleus(translations))))}
 
     def _bleus(self, translations: Sequence[str]) -> list[float]:
+        if self._protected:
+            pairs = zip(self._protected, translations, strict=True)
+            translations = [text.put_back(translation, NO_READING) for text, translation in pairs]
         return [
             metric.corpus_score(translations[place], references).score for _, place, metric, references in self._sets
         ]
@@ -237,7 +253,7 @@ def _load(
     other precisions are in use, the BLEU of the run in these, by their names in parity.json."""
 
     def bleu_of(run: Run) -> float:
-        return dev.bleu([translation.text for translation in dev.translated(run, run.translator())])
+        return dev.bleu([each.text for each in dev.translated(run, run.translator(protects=False))])
 
     trained, computed_in = source.load("float32", report), _computed_in(precision)
     facts = {
@@ -310,7 +326,7 @@ def _prove(
         request for texts in (batches[0][0][:8], *nasty) for request in exporting.sample_requests(module, texts)
     ]
     here = local.LocalTransport(exporting.signatures_of(module), module)
-    translator = trained.translator()
+    translator = trained.translator(protects=False)
     with tf.device("CPU"):  # where the proof runs
         expected = [
             *dev.translated(trained, translator),

@@ -27,7 +27,7 @@ from nmt_keras.data.encoded import PART, EncodedText, encode_part, join_parts, p
 from nmt_keras.data.sources import is_plain_file
 from nmt_keras.doctor.before_training import examine, held_out_of
 from nmt_keras.errors import UserError
-from nmt_keras.experiment.text import open_dev, open_train
+from nmt_keras.experiment.text import open_dev, open_train, with_placeholders
 from nmt_keras.pipes import default_cache_dir
 from nmt_keras.reports import Report, silent
 from nmt_keras.runs.tokenizers import load_tokenizers, prepare_tokenizers
@@ -81,7 +81,7 @@ def prepare(
     with pipeline() as root:
         paths = root | "paths" >> beam.Create(_paths(data)) | "spread paths" >> beam.Reshuffle()
         _ = paths | "index" >> beam.Map(_index, data.cache_dir)
-    corpus = open_train(data, report)
+    corpus = with_placeholders(data, open_train(data, report), report)
     open_dev(data, report)
     report(f"{len(corpus):,} pairs in {len(corpus.sources)} shard(s) are indexed: {time.monotonic() - started:.0f} s")
     tokenizers = prepare_tokenizers(output_dir, data, corpus, report)
@@ -140,7 +140,8 @@ def _opened(data: str, output_dir: str) -> tuple[DataConfig, ParallelCorpus, Par
     values: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in json.loads(data).items()}
     config = DataConfig(**values)
     tokenizers = load_tokenizers(pathlib.Path(output_dir))
-    return config, open_train(config, silent), open_dev(config, silent), tokenizers
+    corpus = with_placeholders(config, open_train(config, silent), silent)
+    return config, corpus, open_dev(config, silent), tokenizers
 
 
 def _text(task: _Task) -> tuple[TextFile, Any]:

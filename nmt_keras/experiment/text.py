@@ -7,12 +7,14 @@ from collections.abc import Sequence
 
 from nmt_keras import files
 from nmt_keras.config import DataConfig
+from nmt_keras.data import placeholders
 from nmt_keras.data.alignments import links_of
 from nmt_keras.data.corpus import ParallelCorpus, TextFile
 from nmt_keras.data.sources import open_pair
 from nmt_keras.data.split import Split, split
 from nmt_keras.doctor.encoding import encoding_findings
 from nmt_keras.errors import UserError
+from nmt_keras.inference.protection import protection_of
 from nmt_keras.pipes import default_cache_dir
 from nmt_keras.reports import Report, silent
 
@@ -91,6 +93,19 @@ def open_train(data: DataConfig, report: Report) -> ParallelCorpus:
         corpus = ParallelCorpus(*zip(*pairs), *zip(*beside))
     links_of(corpus)  # a mistake is found before the work
     return corpus
+
+
+def with_placeholders(data: DataConfig, corpus: ParallelCorpus, report: Report) -> ParallelCorpus:
+    """A corpus in which what `data.placeholders` finds on both sides of a pair is placeholders.
+
+    Raises:
+        UserError: one of the patterns is none.
+    """
+    protection = protection_of(data)
+    if protection is None:
+        return corpus
+    cache_dir = data.cache_dir or default_cache_dir()
+    return placeholders.in_corpus(corpus, data.placeholders, protection.spans_of, cache_dir, report)
 
 
 def _open_whole(data: DataConfig, report: Report) -> ParallelCorpus:

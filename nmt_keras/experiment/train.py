@@ -26,7 +26,7 @@ from nmt_keras.doctor.before_training import refuse_serious_findings
 from nmt_keras.errors import UserError
 from nmt_keras.experiment.dev_set import DevEvaluator
 from nmt_keras.experiment.resources import open_resources
-from nmt_keras.experiment.text import open_dev, open_train, write_split
+from nmt_keras.experiment.text import open_dev, open_train, with_placeholders, write_split
 from nmt_keras.inference.evaluation import open_bleu
 from nmt_keras.layers.recurrent import use_cudnn, ways_of
 from nmt_keras.models.seq2seq import Seq2Seq, build_seq2seq
@@ -132,8 +132,9 @@ def _train_together(
             if data.dev_pairs:
                 write_split(data, run_dir, report)
             with _hint_at_kept_tokenizers(config):
-                prepare_tokenizers(run_dir, data, corpus, report)
+                prepare_tokenizers(run_dir, data, with_placeholders(data, corpus, report), report)
         workers.barrier()  # what the chief makes, the others find
+        corpus = with_placeholders(data, corpus, silent)
         rest = (stop, allow_change, measured, is_font_noted, report, profile)
         is_done = _train(config, run_dir, corpus, dev, workers, *rest)
         workers.barrier()  # whoever leaves first would end the job of the others

@@ -1,11 +1,15 @@
 """Text that a translation must have as its source has it: tags, addresses, numbers, placeholders.
 
 What is protected is taken out of the text before it is translated, and put back by the alignment (`placing`). So none
-of it is lost, none is changed, none comes twice, and tags that were nested are nested, whatever a model does.
+of it is lost, none is changed, none comes twice, and tags that were nested are nested, whatever a model does. A model
+that was trained with placeholders has these in its place, and says itself where they go; where it does not say of each
+of them, the alignment does.
 
 It needs no more of a model than what every export answers, and no TensorFlow.
 """
 
+import copy
+import itertools
 import math
 import time
 from collections.abc import Iterable, Sequence
@@ -13,6 +17,9 @@ from typing import Any
 
 import regex
 
+from nmt_keras.config import DataConfig
+from nmt_keras.constants import PLACEHOLDERS
+from nmt_keras.data.placeholders import symbols_for
 from nmt_keras.data.scripts import WITHOUT_SPACES, is_letter
 from nmt_keras.errors import UserError
 from nmt_keras.inference.placing import Placing, Reading, Span, is_inline, pairs_of, tokens_of
@@ -38,6 +45,10 @@ PATTERNS = {
 _SECONDS = 1.0  # for the regular expressions on one text
 _MAX_PATTERN, _MAX_REPEATS = 1_000, 10_000  # characters of a regular expression; counts in braces, multiplied
 _TAG_LIKE = regex.compile(PATTERNS["tag"], regex.DOTALL)
+_PLACEHOLDER = regex.compile("|".join(PLACEHOLDERS))
+
+
+NO_READING = Reading((), (), (), (), ())  # of a model of which it is not known what it reads
 
 
 class Protection:
@@ -48,37 +59,56 @@ class Protection:
 
     Args:
         patterns: names of `PATTERNS`, or regular expressions.
+        has_placeholders: whether the model was trained with placeholders (`data.placeholders`).
 
     Raises:
         UserError: a pattern is no regular expression, or finds the empty string.
     """
 
-    def __init__(self, patterns: Iterable[str]):
+    def __init__(self, patterns: Iterable[str], has_placeholders: bool = False):
         if isinstance(patterns, str) or not isinstance(patterns, Iterable):
             raise UserError(f'protect is a list of patterns, as in ["tag"]. Received: {patterns!r:.40}')
         self._patterns = [_compiled(pattern) for pattern in patterns]
+        self._has_placeholders = has_placeholders
+        if has_placeholders:  # what looks like one, and is text
+            self._patterns.append(_PLACEHOLDER)
+
+    def for_model(self, has_placeholders: bool) -> "Protection":
+        """The same for a model that was trained with placeholders, or was not."""
+        other = copy.copy(self)
+        other._has_placeholders = has_placeholders
+        other._patterns = [each for each in self._patterns if each is not _PLACEHOLDER]
+        other._patterns += [_PLACEHOLDER] * has_placeholders
+        return other
 
     def take_out(self, text: str) -> "ProtectedText":
         """A text without what is protected; where the regular expressions take too long on it, nothing is."""
         text = to_bytes(text).decode("utf-8", errors="replace")
         try:
-            found = self._found(text)
+            found = self.spans_of(text)
         except TimeoutError:
             return ProtectedText(text, text, (), is_protected=False)
+        symbols = symbols_for(text, len(found)) if self._has_placeholders else ()
         starts, ends = {start for start, _ in found}, {end for _, end in found}
         plain, spans, done = "", [], 0
-        for start, end in found:
+        for number, (start, end) in enumerate(found):
             plain += text[done:start]
             before, after = text[:start][-1:], text[end : end + 1]
             is_glued = is_letter(before) or start in ends, is_letter(after) or end in starts
             spans.append(Span(text[start:end], start, len(plain.encode()), is_glued))
-            if not is_inline(text[start:end]) and is_letter(plain[-1:]) and is_letter(after):
+            if symbols:
+                plain += symbols[number]
+            elif not is_inline(text[start:end]) and is_letter(plain[-1:]) and is_letter(after):
                 plain += " "  # two words are not to become one
             done = end
-        return ProtectedText(text, plain + text[done:], spans)
+        return ProtectedText(text, plain + text[done:], spans, symbols)
 
-    def _found(self, text: str) -> list[tuple[int, int]]:
-        """Where what is protected starts and ends: the first of all patterns, of several the longest, and so on."""
+    def spans_of(self, text: str) -> list[tuple[int, int]]:
+        """Where what is protected starts and ends: the first of all patterns, of several the longest, and so on.
+
+        Raises:
+            TimeoutError: the regular expressions take too long on the text.
+        """
         deadline = time.monotonic() + _SECONDS
         found: list[tuple[int, int, int]] = []
         for number, pattern in enumerate(self._patterns):
@@ -89,6 +119,15 @@ class Protection:
             if not kept or start >= kept[-1][1]:
                 kept.append((start, end))
         return kept
+
+
+def protection_of(data: DataConfig) -> Protection | None:
+    """What becomes placeholders in texts for a model that was trained with them; None of another model.
+
+    Raises:
+        UserError: one of `data.placeholders` is no pattern.
+    """
+    return Protection(data.placeholders, has_placeholders=True) if data.placeholders else None
 
 
 def named(values: Iterable[str]) -> list[str]:
@@ -108,11 +147,14 @@ class ProtectedText:
         is_protected: whether what is to be protected was found in time; if not, it is all in `plain`.
     """
 
-    def __init__(self, text: str, plain: str, spans: Sequence[Span], is_protected: bool = True):
+    def __init__(
+        self, text: str, plain: str, spans: Sequence[Span], symbols: Sequence[str] = (), is_protected: bool = True
+    ):
         self._text = text
         self.is_protected = is_protected
         self.plain = plain
         self._spans = spans
+        self._symbols = symbols
         self._pairs = pairs_of([span.text for span in spans])
 
     def put_back(self, translation: str, reading: Reading) -> str:
@@ -120,11 +162,29 @@ class ProtectedText:
         if not self._spans:
             return translation
         translation = to_bytes(translation).decode("utf-8", errors="replace")
-        if not self.plain.strip():
+        plain = _without(_PLACEHOLDER, self.plain) if self._symbols else self.plain
+        if not plain.strip():
             return self._folded()
         if any(span.text.startswith("<") for span in self._spans):
-            translation = _without_tags(translation)
-        return Placing(self._spans, self._pairs, tokens_of(translation, reading), self.plain.encode()).text()
+            translation = _without(_TAG_LIKE, translation)
+        if self._symbols:
+            if self._has_every_symbol(translation):
+                spans = dict(zip(self._symbols, (span.text for span in self._spans)))
+                return _PLACEHOLDER.sub(lambda match: spans[match[0]], translation)
+            translation = _without(_PLACEHOLDER, translation)
+        return Placing(self._spans, self._pairs, tokens_of(translation, reading), plain.encode()).text()
+
+    def _has_every_symbol(self, translation: str) -> bool:
+        """Whether a translation has each symbol once, and tags that close after those that they close, in each other
+        as in the source."""
+        places = {match[0]: match.start() for match in _PLACEHOLDER.finditer(translation)}
+        if len(_PLACEHOLDER.findall(translation)) != len(self._symbols) or set(places) != set(self._symbols):
+            return False
+        place = [places[symbol] for symbol in self._symbols]
+        return all(place[one.first] < place[one.last] for one in self._pairs) and all(
+            _nesting(*one, *other) == _nesting(*(place[number] for number in (*one, *other)))
+            for one, other in itertools.combinations(self._pairs, 2)
+        )
 
     def _folded(self) -> str:
         """The text, white space folded but in the spans."""
@@ -168,9 +228,18 @@ def _compiled(pattern: str) -> Any:
     return compiled
 
 
-def _without_tags(text: str) -> str:
-    """A translation without tags that a model made up: spaces, as many as they had bytes, so that places stay."""
-    return _TAG_LIKE.sub(lambda match: " " * len(match[0].encode()), text)
+def _without(pattern: Any, text: str) -> str:
+    """A text without what a pattern finds: spaces, as many as it had bytes, so that places stay."""
+    return pattern.sub(lambda match: " " * len(match[0].encode()), text)
+
+
+def _nesting(first: int, last: int, other_first: int, other_last: int) -> str:
+    """How two pairs of tags stand to each other."""
+    if last < other_first or other_last < first:
+        return "beside"
+    if first < other_first and other_last < last:
+        return "around"
+    return "within" if other_first < first and last < other_last else "crossing"
 
 
 def protected_again(translation: Translation, text: ProtectedText) -> Translation:

@@ -13,6 +13,7 @@ from nmt_keras.data.lexicon import Lexicon
 from nmt_keras.decoding.hypotheses import Hypotheses
 from nmt_keras.errors import UserError
 from nmt_keras.inference.paragraphs import translate_paragraphs
+from nmt_keras.inference.protection import Protection, protected_again
 from nmt_keras.inference.search import Sampling, Search
 from nmt_keras.inference.strings import TermsOfText, join_terms, require_as_many, require_terms, to_bytes
 from nmt_keras.inference.text import Source, at_least_two_rows, detokenize, is_blank, tokenize
@@ -100,6 +101,7 @@ class Translator:
         sampling: sample instead of searching.
         lexicon: what `decoding.shortlist` takes its ids from.
         tags: the id before each source, for a model of several target languages.
+        protection: of a model that was trained with placeholders: what becomes one.
 
     Raises:
         UserError: several translations, or samples, are asked of texts that are split into sentences; or a shortlist
@@ -116,6 +118,7 @@ class Translator:
         sampling: Sampling | None = None,
         lexicon: Lexicon | None = None,
         tags: Sequence[int] = (),
+        protection: Protection | None = None,
     ):
         if config.split_sentences and (num_hypotheses > 1 or sampling):
             raise UserError(
@@ -126,6 +129,7 @@ class Translator:
         self.target_tokenizer = target_tokenizer
         self.config = config
         self._tags = list(tags)
+        self._protection = protection
         self._search = Search(model, target_tokenizer, config, num_hypotheses, sampling, lexicon)
         self._functions = self._compiled()
 
@@ -213,6 +217,8 @@ class Translator:
                 "`decoding.split_sentences` leaves no one translation that begins with a prefix, or has terms: give "
                 "sentences, or neither"
             )
+        if self._protection is not None:
+            return self._with_placeholders(self._protection, texts, numbers, prefixes, terms)
         encoded = tf.constant([to_bytes(text) for text in texts], tf.string)
         numbers = range(len(texts)) if numbers is None else numbers
         tags = tf.constant(np.tile(np.array(self._tags, np.int32), [len(texts), 1]))
@@ -227,6 +233,17 @@ class Translator:
                 tokenizer.renew()
             self._functions = self._compiled()
             return list(self._unpack(self._functions[names](*inputs), names, counts))
+
+    def _with_placeholders(
+        self, protection: Protection, texts: Sequence[str], *given: Sequence[Any] | None
+    ) -> list[Translation]:
+        """As `translate_batch`, with placeholders for what is protected, which the translations have again."""
+        inside = copy.copy(self)
+        inside._protection = None
+        protected = [protection.take_out(text) for text in texts]
+        found = inside.translate_batch([each.plain for each in protected], *given)
+        self._functions = inside._functions  # those of tokenizers that were renewed
+        return [protected_again(*each) for each in zip(found, protected)]
 
     def stream(
         self,

@@ -14,6 +14,7 @@ from nmt_keras.errors import UserError
 from nmt_keras.inference.evaluation import bleu_metric
 from nmt_keras.inference.exact import ExactTranslator
 from nmt_keras.inference.minimum_bayes_risk import MBROptions, MinimumBayesRisk, require_enough, utility
+from nmt_keras.inference.protection import protection_of
 from nmt_keras.inference.search import Sampling
 from nmt_keras.inference.translation import Translation
 from nmt_keras.inference.translator import Translator
@@ -78,10 +79,20 @@ class Run(NamedTuple):
         """The hash of the weights of each model."""
         return [weights_sha256(model) for model in getattr(self.model, "members", [self.model])]
 
-    def translator(self, num_hypotheses: int = 1, sampling: Sampling | None = None) -> Translator:
-        """A translator with the configuration's search."""
+    def translator(
+        self, num_hypotheses: int = 1, sampling: Sampling | None = None, protects: bool = True
+    ) -> Translator:
+        """A translator with the configuration's search; of a model with placeholders it puts them in, and what they
+        stand for in their places, if it `protects`."""
         return Translator(
-            self.model, *self.tokenizers, self.config.decoding, num_hypotheses, sampling, self.lexicon, self.tags
+            self.model,
+            *self.tokenizers,
+            self.config.decoding,
+            num_hypotheses,
+            sampling,
+            self.lexicon,
+            self.tags,
+            protection_of(self.config.data) if protects else None,
         )
 
     def mbr_translator(self, options: MBROptions) -> MinimumBayesRisk:
@@ -98,7 +109,13 @@ class Run(NamedTuple):
         return MinimumBayesRisk(translators, utility(options.utility, bleu))
 
     def exact_translator(self, max_steps: int) -> ExactTranslator:
-        """A translator that finds the most probable translation of all, within so many steps of the model a text."""
+        """A translator that finds the most probable translation of all, within so many steps of the model a text.
+
+        Raises:
+            UserError: the model has placeholders, which stay in what it finds.
+        """
+        if self.config.data.placeholders:
+            raise UserError(f"Exact search is of a model without placeholders, and {self.folder} has data.placeholders")
         return ExactTranslator(self.translator(), self.model, self.config.decoding, max_steps)
 
     def client(self) -> "Client":
@@ -111,7 +128,12 @@ class Run(NamedTuple):
             for tokenizer in self.tokenizers:
                 tokenizer.renew()
             module = TranslationModule(
-                self.model, *self.tokenizers, self.config.decoding, lexicon=self.lexicon, languages=self.languages
+                self.model,
+                *self.tokenizers,
+                self.config.decoding,
+                lexicon=self.lexicon,
+                languages=self.languages,
+                placeholders=self.config.data.placeholders,
             )
             return signatures_of(module), module
 

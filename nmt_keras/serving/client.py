@@ -6,6 +6,7 @@ that `source_*` belong to the source, and that `num_*` say how much of the other
 """
 
 import itertools
+import json
 import math
 import random
 import threading
@@ -86,6 +87,7 @@ class _Limits(NamedTuple):
     takes_prefix: bool  # whether `translate` has that input
     has_terms: bool  # whether it has `terms`
     takes_terms: bool  # and places them
+    placeholders: tuple[str, ...]  # the patterns that became placeholders in what it was trained on
 
 
 class Client:
@@ -254,7 +256,7 @@ class Client:
                 as `Glossary.terms_of` finds them. `outputs["is_term_placed"]` of a hypothesis says of each of the
                 first 16 whether it is there. Samples place none.
             protect: what the translations have as the texts have it, such as tags and addresses: a `Protection`, or its
-                patterns, as in ["tag", "url"]. Without prefixes.
+                patterns, as in ["tag", "url"]. Without prefixes. None is what the model has placeholders for.
                 `outputs["is_protected"]` of a translation is False where it was not found in time.
             target_language: of a model of several; None is the export's default.
             first_number: the number of the first text in a longer stream; a sample depends on its text's number.
@@ -267,34 +269,46 @@ class Client:
                 there is no answer.
         """
         _require_several(texts, "texts")
-        if protect is not None:
-            return self._protected(
-                texts,
-                protect,
-                prefixes=prefixes,
-                terms=terms,
-                target_language=target_language,
-                first_number=first_number,
-                **request_options,
-            )
-        given: dict[str, Any] = {name: value for name, value in request_options.items() if value is not None}
-        if not given and prefixes is None and terms is None:
-            return map(_translation, self._rows("serving_default", ("text",), zip(texts), target_language))
+        options: dict[str, Any] = {name: value for name, value in request_options.items() if value is not None}
         for what, values in (("prefixes", prefixes), ("terms", terms)):
             if values is not None:
                 _require_several(values, what)
-        unknown = sorted(given.keys() - set(TranslateOptions._fields))
+        unknown = sorted(options.keys() - set(TranslateOptions._fields))
         if unknown:
             raise UserError(f"There is no option {unknown[0]!r}; valid ones: {', '.join(TranslateOptions._fields)}")
-        translate_options = _checked(TranslateOptions(**given))
+        asked = _checked(TranslateOptions(**options)) if options else None
+        if protect is None and prefixes is None:
+            protect = self._asked_limits().placeholders or None
+        given: dict[str, Any] = {"prefixes": prefixes, "terms": terms, "target_language": target_language}
+        given["first_number"] = first_number
+        if protect is None:
+            return self._searched(texts, asked, **given)
+        return self._protected(texts, protect, asked or TranslateOptions(), **given)
 
+    def _searched(
+        self,
+        texts: Iterable[str],
+        options: TranslateOptions | None,
+        *,
+        prefixes: Iterable[str] | None,
+        terms: Iterable[TermsOfText] | None,
+        target_language: str | None,
+        first_number: int,
+    ) -> Iterator[Translation]:
+        """As `stream`, and nothing is protected; without options, prefixes and terms by `serving_default`."""
+        if options is None and prefixes is None and terms is None:
+            return map(_translation, self._rows("serving_default", ("text",), zip(texts), target_language))
+        translate_options = options or TranslateOptions()
         limits = self._asked_limits()
         if prefixes is not None and not limits.takes_prefix:
             raise UserError(f"{self._server} takes no prefixes: it is of an older version, export the run again")
         if terms is not None and not limits.takes_terms:
             why = "is of an older version, export the run again"
             if limits.has_terms:
-                why = "splits texts, or searches with recombination or groups of beams: export the run without these"
+                why = (
+                    "splits texts, searches with recombination or groups of beams, or has decoding.terms_beam_size=0: "
+                    "export the run without these"
+                )
             raise UserError(f"{self._server} places no terms: it {why}")
         strings = {"prefix": limits.takes_prefix, "terms": limits.has_terms}
         names = ("text", *TranslateOptions._fields, *(name for name, has in strings.items() if has))
@@ -324,10 +338,11 @@ class Client:
         return map(_translation, self._rows("translate", names, asked(), target_language))
 
     def _protected(
-        self, texts: Iterable[str], protect: Protection | Iterable[str], **given: Any
+        self, texts: Iterable[str], protect: Protection | Iterable[str], options: TranslateOptions, **given: Any
     ) -> Iterator[Translation]:
         """As `stream`, without what is protected, which is put back."""
         protection = protect if isinstance(protect, Protection) else Protection(protect)
+        protection = protection.for_model(bool(self._asked_limits().placeholders))
         if given["prefixes"] is not None:
             raise UserError(
                 "prefixes do not go with protect: what is protected comes into a translation when it is made"
@@ -341,10 +356,7 @@ class Client:
                 waiting.append(protection.take_out(text))
                 yield waiting[-1].plain
 
-        options = {name: given.pop(name) for name in list(given) if name in TranslateOptions._fields}
-        if all(value is None for value in options.values()):
-            options["beam_size"] = TranslateOptions().beam_size  # any option gives the signature that says what is read
-        found = self.stream(plain(), **given, **options)
+        found = self._searched(plain(), options, **given)
         return (protected_again(translation, waiting.popleft()) for translation in found)
 
     def score(self, sources: Iterable[str], targets: Iterable[str], *, target_language: str | None = None) -> list[Row]:
@@ -451,9 +463,12 @@ class Client:
                 rows = min(int(found[name][0]) for name in ("max_request_sentences", "batch_sentences"))
                 languages = tuple(str(found["target_languages"][0]).split()) if "target_languages" in found else ()
                 takes_terms = "takes_terms" in found and bool(found["takes_terms"][0])
-                self._limits = _Limits(rows, languages, "takes_prefix" in found, "takes_terms" in found, takes_terms)
+                patterns = tuple(json.loads(found["placeholders"][0])) if "placeholders" in found else ()
+                self._limits = _Limits(
+                    rows, languages, "takes_prefix" in found, "takes_terms" in found, takes_terms, patterns
+                )
             except NoSignature:
-                self._limits = _Limits(self._batch_sentences, (), False, False, False)
+                self._limits = _Limits(self._batch_sentences, (), False, False, False, ())
         return self._limits
 
 

@@ -5,6 +5,7 @@ Keras model that is tracked is written twice, and TensorFlow Serving's loader re
 """
 
 import contextlib
+import json
 import pathlib
 import shutil
 import tempfile
@@ -63,6 +64,7 @@ class TranslationModule(tf.Module):
         stored_weights: the model's weights as the export stores them, if not as they are.
         lexicon: what `decoding.shortlist` takes its ids from.
         languages: the target languages, of a model of several.
+        placeholders: of a model that was trained with them, the patterns of what they stand for.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class TranslationModule(tf.Module):
         stored_weights: Sequence[StoredWeight] = (),
         lexicon: Lexicon | None = None,
         languages: TargetLanguages | None = None,
+        placeholders: Sequence[str] = (),
     ):
         super().__init__(name="translation")
         self.tracked_variables = [variable.value for variable in model.variables]
@@ -86,6 +89,7 @@ class TranslationModule(tf.Module):
         search = Search(model, target_tokenizer, config, lexicon=lexicon)
         self._search = lambda: search
         self._languages = lambda: languages
+        self._placeholders = lambda: json.dumps(list(placeholders), ensure_ascii=False)
         self.serve = self._exported(self._serve, _TEXT)
         self.translate = self._exported(self._translate, _TEXT, *_REQUEST_OPTIONS, _TEXT, _TEXT)
         self.score = self._exported(self._score, _TEXT, _TEXT)
@@ -94,7 +98,7 @@ class TranslationModule(tf.Module):
 
     @property
     def takes_terms(self) -> bool:
-        """Whether `translate` places terms: not with recombination, nor with groups of beams."""
+        """Whether `translate` places terms: not with recombination, groups of beams or `terms_beam_size` 0."""
         return self._search().takes_terms
 
     @property
@@ -243,11 +247,13 @@ class TranslationModule(tf.Module):
     def _limits(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """What a client needs first: any strings [B] to `max_request_sentences`, the most rows of a call that are
         answered, and `batch_sentences`, the most rows that a server should merge, int32 [B] each; `takes_prefix` and
-        `takes_terms`, bool [B] each, whether `translate` heeds these inputs; of a model of several target languages
+        `takes_terms`, bool [B] each, whether `translate` heeds these inputs; `placeholders`, string [B], a JSON list of
+        the patterns that became placeholders in what the model was trained on; of a model of several target languages
         also `target_languages`, their codes with spaces between, the default first, string [B]."""
         _, _, _, config = self._parts()
         values: dict[str, Any] = {name: getattr(config, name) for name in ("max_request_sentences", "batch_sentences")}
         values |= {"takes_prefix": True, "takes_terms": self.takes_terms and not self.splits_sentences}
+        values["placeholders"] = self._placeholders()
         if self.target_languages:
             values["target_languages"] = " ".join(self.target_languages)
         return {name: tf.fill(tf.shape(text), value) for name, value in values.items()}

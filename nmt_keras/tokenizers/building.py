@@ -11,6 +11,7 @@ from typing import Protocol
 
 from nmt_keras.config import DataConfig
 from nmt_keras.config.data import tag_of
+from nmt_keras.constants import PLACEHOLDERS
 from nmt_keras.errors import UserError
 from nmt_keras.pipes import kept
 from nmt_keras.reports import Report, silent
@@ -116,7 +117,7 @@ def train_tokenizers(
             character_coverage=data.character_coverage,
             byte_fallback=data.byte_fallback,
             normalization=data.normalization,
-            user_symbols=data.user_symbols,
+            user_symbols=[*data.user_symbols, *(PLACEHOLDERS if data.placeholders else ())],
             control_symbols=[] if name == "target" else [tag_of(language) for language in data.target_languages],
         )
         report(f"tokenizer: {name} {data.tokenizer} with {made[name].vocab_size:,} ids")

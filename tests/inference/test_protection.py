@@ -5,9 +5,10 @@ import re
 
 import pytest
 
+from nmt_keras.constants import PLACEHOLDERS
 from nmt_keras.errors import UserError
 from nmt_keras.inference.placing import Reading
-from nmt_keras.inference.protection import PATTERNS, Protection, named
+from nmt_keras.inference.protection import NO_READING, PATTERNS, Protection, named
 
 WORDS = ["ein", "Hund", "läuft", "schnell", "nach", "Hause", "马", "ganz", "(gut)", "rot,"]
 
@@ -265,3 +266,48 @@ def test_known_patterns_are_found_in_time_in_long_texts():
         "<a " * 3_000,
     ):
         assert protection.take_out(text).is_protected, text[:9]
+
+
+def _with_symbols(text, patterns=("tag", "number")):
+    protected = Protection(patterns, has_placeholders=True).take_out(text)
+    return protected, re.findall("|".join(PLACEHOLDERS), protected.plain)
+
+
+def test_a_model_with_placeholders_says_where_they_go():
+    protected, [one, two, three] = _with_symbols("a <b>red</b> dog of 12")
+    assert protected.plain == f"a {one}red{two} dog of {three}"
+    assert protected.put_back(f"{three} Hunde, {one}rot{two}", NO_READING) == "12 Hunde, <b>rot</b>"
+
+
+@pytest.mark.parametrize(
+    "translation", ["{0}rot Hund", "{1}rot{0} Hund {2}", "{0}rot{1} {2} {2}", "rot Hund", "{0}rot{1} Hund {2} ｟9｠"]
+)
+def test_where_it_does_not_say_of_each_the_alignment_does(translation):
+    protected, symbols = _with_symbols("a <b>red</b> dog 12")
+    found = protected.put_back(translation.format(*symbols), NO_READING)
+    assert [found.count(span) for span in ("<b>", "</b>", "12")] == [1, 1, 1]
+    assert found.index("<b>") < found.index("</b>") and not set(symbols) & set(found.split())
+
+
+def test_pairs_of_tags_stay_in_each_other():
+    protected, symbols = _with_symbols("<b>a <i>red</i> dog</b> x <u>y</u>")
+    nested = "{4}y{5} {0}ein {1}roter{2} Hund{3}".format(*symbols)
+    assert protected.put_back(nested, NO_READING) == "<u>y</u> <b>ein <i>roter</i> Hund</b>"
+    for crossing in ("{4}y{5} {0}ein {1}roter{3} Hund{2}", "{4}y{0}{5} ein {1}roter{2} Hund{3}"):
+        found = protected.put_back(crossing.format(*symbols), NO_READING)
+        places = [found.index(tag) for tag in ("<b>", "<i>", "</i>", "</b>", "<u>", "</u>")]
+        assert places == sorted(places)  # put back by the alignment: of none, in the order of the source
+
+
+def test_text_that_looks_like_a_placeholder_is_protected_too_and_many_spans_need_none():
+    protected, [one, two] = _with_symbols(f"say {PLACEHOLDERS[3]} 5")
+    assert protected.put_back(f"{two} sag {one}", NO_READING) == f"5 sag {PLACEHOLDERS[3]}"
+    protected, symbols = _with_symbols(" a ".join(map(str, range(20))))
+    assert not symbols and sorted(protected.put_back("x", NO_READING).split()) == sorted([*map(str, range(20)), "x"])
+    assert _with_symbols("12 <b>")[0].put_back("x", NO_READING) == "12 <b>"  # nothing else is in it
+
+
+def test_a_protection_is_that_of_the_model_it_is_for():
+    plain = Protection(["tag"])
+    assert plain.for_model(True).take_out("a <b>").plain != "a " == plain.take_out("a <b>").plain
+    assert plain.for_model(True).for_model(False).take_out("a ｟1｠<b>").plain == "a ｟1｠"
