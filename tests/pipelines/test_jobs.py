@@ -415,6 +415,28 @@ def test_translations_have_the_terms_of_a_glossary(run_dir, tmp_path, capsys):
     assert "Line 1 of the glossary" in _error(capsys)
 
 
+def test_terms_that_are_placed_are_a_score(run_dir, tmp_path, capsys):
+    (tmp_path / "in").write_text("a b c\nd e\n")
+    (tmp_path / "reference").write_text("a h g\nd e\n")
+    (tmp_path / "terms.tsv").write_text("b c\th g\ne\t😀\n")
+    arguments = [f"--run_dir={run_dir}", f"--source={tmp_path}/in", f"--reference={tmp_path}/reference"]
+    given = f"--glossary={tmp_path}/terms.tsv"
+    assert evaluate.main([*arguments, given, f"--translations={tmp_path}/hyp"]) == 0
+    output = capsys.readouterr()
+    scores = json.loads(output.out)
+    assert (scores["terms"], scores["terms_placed"]) == (2, 1) and "greedy_bleu" not in scores
+    assert "h g" in (tmp_path / "hyp").read_text().split("\n")[0]
+    assert "glossary: 1 of 2 terms placed; line 2 lacks '😀'\n" in output.err
+    for more, message in (
+        (["--mbr=2"], "--glossary goes with beam search of sentences: leave out --mbr"),
+        (["--decoding.split_sentences=true"], "leave out decoding.split_sentences"),
+        (["--decoding.recombine=2"], "--glossary goes with plain beam search"),
+        (["--glossary=nowhere"], "Cannot read the glossary nowhere"),
+    ):
+        assert evaluate.main([*arguments, *([] if "=nowhere" in more[0] else [given]), *more]) == 2
+        assert message in _error(capsys)
+
+
 @pytest.mark.parametrize("has_glossary", [False, True])
 def test_lines_that_are_translated_are_forgotten(has_glossary, run_dir, tmp_path, monkeypatch, capsys):
     """However many come: none is kept for a glossary that is not there, or has been looked at."""
