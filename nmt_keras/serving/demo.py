@@ -17,7 +17,6 @@ import itertools
 import json
 import math
 import re
-import socket
 import sys
 import threading
 import urllib.parse
@@ -32,6 +31,7 @@ from nmt_keras.inference.glossary import Glossary
 from nmt_keras.inference.strings import to_bytes
 from nmt_keras.inference.translation import Hypothesis, Translation
 from nmt_keras.serving.client import Client, NoSignature
+from nmt_keras.serving.ports import family_of, require_free
 
 MAX_LINES = 32  # of a request
 MAX_CHARACTERS = 5_000  # of a line
@@ -395,15 +395,10 @@ class Server(http.server.ThreadingHTTPServer):
     request_queue_size = _MAX_CONNECTIONS
 
     def __init__(self, demo: Demo, host: str = "127.0.0.1", port: int = 8080):
-        if not host:
-            raise UserError("--host must be a name or an address of this machine, or 0.0.0.0. Received: ''")
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        require_free(host, port)
+        self.address_family = family_of(host)
         self._connections = threading.BoundedSemaphore(_MAX_CONNECTIONS)
-        try:
-            super().__init__((host, port), http.server.BaseHTTPRequestHandler)
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise UserError(f"Cannot listen at {host}, port {port}: {reason}; give another --port or --host") from error
+        super().__init__((host, port), http.server.BaseHTTPRequestHandler)
         written = f"[{host}]" if ":" in host else host
         self.url = f"http://{written}:{self.server_address[1]}/"
         names = {host.lower(), "localhost", "127.0.0.1", "::1"}

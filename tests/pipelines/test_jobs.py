@@ -24,7 +24,7 @@ from nmt_keras.config.fields import fields_of
 from nmt_keras.errors import WorkerLost
 from nmt_keras.experiment import evaluate as experiment_evaluate
 from nmt_keras.inference.translation import Hypothesis, Translation
-from pipelines import _process, evaluate, export, lexicon, score, train, translate
+from pipelines import _process, evaluate, export, lexicon, score, serve, train, translate
 
 ROOT = pathlib.Path(__file__).parents[2]
 RECIPE = "--config=" + str(pathlib.Path(__file__).parent / "copy_recipe.py")
@@ -923,7 +923,10 @@ BAD = [
     ),
     (train, [RECIPE, "--run_dir={tmp}/r", "--data_dir={tmp}/empty"], "train.src is empty: a parallel text needs"),
     (train, [RECIPE, "--run_dir={tmp}/r", "--data_dir={tmp}/blank"], "dev.src and .*dev.tgt have no pair with text"),
-    (train, ["--confg=x"], "Unknown command line flag 'confg'"),
+    (train, ["--config.x=1"], "--config.x changes a recipe: give --config, the recipe, too"),
+    (translate, ["--zzzz=1"], "Unknown command line flag --zzzz; --help lists all"),
+    (serve, ["--prot=1"], "--prot: did you mean --grpc_port or --rest_port. --help lists all"),
+    (train, ["--confg=x"], "Unknown command line flag --confg: did you mean --config. --help lists all"),
     (train, ["stray"], "Unexpected argument 'stray'"),
     (evaluate, [], "--run_dir must be given"),
     (

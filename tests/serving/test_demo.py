@@ -22,6 +22,7 @@ from nmt_keras.serving.client import Client
 from nmt_keras.serving.local import LocalTransport
 from nmt_keras.tokenizers.building import train_tokenizer
 from pipelines import demo as job
+from pipelines import serve
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = ROOT / "nmt_keras" / "serving" / "demo_page"
@@ -276,6 +277,20 @@ def test_a_port_that_is_taken_is_a_line(server):
         demo.Server(demo.Demo([]), host="", port=0)
     with pytest.raises(UserError, match="Cannot listen at nowhere.invalid"):
         demo.Server(demo.Demo([]), host="nowhere.invalid", port=0)
+
+
+@pytest.mark.parametrize("main, flag", [(job.main, "port"), (serve.main, "rest_port"), (serve.main, "grpc_port")])
+def test_a_port_that_is_taken_is_found_before_a_model_is_loaded(main, flag, server, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("pipelines._process.load_tensorflow", lambda: pytest.fail("TensorFlow was loaded"))
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "saved_model.pb").write_bytes(b"")
+    port = server.server_address[1]
+    others = ["--rest_port=0"] * (flag == "grpc_port")
+    assert main([f"--saved_model={tmp_path}", f"--{flag}={port}", *others]) == 2
+    assert re.search(
+        rf"error: Cannot listen at 127.0.0.1, port {port}: .*; give another --{flag} or --host\n",
+        capsys.readouterr().err,
+    )
 
 
 @pytest.mark.parametrize(
