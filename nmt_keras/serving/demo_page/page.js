@@ -218,8 +218,11 @@ function say(text) {
 function listOf(terms) {
   const list = element("ul", "", "terms");
   list.ariaLabel = "Terms of the glossary";
-  for (const { term, is_placed } of terms)
-    list.append(is_placed ? element("li", `✓ ${term}: placed`) : element("li", `✗ ${term}: not placed`, "lacking"));
+  for (const { term, is_placed } of terms) {
+    const item = element("li", is_placed ? "✓ " : "✗ ", is_placed ? "" : "lacking");
+    item.append(element("bdi", term), is_placed ? ": placed" : ": not placed");
+    list.append(item);
+  }
   return list;
 }
 
@@ -313,6 +316,7 @@ function showAttention({ source, target, weights }) {
   for (const piece of ["", ...source]) {
     const cell = element("th", piece);
     cell.scope = "col";
+    cell.dir = "auto";
     head.append(cell);
   }
   const body = table.createTBody();
@@ -320,6 +324,7 @@ function showAttention({ source, target, weights }) {
     const row = body.insertRow();
     const name = element("th", piece);
     name.scope = "row";
+    name.dir = "auto";
     row.append(name);
     weights[number].forEach((weight, place) => {
       const cell = row.insertCell();
@@ -382,6 +387,7 @@ async function openMenu(model, line, number, text, part, button) {
     const items = [...found].map(([beginning, word]) => {
       const item = element("li", word);
       item.role = "option";
+      item.dir = "auto";
       item.tabIndex = -1;
       item.ariaSelected = "false";
       item.addEventListener("click", () => goOn(beginning));
