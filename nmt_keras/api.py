@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nmt_keras.config import ExperimentConfig
 from nmt_keras.config.fields import fields_of
+from nmt_keras.engine import load_tensorflow
 from nmt_keras.errors import UserError
 from nmt_keras.reports import Report
 
@@ -66,11 +67,12 @@ def load(
         from nmt_keras.serving.client import Client
 
         return Client(names[0], report=report)
+    if not is_run and not os.path.exists(names[0]):
+        raise UserError(f"There is no {names[0]}: give a run directory, an export, or the address of a server")
+    load_tensorflow()
     if not is_run:
         from nmt_keras.serving.local import load_export
 
-        if not os.path.exists(names[0]):
-            raise UserError(f"There is no {names[0]}: give a run directory, an export, or the address of a server")
         return load_export(pathlib.Path(names[0]))
     from nmt_keras.runs.loading import load as load_run
 
@@ -158,6 +160,7 @@ def train(
     if data_dir:
         config.data.data_dir = str(data_dir)
     config.validate()  # before TensorFlow is loaded
+    load_tensorflow()
     from nmt_keras.experiment.train import train as train_experiment
 
     return train_experiment(config, pathlib.Path(run_dir), allow_change=allow_config_change, report=report)
@@ -192,6 +195,7 @@ def evaluate(
     Raises:
         UserError: the run or the text cannot be used.
     """
+    load_tensorflow()
     from nmt_keras.experiment.evaluate import evaluate as evaluate_runs
 
     runs = [run_dir] if isinstance(run_dir, (str, os.PathLike)) else list(run_dir)

@@ -1,6 +1,7 @@
 """What every job does with its command line: flags, recipes and overrides, errors as one line, the exit status."""
 
 import dataclasses
+import difflib
 import errno
 import os
 import pathlib
@@ -29,6 +30,7 @@ STATUS_USER_ERROR = 2
 STATUS_STOPPED = 75  # by a signal, with the state saved
 STATUS_INTERRUPTED = 130
 _LIMITS = ("max_source_length", "max_source_characters", "max_request_sentences")
+_ALIKE = 0.65  # of 1: how alike names are that are proposed for one that is not known
 _RECIPE_OF_RUN = pathlib.Path(__file__).with_name("_recipe_of_run.py")
 
 
@@ -360,6 +362,12 @@ def _parse(values: flags.FlagValues, arguments: list[str], positional: str = "")
     _say_what_is_given_twice(values, arguments)
     try:
         rest = values(["", *arguments])
+    except flags.UnrecognizedFlagError as error:
+        if error.flagname.startswith("config.") and "config" in values:
+            raise UserError(f"--{error.flagname} changes a recipe: give --config, the recipe, too") from error
+        nearest = _nearest(error.flagname, [name for name in values if name not in ("flagfile", "undefok")])
+        meant = f": did you mean {' or '.join(f'--{name}' for name in nearest)}?" if nearest else ";"
+        raise UserError(f"Unknown command line flag --{error.flagname}{meant} --help lists all") from error
     except flags.Error as error:
         message, traceback, cause = str(error).partition("Traceback")
         explained = _explain_recipe(message + cause)
@@ -380,6 +388,19 @@ def _parse(values: flags.FlagValues, arguments: list[str], positional: str = "")
         values[positional].value = list(values[positional].value or ()) + rest[1:]
     elif len(rest) > 1:
         raise UserError(f"Unexpected argument {rest[1]!r}; every argument is a --flag=value")
+
+
+def _nearest(name: str, known: Sequence[str]) -> list[str]:
+    """The names, at most three, that one which is not known may stand for: alike as a whole, or in a word of theirs."""
+
+    def likeness(other: str) -> float:
+        def ratio(text: str) -> float:
+            return difflib.SequenceMatcher(None, name.replace("-", "_"), text).ratio()
+
+        return max(ratio(other), ratio(other[: len(name)]), *(0.9 * ratio(word) for word in other.split("_")))
+
+    near = sorted((-likeness(other), other) for other in known if likeness(other) >= _ALIKE)
+    return [other for value, other in near if value < near[0][0] + 0.05][:3]
 
 
 def _explain_recipe(message: str) -> str:

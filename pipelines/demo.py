@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from nmt_keras.errors import UserError
+from nmt_keras.serving.ports import require_free
 from pipelines import _cli, _process
 
 _MOST = 2  # models
@@ -49,6 +50,7 @@ def _job(values: flags.FlagValues) -> int:
     for name in ("checkpoint", "beam_size"):
         if values[name].present and not values.run_dir:
             raise UserError(f"--{name} goes with --run_dir: an export keeps what it was made with")
+    require_free(values.host, values.port)
     _process.load_tensorflow()
     from nmt_keras.api import load
     from nmt_keras.serving.demo import Demo, Model, Server

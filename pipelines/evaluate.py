@@ -34,6 +34,12 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_string(
         "bleu_tokenizer", None, "sacreBLEU's, such as flores200. Default: the run's.", flag_values=values
     )
+    flags.DEFINE_string(
+        "glossary",
+        None,
+        "A file of terms, as of translate: how many are in the translations is a score too.",
+        flag_values=values,
+    )
     _cli.define_sampling_flags(values)
     flags.DEFINE_bool("tune_search", False, "Try length penalties, and print a table.", flag_values=values)
     flags.DEFINE_string("data_dir", "", "Prefix of both, and where `tfds:` data sets are kept.", flag_values=values)
@@ -48,7 +54,7 @@ def _job(values: flags.FlagValues) -> int:
     references = [name for given in values.reference or [""] for name in given.split(",")]
     options = {"decoding": _cli.decoding_overrides(values), "data_dir": values.data_dir}
     options |= {"output": values.output, "translations": values.translations, "bleu_tokenizer": values.bleu_tokenizer}
-    options |= {"target_language": values.target_language}
+    options |= {"target_language": values.target_language, "glossary": values.glossary}
     options |= {"tune": values.tune_search, "report": _process.report}
     _cli.check_sampling_flags(values)
     _process.load_tensorflow()

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from nmt_keras.errors import UserError
+from nmt_keras.serving.ports import require_free
 from pipelines import _cli, _process
 
 
@@ -43,6 +44,8 @@ def _job(values: flags.FlagValues) -> int:
     if not values.saved_model:
         raise UserError("--saved_model must be given, as in --saved_model=saved_models/m30k")
     folder, version = _version_of(pathlib.Path(values.saved_model))
+    for port, flag in ((values.rest_port, "--rest_port"), (values.grpc_port, "--grpc_port")):
+        require_free(values.host, port, flag)
     _process.load_tensorflow()
     from nmt_keras.serving.local_server import Batching, ServedModel, serving
 

@@ -4,7 +4,6 @@ python -m pipelines.translate --run_dir=runs/m30k --input=test.en --output=test.
 With --scores, --alignments, --n_best or --samples a line is a JSON object with all hypotheses, best first.
 """
 
-import collections
 import contextlib
 import dataclasses
 import itertools
@@ -20,7 +19,7 @@ from tqdm import tqdm
 
 from nmt_keras import files
 from nmt_keras.errors import Interrupted, UserError
-from nmt_keras.inference.glossary import MAX_TERMS, Glossary
+from nmt_keras.inference.glossary import Glossary, PlacedTerms, require_takes_terms
 from nmt_keras.inference.protection import Protection, named
 from nmt_keras.reports import shows_bars
 from nmt_keras.tokenizers.white_space import is_blank
@@ -108,7 +107,7 @@ def _job(values: flags.FlagValues) -> int | None:
         files.require_writable(values.output)
     count, has_few = 0, False
     try:
-        glossary = _Glossary(values.glossary) if values.glossary else None
+        glossary = PlacedTerms(Glossary.read(values.glossary), _process.report) if values.glossary else None
         protection = Protection(named(values.protect)) if values.protect else None
         with contextlib.ExitStack() as stack:
             source = stack.enter_context(_text.opened(values.input)) if values.input else sys.stdin.buffer
@@ -154,50 +153,6 @@ def _job(values: flags.FlagValues) -> int | None:
         _process.report(f"interrupted after line {count:,}{go_on}")
         return _cli.STATUS_INTERRUPTED
     return None
-
-
-class _Glossary:
-    """The terms of lines, and which of them were placed."""
-
-    _SHOWN = 5  # lines that lack a term, in the summary
-
-    def __init__(self, path: str):
-        self._glossary = Glossary.read(path)
-        self._first = 0  # lines that an interrupted job has translated
-        self._waiting: collections.deque[list[tuple[str, ...]]] = collections.deque()
-        self._numbers = [0, 0]  # of terms that were found, and that were placed
-        self._lacking: list[str] = []
-
-    def found(self, lines: Iterable[str], first: int) -> Iterator[list[tuple[str, ...]]]:
-        """The terms of each line after the first lines."""
-        self._first = first
-        for number, line in enumerate(lines, first + 1):
-            terms = self._glossary.terms_of(line)
-            if len(terms) > MAX_TERMS:
-                _process.report(
-                    f"warning: line {number} has {len(terms)} terms of the glossary: {MAX_TERMS} are looked at"
-                )
-            self._waiting.append(terms)
-            yield terms
-
-    def placed(self, number: int, translation: "Translation") -> list[list[tuple[str, bool]]]:
-        """Of each hypothesis of the next line the terms, as a way to say each, and whether they are placed."""
-        names = [" | ".join(ways) for ways in self._waiting.popleft()]
-        known = (each.outputs.get("is_term_placed", ()) for each in translation.hypotheses)
-        placed = [list(zip(names, itertools.chain(each, itertools.repeat(False)))) for each in known]
-        lacking = [name for name, is_placed in placed[0] if not is_placed]
-        self._numbers[0] += len(names)
-        self._numbers[1] += len(names) - len(lacking)
-        if lacking:
-            self._lacking.append(f"line {number} lacks {', '.join(map(repr, lacking))}")
-        return placed
-
-    def summary(self) -> str:
-        """A line for the user."""
-        found, placed = self._numbers
-        shown = "; ".join(self._lacking[: self._SHOWN]) + "; ..." * (len(self._lacking) > self._SHOWN)
-        since = f" after line {self._first:,}" if self._first else ""
-        return f"glossary: {placed:,} of {found:,} terms placed{since}{'; ' if shown else ''}{shown}"
 
 
 def _with_prefixes(
@@ -322,12 +277,8 @@ def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any], Ca
             raise UserError(
                 f"--exact knows no decoding.{rules[0]}: give --decoding.{rules[0]} its default, or no --exact"
             )
-        search = config.decoding
-        if values.glossary and (search.recombine or search.beam_groups > 1 or not search.terms_beam_size):
-            raise UserError(
-                "--glossary goes with plain beam search: leave out decoding.recombine, .beam_groups and "
-                ".terms_beam_size=0"
-            )
+        if values.glossary:
+            require_takes_terms(config.decoding)
         if options:
             require_enough(options, config.decoding.beam_size)
         if not sampling and values.n_best > config.decoding.beam_size:

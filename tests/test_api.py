@@ -1,6 +1,8 @@
 """The public API: its names, what its import costs, and that its functions do what the jobs do."""
 
 import importlib.metadata
+import logging
+import os
 import pathlib
 import re
 import subprocess
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 import nmt_keras
+from nmt_keras.engine import load_tensorflow
 from pipelines import translate
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -30,6 +33,34 @@ def test_the_import_brings_nothing_with_it():
     found = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert "nmt_keras" in found
     assert not any(name in found for name in ("numpy", "tensorflow", "absl", "ml_collections", "json"))
+
+
+def test_tensorflow_comes_without_its_remarks():
+    program = (
+        "from nmt_keras.engine import load_tensorflow as load; load(); import tensorflow as tf; tf.constant(1) + 1"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    found = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (found.returncode, found.stderr) == (0, "")
+
+
+def test_tensorflow_that_was_imported_before_stays_as_it_was(monkeypatch):
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    level = logging.getLogger("tensorflow").level
+    monkeypatch.setattr(logging.getLogger("tensorflow"), "level", logging.INFO)
+    load_tensorflow()
+    assert "TF_CPP_MIN_LOG_LEVEL" not in os.environ and logging.getLogger("tensorflow").level == logging.INFO != level
+
+
+@pytest.mark.slow
+def test_a_program_that_translates_sees_nothing_of_tensorflow(trained_copy):
+    program = (
+        f"import nmt_keras; model = nmt_keras.load({str(trained_copy / 'run')!r}, report=lambda line: None)\n"
+        "print(model.translate(['a b'])[0].text)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    found = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (found.returncode, found.stdout, found.stderr) == (0, "a b\n", "")
 
 
 def test_a_run_is_opened_as_the_jobs_open_it(trained_copy, tmp_path, capsys):

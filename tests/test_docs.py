@@ -19,6 +19,7 @@ from nmt_keras.config.fields import fields_of
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [
     *(ROOT / name for name in ("README.md", "README.zh.md", "WORKSPACE.md", "CONTRIBUTING.md")),
+    ROOT / "benchmarks" / "MEASUREMENTS.md",
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]

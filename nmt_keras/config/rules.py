@@ -394,6 +394,19 @@ def _training_problems(config: "ExperimentConfig") -> list[str]:
     return problems
 
 
+def training_doubts(training: TrainingConfig) -> list[str]:
+    """What a training may have and hardly wants, a line each, with the remedy."""
+    doubts = []
+    rises = training.schedule in ("inverse_sqrt", "cosine")
+    if rises and training.warmup_steps >= training.max_steps:
+        doubts.append(
+            f"the learning rate rises until step {training.warmup_steps:,} (training.warmup_steps), and training ends "
+            f"at step {training.max_steps:,} (training.max_steps), so that nearly all of it has less than the rate "
+            "that is asked for: give fewer warmup_steps, or more max_steps"
+        )
+    return doubts
+
+
 def _local_sgd_problems(training: TrainingConfig) -> list[str]:
     """What else happens at a step must wait until the workers have one model."""
     intervals = ("log_every", "evaluate_every", "checkpoint_every", "max_steps")

@@ -101,6 +101,8 @@ def compare(
     result: dict[str, Any] = {
         "source": source,
         "references": list(references),
+        "source_language": data.source_language,
+        "target_language": data.target_language,
         "sentences": len(sources),
         "systems": scores(systems, streams, metrics),
         "tests": significance(systems, streams, metrics, samples, trials),

@@ -31,7 +31,7 @@ def page_of(result: Mapping[str, Any]) -> str:
         _parts(systems, "F1 by frequency", "words", [(row, row["f1"]) for row in result["by_word_frequency"]]),
         "<h2>Sentences that differ most</h2>",
         "<p class=note>By chrF, which is given; words that the baseline does not have there are marked.</p>",
-        *(_sentence(systems, row) for row in result["most_different"]),
+        *(_sentence(systems, result, row) for row in result["most_different"]),
     ]
     return page("Comparison of systems", parts)
 
@@ -91,10 +91,11 @@ def _number(value: float, best: float, after: str = "") -> str:
     return f"<td{' class=best' if value == best else ''}>{value:.2f}{after}</td>"
 
 
-def _sentence(systems: Sequence[str], row: Mapping[str, Any]) -> str:
-    pairs = [("source", html.escape(row["source"]))]
-    pairs += [("reference", html.escape(text)) for text in row["references"]]
+def _sentence(systems: Sequence[str], result: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    into = result["target_language"]
+    texts = [("source", html.escape(row["source"]), result["source_language"])]
+    texts += [("reference", html.escape(text), into) for text in row["references"]]
     baseline = row["translations"][0]
     for name, text, chrf in zip(systems, row["translations"], row["chrf"]):
-        pairs.append((f"{name} ({chrf:.1f})", marked(text, baseline)))
-    return sentence(f"line {row['line']:,}", pairs)
+        texts.append((f"{name} ({chrf:.1f})", marked(text, baseline), into))
+    return sentence(f"line {row['line']:,}", texts)

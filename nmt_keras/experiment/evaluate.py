@@ -13,9 +13,12 @@ from sacrebleu.metrics import BLEU
 from tqdm import tqdm
 
 from nmt_keras import files
+from nmt_keras.config import DecodingConfig
 from nmt_keras.data.batching import evaluation_batches
+from nmt_keras.errors import UserError
 from nmt_keras.experiment.text import open_references, with_placeholders
 from nmt_keras.inference.evaluation import open_bleu, score_text
+from nmt_keras.inference.glossary import Glossary, PlacedTerms, require_takes_terms
 from nmt_keras.inference.minimum_bayes_risk import MBROptions, require_enough
 from nmt_keras.inference.translation import Translation
 from nmt_keras.reports import Report, shows_bars, silent
@@ -38,6 +41,7 @@ def evaluate(
     translations: str | None = None,
     bleu_tokenizer: str | None = None,
     target_language: str = "",
+    glossary: str | None = None,
     tune: bool = False,
     mbr: MBROptions | None = None,
     report: Report = silent,
@@ -55,12 +59,13 @@ def evaluate(
         translations: a file that the translations are written to.
         bleu_tokenizer: sacreBLEU's name, instead of the run's.
         target_language: of a model of several; "" is the recipe's.
+        glossary: a file of terms that translations are to contain; how many do is in the scores, and reported.
         tune: whether length penalties are tried too, and reported as a table.
         mbr: choose each translation, out of several, by minimum Bayes risk.
         report: takes a line for the user.
 
     Raises:
-        UserError: the run or the text cannot be used.
+        UserError: the run, the text or the glossary cannot be used.
     """
     for path in filter(None, (output, translations)):  # what cannot be written is found before the work
         files.require_writable(path)
@@ -72,6 +77,7 @@ def evaluate(
         overrides["data.target_language"] = target_language
     before = config_of(run_dirs[0], overrides)
     data = before.data
+    terms = _terms_of(glossary, before.decoding, mbr, report) if glossary else None
     if mbr:
         require_enough(mbr, before.decoding.beam_size)
     bleu = open_bleu(data, report)
@@ -81,13 +87,14 @@ def evaluate(
     config = trained.config
     translator = trained.mbr_translator(mbr) if mbr else trained.translator()
     sources = corpus.text()[0]
+    given: dict[str, Any] = {"terms": list(terms.found(sources))} if terms else {}
     with contextlib.ExitStack() as stack:
         scores_file, translations_file = (
             stack.enter_context(files.atomic_write(p)) if p else None for p in (output, translations)
         )
         start = time.monotonic()
         with tqdm(total=len(sources), unit="sentence", disable=not shows_bars()) as progress:
-            results = translator.translate(sources, progress.update)
+            results = translator.translate(sources, progress.update, **given)
         seconds = time.monotonic() - start
         hypotheses = [result.text for result in results]
         if translations_file:
@@ -104,6 +111,7 @@ def evaluate(
         )
         scores: dict[str, Any] = {
             **score_text(hypotheses, streams, data.target_language, data.bleu_tokenizer),
+            **(_placed(terms, results, report) if terms else {}),
             "perplexity": perplexity(loss),
             "sentences_per_s": len(sources) / seconds,
             "sentences": len(sources),
@@ -118,13 +126,35 @@ def evaluate(
         }
         if mbr:
             scores["mbr"] = mbr.as_json()
-        else:
+        elif not terms:  # which greedy search has no room for
             scores |= _compared_with_greedy(trained, sources, streams, hypotheses, bleu, report)
         if tune:
-            scores["tuned"] = _tuned(trained, sources, streams, bleu, report)
+            scores["tuned"] = _tuned(trained, sources, streams, bleu, report, given)
         if scores_file:
             files.write_text(scores_file, json.dumps(scores, ensure_ascii=False) + "\n")
     return scores
+
+
+def _terms_of(glossary: str, decoding: DecodingConfig, mbr: MBROptions | None, report: Report) -> PlacedTerms:
+    """What finds the terms of lines.
+
+    Raises:
+        UserError: the glossary cannot be read, or the search places no terms.
+    """
+    if mbr or decoding.split_sentences:
+        raise UserError(
+            f"--glossary goes with beam search of sentences: leave out {'--mbr' if mbr else 'decoding.split_sentences'}"
+        )
+    require_takes_terms(decoding)
+    return PlacedTerms(Glossary.read(glossary), report)
+
+
+def _placed(terms: PlacedTerms, results: Sequence[Translation], report: Report) -> dict[str, int]:
+    """How many terms the lines have, and how many of them the translations; both are reported."""
+    for number, result in enumerate(results, 1):
+        terms.placed(number, result)
+    report(terms.summary())
+    return {"terms": terms.num_found, "terms_placed": terms.num_placed}
 
 
 def _odd_lines(sources: Sequence[str], results: Sequence[Translation], report: Report) -> dict[str, int]:
@@ -156,7 +186,7 @@ def _compared_with_greedy(
     """BLEU of greedy search where a beam was searched; a beam that is worse is reported."""
     if trained.config.decoding.beam_size == 1:
         return {}
-    greedy = _bleu_of(trained, sources, streams, bleu, beam_size=1)
+    greedy = _bleu_of(trained, sources, streams, bleu, {}, beam_size=1)
     beam = bleu.corpus_score(hypotheses, streams).score
     if greedy > beam:
         report(
@@ -168,12 +198,18 @@ def _compared_with_greedy(
 
 
 def _tuned(
-    trained: Run, sources: Sequence[str], streams: Sequence[Sequence[str]], bleu: BLEU, report: Report
+    trained: Run,
+    sources: Sequence[str],
+    streams: Sequence[Sequence[str]],
+    bleu: BLEU,
+    report: Report,
+    given: Mapping[str, Any],
 ) -> list[dict[str, float]]:
     beam_size = trained.config.decoding.beam_size
-    rows = [{"length_penalty": 0.0, "beam_size": 1, "bleu": _bleu_of(trained, sources, streams, bleu, beam_size=1)}]
+    greedy = _bleu_of(trained, sources, streams, bleu, given, beam_size=1)
+    rows = [{"length_penalty": 0.0, "beam_size": 1, "bleu": greedy}]
     for penalty in _TUNED if beam_size > 1 else ():
-        score = _bleu_of(trained, sources, streams, bleu, length_penalty=penalty)
+        score = _bleu_of(trained, sources, streams, bleu, given, length_penalty=penalty)
         rows.append({"length_penalty": penalty, "beam_size": beam_size, "bleu": score})
     best = max(rows, key=lambda row: row["bleu"])
     for row in rows:
@@ -183,9 +219,14 @@ def _tuned(
 
 
 def _bleu_of(
-    trained: Run, sources: Sequence[str], streams: Sequence[Sequence[str]], bleu: BLEU, **options: Any
+    trained: Run,
+    sources: Sequence[str],
+    streams: Sequence[Sequence[str]],
+    bleu: BLEU,
+    given: Mapping[str, Any],
+    **options: Any,
 ) -> float:
     decoding = dataclasses.replace(trained.config.decoding, **options)
     run = trained._replace(config=dataclasses.replace(trained.config, decoding=decoding))
-    hypotheses = [result.text for result in run.translator().translate(sources)]
+    hypotheses = [result.text for result in run.translator().translate(sources, **given)]
     return bleu.corpus_score(hypotheses, streams).score

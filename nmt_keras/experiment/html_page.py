@@ -38,10 +38,17 @@ def table(head: str, rows: Sequence[str]) -> str:
     return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
 
 
-def sentence(about: str, pairs: Sequence[tuple[str, str]]) -> str:
-    """One sentence and what was made of it: names, which are text, and texts, which are HTML."""
-    items = "".join(f"<dt>{html.escape(name)}</dt><dd dir=auto>{text}</dd>" for name, text in pairs)
+def sentence(about: str, rows: Sequence[tuple[str, str, str]]) -> str:
+    """One sentence and what was made of it: of each a name, which is text, a text, which is HTML, and the code of its
+    language."""
+    items = "".join(f"<dt>{html.escape(name)}</dt><dd{in_language(code)}>{text}</dd>" for name, text, code in rows)
     return f"<section class=sentence><p class=note>{html.escape(about)}</p><dl>{items}</dl></section>"
+
+
+def in_language(code: str) -> str:
+    """The attributes of an element whose text is in a language, which browsers choose fonts, voices and hyphens by, and
+    is written from left to right or from right to left as it needs; a code such as zho_Hans, or ""."""
+    return f' lang="{html.escape(code.replace("_", "-"))}" dir=auto' if code else " dir=auto"
 
 
 def marked(text: str, baseline: str) -> str:

@@ -10,7 +10,7 @@ from nmt_keras.config import ExperimentConfig
 from nmt_keras.config.fields import fields_of
 from nmt_keras.experiment.comparison_page import span_of
 from nmt_keras.experiment.curves import curves
-from nmt_keras.experiment.html_page import marked, page, sentence, table
+from nmt_keras.experiment.html_page import in_language, marked, page, sentence, table
 
 _STYLE = """
 :root { --bar: #3b7dd8; --doubt: 208, 64, 48; }
@@ -118,7 +118,8 @@ def _not_scored(result: Mapping[str, Any]) -> list[str]:
 
 
 def _scored(result: Mapping[str, Any]) -> list[str]:
-    scores = result["scores"]
+    scores, data = result["scores"], result["config"].data
+    languages = data.source_language, data.target_language
     signatures = "; ".join(scores[f"{name}_signature"] for name in ("bleu", "bleu_lc", "chrf", "ter"))
     cut = f"; {scores['truncated']:,} are over the model's limit and translated in part" if scores["truncated"] else ""
     about = (
@@ -144,13 +145,13 @@ def _scored(result: Mapping[str, Any]) -> list[str]:
         f"<p class=note>F1 of the words of BLEU's tokenizer, by how often {counted}:</p>",
         _barred(["times", "words", "F1"], frequencies, seen, "F1"),
         *_section("Translations, spread over the text", f"<p class=note>{shade}</p>"),
-        *map(_sample, result["samples"]),
+        *(_sample(row, *languages) for row in result["samples"]),
         *(
             _section("Translations least like their reference", "<p class=note>By sentence chrF.</p>")
             * bool(result["worst"])
         ),
-        *map(_sample, result["worst"]),
-        *_section("Attention", _attention(result["attention"])),
+        *(_sample(row, *languages) for row in result["worst"]),
+        *_section("Attention", _attention(result["attention"], *languages)),
     ]
 
 
@@ -165,20 +166,20 @@ def _barred(heads: Sequence[str], rows: Sequence[Sequence[str]], values: Sequenc
     return table(head, lines)
 
 
-def _sample(row: Mapping[str, Any]) -> str:
+def _sample(row: Mapping[str, Any], source: str, target: str) -> str:
     pieces = "".join(
         f"<span title='{probability:.0%}' style='background:rgba(var(--doubt),{(1 - probability) * 0.6:.2f})'>"
         f"{_text(piece.replace('▁', ' '))}</span>"
         for piece, probability in row["pieces"]
     )
-    pairs = [("source", _text(row["source"]))]
-    pairs += [("reference", _text(text)) for text in row["references"]]
-    pairs += [("translation", marked(row["translation"], row["references"][0]))]
-    pairs += [("its pieces", f"<span class=pieces>{pieces}</span>")]
-    return sentence(f"line {row['line']:,}, chrF {row['chrf']:.1f}", pairs)
+    texts = [("source", _text(row["source"]), source)]
+    texts += [("reference", _text(text), target) for text in row["references"]]
+    texts += [("translation", marked(row["translation"], row["references"][0]), target)]
+    texts += [("its pieces", f"<span class=pieces>{pieces}</span>", target)]
+    return sentence(f"line {row['line']:,}, chrF {row['chrf']:.1f}", texts)
 
 
-def _attention(pictures: Sequence[Mapping[str, Any]]) -> str:
+def _attention(pictures: Sequence[Mapping[str, Any]], source: str, target: str) -> str:
     if not pictures:
         return ""
     note = (
@@ -187,9 +188,11 @@ def _attention(pictures: Sequence[Mapping[str, Any]]) -> str:
     )
     drawn = []
     for picture in pictures:
-        head = "<th></th>" + "".join(f"<th scope=col>{_text(piece)}</th>" for piece in picture["source"])
+        head = "<th></th>" + "".join(
+            f"<th scope=col{in_language(source)}>{_text(piece)}</th>" for piece in picture["source"]
+        )
         rows = [
-            f"<tr><th scope=row>{_text(piece)}</th>"
+            f"<tr><th scope=row{in_language(target)}>{_text(piece)}</th>"
             + "".join(
                 f"<td title='{_text(piece)} reads {_text(read)}: {weight:.0%}' "
                 f"style='background:rgba(59,125,216,{weight:.2f})'></td>"

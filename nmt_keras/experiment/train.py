@@ -16,6 +16,7 @@ from tqdm import tqdm
 from nmt_keras import files
 from nmt_keras.config import DataConfig, ExperimentConfig, TrainingConfig
 from nmt_keras.config.data import tag_of
+from nmt_keras.config.rules import training_doubts
 from nmt_keras.data.alignments import Alignments
 from nmt_keras.data.batch_plan import BatchPlan, visits_at_temperature
 from nmt_keras.data.batching import TrainingText
@@ -106,6 +107,8 @@ def _train_together(
     """Opens text and run directory, and trains."""
     data = config.data
     if workers.is_chief:
+        for doubt in training_doubts(config.training):
+            report(f"warning: {doubt}")
         require_same_experiment(run_dir, config, allow_change)
         if config.training.init_from and not (run_dir / "config.json").exists():
             read_config(pathlib.Path(config.training.init_from))  # a mistake is found before the work

@@ -5,13 +5,20 @@ term is found only as it is written, with its capitals. Several lines of one sou
 Blank lines, and lines that begin with `#`, say nothing.
 """
 
+import collections
+import itertools
 import pathlib
 import unicodedata
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
+from nmt_keras.config import DecodingConfig
 from nmt_keras.data.scripts import TOKEN
 from nmt_keras.errors import UserError
+from nmt_keras.reports import Report
+
+if TYPE_CHECKING:
+    from nmt_keras.inference.translation import Translation
 
 MAX_TERMS = 16  # of a text; those beyond are not placed
 MAX_CHARACTERS = 200  # of a term
@@ -62,19 +69,21 @@ class Glossary:
             raise UserError(f"Cannot read the glossary {path}: {error.strerror}") from error
         except UnicodeDecodeError as error:
             raise UserError(f"The glossary {path} is no UTF-8, at byte {error.start:,}: save it as UTF-8") from error
-        entries, mistakes = [], []
-        for number, line in enumerate(text.split("\n"), 1):
-            line = line.rstrip("\r")
-            if not line.strip() or line.startswith("#"):
-                continue
-            try:
-                entries.append(_entry(line))
-            except UserError as error:
-                mistakes.append(f"Line {number:,} of the glossary {path}, {line!r:.60}: {error}")
+        entries, mistakes = _entries(text, f"the glossary {path}", _entry)
         if mistakes:
             more = f"; {len(mistakes) - 1:,} more lines are no entries" if len(mistakes) > 1 else ""
             raise UserError(mistakes[0] + more)
         return cls(entries)
+
+    @classmethod
+    def typed(cls, text: str) -> tuple["Glossary", list[str]]:
+        """The glossary of a text that a person types: `source = target` a line, or a line as in a file.
+
+        Returns:
+            The glossary of the lines that are entries, and of each other line what is wrong with it.
+        """
+        entries, mistakes = _entries(text, "the glossary", _typed_entry)
+        return cls(entries), mistakes
 
     def __len__(self) -> int:
         """The number of source terms."""
@@ -110,6 +119,96 @@ class Glossary:
                 if entry.source == (written if entry.match_case else written.casefold()):
                     return length, entry.targets
         return 0, ()
+
+
+def require_takes_terms(decoding: DecodingConfig) -> None:
+    """Checks that a search places terms.
+
+    Raises:
+        UserError: it does not.
+    """
+    if decoding.recombine or decoding.beam_groups > 1 or not decoding.terms_beam_size:
+        raise UserError(
+            "--glossary goes with plain beam search: leave out decoding.recombine, .beam_groups and .terms_beam_size=0"
+        )
+
+
+class PlacedTerms:
+    """The terms of lines, and which of them are in the translations.
+
+    Args:
+        glossary: finds them.
+        report: takes a line for the user, where a line has more terms than are looked at.
+
+    Attributes:
+        num_found: terms of the lines that `placed` was told of.
+        num_placed: those of them that are in the best translation.
+    """
+
+    _SHOWN = 5  # lines that lack a term, in the summary
+
+    def __init__(self, glossary: Glossary, report: Report):
+        self.num_found = self.num_placed = 0
+        self._glossary = glossary
+        self._report = report
+        self._first = 0  # lines that came before
+        self._waiting: collections.deque[list[tuple[str, ...]]] = collections.deque()
+        self._lacking: list[str] = []
+
+    def found(self, lines: Iterable[str], first: int = 0) -> Iterator[list[tuple[str, ...]]]:
+        """The terms of each line; `first` lines came before."""
+        self._first = first
+        for number, line in enumerate(lines, first + 1):
+            terms = self._glossary.terms_of(line)
+            if len(terms) > MAX_TERMS:
+                self._report(
+                    f"warning: line {number} has {len(terms)} terms of the glossary: {MAX_TERMS} are looked at"
+                )
+            self._waiting.append(terms)
+            yield terms
+
+    def placed(self, number: int, translation: "Translation") -> list[list[tuple[str, bool]]]:
+        """Of each hypothesis of the next line the terms, as the ways to say each, and whether they are placed."""
+        names = [" | ".join(ways) for ways in self._waiting.popleft()]
+        known = (each.outputs.get("is_term_placed", ()) for each in translation.hypotheses)
+        placed = [list(zip(names, itertools.chain(each, itertools.repeat(False)))) for each in known]
+        lacking = [name for name, is_placed in placed[0] if not is_placed]
+        self.num_found += len(names)
+        self.num_placed += len(names) - len(lacking)
+        if lacking:
+            self._lacking.append(f"line {number} lacks {', '.join(map(repr, lacking))}")
+        return placed
+
+    def summary(self) -> str:
+        """A line for the user."""
+        shown = "; ".join(self._lacking[: self._SHOWN]) + "; ..." * (len(self._lacking) > self._SHOWN)
+        since = f" after line {self._first:,}" if self._first else ""
+        return f"glossary: {self.num_placed:,} of {self.num_found:,} terms placed{since}{'; ' if shown else ''}{shown}"
+
+
+def _entries(
+    text: str, name: str, read: Callable[[str], tuple[str, str, bool]]
+) -> tuple[list[tuple[str, str, bool]], list[str]]:
+    """The entries of a text, and of each line that is none what is wrong with it."""
+    entries, mistakes = [], []
+    for number, line in enumerate(text.split("\n"), 1):
+        line = line.rstrip("\r")
+        if not line.strip() or line.startswith("#"):
+            continue
+        try:
+            entries.append(read(line))
+        except UserError as error:
+            mistakes.append(f"Line {number:,} of {name}, {line!r:.60}: {error}")
+    return entries, mistakes
+
+
+def _typed_entry(line: str) -> tuple[str, str, bool]:
+    if "\t" in line:
+        return _entry(line)
+    source, equals, target = line.partition("=")
+    if not (equals and source.strip() and target.strip()):
+        raise UserError("an entry is a source term, = and a target term, as in dog = Hund")
+    return _term(source), _term(target), False
 
 
 def _entry(line: str) -> tuple[str, str, bool]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from nmt_keras.errors import Interrupted, UserError
 from nmt_keras.inference.protection import ProtectedText, Protection, protected_again
-from nmt_keras.inference.strings import TermsOfText, join_terms, require_as_many, require_terms_of_text
+from nmt_keras.inference.strings import TermsOfText, join_terms, require_as_many, require_terms, require_terms_of_text
 from nmt_keras.inference.translation import NOTHING, Hypothesis, Translation
 from nmt_keras.reports import Report, silent
 from nmt_keras.serving.transports import (
@@ -68,6 +68,10 @@ _Result = TypeVar("_Result")
 Row = dict[str, Any]
 
 
+# Translates texts, given the prefixes and the terms of each, or None, and a target language, or None.
+Attends = Callable[[Sequence[str], Sequence[str] | None, Sequence[TermsOfText] | None, str | None], list[Translation]]
+
+
 class TranslateOptions(NamedTuple):
     """Request options with one value for all texts; the defaults stand for the export's own."""
 
@@ -105,8 +109,8 @@ class Client:
         batch_sentences: texts of a request.
         concurrency: requests at once.
         transport: sends the requests; `server` is then only a name for messages. None connects to `server`.
-        attends: translates texts, given what their translations begin with and a target language, with their attention
-            weights, where the model is in this process.
+        attends: translates texts, given what their translations begin with, their terms and a target language, with
+            their attention weights, where the model is in this process.
         report: takes a line for the user, when a request is tried again.
 
     Raises:
@@ -122,7 +126,7 @@ class Client:
         batch_sentences: int = 64,
         concurrency: int = 4,
         transport: Transport | None = None,
-        attends: Callable[[Sequence[str], Sequence[str] | None, str | None], list[Translation]] | None = None,
+        attends: Attends | None = None,
         report: Report = silent,
     ):
         for name, value in (("batch_sentences", batch_sentences), ("concurrency", concurrency)):
@@ -163,6 +167,11 @@ class Client:
     def takes_prefixes(self) -> bool:
         """Whether translations may be begun, which exports of older versions know nothing of."""
         return self._asked_limits().takes_prefix
+
+    @property
+    def takes_terms(self) -> bool:
+        """Whether translations may be given terms, which exports of older versions and some searches do not place."""
+        return self._asked_limits().takes_terms
 
     @property
     def gives_attention(self) -> bool:
@@ -302,14 +311,8 @@ class Client:
         limits = self._asked_limits()
         if prefixes is not None and not limits.takes_prefix:
             raise UserError(f"{self._server} takes no prefixes: it is of an older version, export the run again")
-        if terms is not None and not limits.takes_terms:
-            why = "is of an older version, export the run again"
-            if limits.has_terms:
-                why = (
-                    "splits texts, searches with recombination or groups of beams, or has decoding.terms_beam_size=0: "
-                    "export the run without these"
-                )
-            raise UserError(f"{self._server} places no terms: it {why}")
+        if terms is not None:
+            self._require_takes_terms()
         strings = {"prefix": limits.takes_prefix, "terms": limits.has_terms}
         names = ("text", *TranslateOptions._fields, *(name for name, has in strings.items() if has))
         several = {"texts": texts} | {
@@ -388,17 +391,22 @@ class Client:
         return list(self.vectors(texts, target_language=target_language))
 
     def attention(
-        self, texts: Sequence[str], *, prefixes: Sequence[str] | None = None, target_language: str | None = None
+        self,
+        texts: Sequence[str],
+        *,
+        prefixes: Sequence[str] | None = None,
+        terms: Sequence[TermsOfText] | None = None,
+        target_language: str | None = None,
     ) -> list[Translation]:
-        """The translations of texts by a run's own search, each hypothesis with its `attention_weights`; `prefixes` and
-        `target_language` as for `stream`.
+        """The translations of texts by a run's own search, each hypothesis with its `attention_weights`; `prefixes`,
+        `terms` and `target_language` as for `stream`.
 
         These are float32 [pieces, source pieces]: what each piece of the translation read of the source. Of several
         heads and layers they are the mean of the last layer's. `pieces` and `source_pieces` are their labels.
 
         Raises:
             UserError: the model is an export or a server, which give the `alignment` of each piece alone; or it has no
-                such target language.
+                such target language, or places no terms.
         """
         _require_several(texts, "texts")
         if self._attends is None:
@@ -409,7 +417,10 @@ class Client:
         self._require_language(target_language)
         if prefixes is not None:
             require_as_many("prefixes", prefixes, len(texts))
-        return self._attends(list(texts), prefixes, target_language)
+        if terms is not None:
+            require_terms(terms, len(texts))
+            self._require_takes_terms()
+        return self._attends(list(texts), prefixes, terms, target_language)
 
     def vectors(self, texts: Iterable[str], *, target_language: str | None = None) -> Iterator[Row]:
         """As `encode`, of texts as they come, in order and in constant memory.
@@ -454,6 +465,18 @@ class Client:
                 f"{self._server} does not translate into {target_language!r}: "
                 + (f"give one of {known}" if known else "it has one target language, leave target_language out")
             )
+
+    def _require_takes_terms(self) -> None:
+        limits = self._asked_limits()
+        if limits.takes_terms:
+            return
+        why = "is of an older version, export the run again"
+        if limits.has_terms:
+            why = (
+                "splits texts, searches with recombination or groups of beams, or has decoding.terms_beam_size=0: "
+                "export the run without these"
+            )
+        raise UserError(f"{self._server} places no terms: it {why}")
 
     def _asked_limits(self) -> "_Limits":
         """What the export says of itself; an older one, which has no `limits`, takes `batch_sentences` rows."""

@@ -3,9 +3,9 @@
 The page is three files beside this module, without anything from elsewhere. It asks for translations as JSON:
 
     POST /api/translate  {"model": 0, "lines": ["A man rides."], "prefixes": [""], "target_language": "",
-                          "hypotheses": 3}
-    POST /api/words      {"model": 0, "line": "A man rides.", "prefix": "Ein ", "target_language": ""}
-    POST /api/attention  {"model": 0, "line": "A man rides.", "prefix": "", "target_language": ""}
+                          "hypotheses": 3, "glossary": "man = Mann"}
+    POST /api/words      {"model": 0, "line": "A man rides.", "prefix": "Ein ", "target_language": "", "glossary": ""}
+    POST /api/attention  {"model": 0, "line": "A man rides.", "prefix": "", "target_language": "", "glossary": ""}
     GET  /api/models
 
 Places in texts are counted in UTF-16 units, as JavaScript counts them.
@@ -13,10 +13,10 @@ Places in texts are counted in UTF-16 units, as JavaScript counts them.
 
 import http.server
 import importlib.resources
+import itertools
 import json
 import math
 import re
-import socket
 import sys
 import threading
 import urllib.parse
@@ -27,15 +27,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nmt_keras.errors import UserError
+from nmt_keras.inference.glossary import Glossary
 from nmt_keras.inference.strings import to_bytes
 from nmt_keras.inference.translation import Hypothesis, Translation
 from nmt_keras.serving.client import Client, NoSignature
+from nmt_keras.serving.ports import family_of, require_free
 
 MAX_LINES = 32  # of a request
 MAX_CHARACTERS = 5_000  # of a line
 MAX_HYPOTHESES = 16
+MAX_GLOSSARY = 20_000  # characters
 _AHEAD = 4  # pieces after a prefix, </s> among them, in which its continuations are to differ
-_MAX_BODY = MAX_LINES * MAX_CHARACTERS * 2 * 12 + 10_000  # bytes: of lines and prefixes, each character as two escapes
+# Bytes: of lines, prefixes and a glossary, each character as two escapes.
+_MAX_BODY = (MAX_LINES * MAX_CHARACTERS * 2 + MAX_GLOSSARY) * 12 + 10_000
 _MAX_CONNECTIONS = 64
 _MAX_WAITING = 32  # requests that compute or wait
 _AT_ONCE = 2  # that compute
@@ -77,6 +81,7 @@ class Model(NamedTuple):
             "target_languages": list(self.client.target_languages),
             "has_details": has_details,
             "takes_prefixes": has_details and self.client.takes_prefixes,
+            "takes_terms": has_details and self.client.takes_terms,
             "gives_attention": self.client.gives_attention,
         }
 
@@ -118,7 +123,7 @@ class Demo:
     def models(self) -> dict[str, Any]:
         """The cards of the models, and the limits of a request."""
         limits = {"lines": MAX_LINES, "characters": MAX_CHARACTERS, "hypotheses": MAX_HYPOTHESES}
-        return {"models": self._cards, "limits": limits}
+        return {"models": self._cards, "limits": {**limits, "glossary": MAX_GLOSSARY}}
 
     def answer(self, path: str, request: Any) -> Any:
         """The answer to a request, as JSON values.
@@ -142,8 +147,9 @@ class Demo:
 
     def _translate(self, model: Model, card: Mapping[str, Any], request: Mapping[str, Any]) -> Any:
         """Hypotheses of lines, with their pieces: where each is in the text, how sure of it the model is, and what it
-        reads."""
+        reads; and with the terms of the glossary. `mistakes` are what is wrong with lines of the glossary."""
         lines = _texts(request, "lines")
+        terms, mistakes = _terms(card, request, lines)
         if not card["has_details"]:
             found = model.client.translate(lines, target_language=_language(card, request))
         else:
@@ -156,17 +162,23 @@ class Demo:
             if any(prefixes):
                 _require_prefixes(card)
                 options["prefixes"] = prefixes
+            if any(terms):
+                options["terms"] = terms
             found = model.client.translate(lines, target_language=_language(card, request), **options)
-        return {"translations": [_translation(line, each) for line, each in zip(lines, found)]}
+        translations = [_translation(line, each, own) for line, each, own in zip(lines, found, terms)]
+        return {"translations": translations, "mistakes": mistakes}
 
     def _words(self, model: Model, card: Mapping[str, Any], request: Mapping[str, Any]) -> Any:
         """Texts that begin with a prefix and go on in various ways: the best of a wide beam and samples, which are
-        translations of a line, and the best of those that are cut soon after the prefix, which differ there."""
+        translations of a line, and the best of those that are cut soon after the prefix, which differ there. The wide
+        beam alone places the terms of the glossary: samples do not, and what is cut has no room for them."""
         _require_prefixes(card)
         line, prefix = _text(request, "line"), _text(request, "prefix")
         common: dict[str, Any] = {"prefixes": [prefix], "target_language": _language(card, request)}
         common["num_hypotheses"] = MAX_HYPOTHESES
-        [searched] = model.client.translate([line], beam_size=MAX_HYPOTHESES, **common)
+        terms, _ = _terms(card, request, [line])
+        placed = terms if any(terms) else None
+        [searched] = model.client.translate([line], beam_size=MAX_HYPOTHESES, terms=placed, **common)
         [sampled] = model.client.translate([line], temperature=1.0, seed=1, **common)
         size = len(to_bytes(prefix.rstrip()))
         num_pieces = sum(end <= size for end in searched.best.outputs.get("piece_ends", ()))
@@ -178,8 +190,13 @@ class Demo:
         """What each piece of the best translation reads of the source, in hundredths."""
         if not card["gives_attention"]:
             raise _Refusal(HTTPStatus.BAD_REQUEST, f"{model.name} gives no attention weights")
+        line = _text(request, "line")
+        terms, _ = _terms(card, request, [line])
         [found] = model.client.attention(
-            [_text(request, "line")], prefixes=[_text(request, "prefix")], target_language=_language(card, request)
+            [line],
+            prefixes=[_text(request, "prefix")],
+            terms=terms if any(terms) else None,
+            target_language=_language(card, request),
         )
         weights = found.best.attention_weights
         rows = [] if weights is None else np.rint(100 * np.asarray(weights)).astype(int).tolist()
@@ -191,13 +208,23 @@ def _require_prefixes(card: Mapping[str, Any]) -> None:
         raise _Refusal(HTTPStatus.BAD_REQUEST, f"{card['name']} takes no prefixes")
 
 
-def _text(request: Mapping[str, Any], name: str) -> str:
+def _text(request: Mapping[str, Any], name: str, most: int = MAX_CHARACTERS) -> str:
     value = request.get(name, "")
     if not isinstance(value, str):
         raise _Refusal(HTTPStatus.BAD_REQUEST, f"{name} must be text")
-    if len(value) > MAX_CHARACTERS:
-        raise _Refusal(HTTPStatus.BAD_REQUEST, f"{name} has {len(value):,} characters; at most {MAX_CHARACTERS:,} go")
+    if len(value) > most:
+        raise _Refusal(HTTPStatus.BAD_REQUEST, f"{name} has {len(value):,} characters; at most {most:,} go")
     return value
+
+
+def _terms(
+    card: Mapping[str, Any], request: Mapping[str, Any], lines: Sequence[str]
+) -> tuple[list[list[tuple[str, ...]]], list[str]]:
+    """The terms of each line by the glossary of a request, and what is wrong with lines of the glossary."""
+    glossary, mistakes = Glossary.typed(_text(request, "glossary", MAX_GLOSSARY))
+    if not card["takes_terms"]:
+        return [[] for _ in lines], mistakes
+    return [glossary.terms_of(line) for line in lines], mistakes
 
 
 def _texts(request: Mapping[str, Any], name: str) -> list[str]:
@@ -222,18 +249,18 @@ def _whole(request: Mapping[str, Any], name: str, default: int, least: int, most
     return value
 
 
-def _translation(line: str, translation: Translation) -> dict[str, Any]:
+def _translation(line: str, translation: Translation, terms: Sequence[Sequence[str]]) -> dict[str, Any]:
     places = _places_of(line)
     starts, ends = (translation.outputs.get(f"source_piece_{name}", ()) for name in ("starts", "ends"))
     return {
         "truncated": translation.truncated,
         "is_prefix_kept": bool(translation.outputs.get("is_prefix_kept", True)),
         "source_pieces": [[places(start), places(end)] for start, end in zip(starts, ends)],
-        "hypotheses": [_hypothesis(each) for each in translation.hypotheses],
+        "hypotheses": [_hypothesis(each, terms) for each in translation.hypotheses],
     }
 
 
-def _hypothesis(hypothesis: Hypothesis) -> dict[str, Any]:
+def _hypothesis(hypothesis: Hypothesis, terms: Sequence[Sequence[str]]) -> dict[str, Any]:
     places = _places_of(hypothesis.text)
     starts, ends = (hypothesis.outputs.get(f"piece_{name}", ()) for name in ("starts", "ends"))
     pieces = [
@@ -241,7 +268,23 @@ def _hypothesis(hypothesis: Hypothesis) -> dict[str, Any]:
         for start, end, log_prob, read in zip(starts, ends, hypothesis.token_log_probs, hypothesis.alignment)
     ]
     score = hypothesis.score if math.isfinite(hypothesis.score) else None
-    return {"text": hypothesis.text, "score": score, "pieces": pieces}
+    found: dict[str, Any] = {"text": hypothesis.text, "score": score, "pieces": pieces}
+    if terms:
+        known = itertools.chain(hypothesis.outputs.get("is_term_placed", ()), itertools.repeat(False))
+        found["terms"] = [_term(ways, bool(placed), hypothesis.text) for ways, placed in zip(terms, known)]
+    return found
+
+
+def _term(ways: Sequence[str], is_placed: bool, text: str) -> dict[str, Any]:
+    """A term, whether it is in a translation, and where: the place of the longest way to say it, as a page counts."""
+    span = None
+    for way in sorted(ways, key=len, reverse=True) if is_placed else ():
+        whole = rf"(?<!\w){re.escape(way)}(?!\w)"  # where words have spaces between them
+        match = re.search(whole, text) or re.search(re.escape(way), text)
+        if match:
+            span = [len(text[:end].encode("utf-16-le", errors="replace")) // 2 for end in match.span()]
+            break
+    return {"term": " | ".join(ways), "is_placed": is_placed, "span": span}
 
 
 def _places_of(text: str) -> Callable[[int], int]:
@@ -352,15 +395,10 @@ class Server(http.server.ThreadingHTTPServer):
     request_queue_size = _MAX_CONNECTIONS
 
     def __init__(self, demo: Demo, host: str = "127.0.0.1", port: int = 8080):
-        if not host:
-            raise UserError("--host must be a name or an address of this machine, or 0.0.0.0. Received: ''")
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        require_free(host, port)
+        self.address_family = family_of(host)
         self._connections = threading.BoundedSemaphore(_MAX_CONNECTIONS)
-        try:
-            super().__init__((host, port), http.server.BaseHTTPRequestHandler)
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise UserError(f"Cannot listen at {host}, port {port}: {reason}; give another --port or --host") from error
+        super().__init__((host, port), http.server.BaseHTTPRequestHandler)
         written = f"[{host}]" if ":" in host else host
         self.url = f"http://{written}:{self.server_address[1]}/"
         names = {host.lower(), "localhost", "127.0.0.1", "::1"}

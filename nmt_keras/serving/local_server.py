@@ -32,6 +32,7 @@ from tensorflow_serving.apis import (
 
 from nmt_keras.errors import UserError
 from nmt_keras.serving import c_session, proof
+from nmt_keras.serving.ports import require_free
 
 _PATH = re.compile(r"/v1/models/([^/:]+)(?:/versions/([0-9]{1,18}))?(:predict|/metadata)?")
 _HTTP = {"INVALID_ARGUMENT": 400, "FAILED_PRECONDITION": 400, "NOT_FOUND": 404, "UNAVAILABLE": 503, "INTERNAL": 500}
@@ -455,11 +456,9 @@ def serving(served: ServedModel, host: str = "127.0.0.1", rest_port: int = 0, gr
     Raises:
         UserError: a port is taken, or there is no such host.
     """
-    try:
-        rest = http.server.ThreadingHTTPServer((host, rest_port), rest_handler(served))
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"Cannot listen at {host}, port {rest_port}: {reason}; give another --rest_port") from error
+    require_free(host, rest_port, "--rest_port")
+    require_free(host, grpc_port, "--grpc_port")  # gRPC would share a port with another gRPC server
+    rest = http.server.ThreadingHTTPServer((host, rest_port), rest_handler(served))
     rest.daemon_threads = True
     rpc = grpc.server(ThreadPoolExecutor(32))
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Servicer(served), rpc)
@@ -468,7 +467,9 @@ def serving(served: ServedModel, host: str = "127.0.0.1", rest_port: int = 0, gr
         port = rpc.add_insecure_port(f"{host}:{grpc_port}")
     except RuntimeError as error:
         rest.server_close()
-        raise UserError(f"Cannot listen at {host}, port {grpc_port}: it is taken; give another --grpc_port") from error
+        raise UserError(
+            f"Cannot listen at {host}, port {grpc_port}: it is taken; give another --grpc_port or --host"
+        ) from error
     thread = threading.Thread(target=rest.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     rpc.start()

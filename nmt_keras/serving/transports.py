@@ -9,7 +9,6 @@ import base64
 import enum
 import http.client
 import json
-import os
 import re
 import urllib.parse
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import urllib3
 
+from nmt_keras.engine import load_tensorflow
 from nmt_keras.errors import UserError
 from nmt_keras.inference.strings import from_bytes, to_bytes
 
@@ -196,8 +196,8 @@ class GrpcTransport:
     """
 
     def __init__(self, address: Address, timeout: float):
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # of TensorFlow, whose messages these are
         try:
+            load_tensorflow()  # whose messages these are
             import grpc
             from tensorflow_serving.apis import (
                 get_model_status_pb2,

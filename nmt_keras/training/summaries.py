@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib.util
 import io
 import json
 import pathlib
@@ -21,6 +22,7 @@ from nmt_keras.training import dashboards
 
 _PLAIN_FONT = "DejaVu Sans"
 _CJK = ("Chinese", "Japanese", "Korean")
+_FONT_PACKAGE = "notojp_matplotlib"  # holds Noto Sans CJK, which has the characters of all three; the extra `cjk`
 
 
 class Summaries:
@@ -180,9 +182,10 @@ def font_note(text: str) -> str:
         return ""
     script = script_of("".join(map(chr, uncovered)))
     font = "Noto Sans CJK" if script in _CJK else f"Noto Sans {script}".strip()
+    package = "pip install 'nmt_keras[cjk]', or " if script in _CJK else ""
     return (
-        f"no font with {script or 'some'} characters is installed: the labels are the pieces' ids; install one such as "
-        f"{font} and draw again"
+        f"no font with {script or 'some'} characters is installed: the labels are the pieces' ids; "
+        f"{package}install one such as {font} and draw again"
     )
 
 
@@ -196,8 +199,28 @@ def _without_font(text: str) -> frozenset[int]:
 
 @functools.lru_cache(64)
 def _fonts_of(characters: frozenset[int]) -> tuple[list[str], frozenset[int]]:
-    """Chooses font families of this machine for some characters, each time the one with most of those left; returns the
-    families, and the characters that none has."""
+    """Chooses font families of this machine for some characters, each time the one with most of those left, and the
+    font of the extra `cjk` for what they lack; returns the families, and the characters that none has."""
+    families, left = _chosen(characters)
+    if not left or not _add_packaged_fonts():
+        return families, left
+    more, left = _chosen(left)
+    return families + more, left
+
+
+def _add_packaged_fonts() -> bool:
+    """Makes the fonts of the extra `cjk` known to Matplotlib; whether there are some."""
+    from matplotlib import font_manager
+
+    package = importlib.util.find_spec(_FONT_PACKAGE)  # not imported: that would change the fonts of all pictures
+    folders = package.submodule_search_locations if package else None
+    fonts = [font for folder in folders or () for font in pathlib.Path(folder).glob("fonts/*.otf")]
+    for font in fonts:
+        font_manager.fontManager.addfont(font)
+    return bool(fonts)
+
+
+def _chosen(characters: frozenset[int]) -> tuple[list[str], frozenset[int]]:
     from matplotlib import font_manager
 
     fonts = [font for font in font_manager.fontManager.ttflist if not font.name.startswith("Last Resort")]  # boxes

@@ -126,10 +126,35 @@ def test_another_word_is_chosen_by_mouse_and_the_translation_goes_on_from_it(pag
     _wait(lambda: _lines(page)[0] == "a b c")
 
 
+def test_terms_of_a_glossary_are_placed_and_marked(page):
+    _type(page, "a b c")
+    _wait(lambda: _lines(page) == ["a b c"] == _lines(page, 1))
+    page.find_element(By.CSS_SELECTOR, "#glossary-box summary").send_keys(Keys.ENTER)
+    glossary = page.find_element(By.ID, "glossary")
+    glossary.send_keys("b = h\nc = <i>x</i>\nd")
+    _wait(lambda: [each.text for each in _all(page, "ol.lines .term")] == ["h", "h"])
+    for model in _all(page, "ol.lines"):
+        [terms] = model.find_elements(By.CSS_SELECTOR, "ul.terms")
+        assert [each.text for each in terms.find_elements(By.TAG_NAME, "li")] == [
+            "✓ h: placed",
+            "✗ <i>x</i>: not placed",
+        ]
+        assert terms.accessible_name == "Terms of the glossary"
+    assert "1 of 2 terms placed, one; 1 of 2 terms placed, <b>two</b>" in page.find_element(By.ID, "status").text
+    assert page.find_element(By.ID, "glossary-note").text.startswith("Line 3 of the glossary, 'd': an entry is")
+    assert not _all(page, "main i")
+    _all(page, "ol.lines li")[0].click()
+    _wait(lambda: _all(page, "#attention tbody th") and "h" in [th.text for th in _all(page, "#attention tbody th")])
+    glossary.send_keys(Keys.BACKSPACE * 2)
+    _wait(lambda: page.find_element(By.ID, "glossary-note").text == "")
+
+
 def test_the_keyboard_is_enough(page):
     _type(page, "a b c")
     _wait(lambda: _lines(page) == ["a b c"] == _lines(page, 1))
     first = _all(page, "ol.lines .word")[0]
+    page.switch_to.active_element.send_keys(Keys.TAB)
+    assert page.switch_to.active_element.text == "Glossary"
     page.switch_to.active_element.send_keys(Keys.TAB)
     assert page.switch_to.active_element == first
     first.send_keys(Keys.ARROW_RIGHT)

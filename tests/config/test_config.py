@@ -10,6 +10,7 @@ import pytest
 from nmt_keras.config import DataConfig, ExperimentConfig, ModelConfig, TrainingConfig
 from nmt_keras.config.fields import ALLOWED, FREE, REFUSED, fields_of, spec
 from nmt_keras.config.reference import markdown
+from nmt_keras.config.rules import training_doubts
 from nmt_keras.errors import UserError
 
 RECIPES = sorted(p.stem for p in (pathlib.Path(__file__).parents[2] / "pipelines/recipes").glob("[a-z]*.py"))
@@ -114,6 +115,22 @@ def test_a_problem_is_named_with_its_rule(change, message):
     change(config)
     with pytest.raises(UserError, match=message):
         config.validate()
+
+
+@pytest.mark.parametrize("schedule", ["inverse_sqrt", "cosine", "constant", "luong_halving"])
+def test_a_rate_that_only_rises_is_doubted(schedule):
+    training = TrainingConfig(schedule=schedule, warmup_steps=4000, max_steps=4000)
+    doubts = training_doubts(training)
+    if schedule in ("constant", "luong_halving"):  # without a warm-up
+        assert doubts == []
+        return
+    assert doubts == [
+        "the learning rate rises until step 4,000 (training.warmup_steps), and training ends at step 4,000 "
+        "(training.max_steps), so that nearly all of it has less than the rate that is asked for: give fewer "
+        "warmup_steps, or more max_steps"
+    ]
+    training.max_steps += 1
+    assert training_doubts(training) == []
 
 
 def test_unknown_fields_of_a_saved_configuration_are_refused_with_the_valid_ones():

@@ -43,11 +43,18 @@ def test_files_of_translations_are_compared(text, capsys):
 
 def test_the_page_needs_no_network_and_shows_text_as_text(text, capsys):
     files = [f"{text}/bad", f"{text}/good"]
-    assert compare.main(_arguments(text, "--target_language=en", f"--page={text}/page.html", *files)) == 0
+    assert (
+        compare.main(
+            _arguments(text, "--source_language=ar", "--target_language=zho_Hans", f"--page={text}/page.html", *files)
+        )
+        == 0
+    )
     page = (text / "page.html").read_text(encoding="utf-8")
 
     seen = Page(page)
     assert not {"schnell", "fast"} & {tag for tag, _ in seen.tags}
+    shown = [attributes["lang"] for tag, attributes in seen.tags if tag == "dd" and attributes["dir"] == "auto"]
+    assert shown[:4] == ["ar", "zho-Hans", "zho-Hans", "zho-Hans"]
     assert "&lt;schnell&gt;" in page and "<mark>" in page
     capsys.readouterr()
 

@@ -118,8 +118,11 @@ def test_training_refuses_text_with_serious_faults_and_writes_nothing(folder, tm
 
 @pytest.mark.parametrize("choice", ["report", pytest.param("ignore", marks=pytest.mark.slow)])
 def test_training_goes_on_where_it_is_told_to(folder, tmp_path, capsys, choice):
-    assert _train(folder, tmp_path, f"--config.data.on_findings={choice}") == 0
-    assert ("doctor, serious: " in capsys.readouterr().err) == (choice == "report")
+    rising = ["--config.training.schedule=cosine", "--config.training.warmup_steps=100"]
+    assert _train(folder, tmp_path, f"--config.data.on_findings={choice}", *rising) == 0
+    errors = capsys.readouterr().err
+    assert ("doctor, serious: " in errors) == (choice == "report")
+    assert "warning: the learning rate rises until step 100 (training.warmup_steps), and training ends at" in errors
 
 
 def test_all_lines_are_in_the_file_and_a_clean_copy_is_written(folder, tmp_path, capsys):

@@ -24,7 +24,7 @@ from nmt_keras.config.fields import fields_of
 from nmt_keras.errors import WorkerLost
 from nmt_keras.experiment import evaluate as experiment_evaluate
 from nmt_keras.inference.translation import Hypothesis, Translation
-from pipelines import _process, evaluate, export, lexicon, score, train, translate
+from pipelines import _process, evaluate, export, lexicon, score, serve, train, translate
 
 ROOT = pathlib.Path(__file__).parents[2]
 RECIPE = "--config=" + str(pathlib.Path(__file__).parent / "copy_recipe.py")
@@ -407,6 +407,28 @@ def test_translations_have_the_terms_of_a_glossary(run_dir, tmp_path, capsys):
     (tmp_path / "terms.tsv").write_text("a b\n")
     assert translate.main([*arguments, given]) == 2
     assert "Line 1 of the glossary" in _error(capsys)
+
+
+def test_terms_that_are_placed_are_a_score(run_dir, tmp_path, capsys):
+    (tmp_path / "in").write_text("a b c\nd e\n")
+    (tmp_path / "reference").write_text("a h g\nd e\n")
+    (tmp_path / "terms.tsv").write_text("b c\th g\ne\t😀\n")
+    arguments = [f"--run_dir={run_dir}", f"--source={tmp_path}/in", f"--reference={tmp_path}/reference"]
+    given = f"--glossary={tmp_path}/terms.tsv"
+    assert evaluate.main([*arguments, given, f"--translations={tmp_path}/hyp"]) == 0
+    output = capsys.readouterr()
+    scores = json.loads(output.out)
+    assert (scores["terms"], scores["terms_placed"]) == (2, 1) and "greedy_bleu" not in scores
+    assert "h g" in (tmp_path / "hyp").read_text().split("\n")[0]
+    assert "glossary: 1 of 2 terms placed; line 2 lacks '😀'\n" in output.err
+    for more, message in (
+        (["--mbr=2"], "--glossary goes with beam search of sentences: leave out --mbr"),
+        (["--decoding.split_sentences=true"], "leave out decoding.split_sentences"),
+        (["--decoding.recombine=2"], "--glossary goes with plain beam search"),
+        (["--glossary=nowhere"], "Cannot read the glossary nowhere"),
+    ):
+        assert evaluate.main([*arguments, *([] if "=nowhere" in more[0] else [given]), *more]) == 2
+        assert message in _error(capsys)
 
 
 @pytest.mark.parametrize("has_glossary", [False, True])
@@ -896,7 +918,10 @@ BAD = [
     ),
     (train, [RECIPE, "--run_dir={tmp}/r", "--data_dir={tmp}/empty"], "train.src is empty: a parallel text needs"),
     (train, [RECIPE, "--run_dir={tmp}/r", "--data_dir={tmp}/blank"], "dev.src and .*dev.tgt have no pair with text"),
-    (train, ["--confg=x"], "Unknown command line flag 'confg'"),
+    (train, ["--config.x=1"], "--config.x changes a recipe: give --config, the recipe, too"),
+    (translate, ["--zzzz=1"], "Unknown command line flag --zzzz; --help lists all"),
+    (serve, ["--prot=1"], "--prot: did you mean --grpc_port or --rest_port. --help lists all"),
+    (train, ["--confg=x"], "Unknown command line flag --confg: did you mean --config. --help lists all"),
     (train, ["stray"], "Unexpected argument 'stray'"),
     (evaluate, [], "--run_dir must be given"),
     (

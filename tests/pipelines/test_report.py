@@ -38,6 +38,8 @@ def test_the_page_shows_the_run_and_needs_no_network(run, capsys):
     assert [attributes for tag, attributes in page.tags if attributes.get("class") == "attention"]
     weights = [attributes["title"] for tag, attributes in page.tags if " reads " in attributes.get("title", "")]
     assert weights[0].endswith("%")
+    languages = [attributes["lang"] for _, attributes in page.tags if attributes.get("dir") == "auto"]
+    assert set(languages) == {"xx", "yy"} and len(languages) > 20
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
 

@@ -203,7 +203,7 @@ BAD = [
     (
         score,
         ["--saved_model={saved}", "--beam_size=2", "--source=a", "--target=b"],
-        "Unknown command line flag 'beam_size'",
+        "Unknown command line flag --beam_size",
     ),
     (encode, ["--saved_model={saved}", "--input={tmp}/one"], "--output must be given"),
     (encode, ["--saved_model={saved}", "--input={tmp}/one", "--output={tmp}"], "it is a directory"),

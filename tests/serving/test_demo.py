@@ -22,6 +22,7 @@ from nmt_keras.serving.client import Client
 from nmt_keras.serving.local import LocalTransport
 from nmt_keras.tokenizers.building import train_tokenizer
 from pipelines import demo as job
+from pipelines import serve
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = ROOT / "nmt_keras" / "serving" / "demo_page"
@@ -84,8 +85,8 @@ def test_models_say_what_they_can(server):
     status, _, body = _send(server, "GET", "/api/models")
     copy, paragraphs = json.loads(body)["models"]
     assert status == 200 and copy["name"] == "copy" and copy["target_languages"] == []
-    assert copy["has_details"] and copy["takes_prefixes"] and copy["gives_attention"]
-    assert not paragraphs["has_details"] and not paragraphs["takes_prefixes"] and not paragraphs["gives_attention"]
+    abilities = ("has_details", "takes_prefixes", "takes_terms", "gives_attention")
+    assert all(copy[ability] for ability in abilities) and not any(paragraphs[ability] for ability in abilities)
 
 
 def _utf16(text, start, end):
@@ -120,6 +121,40 @@ def test_a_line_may_be_begun_and_other_words_are_proposed(server):
     assert "a b c" in answer["texts"] and len({text[:3] for text in answer["cut_texts"]}) > 2
 
 
+def test_terms_of_a_glossary_are_placed_and_where_is_said(server):
+    glossary = "B = h\n# of a person\ne = <i>\nc\tg\tcase\nb=\nd"
+    status, answer = _ask(server, "/api/translate", model=0, lines=["a b", "d d e", "a", "a C"], glossary=glossary)
+    assert status == 200
+    one, unwritable, none, other_case = [each["hypotheses"][0] for each in answer["translations"]]
+    [term] = one["terms"]
+    assert (term["term"], term["is_placed"]) == ("h", True) and _utf16(one["text"], *term["span"]) == "h"
+    assert unwritable["terms"] == [{"term": "<i>", "is_placed": False, "span": None}]
+    assert "terms" not in none and "terms" not in other_case
+    assert answer["mistakes"] == [
+        f"Line {number} of the glossary, {line!r}: an entry is a source term, = and a target term, as in dog = Hund"
+        for number, line in ((5, "b="), (6, "d"))
+    ]
+    status, answer = _ask(server, "/api/attention", model=0, line="a b", glossary=glossary)
+    assert status == 200 and "h" in "".join(answer["target"])
+    status, answer = _ask(server, "/api/words", model=0, line="a b", prefix="a ", glossary=glossary)
+    assert status == 200 and "h" in answer["texts"][0]
+    assert _ask(server, "/api/translate", model=1, lines=["a b"], glossary=glossary)[0] == 200, "it places none"
+
+
+@pytest.mark.parametrize(
+    "text, way, found",
+    [
+        ("Hunde und Hund", "Hund", "Hund"),
+        ("\U0001f600 他骑马。", "骑马", "骑马"),
+        ("a+b", "+", "+"),
+        ("Hund", "Katze", None),
+    ],
+)
+def test_a_term_is_found_as_whole_words_where_there_are_spaces(text, way, found):
+    span = demo._term([way], True, text)["span"]
+    assert span == found or _utf16(text, *span) == found and (text != "Hunde und Hund" or span == [10, 14])
+
+
 def test_attention_is_that_of_the_translation_that_is_shown(server):
     status, answer = _ask(server, "/api/attention", model=0, line="a b c", prefix="h")
     assert status == 200 and answer["target"][0] == "h" and answer["target"][-1] == "</s>"
@@ -152,6 +187,8 @@ def test_a_model_without_details_translates_too(server):
         ({"lines": [1]}, 400, "lines must be text"),
         ({"lines": ["a" * 5_001]}, 400, "lines has 5,001 characters; at most 5,000 go"),
         ({"lines": ["a"], "prefixes": ["a", "b"]}, 400, "2 prefixes for 1 lines: give as many"),
+        ({"lines": ["a"], "glossary": "a" * 20_001}, 400, "glossary has 20,001 characters; at most 20,000 go"),
+        ({"lines": ["a"], "glossary": ["a = b"]}, 400, "glossary must be text"),
         ({"lines": ["a"], "hypotheses": 17}, 400, "hypotheses must be a whole number from 1 to 16"),
         (
             {"lines": ["a"], "target_language": "xx"},
@@ -177,8 +214,10 @@ def test_only_the_page_itself_is_answered(server):
         assert _send(server, "GET", "/", Host=host)[0] == 200
     assert _send(server, "POST", "/api/translate", body, **{"Content-Length": "9" * 5000})[0] == 413
     assert _send(server, "POST", "/api/translate", body, **{"Content-Type": "text/plain"})[0] == 415
-    assert _send(server, "POST", "/api/translate", b"x", **{"Content-Length": "4000001"})[0] == 413
-    lines = json.dumps({"lines": ["😀" * 5000] * 32, "prefixes": ["😀" * 5000] * 32, "model": 7})
+    assert _send(server, "POST", "/api/translate", b"x", **{"Content-Length": str(demo._MAX_BODY + 1)})[0] == 413
+    lines = json.dumps(
+        {"lines": ["😀" * 5000] * 32, "prefixes": ["😀" * 5000] * 32, "glossary": "😀" * 20_000, "model": 7}
+    )
     assert _send(server, "POST", "/api/translate", lines)[0] == 400, "all that the other limits allow fits"
     assert _send(server, "POST", "/api/nothing", body)[0] == 404
     assert _send(server, "DELETE", "/")[0] == 501
@@ -200,7 +239,7 @@ def test_what_a_model_says_against_a_request_is_told():
 
 
 def test_a_fault_of_ours_is_told_and_the_next_request_answered(server, monkeypatch):
-    monkeypatch.setattr(demo, "_translation", lambda line, translation: 1 / 0)
+    monkeypatch.setattr(demo, "_translation", lambda *given: 1 / 0)
     status, answer = _ask(server, "/api/translate", lines=["a"])
     assert status == 500 and answer["error"] == "ZeroDivisionError: division by zero"
     monkeypatch.undo()
@@ -238,6 +277,20 @@ def test_a_port_that_is_taken_is_a_line(server):
         demo.Server(demo.Demo([]), host="", port=0)
     with pytest.raises(UserError, match="Cannot listen at nowhere.invalid"):
         demo.Server(demo.Demo([]), host="nowhere.invalid", port=0)
+
+
+@pytest.mark.parametrize("main, flag", [(job.main, "port"), (serve.main, "rest_port"), (serve.main, "grpc_port")])
+def test_a_port_that_is_taken_is_found_before_a_model_is_loaded(main, flag, server, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("pipelines._process.load_tensorflow", lambda: pytest.fail("TensorFlow was loaded"))
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "saved_model.pb").write_bytes(b"")
+    port = server.server_address[1]
+    others = ["--rest_port=0"] * (flag == "grpc_port")
+    assert main([f"--saved_model={tmp_path}", f"--{flag}={port}", *others]) == 2
+    assert re.search(
+        rf"error: Cannot listen at 127.0.0.1, port {port}: .*; give another --{flag} or --host\n",
+        capsys.readouterr().err,
+    )
 
 
 @pytest.mark.parametrize(

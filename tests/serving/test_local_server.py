@@ -193,10 +193,13 @@ def test_batching_parameters_are_read(tmp_path):
     [
         ([], "--saved_model must be given"),
         (["--saved_model=nowhere"], "nowhere is no export: give saved_models/<name>, or a version of it"),
-        (["--saved_model=BROKEN"], "is no export that can be served: the export does not load"),
+        (
+            ["--saved_model=BROKEN", "--rest_port=0", "--grpc_port=0"],
+            "is no export that can be served: the export does not load",
+        ),
         (
             ["--saved_model=FOLDER", "--rest_port=TAKEN"],
-            "Cannot listen at 127.0.0.1, port TAKEN: .*another --rest_port",
+            "Cannot listen at 127.0.0.1, port TAKEN: .*another --rest_port or --host",
         ),
         (["--saved_model=FOLDER", "--rest_port=0", "--grpc_port=TAKEN"], "give another --grpc_port"),
     ],

@@ -245,8 +245,8 @@ def test_without_a_font_for_chinese_the_ids_stand_in(monkeypatch, labels):
     _fonts(monkeypatch, ["Some Serif"], covered=False)
     picture, note = attention_picture(*CHINESE)
     assert note == (
-        "no font with Chinese characters is installed: the labels are the pieces' ids; install one such as Noto Sans "
-        "CJK and draw again"
+        "no font with Chinese characters is installed: the labels are the pieces' ids; pip install 'nmt_keras[cjk]', "
+        "or install one such as Noto Sans CJK and draw again"
     )
     assert labels == {"x": ["14", "15", "3"], "y": ["▁he", "</s>"]}
     assert picture.startswith(b"\x89PNG")
@@ -259,6 +259,25 @@ def test_with_a_font_for_chinese_the_pieces_are_drawn(monkeypatch, labels):
     assert note == "labels in Noto Sans CJK SC"
     assert labels == {"x": ["▁他", "说", "</s>"], "y": ["▁he", "</s>"]}
     assert picture.startswith(b"\x89PNG")
+
+
+def test_the_font_of_an_extra_draws_chinese_where_the_machine_has_none(monkeypatch):
+    """A missing character is a box, the same for each, with a warning, which here is an error."""
+    from matplotlib import font_manager
+
+    dejavu = [font for font in font_manager.fontManager.ttflist if font.name == "DejaVu Sans"]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", dejavu)
+    module._fonts_of.cache_clear()
+    weights, source, *rest = CHINESE
+    picture, note = attention_picture(weights, source, *rest)
+    other, _ = attention_picture(weights, ["▁她", *source[1:]], *rest)
+    module._fonts_of.cache_clear()
+    assert note == "labels in Noto Sans CJK JP" and picture != other
+
+
+def test_without_the_extra_no_font_is_added(monkeypatch):
+    monkeypatch.setattr(module, "_FONT_PACKAGE", "no_such_package")
+    assert not module._add_packaged_fonts()
 
 
 @pytest.mark.parametrize(

@@ -115,10 +115,11 @@ def open_pair(
             f"{source} holds one side of a corpus, and the other was not given: name its file, or a file of both ("
             f"{', '.join(READERS)})"
         )
-    first, second = (
-        _one_side(side, language, role, cache_dir, keep_tags)
-        for role, (side, language) in enumerate(zip(sides, languages))
-    )
+    beside = ""
+    if all(side.reader is read_sgml and len(side.parts) == 1 for side in sides) and not sides[0].field:
+        beside = unpacked(sides[0].parts[0].path, cache_dir)
+    first = _one_side(sides[0], languages[0], 0, cache_dir, keep_tags)
+    second = _one_side(sides[1], languages[1], 1, cache_dir, keep_tags, beside)
     if max(len(side.parts) for side in sides) > 1:
         _require_same_parts(first, second)
     return first, second
@@ -129,7 +130,7 @@ def is_plain_file(path: str) -> bool:
     return os.path.isfile(path) and _reader_of(path) is None and not path.lower().endswith(".zip")
 
 
-def _one_side(side: _Source, language: str, role: int, cache_dir: str, keep_tags: bool) -> TextFile:
+def _one_side(side: _Source, language: str, role: int, cache_dir: str, keep_tags: bool, beside: str = "") -> TextFile:
     if side.reader is None and len(side.parts) == 1:
         name, path = side.parts[0]
         return TextFile(path, cache_dir, Origin(name, (name,)) if name != path else None)
@@ -137,7 +138,7 @@ def _one_side(side: _Source, language: str, role: int, cache_dir: str, keep_tags
         raise UserError(
             f"{side.name} holds both sides of a corpus, and what is not translated is left out: name it for both sides"
         )
-    [text] = _converted(side, Wanted("", (language,), (side.field,), (role,), keep_tags), cache_dir)
+    [text] = _converted(side, Wanted("", (language,), (side.field,), (role,), keep_tags, beside), cache_dir)
     return text
 
 
@@ -212,6 +213,7 @@ def _parts(path: str, language: str, cache_dir: str) -> Iterator[_File]:
 def _converted(source: _Source, wanted: Wanted, cache_dir: str) -> list[TextFile]:
     """The texts of records, from the cache, where they are written once."""
     identity = [_VERSION, list(wanted), [(name, _identity(path)) for name, path in source.parts]]
+    identity += [file_key(wanted.beside)] if wanted.beside else []
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
     base = pathlib.Path(cache_dir) / f"{os.path.basename(source.parts[0].name)}-{digest}"
     paths = [base.with_name(f"{base.name}.{number}.txt") for number in range(len(wanted.fields))]
@@ -255,7 +257,7 @@ def _convert(
                     count, some = left_out.get(record.left_out, (0, []))
                     where = f"{name}:{record.line}" if len(source.parts) > 1 else str(record.line)
                     left_out[record.left_out] = count + 1, [*some, where] if count < _NAMED else some
-                    if len(texts) > 1:
+                    if len(texts) > 1 or not record.keeps_place:
                         continue
                 found.extend((part, record.line))
                 for text, line in zip(texts, record.texts or ("",)):  # one side keeps its place by an empty line

@@ -23,6 +23,7 @@ class Wanted(NamedTuple):
         fields: where each text is: a column, a field, a language's code in the file, a translator; "" finds it.
         roles: of each text, 0 for the source and 1 for the target.
         keep_tags: keep inline tags as placeholders such as <1>, </1> and <2/>.
+        beside: of one side alone, the path of the other side's file, where ids say what belongs together; "" is none.
     """
 
     name: str
@@ -30,14 +31,17 @@ class Wanted(NamedTuple):
     fields: tuple[str, ...]
     roles: tuple[int, ...] = (0, 1)
     keep_tags: bool = False
+    beside: str = ""
 
 
 class Record(NamedTuple):
-    """A record of a file: the line it begins in, from 1, and its texts; or why it has none."""
+    """A record of a file: the line it begins in, from 1, and its texts; or why it has none, and whether an empty line
+    is in its place where the file has one side alone."""
 
     line: int
     texts: tuple[str, ...] = ()
     left_out: str = ""
+    keeps_place: bool = True
 
 
 Reader = Callable[[str, Wanted], Iterator[Record]]

@@ -7,7 +7,7 @@ const KNOWN = 2000; // translations that are kept
 const OTHERS = 5; // translations of the chosen sentence
 
 const $ = (id) => document.getElementById(id);
-const state = { models: [], limits: null, chosen: null };
+const state = { models: [], limits: null, chosen: null, mistakes: new Map() }; // mistakes of glossaries
 
 function element(tag, text = "", className = "") {
   const made = document.createElement(tag);
@@ -56,7 +56,17 @@ class Model {
   }
 
   key(line) {
-    return JSON.stringify([line, this.select.value, this.prefixes.get(line) ?? ""]);
+    return JSON.stringify([line, this.select.value, this.prefixes.get(line) ?? "", this.glossary()]);
+  }
+
+  glossary() {
+    return this.card.takes_terms ? $("glossary").value : "";
+  }
+
+  // How many terms are in the text, and how many of them in the translations.
+  placed() {
+    const terms = this.shown.flatMap((line) => this.found(line)?.hypotheses[0].terms ?? []);
+    return [terms.length, terms.filter((term) => term.is_placed).length];
   }
 
   found(line) {
@@ -96,8 +106,10 @@ class Model {
           lines: part,
           prefixes: part.map((line) => this.prefixes.get(line) ?? ""),
           target_language: this.select.value,
+          glossary: this.glossary(),
         };
         const reply = await ask("/api/translate", request, signal);
+        state.mistakes.set(request.glossary, reply.mistakes);
         reply.translations.forEach((each, number) => this.known.set(keys[number], each));
         if (isCurrent()) this.show();
       }
@@ -146,6 +158,8 @@ class Model {
       }
       const button = element("button", part.text, "word");
       button.type = "button";
+      const isInTerm = ({ span }) => span && span[0] < part.end && span[1] > part.start;
+      if (best.terms?.some(isInTerm)) button.classList.add("term");
       const pieces = best.pieces.filter(([start, end]) => start < part.end && end > part.start);
       const sure = pieces.reduce((least, piece) => Math.min(least, piece[2]), 1);
       if (pieces.length) {
@@ -180,6 +194,7 @@ class Model {
       box.append(button);
     }
     item.append(box);
+    if (best.terms) item.append(listOf(best.terms));
     if (found.truncated) item.append(element("span", " (the text is too long: translated in part)", "note"));
     if (!found.is_prefix_kept) item.append(element("span", " (the model cannot write all of your beginning)", "note"));
     if (this.prefixes.get(line)) {
@@ -197,6 +212,25 @@ class Model {
 
 function say(text) {
   $("status").textContent = text;
+}
+
+// Terms of a line, and whether its translation has them.
+function listOf(terms) {
+  const list = element("ul", "", "terms");
+  list.ariaLabel = "Terms of the glossary";
+  for (const { term, is_placed } of terms) {
+    const item = element("li", is_placed ? "✓ " : "✗ ", is_placed ? "" : "lacking");
+    item.append(element("bdi", term), is_placed ? ": placed" : ": not placed");
+    list.append(item);
+  }
+  return list;
+}
+
+// What is wrong with lines of the glossary.
+function showMistakes(mistakes) {
+  const more = mistakes.length > 1 ? ` (and ${mistakes.length - 1} more lines)` : "";
+  const text = mistakes.length ? mistakes[0] + more : "";
+  if ($("glossary-note").textContent !== text) $("glossary-note").textContent = text;
 }
 
 // The words of a text and what is between them.
@@ -249,7 +283,7 @@ async function choose(model, number) {
   $("others").replaceChildren();
   $("attention").replaceChildren();
   const isCurrent = () => state.chosen === chosen || (state.chosen?.model === model && state.chosen.key === chosen.key);
-  const common = { model: model.number, target_language: model.select.value };
+  const common = { model: model.number, target_language: model.select.value, glossary: model.glossary() };
   try {
     const prefixes = [model.prefixes.get(line) ?? ""];
     const reply = await ask("/api/translate", { ...common, lines: [line], prefixes, hypotheses: OTHERS });
@@ -282,6 +316,7 @@ function showAttention({ source, target, weights }) {
   for (const piece of ["", ...source]) {
     const cell = element("th", piece);
     cell.scope = "col";
+    cell.dir = "auto";
     head.append(cell);
   }
   const body = table.createTBody();
@@ -289,6 +324,7 @@ function showAttention({ source, target, weights }) {
     const row = body.insertRow();
     const name = element("th", piece);
     name.scope = "row";
+    name.dir = "auto";
     row.append(name);
     weights[number].forEach((weight, place) => {
       const cell = row.insertCell();
@@ -334,7 +370,8 @@ async function openMenu(model, line, number, text, part, button) {
   $("words").replaceChildren();
   $("words-status").textContent = "looking for words …";
   try {
-    const reply = await ask("/api/words", { model: model.number, line, prefix, target_language: model.select.value });
+    const request = { model: model.number, line, prefix, target_language: model.select.value };
+    const reply = await ask("/api/words", { ...request, glossary: model.glossary() });
     if (menuFor !== current) return;
     const found = new Map();
     for (const [texts, areCut] of [[reply.texts, false], [reply.cut_texts, true]]) {
@@ -350,6 +387,7 @@ async function openMenu(model, line, number, text, part, button) {
     const items = [...found].map(([beginning, word]) => {
       const item = element("li", word);
       item.role = "option";
+      item.dir = "auto";
       item.tabIndex = -1;
       item.ariaSelected = "false";
       item.addEventListener("click", () => goOn(beginning));
@@ -434,21 +472,35 @@ async function update() {
     say(`Line ${long + 1} has more than ${state.limits.characters} characters: shorten it`);
     return;
   }
+  if ($("glossary").value.length > state.limits.glossary) {
+    say(`The glossary has more than ${state.limits.glossary} characters: shorten it`);
+    return;
+  }
   say("translating …");
   const start = performance.now();
   await Promise.all(state.models.map((model) => model.translate(lines, isCurrent, signal)));
-  if (isCurrent()) say(`translated in ${((performance.now() - start) / 1000).toFixed(1)} s`);
+  if (!isCurrent()) return;
+  showMistakes(state.mistakes.get($("glossary").value) ?? []);
+  const seconds = ((performance.now() - start) / 1000).toFixed(1);
+  const placed = state.models.flatMap((model) => {
+    const [count, there] = model.placed();
+    const name = state.models.length > 1 ? `, ${model.card.name}` : "";
+    return count ? [`; ${there} of ${count} ${count === 1 ? "term" : "terms"} placed${name}`] : [];
+  });
+  say(`translated in ${seconds} s${placed.join("")}`);
 }
 
 let timer;
-$("source").addEventListener("input", () => {
-  clearTimeout(timer);
-  timer = setTimeout(() => {
-    state.chosen = null;
-    $("details").hidden = true;
-    update();
-  }, DELAY);
-});
+for (const field of ["source", "glossary"]) {
+  $(field).addEventListener("input", () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => {
+      state.chosen = null;
+      $("details").hidden = true;
+      update();
+    }, DELAY);
+  });
+}
 
 async function begin() {
   const reply = await fetch("/api/models");
@@ -457,6 +509,7 @@ async function begin() {
   state.models = models.map((card, number) => new Model(number, card));
   $("models").replaceChildren(...state.models.map((model) => model.root));
   document.querySelector("main").classList.toggle("two", models.length > 1);
+  $("glossary-box").hidden = !models.some((card) => card.takes_terms);
   document.title = `Translate: ${models.map((card) => card.name).join(", ")}`;
   say("ready");
   if ($("source").value) update();

@@ -196,6 +196,44 @@ def test_test_sets_of_wmt(read):
     assert _pairs(read("w.xml", "w.xml#B")) == [("One.", "1."), ("Two.", "2.")]
 
 
+def _sgm(*segments):
+    """A file of segments: of each the ids of its document and its own, which may be None, and its text."""
+    parts = []
+    for document, own, text in segments:
+        docid, segid = (
+            "" if value is None else f' {name}="{value}"' for name, value in (("docid", document), ("id", own))
+        )
+        parts.append(f"<doc{docid}>\n<seg{segid}>{text}</seg></doc>\n")
+    return "".join(parts)
+
+
+def test_segments_of_wmt_are_matched_by_their_ids(read):
+    source = _sgm(("a b", 1, "one"), ("a b", 2, "two"), ("c", 1, "three"))
+    other = _sgm(("c", 1, "drei"), ("C", 2, "mehr"), ("A B", 1, "eins"))
+    pair = read("s.sgm", "r.sgm", s__sgm=source, r__sgm=other)
+    assert _pairs(pair) == [("one", "eins"), ("two", ""), ("three", "drei")]
+    assert pair[1].origin.remarks == (
+        f"1 record(s) of {pair[1].origin.name} are left out: no segment with the ids of the source's at its line (4)",
+        f"1 record(s) of {pair[1].origin.name} are left out: the source has no segment with its ids (4)",
+    )
+    changed = _sgm(("c", 1, "three"), ("a b", 1, "one"))  # the cache knows that the source is another one
+    assert _pairs(read("s.sgm", "r.sgm", s__sgm=changed)) == [("three", "drei"), ("one", "eins")]
+
+
+def test_segments_of_wmt_without_ids_are_matched_by_place(read):
+    source = _sgm((None, None, "one"), (None, None, "two"))
+    for other in (_sgm((None, None, "eins"), (None, None, "zwei")), _sgm(("x", 1, "eins"), ("x", 2, "zwei"))):
+        assert _pairs(read("s.sgm", "r.sgm", s__sgm=source, r__sgm=other)) == [("one", "eins"), ("two", "zwei")]
+    repeated = _sgm(("x", 1, "one"), ("x", 1, "two"))
+    other = _sgm(("x", 1, "eins"), ("x", 1, "zwei"))
+    assert _pairs(read("s.sgm", "r.sgm", s__sgm=repeated, r__sgm=other)) == [("one", "eins"), ("two", "zwei")]
+
+
+def test_files_of_two_test_sets_of_wmt_are_refused(read):
+    with pytest.raises(UserError, match="r.sgm has no document with a segment whose ids .*s.sgm has too: give the"):
+        read("s.sgm", "r.sgm", s__sgm=_sgm(("a", 1, "one")), r__sgm=_sgm(("b", 1, "eins")))
+
+
 def test_parquet_and_saved_data_sets(read, tmp_path):
     arrow = pytest.importorskip("pyarrow")
     import pyarrow.parquet as parquet
