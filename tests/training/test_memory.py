@@ -1,5 +1,6 @@
 """What a step needs is measured before step 1, and a batch that will not fit is refused with one that will."""
 
+import mmap
 import re
 import types
 
