@@ -15,7 +15,7 @@ import regex
 
 from nmt_keras.data.scripts import WITHOUT_SPACES, is_letter
 from nmt_keras.errors import UserError
-from nmt_keras.inference.placing import Placing, Reading, Span, is_inline, pairs_of, tokens_of
+from nmt_keras.inference.placing import Placing, Reading, Span, has_break, is_inline, pairs_of, tokens_of
 from nmt_keras.inference.strings import to_bytes
 from nmt_keras.inference.translation import Hypothesis, Translation
 
@@ -124,7 +124,9 @@ class ProtectedText:
             return self._folded()
         if any(span.text.startswith("<") for span in self._spans):
             translation = _without_tags(translation)
-        return Placing(self._spans, self._pairs, tokens_of(translation, reading), self.plain.encode()).text()
+        placed = Placing(self._spans, self._pairs, tokens_of(translation, reading), self.plain.encode()).text()
+        end = translation[len(translation.rstrip()) :]
+        return placed + end if has_break(end) else placed
 
     def _folded(self) -> str:
         """The text, white space folded but in the spans."""
@@ -180,14 +182,13 @@ def protected_again(translation: Translation, text: ProtectedText) -> Translatio
     The output `is_protected` says whether what is to be protected was found in time.
     """
 
+    known = translation.outputs
+    without_eos = slice(len(translation.source_pieces) - 1 if translation.source_pieces else None)
+    source = tuple(known.get(f"source_piece_{side}", [])[without_eos] for side in ("starts", "ends"))
+
     def again(hypothesis: Hypothesis) -> Hypothesis:
-        reading = Reading(
-            hypothesis.outputs.get("piece_starts", ()),
-            hypothesis.outputs.get("piece_ends", ()),
-            hypothesis.alignment,
-            translation.outputs.get("source_piece_starts", ()),
-            translation.outputs.get("source_piece_ends", ()),
-        )
+        starts, ends = (hypothesis.outputs.get(name, ()) for name in ("piece_starts", "piece_ends"))
+        reading = Reading(starts, ends, hypothesis.alignment, *source)  # what reads </s> reads no word
         outputs = {**hypothesis.outputs, "plain": hypothesis.text}
         return hypothesis._replace(text=text.put_back(hypothesis.text, reading), outputs=outputs)
 
