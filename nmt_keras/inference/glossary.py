@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from nmt_keras.data.scripts import TOKEN
 from nmt_keras.errors import UserError
+from nmt_keras.tokenizers.white_space import fold
 
 MAX_TERMS = 16  # of a text; those beyond are not placed
 MAX_CHARACTERS = 200  # of a term
@@ -85,7 +86,7 @@ class Glossary:
 
         A longer term is taken before a shorter one that begins at the same word, and words belong to one term alone.
         """
-        text = unicodedata.normalize("NFC", text)
+        text = unicodedata.normalize("NFC", fold(text))
         tokens = [(match[0], match.start(), match.end()) for match in TOKEN.finditer(text)]
         folded = [token.casefold() for token, *_ in tokens]
         found: dict[tuple[str, ...], None] = {}
@@ -123,8 +124,8 @@ def _entry(line: str) -> tuple[str, str, bool]:
 
 
 def _term(text: str) -> str:
-    """A term with its white space folded."""
-    folded = unicodedata.normalize("NFC", " ".join(text.split()))
+    """A term with its white space folded, without characters that show nothing."""
+    folded = unicodedata.normalize("NFC", fold(text))
     if not folded:
         raise UserError("a term is empty: give a source term and a target term, with a tab between them")
     if len(folded) > MAX_CHARACTERS:

@@ -63,7 +63,7 @@ class Protection:
         text = to_bytes(text).decode("utf-8", errors="replace")
         try:
             found = self._found(text)
-        except TimeoutError:
+        except (TimeoutError, MemoryError):  # one that calls itself without end takes memory
             return ProtectedText(text, text, (), is_protected=False)
         starts, ends = {start for start, _ in found}, {end for _, end in found}
         plain, spans, done = "", [], 0
@@ -163,8 +163,10 @@ def _compiled(pattern: str) -> Any:
         raise UserError(
             f"{text!r:.60} is neither the name of a pattern ({', '.join(PATTERNS)}) nor a regular expression: {error}"
         ) from error
-    except TimeoutError:
-        empty = False
+    except (TimeoutError, MemoryError) as error:  # such as (?R), which calls itself
+        raise UserError(
+            f"The regular expression {text!r:.60} does not end on three characters: give another"
+        ) from error
     if empty:
         raise UserError(f"The regular expression {text!r:.60} finds the empty string: give one that does not")
     return compiled

@@ -212,6 +212,8 @@ def test_a_regular_expression_that_is_none_or_finds_nothing_or_never_ends_is_one
         Protection("tag")
     with pytest.raises(UserError, match="neither the name"):
         Protection(["(?x)(a #c"])
+    with pytest.raises(UserError, match="does not end on three characters"):
+        Protection(["(?R)"])
     for misspelt in ("tags", "TAG,Url", ""):
         with pytest.raises(UserError, match="is no name of a pattern: give some of tag, entity"):
             Protection([misspelt])
