@@ -1,7 +1,9 @@
-"""Makes parallel text out of text in one language, with a trained model.
+"""Makes parallel text out of text in one language, with a trained model; or out of parallel text with its terms.
 
 python -m pipelines.augment --run_dir=runs/de-en --input=mono.de.gz --output_dir=text/bt --tag='<BT>' --sample
 python -m pipelines.augment --run_dir=runs/big --input=train.en.gz --output_dir=text/distilled --kind=forward
+python -m pipelines.augment --kind=terms --glossary=terms.tsv --input=train.en --reference=train.de \
+    --source_language=en --target_language=de --output_dir=text/terms
 
 --output_dir gets text.<language> of both languages, line n of line n of --input, pairs.jsonl with scores, and card.json
 with what made them. The same command goes on after an interruption.
@@ -34,10 +36,13 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_enum(
         "kind",
         "back",
-        ["back", "forward"],
-        "back: the next model translates into the language of --input; forward: out of it.",
+        ["back", "forward", "terms"],
+        "back: the next model translates into the language of --input; forward: out of it; terms: it reads --input "
+        "with the terms of --glossary that --reference has, for data.annotated_terms.",
         flag_values=values,
     )
+    flags.DEFINE_string("glossary", None, "Of --kind=terms: as of translate.", flag_values=values)
+    flags.DEFINE_string("source_language", None, "Of --kind=terms: the language of --input.", flag_values=values)
     flags.DEFINE_bool("sample", False, "Draw translations instead of searching.", flag_values=values)
     flags.DEFINE_string("reference", None, "Translations of --input: of --n_best take the nearest.", flag_values=values)
     flags.DEFINE_integer("n_best", 1, "With --reference: of so many, at most --beam_size.", 1, flag_values=values)
@@ -56,6 +61,12 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
 
 
 def _job(values: flags.FlagValues) -> None:
+    if values.kind == "terms":
+        _annotate(values)
+        return
+    for name in ("glossary", "source_language"):
+        if values[name].present:
+            raise UserError(f"--{name} goes with --kind=terms")
     for name in ("run_dir", "input", "output_dir"):
         if not values[name].value:
             raise UserError(f"--{name} must be given, as in --run_dir=runs/de-en --input=mono.de --output_dir=text/bt")
@@ -86,6 +97,37 @@ def _job(values: flags.FlagValues) -> None:
             dual_run_dirs=[pathlib.Path(folder) for folder in values.dual_run_dir],
             seed=values.seed,
             progress=progress.update,
+            report=_process.report,
+        )
+    print(json.dumps(card, ensure_ascii=False))
+
+
+def _annotate(values: flags.FlagValues) -> None:
+    for name in ("glossary", "input", "reference", "source_language", "target_language", "output_dir"):
+        if not values[name].value:
+            raise UserError(
+                f"--{name} must be given with --kind=terms, as in --glossary=terms.tsv --input=train.en "
+                "--reference=train.de --source_language=en --target_language=de --output_dir=text/terms"
+            )
+    for name in ("run_dir", "sample", "n_best", "mbr", "tag", "noise", "max_length_ratio", "min_score", "min_dual"):
+        if values[name].present:
+            raise UserError(f"--{name} does not go with --kind=terms, which translates nothing: leave it out")
+    _process.load_tensorflow()
+    from nmt_keras.experiment.annotate import annotate
+    from nmt_keras.inference.glossary import Glossary
+
+    with contextlib.ExitStack() as stack:
+        sources, targets = (
+            _text.lines(stack.enter_context(_text.opened(path)), path) for path in (values.input, values.reference)
+        )
+        card = annotate(
+            sources,
+            targets,
+            Glossary.read(values.glossary),
+            (values.source_language, values.target_language),
+            pathlib.Path(values.output_dir),
+            about={"input": values.input, "reference": values.reference, "glossary": values.glossary},
+            progress=stack.enter_context(tqdm(unit="line", disable=not shows_bars())).update,
             report=_process.report,
         )
     print(json.dumps(card, ensure_ascii=False))

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from nmt_keras import files
 from nmt_keras.errors import Interrupted, UserError
 from nmt_keras.inference.glossary import Glossary, PlacedTerms, require_takes_terms
-from nmt_keras.inference.protection import Protection, named
+from nmt_keras.inference.protection import ProtectedText, Protection, named
 from nmt_keras.reports import shows_bars
 from nmt_keras.tokenizers.white_space import is_blank
 from pipelines import _cli, _process, _text
@@ -40,8 +40,9 @@ _RULES_BEYOND_EXACT = (
 # Iterators of what is given beside each line, and what is protected, by the names that `stream` of a translator or a
 # client has for them.
 Given = dict[str, typing.Any]
-# Lines, what is given beside them, and how many lines came before them, to their translations.
-Stream = Callable[[Iterable[str], Given, int], Iterator["Translation"]]
+# Lines, or what `Protection.take_out` made of them, what is given beside them, and how many lines came before them, to
+# their translations.
+Stream = Callable[[Iterable[typing.Any], Given, int], Iterator["Translation"]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -125,13 +126,18 @@ def _job(values: flags.FlagValues) -> int | None:
             lines, prefixes = _with_prefixes(lines, values, stack, count)
             given: Given = {} if prefixes is None else {"prefixes": prefixes}
             lines, again = itertools.tee(lines)
-            if glossary:
-                lines, looked_up = itertools.tee(lines)
-                plain = looked_up if protection is None else (protection.take_out(line).plain for line in looked_up)
-                given["terms"] = glossary.found(plain, count)
+            texts: Iterable[str | ProtectedText] = lines
             if protection:
                 given["protect"] = protection
-            for line, translation in zip(again, stream(lines, given, count)):
+                texts = map(protection.take_out, lines)
+            if glossary and about["annotates_terms"]:
+                glossary.is_annotated = True
+                texts = glossary.annotated(lines, count)
+            elif glossary:
+                texts, looked_up = itertools.tee(texts)
+                plain = (text.plain if isinstance(text, ProtectedText) else text for text in looked_up)
+                given["terms"] = glossary.found(plain, count)
+            for line, translation in zip(again, stream(texts, given, count)):
                 if translation.truncated and values.on_long == "refuse":
                     raise Interrupted(
                         f"Line {count + 1} is longer than the model's limit; shorten it, or give --on_long=truncate"
@@ -197,10 +203,12 @@ def _check(values: flags.FlagValues) -> None:
     for name in ("mbr", "exact", "split_sentences"):
         if values.prefixes is not None and values[name].value:
             raise UserError(f"--prefixes goes with a search or samples of sentences: leave out --{name}")
-    for name in ("mbr", "exact", "split_sentences", "samples"):
+    for name in ("mbr", "exact", "samples"):
         for other in ("glossary", "protect"):
             if values[other].value and values[name].value:
-                raise UserError(f"--{other} goes with beam search of sentences: leave out --{name}")
+                raise UserError(f"--{other} goes with beam search: leave out --{name}")
+    if values.glossary and values.split_sentences:
+        raise UserError("--glossary goes with a sentence a line: leave out --split_sentences")
     if values.protect and values.prefixes is not None:
         raise UserError("--prefixes does not go with --protect: leave out one of them")
     if values.samples and values["n_best"].present:
@@ -242,7 +250,7 @@ def _opened(values: flags.FlagValues) -> Iterator[tuple[Stream, dict[str, typing
         request_options |= {"temperature": values.temperature, "seed": values.seed}
     with _text.open_client(values) as client:
 
-        def stream(texts: Iterable[str], given: Given, first_number: int) -> Iterator["Translation"]:
+        def stream(texts: Iterable[typing.Any], given: Given, first_number: int) -> Iterator["Translation"]:
             return client.stream(
                 texts,
                 **given,
@@ -251,7 +259,13 @@ def _opened(values: flags.FlagValues) -> Iterator[tuple[Stream, dict[str, typing
                 **request_options,
             )
 
-        yield stream, {**{name: values[name].value for name in names}, **request_options}
+        about = {**{name: values[name].value for name in names}, **request_options}
+        yield stream, {**about, "annotates_terms": _annotates(values) and client.annotates_terms}
+
+
+def _annotates(values: flags.FlagValues) -> bool:
+    """Whether the terms of a glossary are written into texts, of a model that was trained with such."""
+    return bool(values.glossary) and not values.protect  # what is protected is taken out of the text as it is
 
 
 def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any], Callable[[], None]]:
@@ -277,7 +291,7 @@ def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any], Ca
             raise UserError(
                 f"--exact knows no decoding.{rules[0]}: give --decoding.{rules[0]} its default, or no --exact"
             )
-        if values.glossary:
+        if values.glossary and not (_annotates(values) and config.data.annotated_terms):
             require_takes_terms(config.decoding)
         if options:
             require_enough(options, config.decoding.beam_size)
@@ -298,14 +312,14 @@ def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any], Ca
     translator = run.mbr_translator(options) if options else exact or searching
     client = run.client() if values.protect else None
 
-    def stream(texts: Iterable[str], given: Given, first_number: int) -> Iterator["Translation"]:
+    def stream(texts: Iterable[typing.Any], given: Given, first_number: int) -> Iterator["Translation"]:
         if client is not None:  # what is protected needs the bytes of pieces, as an export gives them
             return client.stream(
                 texts,
                 **given,
                 first_number=first_number,
                 target_language=values.target_language or None,
-                num_hypotheses=values.n_best,
+                num_hypotheses=values.n_best if _as_json(values) else None,
             )
         if given:
             return searching.stream(texts, **given, first_number=first_number)
@@ -320,6 +334,7 @@ def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any], Ca
     names += ["mbr", "mbr_utility", "mbr_candidates", "mbr_each"] if options else []
     names += ["exact"] if values.exact is not None else []
     about = {**{name: values[name].value for name in names}, "step": run.step, "checkpoint": values.checkpoint}
+    about["annotates_terms"] = _annotates(values) and run.config.data.annotated_terms
     return stream, {**about, **dataclasses.asdict(run.config.decoding)}, end
 
 

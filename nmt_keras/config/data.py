@@ -103,6 +103,11 @@ class DataConfig:
         "patterns of --protect, as tag, url or a regular expression: what both sides of a pair have becomes a symbol "
         "that the model learns to copy, and translations have again what it stands for",
     )
+    annotated_terms: bool = spec(
+        False,
+        "the model learns from text with its terms beside them, which pipelines.augment --kind=terms makes, and reads "
+        "those of a glossary so",
+    )
     normalization: str = spec(
         "identity",
         "SentencePiece's normalization of text",

@@ -247,12 +247,15 @@ def _tokenizer_problems(config: "ExperimentConfig") -> list[str]:
             "`data.user_symbols` are for a tokenizer that is trained here, unigram or bpe. "
             f"Received: {list(data.user_symbols)} and tokenizer={data.tokenizer!r}"
         )
-    if data.placeholders and not (makes_pieces or data.tokenizer_from):
-        problems.append(
-            "`data.placeholders` needs a tokenizer that has pieces for them: one that is trained here, unigram or bpe, "
-            f"or `data.tokenizer_from` a run with placeholders. Received: {list(data.placeholders)} and "
-            f"tokenizer={data.tokenizer!r}"
-        )
+    for name in ("placeholders", "annotated_terms"):
+        if getattr(data, name) and not (makes_pieces or data.tokenizer_from):
+            problems.append(
+                f"`data.{name}` needs a tokenizer that has pieces for them: one that is trained here, unigram or bpe, "
+                f"or `data.tokenizer_from` a run that has them. Received: {getattr(data, name)!r} and "
+                f"tokenizer={data.tokenizer!r}"
+            )
+    if data.placeholders and data.annotated_terms:
+        problems.append("`data.placeholders` and `data.annotated_terms` do not go together: leave one out")
     if data.placeholders and any(data.train_alignments):
         problems.append(
             "`data.placeholders` makes other words of the text than `data.train_alignments` links: leave one out. "

@@ -1,18 +1,21 @@
 """The proof of a conversion to CTranslate2: both models on the same dev lines, from text to text."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from nmt_keras.constants import EOS_ID
 from nmt_keras.conversion.ctranslate2 import PATIENCE
+from nmt_keras.conversion.ctranslate2_search import log_softmax, search
 from nmt_keras.conversion.source import DevLines, Source, translated
 from nmt_keras.tokenizers.base import SPECIALS
 from nmt_keras.tokenizers.white_space import fold
 
 _TOLERANCE = 1e-3  # nats, of a translation's log probability: float32 sums in another order
+_SCORE_TOLERANCE = 1e-3  # nats an id, of a beam's best translation
 
 
 def prove(source: Source, folder: pathlib.Path, dev: Sequence[DevLines]) -> dict[str, Any]:
@@ -20,13 +23,15 @@ def prove(source: Source, folder: pathlib.Path, dev: Sequence[DevLines]) -> dict
 
     The log probabilities that both give our translations say whether they are one model. Greedy translations may differ
     where two ids are equally probable but for rounding. Those of a beam also differ because a hypothesis may end at
-    any position here, there only where `</s>` is among the best ids of the whole beam.
+    any position here, there only where `</s>` is among the best ids of the whole beam. So where theirs has a score
+    clearly lower than ours, it must not be lower than what a search by their rules finds with our weights.
 
     Returns:
-        How many lines were `compared`, and how many are `different`, by log probability or in a greedy translation
-        where no two ids were equal; the largest difference of log probability, in nats; how many greedy and beam
-        translations are equal; and of the beam's scores, mean log probabilities of an id, the largest difference where
-        translations are equal, and how much lower theirs is where they are not, in the mean and at most.
+        How many lines were `compared`, and how many are `different`, by log probability, in a greedy translation where
+        no two ids were equal, or as one of `worse_beam`, those that break the last rule; the largest difference of log
+        probability, in nats; how many greedy and beam translations are equal; and of the beam's scores, mean log
+        probabilities of an id, the largest difference where translations are equal, and how much lower theirs is where
+        they are not, in the mean and at most.
     """
     beam_size = source.config.decoding.beam_size
     theirs = _Folder(folder, source, dev)
@@ -41,17 +46,26 @@ def prove(source: Source, folder: pathlib.Path, dev: Sequence[DevLines]) -> dict
         is_equal or _is_tie(hypothesis.pieces, row, pieces, other)
         for is_equal, hypothesis, row, (_, pieces, _), other in zip(equal, greedy, scores, found, rescored)
     ]
+    found = theirs.translations(beam_size)
+    beams = [hypothesis for _, hypothesis in ours[beam_size]]
+    step = _last_log_probs(source)
+    worse = [
+        text != hypothesis.text and _is_worse(source, step, ids, hypothesis.score, score)
+        for (text, _, score), (ids, hypothesis) in zip(found, ours[beam_size], strict=True)
+    ]
     result: dict[str, Any] = {
         "compared": len(greedy),
-        "different": sum(not (is_same and x <= _TOLERANCE) for is_same, x in zip(same, distances)),
+        "different": sum(
+            is_worse or not (is_same and x <= _TOLERANCE) for is_worse, is_same, x in zip(worse, same, distances)
+        ),
         "largest_log_prob_difference": max(distances),
         "equal_greedy": sum(equal),
         "beam_size": beam_size,
+        "worse_beam": sum(worse),
     }
-    beams = [hypothesis for _, hypothesis in ours[beam_size]]
     pairs = [
         (text == hypothesis.text, hypothesis.score - score, len(hypothesis.ids) < source.config.decoding.max_length)
-        for (text, _, score), hypothesis in zip(theirs.translations(beam_size), beams, strict=True)
+        for (text, _, score), hypothesis in zip(found, beams, strict=True)
     ]
     losses = [loss for is_equal, loss, _ in pairs if not is_equal]
     # of what is cut at the limit, the score here has an EOS, and theirs has none
@@ -62,6 +76,35 @@ def prove(source: Source, folder: pathlib.Path, dev: Sequence[DevLines]) -> dict
         "mean_score_loss": float(np.mean(losses)) if losses else 0.0,
         "largest_score_loss": max(losses, default=0.0),
     }
+
+
+_Step = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+def _last_log_probs(source: Source) -> _Step:
+    """A function from source ids [K, S] and target ids [K, T] to the logits of the next id, float32 [K, V]."""
+    ids = tf.TensorSpec([None, None], tf.int32)
+
+    def step(sources: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+        hidden, _ = source.model(sources, targets)
+        return source.model.project(hidden[:, -1:])[:, 0]
+
+    return tf.function(step, input_signature=[ids, ids], autograph=False)
+
+
+def _is_worse(source: Source, step: _Step, ids: Sequence[int], ours: float, theirs: float) -> bool:
+    """Whether the score that CTranslate2 gives its translation is clearly lower than ours, and than what its rules find
+    with our weights."""
+    if theirs >= ours - _SCORE_TOLERANCE:
+        return False
+    decoding = source.config.decoding
+
+    def log_probs(targets: np.ndarray) -> np.ndarray:
+        sources = np.tile(np.array(ids, np.int32), [len(targets), 1])
+        return log_softmax(step(tf.constant(sources), tf.constant(targets)).numpy())
+
+    expected = search(log_probs, decoding.beam_size, PATIENCE, decoding.max_length - 1)
+    return theirs < expected.score - _SCORE_TOLERANCE
 
 
 class _Folder:

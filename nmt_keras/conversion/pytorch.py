@@ -31,6 +31,17 @@ The encoder's states are h_i, the decoder's s_t; attention's scores e_{{t,i}}, i
 Shapes: B sentences, S positions of the source, T of the target, V ids, D channels.
 """
 '''
+_README = """# {name}, as PyTorch
+
+    pip install {packages}
+    python model.py {call}
+
+Or from Python, in this folder:
+
+{code}
+
+{notes}
+"""
 # What the attentions of recurrent decoders are here; where a factor is learned, it is multiplied into the weights.
 _ATTENTIONS = {
     "bahdanau": "additive",
@@ -62,7 +73,8 @@ def reasons_against(config: ExperimentConfig, tokenizers: Tokenizers) -> list[st
 
 
 def write(source: Source, folder: pathlib.Path, example: str) -> None:
-    """Writes `model.py` and `model.safetensors`, the pieces of both vocabularies, and the models of SentencePiece.
+    """Writes `model.py` and `model.safetensors`, the pieces of both vocabularies, the models of SentencePiece, and a
+    README.
 
     Args:
         source: what is converted.
@@ -73,6 +85,7 @@ def write(source: Source, folder: pathlib.Path, example: str) -> None:
     for side, pieces in zip(("source", "target"), sources.vocabularies(source.tokenizers)):
         files.write_text(folder / f"{side}_vocabulary.json", json.dumps(pieces, ensure_ascii=False) + "\n")
     files.write_text(folder / "model.py", program(source, has_text, example))
+    files.write_text(folder / "README.md", readme(source, has_text, example))
     import safetensors.numpy  # of an extra
 
     state = {name: np.ascontiguousarray(value, np.float32) for name, value in weights(source.model).items()}
@@ -113,11 +126,56 @@ def program(source: Source, has_text: bool, example: str) -> str:
         "NORM_EPSILON": NORM_EPSILON,
         "MAX_POSITIONS": config.max_positions,
         "MAX_LENGTH": source.config.decoding.max_length,
+        "MAX_SOURCE": source.config.decoding.max_source_length,
         "TAGS": (tags[data.target_language],) if tags else (),
     }
     languages = f"{data.source_language} to {' or '.join(data.target_languages or [data.target_language])}"
     docstring = _DOCSTRING.format(name=_in_docstring(source.name), languages=languages, use=_in_docstring(use))
     return decided(_PROGRAM.read_text(encoding="utf-8"), _options(config, has_text), constants, docstring)
+
+
+def readme(source: Source, has_text: bool, example: str) -> str:
+    """How to use the folder, and what it does not have.
+
+    Args:
+        source: what was converted.
+        has_text: as for `program`.
+        example: a text to translate.
+    """
+    decoding, tags = source.config.decoding, _tags(source)
+    if has_text:
+        packages, call = "torch safetensors sentencepiece", shlex.quote(example[:60])
+        lines = ["from model import Translator", "translator = Translator()"]
+        lines.append(f"print(translator([{json.dumps(example[:60], ensure_ascii=False)}]))")
+    else:
+        ids = source.tokenizers.source.encode(example)[:8]
+        packages, call = "torch safetensors", " ".join(map(str, ids))
+        lines = ["import torch", "from model import EOS, TAGS, load"]
+        lines.append(f"print(load().translate(torch.tensor([[*TAGS, *{ids}, EOS]])))")
+    notes = [
+        "It is greedy: the most probable piece at each position. Beam search, length penalties, prefixes, terms of a "
+        "glossary, protected spans and other options of the search are not in it.",
+        f"A row is one sentence of at most {decoding.max_source_length:,} ids with its `</s>`, as in the recipe; what "
+        "is longer, or has several lines, raises a ValueError of one line. A translation has at most "
+        f"{decoding.max_length:,} ids (`max_length`). A blank text has an empty translation.",
+        "`Model.forward(source, target)` is teacher forcing, to train on; dropout is not in it.",
+        "White space becomes single spaces; characters that show nothing stay, which were removed in training.",
+        "`conversion.json` has the hash of the run's weights, and how these translations compare with the run's.",
+    ]
+    if not has_text:
+        notes.insert(
+            0, "It translates ids: what they stand for is in source_vocabulary.json and target_vocabulary.json."
+        )
+    if tags:
+        named = ", ".join(f"{number} `{source.tokenizers.source.piece(number)}`" for number in tags.values())
+        notes.insert(0, f"`TAGS` in model.py, the first id of a source, says the language to translate into: {named}.")
+    return _README.format(
+        name=source.name,
+        packages=packages,
+        call=call,
+        code="\n".join(f"    {line}" for line in lines),
+        notes="\n".join(f"- {note}" for note in notes),
+    )
 
 
 def _in_docstring(text: str) -> str:

@@ -45,6 +45,7 @@ D_FF = 2048  # the inner width of feed-forward layers
 NORM_EPSILON = 1e-6
 MAX_POSITIONS = 128  # those beyond share the last one's vector
 MAX_LENGTH = 200  # ids of a translation at most, EOS included
+MAX_SOURCE = 256  # ids of a source at most, EOS included
 TAGS = ()  # ids before each source: the language to translate into
 
 
@@ -479,7 +480,12 @@ class Model(nn.Module):
 
     @torch.no_grad()
     def translate(self, source, max_length=MAX_LENGTH):
-        """The most probable id at each position: source ids [B, S] to a list of target ids a row, without EOS."""
+        """The most probable id at each position: source ids [B, S] to a list of target ids a row, without EOS.
+
+        Raises:
+            ValueError: `source` is not as `check` wants it.
+        """
+        check(source, max_length)
         memory, state = self.start(source)
         y = torch.full([len(source)], BOS, device=source.device)
         ended, found = y == EOS, []
@@ -496,6 +502,25 @@ class Model(nn.Module):
         return [row[: row.index(EOS)] if EOS in row else row for row in rows]
 
 
+def check(source, max_length):
+    """Checks source ids [B, S], a sentence a row, each with EOS and then PAD, and the most ids of a translation.
+
+    Raises:
+        ValueError: they are something else, or too long.
+    """
+    if source.dim() != 2 or source.is_floating_point():
+        raise ValueError(f"a source is ids [B, S], a sentence a row. Received: {source.dtype} {list(source.shape)}")
+    if source.numel() and not 0 <= source.min() <= source.max() < SOURCE_VOCAB:
+        raise ValueError(f"ids of a source are 0 to {SOURCE_VOCAB - 1}. Received: {source.min()} to {source.max()}")
+    if not (source == EOS).any(1).all():
+        raise ValueError(f"each row of a source ends with EOS, the id {EOS}, before any PAD, {PAD}")
+    length = int((source != PAD).sum(1).max()) if len(source) else 0
+    if length > MAX_SOURCE:
+        raise ValueError(f"a source has {length} ids with EOS, at most {MAX_SOURCE} are allowed: give its sentences")
+    if max_length < 2:
+        raise ValueError(f"max_length counts EOS and is 2 at least. Received: {max_length}")
+
+
 def load(folder=pathlib.Path(__file__).parent):
     """The model with its weights."""
     model = Model()
@@ -503,23 +528,55 @@ def load(folder=pathlib.Path(__file__).parent):
     return model.eval()
 
 
+if SENTENCEPIECE:
+
+    class Translator:
+        """Translates texts, a sentence each, greedily, by what is in a folder."""
+
+        def __init__(self, folder=pathlib.Path(__file__).parent):
+            import sentencepiece
+
+            folder, sides = pathlib.Path(folder), ("source", "target")
+            self.model = load(folder)
+            processors = (sentencepiece.SentencePieceProcessor(model_file=f"{folder}/{side}.model") for side in sides)
+            self.source, self.target = processors
+            names = (folder / f"{side}_vocabulary.json" for side in sides)
+            source_pieces, self.target_pieces = (json.loads(name.read_text(encoding="utf-8")) for name in names)
+            self.number_of = {piece: number for number, piece in enumerate(source_pieces)}
+
+        def ids(self, text):
+            """The ids of a text, with the tag before and EOS at last."""
+            if len(text.strip().splitlines()) > 1:
+                raise ValueError(f"a text is one sentence, and this has several lines: {text[:40]!r}")
+            pieces = self.source.encode(" ".join(text.split()), out_type=str)
+            return [*TAGS, *(self.number_of.get(piece, UNK) for piece in pieces), EOS]
+
+        def __call__(self, texts):
+            """A list of texts to the list of their translations; that of a blank text is empty.
+
+            Raises:
+                ValueError: a text has several lines, or more than MAX_SOURCE ids.
+            """
+            if isinstance(texts, str):
+                raise ValueError(f"give a list of texts, as in [text]. Received: {texts[:40]!r}")
+            rows = [self.ids(text) for text in texts if text.strip()]
+            width = max(map(len, rows), default=1)
+            source = torch.tensor([row + [PAD] * (width - len(row)) for row in rows]).reshape(-1, width).long()
+            found = iter(self.model.translate(source) if rows else ())
+            decoded = (self.target.decode([self.target_pieces[number] for number in ids]) for ids in found)
+            return [next(decoded) if text.strip() else "" for text in texts]
+
+
 def main():
     """Translates what the command line gives."""
-    if SENTENCEPIECE:
-        import sentencepiece
-
-        folder, sides = pathlib.Path(__file__).parent, ("source", "target")
-        source, target = (sentencepiece.SentencePieceProcessor(model_file=f"{folder}/{side}.model") for side in sides)
-        names = (folder / f"{side}_vocabulary.json" for side in sides)
-        source_pieces, target_pieces = (json.loads(name.read_text(encoding="utf-8")) for name in names)
-        number_of = {piece: number for number, piece in enumerate(source_pieces)}
-        text = " ".join(" ".join(sys.argv[1:]).split())
-        ids = [number_of.get(piece, UNK) for piece in source.encode(text, out_type=str)]
-        [found] = load().translate(torch.tensor([[*TAGS, *ids, EOS]]))
-        print(target.decode([target_pieces[number] for number in found]))
-    else:
-        [found] = load().translate(torch.tensor([[*TAGS, *map(int, sys.argv[1:]), EOS]]))
-        print(*found)
+    try:
+        if SENTENCEPIECE:
+            print(*Translator()([" ".join(sys.argv[1:])]))
+        else:
+            [found] = load().translate(torch.tensor([[*TAGS, *map(int, sys.argv[1:]), EOS]]))
+            print(*found)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

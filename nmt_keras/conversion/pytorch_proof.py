@@ -19,6 +19,7 @@ from nmt_keras.data.padding import rows_of, table_of
 from nmt_keras.errors import UserError
 
 _TOLERANCE = 1e-4  # of a logit: float32 sums in another order
+_SECONDS, _SECONDS_A_LINE = 300.0, 20.0  # that PyTorch may take to start, and for a line: only what hangs takes so long
 
 
 def prove(source: Source, folder: pathlib.Path, dev: Sequence[DevLines]) -> dict[str, Any]:
@@ -78,23 +79,32 @@ def _run(folder: pathlib.Path, batches: Sequence[_Batch], max_length: int, resul
     for number, batch in enumerate(batches):
         arrays |= {f"source_{number}": batch.source, f"target_{number}": batch.target}
     np.savez(results / "batches.npz", **arrays)  # type: ignore[arg-type]
-    _session(str(folder.resolve()), str(results / "batches.npz"), str(results), str(max_length))
+    arguments = str(folder.resolve()), str(results / "batches.npz"), str(results), str(max_length)
+    _session(*arguments, seconds=_SECONDS + _SECONDS_A_LINE * sum(len(batch.pairs) for batch in batches))
     return json.loads((results / "translations.json").read_text(encoding="utf-8"))
 
 
-def _session(*arguments: str) -> None:
-    """Runs `pytorch_session` in a process of its own.
+def _session(*arguments: str, seconds: float) -> None:
+    """Runs `pytorch_session` in a process of its own, which is ended after so many seconds.
 
     Raises:
-        UserError: it failed, with its last line.
+        UserError: it failed, with its last line, or took longer.
     """
-    done = subprocess.run(
-        [sys.executable, "-I", "-B", pytorch_session.__file__, *arguments],
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-B", pytorch_session.__file__, *arguments],
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=seconds,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UserError(
+            f"PyTorch did not run the written file within {seconds:,.0f} s: see whether `python -c 'import torch'` "
+            "ends, or compare fewer lines, as with --proof_lines=20"
+        ) from error
     if done.returncode:
-        last = done.stderr.strip().rpartition("\n")[2]
+        last = done.stderr.strip().rpartition("\n")[2] or f"it ended with status {done.returncode}"
         raise UserError(f"PyTorch does not run the written file, see whether `import torch` works: {last}")

@@ -1,6 +1,7 @@
 """What is converted, what proves a conversion, and the files of tokenizers, which conversions share."""
 
 import collections
+import importlib
 import importlib.util
 import pathlib
 from collections.abc import Callable, Sequence
@@ -36,6 +37,7 @@ class Converter(NamedTuple):
 
     takes: str  # which runs, for a message
     packages: tuple[str, ...]  # what it needs beside what this project does; an extra of its name installs them
+    imported: tuple[str, ...]  # those that this process imports
     reasons_against: Callable[[ExperimentConfig, Tokenizers], list[str]]  # what of a run it cannot take
     write: Callable[[Source, pathlib.Path, str], None]  # to an empty folder; the text is an example for its reader
     prove: Callable[[Source, pathlib.Path, Sequence[DevLines]], dict[str, Any]]  # `different`: by more than rounding
@@ -50,6 +52,23 @@ def require_packages(name: str, converter: Converter) -> None:
     missing = [package for package in converter.packages if importlib.util.find_spec(package) is None]
     if missing:
         raise UserError(f"--to={name} needs {' and '.join(missing)}: pip install 'nmt_keras[{name}]'")
+
+
+def import_packages(name: str, converter: Converter) -> None:
+    """Imports what a converter of that name needs in this process, before anything is loaded.
+
+    Raises:
+        UserError: a package is broken.
+    """
+    for package in converter.imported:
+        try:
+            importlib.import_module(package)
+        except Exception as error:  # whatever a package's own code raises, a library that lacks another foremost
+            reason = str(error).strip().split("\n")[0] or type(error).__name__
+            raise UserError(
+                f"--to={name} cannot import {package}: {reason}; install it anew: pip install --force-reinstall "
+                f"'nmt_keras[{name}]'"
+            ) from error
 
 
 def search_of(decoding: DecodingConfig, beam_size: int) -> DecodingConfig:

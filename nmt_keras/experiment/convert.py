@@ -11,7 +11,7 @@ from typing import Any
 from nmt_keras import files
 from nmt_keras.config import ExperimentConfig
 from nmt_keras.conversion import ctranslate2, ctranslate2_proof, pytorch, pytorch_proof
-from nmt_keras.conversion.source import Converter, DevLines, Source, require_packages
+from nmt_keras.conversion.source import Converter, DevLines, Source, import_packages, require_packages
 from nmt_keras.errors import UserError
 from nmt_keras.experiment.text import open_dev
 from nmt_keras.models.seq2seq import Seq2Seq
@@ -25,6 +25,7 @@ CONVERTERS = {
     "ctranslate2": Converter(
         "Transformers with SentencePiece tokenizers",
         ("ctranslate2",),
+        ("ctranslate2",),
         ctranslate2.reasons_against,
         ctranslate2.write,
         ctranslate2_proof.prove,
@@ -32,6 +33,7 @@ CONVERTERS = {
     "pytorch": Converter(
         "Transformers, and recurrent models with an attention of Bahdanau or Luong",
         ("torch", "safetensors"),
+        ("safetensors",),  # PyTorch runs in a process of its own
         pytorch.reasons_against,
         pytorch.write,
         pytorch_proof.prove,
@@ -90,6 +92,7 @@ def convert(
             f"Received: {'; '.join(reasons)}, of {run_dirs[0]}"
         )
     dev = _dev_lines(config, run_dirs[0], proof_lines, report)
+    import_packages(to, converter)
     run = load(run_dirs, overrides, checkpoint, report=report, portable=True)
     assert isinstance(run.model, Seq2Seq)
     source = Source(run_dirs[0].resolve().name, run.config, run.tokenizers, run.model)

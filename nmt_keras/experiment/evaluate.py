@@ -13,7 +13,7 @@ from sacrebleu.metrics import BLEU
 from tqdm import tqdm
 
 from nmt_keras import files
-from nmt_keras.config import DecodingConfig
+from nmt_keras.config import ExperimentConfig
 from nmt_keras.data.batching import evaluation_batches
 from nmt_keras.errors import UserError
 from nmt_keras.experiment.text import open_references, with_placeholders
@@ -77,7 +77,7 @@ def evaluate(
         overrides["data.target_language"] = target_language
     before = config_of(run_dirs[0], overrides)
     data = before.data
-    terms = _terms_of(glossary, before.decoding, mbr, report) if glossary else None
+    terms = _terms_of(glossary, before, mbr, report) if glossary else None
     if mbr:
         require_enough(mbr, before.decoding.beam_size)
     bleu = open_bleu(data, report)
@@ -87,7 +87,11 @@ def evaluate(
     config = trained.config
     translator = trained.mbr_translator(mbr) if mbr else trained.translator()
     sources = corpus.text()[0]
-    given: dict[str, Any] = {"terms": list(terms.found(sources))} if terms else {}
+    given: dict[str, Any] = {}
+    if terms and terms.is_annotated:
+        sources = list(terms.annotated(sources))
+    elif terms:
+        given["terms"] = list(terms.found(sources))
     with contextlib.ExitStack() as stack:
         scores_file, translations_file = (
             stack.enter_context(files.atomic_write(p)) if p else None for p in (output, translations)
@@ -126,7 +130,7 @@ def evaluate(
         }
         if mbr:
             scores["mbr"] = mbr.as_json()
-        elif not terms:  # which greedy search has no room for
+        elif not given:  # terms that are placed, which greedy search has no room for
             scores |= _compared_with_greedy(trained, sources, streams, hypotheses, bleu, report)
         if tune:
             scores["tuned"] = _tuned(trained, sources, streams, bleu, report, given)
@@ -135,18 +139,19 @@ def evaluate(
     return scores
 
 
-def _terms_of(glossary: str, decoding: DecodingConfig, mbr: MBROptions | None, report: Report) -> PlacedTerms:
+def _terms_of(glossary: str, config: ExperimentConfig, mbr: MBROptions | None, report: Report) -> PlacedTerms:
     """What finds the terms of lines.
 
     Raises:
         UserError: the glossary cannot be read, or the search places no terms.
     """
-    if mbr or decoding.split_sentences:
+    if mbr or config.decoding.split_sentences:
         raise UserError(
             f"--glossary goes with beam search of sentences: leave out {'--mbr' if mbr else 'decoding.split_sentences'}"
         )
-    require_takes_terms(decoding)
-    return PlacedTerms(Glossary.read(glossary), report)
+    if not config.data.annotated_terms:
+        require_takes_terms(config.decoding)
+    return PlacedTerms(Glossary.read(glossary), report, config.data.annotated_terms)
 
 
 def _placed(terms: PlacedTerms, results: Sequence[Translation], report: Report) -> dict[str, int]:

@@ -126,6 +126,7 @@ def export(
         trained.lexicon,
         trained.languages,
         trained.config.data.placeholders,
+        trained.config.data.annotated_terms,
     )
     folder = exporting.save(module, output)
     try:

@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from nmt_keras.config import DecodingConfig
+from nmt_keras.constants import TERM_MARKS
 from nmt_keras.data.scripts import TOKEN
 from nmt_keras.errors import UserError
 from nmt_keras.reports import Report
+from nmt_keras.tokenizers.white_space import fold
 
 if TYPE_CHECKING:
     from nmt_keras.inference.translation import Translation
@@ -94,17 +96,35 @@ class Glossary:
 
         A longer term is taken before a shorter one that begins at the same word, and words belong to one term alone.
         """
-        text = unicodedata.normalize("NFC", text)
+        return list({ways: None for *_, ways in self._found(_folded(text))})
+
+    def annotated(self, text: str, choose: Callable[[tuple[str, ...]], str | None] = lambda ways: ways[0]) -> str:
+        """A text with its terms as a model reads them that was trained with annotated terms: after each source term, in
+        `TERM_MARKS`, what it is in the translation (Dinu et al. 2019, "append"). A text without terms stays as it is.
+
+        Args:
+            text: of the source language.
+            choose: of the ways to say a term the one that is written; None leaves the term as it is.
+        """
+        begin, middle, end = TERM_MARKS
+        folded, out, done = _folded(text), "", 0
+        for start, stop, ways in self._found(folded):
+            said = choose(ways)
+            if said is not None:
+                out += f"{folded[done:start]}{begin}{folded[start:stop]}{middle}{said}{end}"
+                done = stop
+        return out + folded[done:] if done else text
+
+    def _found(self, text: str) -> Iterator[tuple[int, int, tuple[str, ...]]]:
+        """Where each term of a folded text starts and ends, and the ways to say it."""
         tokens = [(match[0], match.start(), match.end()) for match in TOKEN.finditer(text)]
         folded = [token.casefold() for token, *_ in tokens]
-        found: dict[tuple[str, ...], None] = {}
         place = 0
         while place < len(tokens):
-            length, targets = self._longest_at(text, tokens, folded, place)
-            if targets:
-                found[targets] = None
+            length, ways = self._longest_at(text, tokens, folded, place)
+            if ways:
+                yield tokens[place][1], tokens[place + length - 1][2], ways
             place += max(length, 1)
-        return list(found)
 
     def _longest_at(
         self, text: str, tokens: list[tuple[str, int, int]], folded: list[str], place: int
@@ -119,6 +139,19 @@ class Glossary:
                 if entry.source == (written if entry.match_case else written.casefold()):
                     return length, entry.targets
         return 0, ()
+
+
+def stands_in(term: str, text: str) -> bool:
+    """Whether a text has a term as whole words, in its capitals."""
+    term, text = _folded(term), _folded(text)
+    wanted = TOKEN.findall(term)
+    tokens = [(match.start(), match.end()) for match in TOKEN.finditer(text)]
+    slices = zip(tokens, tokens[len(wanted) - 1 :])
+    return any(" ".join(text[first[0] : last[1]].split()) == " ".join(term.split()) for first, last in slices)
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFC", fold(text))
 
 
 def require_takes_terms(decoding: DecodingConfig) -> None:
@@ -139,6 +172,7 @@ class PlacedTerms:
     Args:
         glossary: finds them.
         report: takes a line for the user, where a line has more terms than are looked at.
+        is_annotated: whether the model reads them in its text, in place of a search that places them.
 
     Attributes:
         num_found: terms of the lines that `placed` was told of.
@@ -147,8 +181,9 @@ class PlacedTerms:
 
     _SHOWN = 5  # lines that lack a term, in the summary
 
-    def __init__(self, glossary: Glossary, report: Report):
+    def __init__(self, glossary: Glossary, report: Report, is_annotated: bool = False):
         self.num_found = self.num_placed = 0
+        self.is_annotated = is_annotated
         self._glossary = glossary
         self._report = report
         self._first = 0  # lines that came before
@@ -160,17 +195,26 @@ class PlacedTerms:
         self._first = first
         for number, line in enumerate(lines, first + 1):
             terms = self._glossary.terms_of(line)
-            if len(terms) > MAX_TERMS:
+            if len(terms) > MAX_TERMS and not self.is_annotated:
                 self._report(
                     f"warning: line {number} has {len(terms)} terms of the glossary: {MAX_TERMS} are looked at"
                 )
             self._waiting.append(terms)
             yield terms
 
+    def annotated(self, lines: Iterable[str], first: int = 0) -> Iterator[str]:
+        """Each line with its terms, as `Glossary.annotated` has it; `first` lines came before."""
+        lines, again = itertools.tee(lines)
+        for line, _ in zip(again, self.found(lines, first)):
+            yield self._glossary.annotated(line)
+
     def placed(self, number: int, translation: "Translation") -> list[list[tuple[str, bool]]]:
         """Of each hypothesis of the next line the terms, as the ways to say each, and whether they are placed."""
-        names = [" | ".join(ways) for ways in self._waiting.popleft()]
-        known = (each.outputs.get("is_term_placed", ()) for each in translation.hypotheses)
+        terms = self._waiting.popleft()
+        names = [" | ".join(ways) for ways in terms]
+        known: Iterable[Iterable[bool]] = (each.outputs.get("is_term_placed", ()) for each in translation.hypotheses)
+        if self.is_annotated:
+            known = ([stands_in(ways[0], each.text) for ways in terms] for each in translation.hypotheses)
         placed = [list(zip(names, itertools.chain(each, itertools.repeat(False)))) for each in known]
         lacking = [name for name, is_placed in placed[0] if not is_placed]
         self.num_found += len(names)
@@ -222,8 +266,8 @@ def _entry(line: str) -> tuple[str, str, bool]:
 
 
 def _term(text: str) -> str:
-    """A term with its white space folded."""
-    folded = unicodedata.normalize("NFC", " ".join(text.split()))
+    """A term with its white space folded, without characters that show nothing."""
+    folded = unicodedata.normalize("NFC", fold(text))
     if not folded:
         raise UserError("a term is empty: give a source term and a target term, with a tab between them")
     if len(folded) > MAX_CHARACTERS:

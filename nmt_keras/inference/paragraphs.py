@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from nmt_keras.config import DecodingConfig
 from nmt_keras.data.padding import source_tensor
+from nmt_keras.inference.joining import NO_SPACE_AFTER
 from nmt_keras.inference.text import Source, cut, is_blank
 from nmt_keras.tokenizers.base import Tokenizer
 from nmt_keras.tokenizers.white_space_ops import fold_tf
@@ -75,7 +76,7 @@ _NO_ENDS = (
     ),
     (r"([」』])\x1e(と|って)", r"\1\2"),
 )
-_NO_SPACE_AFTER = r"([\p{Han}\p{Hiragana}\p{Katakana}。！？，、；：｡」』）》〉】][”’…]*)\x1e+"
+_NO_SPACE_AFTER = rf"({NO_SPACE_AFTER})\x1e+"
 
 
 class _Parts(NamedTuple):
@@ -181,6 +182,41 @@ def translate_paragraphs(
     units = units.with_values(tf.tensor_scatter_nd_update(units.values, tf.where(is_sentence), translations))
     log_probs, scores = (tf.reduce_sum(sentences.with_values(tf.reduce_sum(x, -1)), -1) for x in (log_probs, scores))
     return join_sentences(units), log_probs, scores, truncated
+
+
+def split_text(
+    tokenizer: Tokenizer, config: DecodingConfig, text: tf.Tensor, num_tags: int
+) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.Tensor]:
+    """Splits texts into what can be translated by itself, and the line breaks between, for one who joins them.
+
+    Args:
+        tokenizer: of the source.
+        config: of the search.
+        text: string [B].
+        num_tags: before the ids of each sentence.
+
+    Returns:
+        Sentences, parts of those over the model's limit, and line breaks as they came, string [B, None]; which of them
+        are line breaks, bool [B, None]; whether `max_source_characters` cut the text, bool [B].
+    """
+    text, truncated = cut(text, config)
+    units = split_sentences(text)
+    is_break = _is_break(units.values)
+    limit = max(config.max_source_length - 2 - num_tags, 1)  # a part that begins inside a word may have an id more
+    sentences = tf.RaggedTensor.from_row_splits(
+        tf.boolean_mask(units.values, ~is_break), [0, tf.reduce_sum(tf.cast(~is_break, tf.int64))]
+    )
+    parts = _split(tokenizer, sentences, tf.constant(limit, tf.int64))
+    rows = tf.cast(tf.where(~is_break), tf.int64)
+    counts = tf.tensor_scatter_nd_update(tf.ones_like(is_break, tf.int64), rows, parts.counts)  # of each unit
+    splits = tf.pad(tf.cumsum(counts), [[1, 0]])
+    is_break_part = tf.repeat(is_break, counts)
+    breaks = tf.strings.regex_replace(tf.boolean_mask(units.values, is_break), f"^{_BREAK_MARK}", "")
+    found = tf.fill([splits[-1]], "")
+    found = tf.tensor_scatter_nd_update(found, tf.where(~is_break_part), parts.text[:-1])
+    found = tf.tensor_scatter_nd_update(found, tf.where(is_break_part), breaks)
+    found = tf.RaggedTensor.from_row_splits(found, tf.gather(splits, units.row_splits))
+    return found, found.with_values(is_break_part), truncated
 
 
 def _split(tokenizer: Tokenizer, sentences: tf.RaggedTensor, limit: tf.Tensor) -> _Parts:

@@ -13,6 +13,7 @@ import regex
 from nmt_keras.data.scripts import TOKEN, WITHOUT_SPACES, is_letter
 
 _MAX_DEPTH = 50  # of tags in tags; those in these come back, but may be around other words
+_BREAK = regex.compile(r"[\n\v\f\r\x85\u2028\u2029]")  # between sentences; it stays as it is
 _TAG = regex.compile(r"<(?P<end>/)?(?P<name>[\p{L}_][\w.:-]*)(?:[^<>\"']|\"[^\"]*\"|'[^']*')*?(?P<empty>/)?>")
 
 
@@ -135,10 +136,16 @@ class Placing:
             return high
         before = [(read, at) for at in range(low, high) if (read := self._tokens[at].read) is not None and read < place]
         following = self._next(place, low, high)
-        if before and (is_glued != (False, True) or following is None):
+        goes_before = is_glued == (False, True) or self._begins_line(number)
+        if before and (not goes_before or following is None):
             nearest = max(read for read, _ in before)
             return max(at for read, at in before if read == nearest) + 1
         return low if following is None else following
+
+    def _begins_line(self, number: int) -> bool:
+        """Whether a line break is right before a span in the source."""
+        before = self._source[: self._spans[number].place].decode()
+        return has_break(before[len(before.rstrip()) :])
 
     def _inside(self, pair: Pair, low: int, high: int) -> list[int]:
         """The tokens that read what a pair was around."""
@@ -153,14 +160,19 @@ class Placing:
 
     def _write_tokens(self, start: int, end: int) -> None:
         for at in range(start, end):
-            is_apart = self._gaps[at] and self._out and not self._out.endswith(" ")
-            self._out += " " * bool(is_apart) + self._tokens[at].text
+            self._write_gap(self._gaps[at])
+            self._out += self._tokens[at].text
+
+    def _write_gap(self, gap: str) -> None:
+        """Writes white space: a line break as it is, else one space where none is yet."""
+        if has_break(gap):
+            self._out += gap
+        elif gap and self._out and not self._out[-1].isspace():
+            self._out += " "
 
     def _write_pair(self, pair: Pair, start: int, end: int) -> None:
         """Writes a pair of tags around tokens; around none, with what is between them in the source."""
-        is_apart = self._gaps[start] if start < end else not self._spans[pair.first].is_glued[0]
-        if is_apart and self._out and not self._out.endswith(" "):
-            self._out += " "
+        self._write_gap(self._gaps[start] if start < end else " " * (not self._spans[pair.first].is_glued[0]))
         self._out += self._spans[pair.first].text
         if start < end:
             self._gaps[start] = ""
@@ -174,13 +186,14 @@ class Placing:
         """Writes a span before a token: with the word that it stood at, before or after it, or by itself."""
         span = self._spans[number]
         is_after, is_before = span.is_glued
-        is_apart = not is_after and _takes_space(self._out[-1:])
+        gap = " " * (not is_after and _takes_space(self._out[-1:]))
         if is_before and not is_after and at < len(self._tokens):
-            is_apart, self._gaps[at] = bool(self._gaps[at]), ""
+            gap, self._gaps[at] = self._gaps[at], ""
+        elif at < len(self._tokens) and has_break(self._gaps[at]) and self._begins_line(number):
+            gap, self._gaps[at] = self._gaps[at], " "
         elif not is_before and at < len(self._tokens) and is_letter(self._tokens[at].text[0]):
             self._gaps[at] = self._gaps[at] or " " * _takes_space(self._tokens[at].text[0])
-        if is_apart and self._out and not self._out.endswith(" "):
-            self._out += " "
+        self._write_gap(gap)
         self._write_span(number)
 
     def _write_span(self, number: int) -> None:
@@ -223,6 +236,11 @@ def is_inline(span: str) -> bool:
     return match is not None and not match["empty"] and match["name"].lower() not in ("br", "hr")
 
 
+def has_break(text: str) -> bool:
+    """Whether there is a line break."""
+    return _BREAK.search(text) is not None
+
+
 def pairs_of(spans: Sequence[str]) -> list[Pair]:
     """The pairs among tags: each that closes, with the nearest open one of its name."""
     pairs, waiting = [], []
@@ -254,5 +272,5 @@ def tokens_of(text: str, reading: Reading) -> list[Token]:
                 read = (reading.source_starts[aligned] + reading.source_ends[aligned]) // 2
                 read = max(read, reading.source_ends[aligned] - 1) if read == reading.source_starts[aligned] else read
                 break
-        tokens.append(Token(" " * bool(gap), match[0], read))
+        tokens.append(Token(gap if has_break(gap) else " " * bool(gap), match[0], read))
     return tokens

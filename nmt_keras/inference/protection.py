@@ -22,7 +22,7 @@ from nmt_keras.constants import PLACEHOLDERS
 from nmt_keras.data.placeholders import symbols_for
 from nmt_keras.data.scripts import WITHOUT_SPACES, is_letter
 from nmt_keras.errors import UserError
-from nmt_keras.inference.placing import Placing, Reading, Span, is_inline, pairs_of, tokens_of
+from nmt_keras.inference.placing import Placing, Reading, Span, has_break, is_inline, pairs_of, tokens_of
 from nmt_keras.inference.strings import to_bytes
 from nmt_keras.inference.translation import Hypothesis, Translation
 
@@ -86,7 +86,7 @@ class Protection:
         text = to_bytes(text).decode("utf-8", errors="replace")
         try:
             found = self.spans_of(text)
-        except TimeoutError:
+        except (TimeoutError, MemoryError):  # one that calls itself without end takes memory
             return ProtectedText(text, text, (), is_protected=False)
         symbols = symbols_for(text, len(found)) if self._has_placeholders else ()
         starts, ends = {start for start, _ in found}, {end for _, end in found}
@@ -143,14 +143,15 @@ class ProtectedText:
     """A text, and what was taken out of it.
 
     Attributes:
-        plain: the text without what is protected.
+        text: the whole text.
+        plain: the text without what is protected, or with placeholders for it.
         is_protected: whether what is to be protected was found in time; if not, it is all in `plain`.
     """
 
     def __init__(
         self, text: str, plain: str, spans: Sequence[Span], symbols: Sequence[str] = (), is_protected: bool = True
     ):
-        self._text = text
+        self.text = text
         self.is_protected = is_protected
         self.plain = plain
         self._spans = spans
@@ -172,7 +173,9 @@ class ProtectedText:
                 spans = dict(zip(self._symbols, (span.text for span in self._spans)))
                 return _PLACEHOLDER.sub(lambda match: spans[match[0]], translation)
             translation = _without(_PLACEHOLDER, translation)
-        return Placing(self._spans, self._pairs, tokens_of(translation, reading), plain.encode()).text()
+        placed = Placing(self._spans, self._pairs, tokens_of(translation, reading), plain.encode()).text()
+        end = translation[len(translation.rstrip()) :]
+        return placed + end if has_break(end) else placed
 
     def _has_every_symbol(self, translation: str) -> bool:
         """Whether a translation has each symbol once, and tags that close after those that they close, in each other
@@ -190,7 +193,7 @@ class ProtectedText:
         """The text, white space folded but in the spans."""
         out, done = "", 0
         for span in self._spans:
-            between = self._text[done : span.start]
+            between = self.text[done : span.start]
             out += " " * bool(between and out) + span.text
             done = span.start + len(span.text)
         return out
@@ -221,8 +224,10 @@ def _compiled(pattern: str) -> Any:
         raise UserError(
             f"{text!r:.60} is neither the name of a pattern ({', '.join(PATTERNS)}) nor a regular expression: {error}"
         ) from error
-    except TimeoutError:
-        empty = False
+    except (TimeoutError, MemoryError) as error:  # such as (?R), which calls itself
+        raise UserError(
+            f"The regular expression {text!r:.60} does not end on three characters: give another"
+        ) from error
     if empty:
         raise UserError(f"The regular expression {text!r:.60} finds the empty string: give one that does not")
     return compiled
@@ -249,14 +254,13 @@ def protected_again(translation: Translation, text: ProtectedText) -> Translatio
     The output `is_protected` says whether what is to be protected was found in time.
     """
 
+    known = translation.outputs
+    without_eos = slice(len(translation.source_pieces) - 1 if translation.source_pieces else None)
+    source = tuple(known.get(f"source_piece_{side}", [])[without_eos] for side in ("starts", "ends"))
+
     def again(hypothesis: Hypothesis) -> Hypothesis:
-        reading = Reading(
-            hypothesis.outputs.get("piece_starts", ()),
-            hypothesis.outputs.get("piece_ends", ()),
-            hypothesis.alignment,
-            translation.outputs.get("source_piece_starts", ()),
-            translation.outputs.get("source_piece_ends", ()),
-        )
+        starts, ends = (hypothesis.outputs.get(name, ()) for name in ("piece_starts", "piece_ends"))
+        reading = Reading(starts, ends, hypothesis.alignment, *source)  # what reads </s> reads no word
         outputs = {**hypothesis.outputs, "plain": hypothesis.text}
         return hypothesis._replace(text=text.put_back(hypothesis.text, reading), outputs=outputs)
 

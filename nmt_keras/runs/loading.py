@@ -135,6 +135,7 @@ class Run(NamedTuple):
                 lexicon=self.lexicon,
                 languages=self.languages,
                 placeholders=self.config.data.placeholders,
+                annotates_terms=self.config.data.annotated_terms,
             )
             return signatures_of(module), module
 

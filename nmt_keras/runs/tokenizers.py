@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Mapping
 
 from nmt_keras.config import DataConfig
-from nmt_keras.constants import PLACEHOLDERS
+from nmt_keras.constants import PLACEHOLDERS, TERM_MARKS
 from nmt_keras.data.corpus import ParallelCorpus
 from nmt_keras.errors import UserError
 from nmt_keras.reports import Report
@@ -16,13 +16,14 @@ from nmt_keras.tokenizers.building import load_tokenizer, own_tokenizers, place_
 from nmt_keras.tokenizers.sentencepiece import SentencePieceTokenizer
 
 
-def _require_placeholders(data: DataConfig, tokenizers: Mapping[str, Tokenizer]) -> None:
-    for tokenizer in tokenizers.values():
-        for symbol in PLACEHOLDERS:
+def _require_symbols(data: DataConfig, tokenizers: Mapping[str, Tokenizer]) -> None:
+    name = "placeholders" if data.placeholders else "annotated_terms"
+    for tokenizer in tokenizers.values() if getattr(data, name) else ():
+        for symbol in PLACEHOLDERS if data.placeholders else TERM_MARKS:
             if symbol not in map(tokenizer.piece, tokenizer.encode(symbol)):
                 raise UserError(
-                    f"The tokenizer of {data.tokenizer_from} has no piece for the placeholder {symbol}: set "
-                    "data.tokenizer_from to a run with data.placeholders, or leave out either"
+                    f"The tokenizer of {data.tokenizer_from} has no piece for {symbol}, which data.{name} needs: set "
+                    f"data.tokenizer_from to a run with data.{name}, or leave out either"
                 )
 
 
@@ -71,8 +72,7 @@ def prepare_tokenizers(run_dir: pathlib.Path, data: DataConfig, corpus: Parallel
             made = {"joint": source} if data.joint_vocabulary else {"source": source, "target": target}
         else:
             made = train_tokenizers(data, corpus, report)
-        if data.placeholders:
-            _require_placeholders(data, made)
+        _require_symbols(data, made)
         folder.parent.mkdir(parents=True, exist_ok=True)
         for leftover in run_dir.glob(".tmp-tokenizer-*"):  # of a job that was killed
             shutil.rmtree(leftover, ignore_errors=True)

@@ -13,11 +13,12 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
 from nmt_keras.errors import Interrupted, UserError
+from nmt_keras.inference.joining import Part, joined
 from nmt_keras.inference.protection import ProtectedText, Protection, protected_again
 from nmt_keras.inference.strings import TermsOfText, join_terms, require_as_many, require_terms, require_terms_of_text
 from nmt_keras.inference.translation import NOTHING, Hypothesis, Translation
@@ -47,7 +48,7 @@ _MESSAGES = {
     Kind.NO_MODEL: "{server} is not loaded: {reason}; give the name under which the server has the model, and a "
     "version that it has, or none for the newest",
     Kind.NO_SIGNATURE: "{server} has no signature {signature!r}: {reason}; serve a model that this toolkit exported, "
-    "for more than best translations one without decoding.split_sentences",
+    "for more than best translations one without decoding.split_sentences, and for protect one of this version",
     Kind.TOO_LARGE: "A request of {rows} rows is too large for {server}: {reason}; give a smaller batch_sentences, or "
     "raise the server's limit",
     Kind.FOREIGN: "{server} answers, but not as TensorFlow Serving does: {reason}; give the host and port where it is "
@@ -91,7 +92,9 @@ class _Limits(NamedTuple):
     takes_prefix: bool  # whether `translate` has that input
     has_terms: bool  # whether it has `terms`
     takes_terms: bool  # and places them
+    splits: bool  # texts into sentences, and says how
     placeholders: tuple[str, ...]  # the patterns that became placeholders in what it was trained on
+    annotates_terms: bool  # whether it was trained with annotated terms
 
 
 class Client:
@@ -228,7 +231,7 @@ class Client:
 
     def translate(
         self,
-        texts: Iterable[str],
+        texts: Iterable[str | ProtectedText],
         *,
         prefixes: Iterable[str] | None = None,
         terms: Iterable[TermsOfText] | None = None,
@@ -244,7 +247,7 @@ class Client:
 
     def stream(
         self,
-        texts: Iterable[str],
+        texts: Iterable[str | ProtectedText],
         *,
         prefixes: Iterable[str] | None = None,
         terms: Iterable[TermsOfText] | None = None,
@@ -265,8 +268,9 @@ class Client:
                 as `Glossary.terms_of` finds them. `outputs["is_term_placed"]` of a hypothesis says of each of the
                 first 16 whether it is there. Samples place none.
             protect: what the translations have as the texts have it, such as tags and addresses: a `Protection`, or its
-                patterns, as in ["tag", "url"]. Without prefixes. None is what the model has placeholders for.
-                `outputs["is_protected"]` of a translation is False where it was not found in time.
+                patterns, as in ["tag", "url"]. Without prefixes. None is what the model has placeholders for. A text
+                may then be what `Protection.take_out` gave. `outputs["is_protected"]` of a translation is False where
+                it was not found in time.
             target_language: of a model of several; None is the export's default.
             first_number: the number of the first text in a longer stream; a sample depends on its text's number.
             **request_options: fields of `TranslateOptions`. With none given, or None, the answer is that of
@@ -291,7 +295,7 @@ class Client:
         given: dict[str, Any] = {"prefixes": prefixes, "terms": terms, "target_language": target_language}
         given["first_number"] = first_number
         if protect is None:
-            return self._searched(texts, asked, **given)
+            return self._searched(cast(Iterable[str], texts), asked, **given)
         return self._protected(texts, protect, asked or TranslateOptions(), **given)
 
     def _searched(
@@ -341,26 +345,70 @@ class Client:
         return map(_translation, self._rows("translate", names, asked(), target_language))
 
     def _protected(
-        self, texts: Iterable[str], protect: Protection | Iterable[str], options: TranslateOptions, **given: Any
+        self,
+        texts: Iterable[str | ProtectedText],
+        protect: Protection | Iterable[str],
+        options: TranslateOptions,
+        **given: Any,
     ) -> Iterator[Translation]:
         """As `stream`, without what is protected, which is put back."""
         protection = protect if isinstance(protect, Protection) else Protection(protect)
-        protection = protection.for_model(bool(self._asked_limits().placeholders))
         if given["prefixes"] is not None:
             raise UserError(
                 "prefixes do not go with protect: what is protected comes into a translation when it is made"
             )
+        has_placeholders = bool(self._asked_limits().placeholders)
+        protection = protection.for_model(has_placeholders)
         waiting: deque[ProtectedText] = deque()
 
         def plain() -> Iterator[str]:
             for number, text in enumerate(texts, given["first_number"]):
-                if not isinstance(text, str):
+                if not isinstance(text, str | ProtectedText):
                     raise UserError(f'a text, number {number:,}, is {text!r:.60}: give a text, "" where there is none')
-                waiting.append(protection.take_out(text))
+                if isinstance(text, ProtectedText) and has_placeholders:  # which it may have been made without
+                    text = text.text
+                waiting.append(text if isinstance(text, ProtectedText) else protection.take_out(text))
                 yield waiting[-1].plain
 
-        found = self._searched(plain(), options, **given)
+        if self._asked_limits().splits and given["terms"] is None:
+            found = self._paragraphs(plain(), options, given["target_language"])
+        else:
+            found = self._searched(plain(), options, **given)
         return (protected_again(translation, waiting.popleft()) for translation in found)
+
+    def _paragraphs(
+        self, texts: Iterable[str], options: TranslateOptions, target_language: str | None
+    ) -> Iterator[Translation]:
+        """Translates texts sentence by sentence, with what each piece reads; of an export that splits texts."""
+        if options.num_hypotheses > 1 or options.temperature > 0.0:
+            raise UserError(
+                f"{self._server} splits texts, and joins the best translations of their sentences: leave out "
+                "num_hypotheses and temperature, or export the run without decoding.split_sentences"
+            )
+        names = ("text", *TranslateOptions._fields, "prefix", "terms")
+
+        def translated() -> Iterator[Translation]:
+            several = iter(texts)
+            while batch := list(itertools.islice(several, self._batch_sentences)):
+                rows = list(self._rows("split", ("text",), zip(batch), target_language))
+                parts = [list(map(Part, row["part_text"], row["part_is_break"])) for row in rows]
+                sentences = (part.text for each in parts for part in each if not part.is_break)
+                asked = ((text, *options, "", "") for text in sentences)
+                found = map(_translation, self._rows("translate_part", names, asked, target_language))
+                for text, own, row in zip(batch, parts, rows):
+                    yield joined(text, own, found, bool(row["truncated"]))
+
+        self._require_language(target_language)
+        return translated()
+
+    @property
+    def annotates_terms(self) -> bool:
+        """Whether the model was trained with annotated terms, and reads what `Glossary.annotated` gives.
+
+        Raises:
+            UserError: there is no answer.
+        """
+        return self._asked_limits().annotates_terms
 
     def score(self, sources: Iterable[str], targets: Iterable[str], *, target_language: str | None = None) -> list[Row]:
         """How probable the model finds each target as the translation of its source: see `scores`.
@@ -486,12 +534,13 @@ class Client:
                 rows = min(int(found[name][0]) for name in ("max_request_sentences", "batch_sentences"))
                 languages = tuple(str(found["target_languages"][0]).split()) if "target_languages" in found else ()
                 takes_terms = "takes_terms" in found and bool(found["takes_terms"][0])
+                splits = "splits_sentences" in found and bool(found["splits_sentences"][0])
                 patterns = tuple(json.loads(found["placeholders"][0])) if "placeholders" in found else ()
-                self._limits = _Limits(
-                    rows, languages, "takes_prefix" in found, "takes_terms" in found, takes_terms, patterns
-                )
+                has = "takes_prefix" in found, "takes_terms" in found
+                annotates = "annotates_terms" in found and bool(found["annotates_terms"][0])
+                self._limits = _Limits(rows, languages, *has, takes_terms, splits, patterns, annotates)
             except NoSignature:
-                self._limits = _Limits(self._batch_sentences, (), False, False, False, ())
+                self._limits = _Limits(self._batch_sentences, (), False, False, False, False, (), False)
         return self._limits
 
 
@@ -536,7 +585,7 @@ def _one_a_row(name: str, values: Sequence) -> np.ndarray:
 
 def _is_left_out(outputs: Mapping[str, np.ndarray], rows: int) -> bool:
     """Whether the last row was one too many for the export, which answers such rows with padding."""
-    if rows == 1 or "truncated" not in outputs or not outputs["truncated"][-1]:
+    if rows == 1 or "truncated" not in outputs or "num_parts" in outputs or not outputs["truncated"][-1]:
         return False
     if "log_prob" in outputs and outputs["log_prob"].ndim == 1:
         return bool(outputs["log_prob"][-1] <= np.finfo(np.float32).min)
@@ -574,6 +623,8 @@ def _row(outputs: Mapping[str, Any]) -> Row:
             return value.item() if isinstance(value, np.generic) else value
         if name.startswith("source_"):
             return value[: outputs.get("num_source_pieces")].tolist()
+        if name.startswith("part_"):
+            return value[: outputs["num_parts"]].tolist()
         if "num_hypotheses" not in outputs:
             return value[: outputs.get("num_pieces")].tolist()
         value = value[: outputs["num_hypotheses"]]

@@ -20,6 +20,7 @@ from nmt_keras.config import DecodingConfig
 from nmt_keras.constants import BOS_ID
 from nmt_keras.data.lexicon import Lexicon
 from nmt_keras.errors import UserError
+from nmt_keras.inference.paragraphs import split_text
 from nmt_keras.inference.search import RequestOptions, Search
 from nmt_keras.inference.terms import num_terms
 from nmt_keras.inference.text import (
@@ -65,6 +66,7 @@ class TranslationModule(tf.Module):
         lexicon: what `decoding.shortlist` takes its ids from.
         languages: the target languages, of a model of several.
         placeholders: of a model that was trained with them, the patterns of what they stand for.
+        annotates_terms: whether the model was trained with annotated terms.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class TranslationModule(tf.Module):
         lexicon: Lexicon | None = None,
         languages: TargetLanguages | None = None,
         placeholders: Sequence[str] = (),
+        annotates_terms: bool = False,
     ):
         super().__init__(name="translation")
         self.tracked_variables = [variable.value for variable in model.variables]
@@ -89,9 +92,11 @@ class TranslationModule(tf.Module):
         search = Search(model, target_tokenizer, config, lexicon=lexicon)
         self._search = lambda: search
         self._languages = lambda: languages
+        self._annotates_terms = annotates_terms
         self._placeholders = lambda: json.dumps(list(placeholders), ensure_ascii=False)
         self.serve = self._exported(self._serve, _TEXT)
         self.translate = self._exported(self._translate, _TEXT, *_REQUEST_OPTIONS, _TEXT, _TEXT)
+        self.split = self._exported(self._split, _TEXT)
         self.score = self._exported(self._score, _TEXT, _TEXT)
         self.encode = self._exported(self._encode, _TEXT)
         self.limits = tf.function(self._limits, input_signature=[_TEXT], autograph=False)
@@ -203,6 +208,23 @@ class TranslationModule(tf.Module):
         options = (beam_size, num_hypotheses, max_length, length_penalty, temperature, seed)
         return self._run(translate, target_language, text, *options, prefix, terms)
 
+    def _split(self, text: tf.Tensor, target_language: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
+        """What of each text is translated by itself: string [B] to `part_text` string and `part_is_break` bool, [B, P]
+        each: sentences, parts of one over the limit, and the line breaks between; `num_parts` int32 [B]; `truncated`
+        bool [B]."""
+        _, source_tokenizer, _, config = self._parts()
+
+        def split(tags: tf.Tensor | None, text: tf.Tensor) -> dict[str, tf.Tensor]:
+            parts, is_break, truncated = split_text(source_tokenizer, config, text, 0 if tags is None else 1)
+            return {
+                "part_text": parts.to_tensor(""),
+                "part_is_break": is_break.to_tensor(False),
+                "num_parts": tf.cast(parts.row_lengths(), tf.int32),
+                "truncated": truncated,
+            }
+
+        return self._run(split, target_language, text)
+
     def _score(
         self, source: tf.Tensor, target: tf.Tensor, target_language: tf.Tensor | None = None
     ) -> dict[str, tf.Tensor]:
@@ -247,13 +269,15 @@ class TranslationModule(tf.Module):
     def _limits(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """What a client needs first: any strings [B] to `max_request_sentences`, the most rows of a call that are
         answered, and `batch_sentences`, the most rows that a server should merge, int32 [B] each; `takes_prefix` and
-        `takes_terms`, bool [B] each, whether `translate` heeds these inputs; `placeholders`, string [B], a JSON list of
-        the patterns that became placeholders in what the model was trained on; of a model of several target languages
-        also `target_languages`, their codes with spaces between, the default first, string [B]."""
+        `takes_terms`, whether `translate` heeds these inputs, and `splits_sentences`, bool [B] each; `placeholders`,
+        string [B], a JSON list of the patterns that became placeholders in what the model was trained on;
+        `annotates_terms`, bool [B], whether that had annotated terms; of a model of several target languages also
+        `target_languages`, their codes with spaces between, the default first, string [B]."""
         _, _, _, config = self._parts()
         values: dict[str, Any] = {name: getattr(config, name) for name in ("max_request_sentences", "batch_sentences")}
         values |= {"takes_prefix": True, "takes_terms": self.takes_terms and not self.splits_sentences}
-        values["placeholders"] = self._placeholders()
+        values |= {"splits_sentences": self.splits_sentences, "placeholders": self._placeholders()}
+        values["annotates_terms"] = self._annotates_terms
         if self.target_languages:
             values["target_languages"] = " ".join(self.target_languages)
         return {name: tf.fill(tf.shape(text), value) for name, value in values.items()}
@@ -349,10 +373,13 @@ def discard(folder: pathlib.Path) -> None:
 
 
 def signatures_of(module: TranslationModule) -> dict[str, Callable]:
-    """The signatures that a server runs; without `translate`, which takes single sentences, where texts are split."""
+    """The signatures that a server runs. Where texts are split, `translate`, which takes single sentences, has the name
+    `translate_part`, and `split` finds them."""
     signatures = {"serving_default": module.serve, "score": module.score, "encode": module.encode}
     signatures["limits"] = module.limits
-    return signatures if module.splits_sentences else {**signatures, "translate": module.translate}
+    if module.splits_sentences:
+        return {**signatures, "split": module.split, "translate_part": module.translate}
+    return {**signatures, "translate": module.translate}
 
 
 def next_version(base: pathlib.Path) -> int:
@@ -378,6 +405,8 @@ def sample_requests(module: TranslationModule, texts: Sequence[str]) -> list[tup
     inputs = {
         "serving_default": {"text": rows, **of_language},
         "translate": {"text": rows, **options, **of_language},
+        "translate_part": {"text": rows, **options, **of_language},
+        "split": {"text": rows, **of_language},
         "score": {"source": rows, "target": rows, **of_language},
         "encode": {"text": rows, **of_language},
         "limits": {"text": rows},

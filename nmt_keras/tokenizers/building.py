@@ -11,7 +11,7 @@ from typing import Protocol
 
 from nmt_keras.config import DataConfig
 from nmt_keras.config.data import tag_of
-from nmt_keras.constants import PLACEHOLDERS
+from nmt_keras.constants import PLACEHOLDERS, TERM_MARKS
 from nmt_keras.errors import UserError
 from nmt_keras.pipes import kept
 from nmt_keras.reports import Report, silent
@@ -117,11 +117,17 @@ def train_tokenizers(
             character_coverage=data.character_coverage,
             byte_fallback=data.byte_fallback,
             normalization=data.normalization,
-            user_symbols=[*data.user_symbols, *(PLACEHOLDERS if data.placeholders else ())],
+            user_symbols=symbols_of(data),
             control_symbols=[] if name == "target" else [tag_of(language) for language in data.target_languages],
         )
         report(f"tokenizer: {name} {data.tokenizer} with {made[name].vocab_size:,} ids")
     return made
+
+
+def symbols_of(data: DataConfig) -> list[str]:
+    """The texts that are one piece each, whatever is around them."""
+    placeholders = PLACEHOLDERS if data.placeholders else ()
+    return [*data.user_symbols, *placeholders, *(TERM_MARKS if data.annotated_terms else ())]
 
 
 class _Lines:

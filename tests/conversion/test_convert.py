@@ -4,6 +4,7 @@ import importlib.util
 
 import pytest
 
+from nmt_keras.conversion import source
 from nmt_keras.experiment.convert import CONVERTERS
 from pipelines import convert
 
@@ -27,6 +28,19 @@ def test_a_missing_package_is_named_with_its_extra(name, capsys, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda package: None)
     line = _refused(capsys, "--run_dir=runs/a", f"--to={name}", "--output=x")
     assert f"--to={name} needs {' and '.join(CONVERTERS[name].packages)}: pip install 'nmt_keras[{name}]'" in line
+
+
+@pytest.mark.parametrize("error", [ImportError("libgomp.so.1: no such file\nmore"), OSError("libgomp.so.1: no such")])
+def test_a_package_that_is_broken_is_a_line(error, make_run, tmp_path, capsys, monkeypatch):
+    def broken(package):
+        raise error
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda package: package)
+    monkeypatch.setattr(source.importlib, "import_module", broken)
+    line = _refused(capsys, f"--run_dir={make_run(TRANSFORMER)}", "--to=ctranslate2", f"--output={tmp_path}/x")
+    assert "--to=ctranslate2 cannot import ctranslate2: libgomp.so.1: no such" in line
+    assert line.endswith("install it anew: pip install --force-reinstall 'nmt_keras[ctranslate2]'")
+    assert not (tmp_path / "x").exists()
 
 
 def test_an_ensemble_is_refused(capsys, monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 
 from nmt_keras.conversion import ctranslate2 as conversion
 from nmt_keras.conversion import ctranslate2_proof
+from nmt_keras.conversion.ctranslate2_search import log_softmax, search
 from nmt_keras.conversion.source import DevLines, translated
 from nmt_keras.tokenizers.base import Tokenizers
 from nmt_keras.tokenizers.characters import CharacterTokenizer
@@ -59,7 +60,7 @@ def test_the_converted_model_scores_and_translates_as_the_run(options, make_sour
     assert conversion.reasons_against(source.config, source.tokenizers) == []
     conversion.write(source, tmp_path, "a book")
     proof = ctranslate2_proof.prove(source, tmp_path, dev)
-    assert proof["compared"] == len(dev[0].texts) and proof["different"] == 0
+    assert proof["compared"] == len(dev[0].texts) and proof["different"] == proof["worse_beam"] == 0
     assert proof["equal_greedy"] == proof["compared"]
     assert proof["largest_log_prob_difference"] < 5e-4 and proof["largest_score_difference"] < 1e-4
     assert proof["equal_beam"] > 0  # searches differ; `test_translations_of_a_beam_are_scored_alike` says how
@@ -70,6 +71,20 @@ def test_translations_of_the_fixture_vary_and_end(make_source, dev):
     found = [hypothesis for _, hypothesis in translated(source, dev, 1)]
     assert len({hypothesis.text for hypothesis in found}) > 8
     assert sum(len(hypothesis.ids) < 24 for hypothesis in found) > 1
+
+
+def test_its_search_on_our_weights_finds_what_it_does(make_source, dev, tmp_path):
+    source = make_source(**SMALL | OPTIONS[0])
+    conversion.write(source, tmp_path, "a book")
+    found = ctranslate2_proof._Folder(tmp_path, source, dev).translations(3)
+    step, piece = ctranslate2_proof._last_log_probs(source), source.tokenizers.target.piece
+    for (ids, _), (_, pieces, score) in zip(translated(source, dev, 3), found, strict=True):
+
+        def log_probs(targets, ids=ids):
+            return log_softmax(step(np.tile(np.array(ids, np.int32), [len(targets), 1]), targets).numpy())
+
+        ours = search(log_probs, 3, conversion.PATIENCE, 23)
+        assert list(map(piece, ours.ids)) == pieces and ours.score == pytest.approx(score, abs=1e-5)
 
 
 def test_translations_of_a_beam_are_scored_alike(make_source, dev, tmp_path):
@@ -92,6 +107,19 @@ def test_the_proof_sees_another_weight(make_source, dev, tmp_path):
     proof = ctranslate2_proof.prove(source, tmp_path, dev)
     gamma.assign(np.array(gamma) / 1.01)
     assert proof["different"] > 0 and proof["largest_log_prob_difference"] > 1e-3
+
+
+def test_a_beam_that_finds_less_than_its_rules_do_is_a_fault(make_source, dev, tmp_path, monkeypatch):
+    source = make_source(**SMALL | OPTIONS[0])
+    conversion.write(source, tmp_path, "a book")
+    translations = ctranslate2_proof._Folder.translations
+
+    def narrower(self, beam_size):
+        return translations(self, min(beam_size, 1))
+
+    monkeypatch.setattr(ctranslate2_proof._Folder, "translations", narrower)
+    proof = ctranslate2_proof.prove(source, tmp_path, [DevLines([], dev[0].texts[:8])])
+    assert proof["different"] == proof["worse_beam"] > 0
 
 
 def test_greedy_translations_may_part_only_where_ids_are_equal():

@@ -1,6 +1,7 @@
 """The PyTorch file that is written computes what the model does, whatever its options, and reads as if by hand."""
 
 import ast
+import importlib.util
 import json
 import shlex
 import subprocess
@@ -63,7 +64,7 @@ def in_this_process(monkeypatch):
     """The written file is run here: another process takes seconds to import PyTorch."""
     pytest.importorskip("torch")
     pytest.importorskip("safetensors")
-    monkeypatch.setattr(pytorch_proof, "_session", pytorch_session.main)
+    monkeypatch.setattr(pytorch_proof, "_session", lambda *arguments, seconds: pytorch_session.main(*arguments))
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=_name)
@@ -138,7 +139,14 @@ def test_greedy_translations_may_part_only_where_logits_are_equal():
 def test_a_file_that_does_not_run_says_why(tmp_path):
     (tmp_path / "model.py").write_text("raise SystemExit('broken')\n")
     with pytest.raises(UserError, match="PyTorch does not run the written file, see whether `import torch` works: "):
-        pytorch_proof._session(str(tmp_path), "x.npz", str(tmp_path), "5")
+        pytorch_proof._session(str(tmp_path), "x.npz", str(tmp_path), "5", seconds=60.0)
+
+
+def test_a_process_that_does_not_end_is_ended_and_a_line(tmp_path, monkeypatch):
+    (tmp_path / "session.py").write_text("import time\ntime.sleep(60)\n")
+    monkeypatch.setattr(pytorch_proof.pytorch_session, "__file__", str(tmp_path / "session.py"))
+    with pytest.raises(UserError, match="did not run the written file within 1 s: .*, as with --proof_lines=20"):
+        pytorch_proof._session(seconds=1.0)
 
 
 def test_the_program_translates_a_text(make_source, dev, tmp_path):
@@ -151,6 +159,48 @@ def test_the_program_translates_a_text(make_source, dev, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
     [(_, hypothesis)] = translated(source, [DevLines([], dev[0].texts[:1])], 1)
     assert done.stdout == hypothesis.text + "\n"
+
+
+def _written(folder):
+    """The module that was written to a folder."""
+    spec = importlib.util.spec_from_file_location("written", folder / "model.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_lines_of_the_readme_translate_and_mistakes_are_a_line(make_source, dev, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("torch")
+    pytest.importorskip("safetensors")
+    source = make_source(**OPTIONS[1])
+    texts = [dev[0].texts[0], "", dev[0].texts[2]]
+    conversion.write(source, tmp_path, texts[0])
+    readme = (tmp_path / "README.md").read_text(encoding="utf-8")
+    module = _written(tmp_path)
+    monkeypatch.setitem(sys.modules, "model", module)
+    lines = [line[4:] for line in readme.split("\n") if line.startswith("    ")][2:]
+    assert len(lines) == 3 and "one sentence of at most 16 ids" in readme
+    exec("\n".join(lines), {})  # pylint: disable=exec-used
+    expected = [hypothesis.text for _, hypothesis in translated(source, [DevLines([], texts[::2])], 1)]
+    assert capsys.readouterr().out == f"{[expected[0]]}\n"
+    translator = module.Translator(str(tmp_path))
+    assert translator(texts) == [expected[0], "", expected[1]] and translator([]) == []
+    tensor, EOS = module.torch.tensor, module.EOS
+    for call, message in (
+        (lambda: translator("a book"), "give a list of texts, as in [text]. Received: 'a book'"),
+        (lambda: translator(["a\nb"]), "a text is one sentence, and this has several lines: 'a\\nb'"),
+        (lambda: translator(["a book " * 20]), "at most 16 are allowed: give its sentences"),
+        (lambda: translator.model.translate(tensor([4, EOS])), "a source is ids [B, S], a sentence a row"),
+        (lambda: translator.model.translate(tensor([[4, 99, EOS]])), "ids of a source are 0 to 37. Received: 3 to 99"),
+        (lambda: translator.model.translate(tensor([[4, 5]])), "each row of a source ends with EOS, the id 3"),
+        (lambda: translator.model.translate(tensor([[4, EOS]]), 1), "max_length counts EOS and is 2 at least"),
+    ):
+        with pytest.raises(ValueError) as caught:
+            call()
+        assert message in str(caught.value) and "\n" not in str(caught.value)
+    monkeypatch.setattr(sys, "argv", ["model.py", "a book " * 20])
+    with pytest.raises(SystemExit, match="error: a source has .* ids with EOS, at most 16 are allowed"):
+        module.main()
 
 
 def test_without_sentencepiece_the_program_translates_ids_after_the_tag(make_source, dev, tmp_path, in_this_process):
@@ -176,7 +226,7 @@ def test_other_tokenizers_leave_no_sentencepiece_models(make_source, dev, tmp_pa
     source = source._replace(tokenizers=Tokenizers(characters, source.tokenizers.target))
     conversion.write(source, tmp_path, "a book")
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["model.py", "model.safetensors", "source_vocabulary.json", "target_vocabulary.json"]
+    assert names == ["README.md", "model.py", "model.safetensors", "source_vocabulary.json", "target_vocabulary.json"]
 
 
 @pytest.mark.parametrize(
@@ -204,6 +254,7 @@ def test_the_job_converts_a_recurrent_run(make_run, tmp_path, capsys):
     printed = json.loads(capsys.readouterr().out)
     assert printed["compared"] == printed["equal_greedy"] == 5 and printed["different"] == 0
     assert sorted(path.name for path in output.iterdir()) == [
+        "README.md",
         "conversion.json",
         "model.py",
         "model.safetensors",

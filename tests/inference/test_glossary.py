@@ -52,6 +52,8 @@ def test_a_file_is_read(tmp_path):
         (b"dog\tHund\tcase\tx\n", "an entry is a source term, a tab and a target term"),
         (b"dog\t \n", "a term is empty"),
         (b"\tHund\n", "a term is empty"),
+        ("dog\t\u200b\n".encode(), "a term is empty"),
+        ("\u00ad\tHund\n".encode(), "a term is empty"),
         (b"dog\tHund\tCase\n", "the third column is empty or the word case. Received: 'Case'"),
         (b"dog\t" + b"x" * 201 + b"\n", "a term has 201 characters, at most 200 are allowed"),
         (b"dog\tH\xfcnd\n", "is no UTF-8, at byte 5: save it as UTF-8"),
@@ -68,6 +70,11 @@ def test_a_mistake_in_a_file_is_one_line(tmp_path, content, message):
 def test_a_file_that_is_not_there_is_one_line(tmp_path):
     with pytest.raises(UserError, match="Cannot read the glossary .*none.tsv: No such file"):
         Glossary.read(tmp_path / "none.tsv")
+
+
+def test_characters_that_show_nothing_are_in_no_term():
+    glossary = _glossary(("hot\u00addog\x00", "Hot\u200bdog"))
+    assert glossary.terms_of("a hot\u00addog, a hotdog") == [("Hotdog",)]
 
 
 def test_a_term_is_found_among_many():

@@ -1,6 +1,7 @@
 """Texts longer than a sentence: where they are split, how they are joined, and that all of them is translated."""
 
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from nmt_keras.errors import UserError
 from nmt_keras.inference.paragraphs import join_sentences, split_sentences
 from nmt_keras.inference.search import Sampling
 from nmt_keras.inference.translator import Translator
-from nmt_keras.serving.export import TranslationModule
+from nmt_keras.serving.client import Client
+from nmt_keras.serving.export import TranslationModule, signatures_of
+from nmt_keras.serving.local import LocalTransport
 from nmt_keras.tokenizers.building import train_tokenizer
 
 CASES = [
@@ -114,3 +117,45 @@ def test_several_translations_of_a_paragraph_are_refused(parts):
             Translator(*parts, _config(split_sentences=True), **options)
     with pytest.raises(UserError, match="split_sentences"):
         Translator(*parts, _config(split_sentences=True)).translate(["a"], prefixes=["b"])
+
+
+@pytest.fixture(scope="module")
+def split_client(parts):
+    module = TranslationModule(*parts, _config(split_sentences=True))
+    with Client("paragraphs", transport=LocalTransport(signatures_of(module), module)) as client:
+        yield client
+
+
+def test_what_is_protected_comes_back_across_sentences(split_client):
+    texts = [
+        "Abc. <b>Bagd. Ace</b> ba.",
+        "",
+        "<i>Abc</i>",
+        "Ab. Ba\u2028 c!\n{x} gad",
+        "<p>\n\n</p>",
+        "abcdefg" * 3 + " {x}",
+    ]
+    plain = [re.sub(r"</?[bip]>|\{x\}", "", text) for text in texts]
+    found = split_client.translate(texts, protect=["tag", "placeholder"])
+    for one, whole in list(zip(found, split_client.translate(plain), strict=True))[:5]:
+        assert one.best.outputs["plain"] == whole.text and not one.truncated
+        assert one.best.log_prob == pytest.approx(whole.best.log_prob, abs=1e-4)
+    text = found[0].text
+    assert text.index("<b>") < text.index("</b>")
+    assert re.sub("</?b>", "", text) == found[0].best.outputs["plain"]
+    assert [found[3].text.count(mark) for mark in ("{x}", "\u2028", "\n")] == [1, 1, 1]
+    assert found[4].text == "<p> </p>"
+    assert found[5].text.count("{x}") == 1 and not found[5].truncated  # a sentence over the limit, in parts
+
+
+def test_samples_and_several_translations_of_a_paragraph_are_refused_with_protect(split_client):
+    for options in ({"num_hypotheses": 2}, {"temperature": 1.0}):
+        with pytest.raises(UserError, match="paragraphs splits texts, .*: leave out num_hypotheses and temperature"):
+            split_client.translate(["a"], protect=["tag"], **options)
+
+
+def test_an_older_export_that_splits_protects_nothing(split_client, monkeypatch):
+    limits = split_client._asked_limits()
+    monkeypatch.setattr(split_client, "_limits", limits._replace(splits=False))
+    with pytest.raises(UserError, match="has no signature 'translate': .* for protect one of this version"):
+        split_client.translate(["a"], protect=["tag"])

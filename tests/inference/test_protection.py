@@ -8,7 +8,8 @@ import pytest
 from nmt_keras.constants import PLACEHOLDERS
 from nmt_keras.errors import UserError
 from nmt_keras.inference.placing import Reading
-from nmt_keras.inference.protection import NO_READING, PATTERNS, Protection, named
+from nmt_keras.inference.protection import NO_READING, PATTERNS, Protection, named, protected_again
+from nmt_keras.inference.translation import Hypothesis, Translation
 
 WORDS = ["ein", "Hund", "läuft", "schnell", "nach", "Hause", "马", "ganz", "(gut)", "rot,"]
 
@@ -47,6 +48,8 @@ def _back(text, translation, links, patterns=("tag", "url", "email", "placeholde
         ("no tags", "nichts", [0], "nichts"),
         ("a <b>dog</b>", "ein <b> Hund", [0, 1, 1], "ein <b>Hund</b>"),
         ("a <b>dog</b>", "", [], "<b></b>"),
+        ("a <b>dog\nruns</b>\n", "ein Hund\nrennt\n", [0, 1, 2], "ein <b>Hund\nrennt</b>\n"),
+        ("a\n<b>dog</b>\n{x} b", "ein\nHund\nc", [0, 1, 2], "ein\n<b>Hund</b>\n{x} c"),
     ],
 )
 def test_it_is_put_where_it_is_read(text, translation, links, expected):
@@ -55,6 +58,15 @@ def test_it_is_put_where_it_is_read(text, translation, links, expected):
 
 def test_a_model_that_reads_nothing_is_taken_to_read_in_order():
     assert _back("a <b>dog</b> runs", "ein Hund rennt", [-1, -1, -1]) == "ein <b>Hund</b> rennt"
+
+
+def test_a_piece_that_reads_the_end_of_a_sentence_moves_no_tag():
+    text = Protection(["tag"]).take_out("<b>a</b> dog.")
+    spans = {"piece_starts": [0, 4, 8], "piece_ends": [3, 8, 9]}
+    source = {"source_piece_starts": [0, 2, 0], "source_piece_ends": [1, 6, 0]}
+    hypothesis = Hypothesis("ein Hund.", 0.0, 0.0, alignment=[0, 1, 2], outputs=spans)
+    found = protected_again(Translation([hypothesis], False, ["a", "dog.", "</s>"], outputs=source), text)
+    assert found.text == "<b>ein</b> Hund."
 
 
 def _random_text(rng, depth=0):
@@ -201,6 +213,8 @@ def test_a_regular_expression_that_is_none_or_finds_nothing_or_never_ends_is_one
         Protection("tag")
     with pytest.raises(UserError, match="neither the name"):
         Protection(["(?x)(a #c"])
+    with pytest.raises(UserError, match="does not end on three characters"):
+        Protection(["(?R)"])
     for misspelt in ("tags", "TAG,Url", ""):
         with pytest.raises(UserError, match="is no name of a pattern: give some of tag, entity"):
             Protection([misspelt])

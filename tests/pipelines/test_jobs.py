@@ -23,6 +23,7 @@ from nmt_keras.config import DecodingConfig, ExperimentConfig
 from nmt_keras.config.fields import fields_of
 from nmt_keras.errors import WorkerLost
 from nmt_keras.experiment import evaluate as experiment_evaluate
+from nmt_keras.inference.protection import Protection
 from nmt_keras.inference.translation import Hypothesis, Translation
 from pipelines import _process, evaluate, export, lexicon, score, serve, train, translate
 
@@ -397,7 +398,8 @@ def test_translations_have_the_terms_of_a_glossary(run_dir, tmp_path, capsys):
     assert rows[1]["hypotheses"][0]["terms"] == [{"term": "c | h", "is_placed": True}]
     assert rows[2]["hypotheses"][0]["terms"] == [] and not rows[3]["hypotheses"][0]["terms"][0]["is_placed"]
     for more, message in (
-        (["--samples=2"], "--glossary goes with beam search of sentences: leave out --samples"),
+        (["--samples=2"], "--glossary goes with beam search: leave out --samples"),
+        (["--split_sentences"], "--glossary goes with a sentence a line: leave out --split_sentences"),
         (["--decoding.recombine=2"], "--glossary goes with plain beam search"),
         (["--decoding.terms_beam_size=0"], "--glossary goes with plain beam search"),
         ([f"--output={tmp_path}/terms.tsv"], "--output is --glossary"),
@@ -415,6 +417,7 @@ def test_terms_that_are_placed_are_a_score(run_dir, tmp_path, capsys):
     (tmp_path / "terms.tsv").write_text("b c\th g\ne\t😀\n")
     arguments = [f"--run_dir={run_dir}", f"--source={tmp_path}/in", f"--reference={tmp_path}/reference"]
     given = f"--glossary={tmp_path}/terms.tsv"
+    arguments.append("--decoding.terms_beam_size=10")
     assert evaluate.main([*arguments, given, f"--translations={tmp_path}/hyp"]) == 0
     output = capsys.readouterr()
     scores = json.loads(output.out)
@@ -465,7 +468,7 @@ def test_lines_that_are_translated_are_forgotten(has_glossary, run_dir, tmp_path
     assert capsys.readouterr().out.count("\n") == 2000 and 0 < most < 200  # tee keeps 57 at a time
 
 
-def test_translations_have_what_is_protected(run_dir, tmp_path, capsys):
+def test_translations_have_what_is_protected(run_dir, tmp_path, capsys, monkeypatch):
     (tmp_path / "in").write_text("a <b>b c</b>\n\n<i>d</i> AB-1 e\nh https://x.y/z\n")
     arguments = [f"--run_dir={run_dir}", f"--input={tmp_path}/in", "--protect=tag,url", r"--protect=[A-Z]{2}-\d"]
     with_terms = [*arguments, "--decoding.terms_beam_size=10", f"--glossary={tmp_path}/terms.tsv"]
@@ -475,11 +478,14 @@ def test_translations_have_what_is_protected(run_dir, tmp_path, capsys):
         for hypothesis in row["hypotheses"]:
             assert [hypothesis["text"].count(mark) for mark in marks] == [1] * len(marks)
             assert hypothesis["text"].count("<") == sum(mark.startswith("<") for mark in marks)
-    (tmp_path / "terms.tsv").write_text("b\tg\nAB-1\th\n")
+    (tmp_path / "terms.tsv").write_text("b\tg\nAB-1\th\nx\th\n")
+    searched, take_out = [], Protection.take_out
+    monkeypatch.setattr(Protection, "take_out", lambda self, text: searched.append(text) or take_out(self, text))
     assert translate.main(with_terms) == 0
     assert "glossary: 1 of 1 terms placed" in capsys.readouterr().err  # what is protected is no text
+    assert searched == (tmp_path / "in").read_text().split("\n")[:-1]  # each line once
     for more, message in (
-        (["--protect=tag", "--mbr=4"], "--protect goes with beam search of sentences: leave out --mbr"),
+        (["--protect=tag", "--mbr=4"], "--protect goes with beam search: leave out --mbr"),
         (["--protect=a("], "'a(' is neither the name of a pattern"),
         (["--protect=x*"], "'x*' finds the empty string"),
         (["--protect=tags"], "'tags' is no name of a pattern"),
@@ -487,6 +493,20 @@ def test_translations_have_what_is_protected(run_dir, tmp_path, capsys):
     ):
         assert translate.main([*arguments[:2], *more]) == 2
         assert message in _error(capsys)
+
+
+def test_what_is_protected_goes_over_the_ends_of_sentences(run_dir, tmp_path, capsys):
+    (tmp_path / "in").write_text("a. <b>B c! D</b> e\n\nH https://x.y/z g " + "h g " * 30 + "\n")
+    arguments = [f"--run_dir={run_dir}", f"--input={tmp_path}/in", "--split_sentences"]
+    assert translate.main([*arguments, "--protect=tag,url"]) == 0
+    output = capsys.readouterr()
+    lines = output.out.split("\n")
+    assert lines[0].index("<b>") < lines[0].index("</b>") and lines[1] == "" and lines[2].count("https://x.y/z") == 1
+    (tmp_path / "in").write_text("a. B c! D e\n\nH g " + "h g " * 3 + "\n")
+    assert translate.main(arguments) == 0
+    plain = capsys.readouterr().out.split("\n")
+    assert lines[0].replace("<b>", "").replace("</b>", "") == plain[0]
+    assert len(lines[2]) > 2 * 32 and "limit" not in output.err  # all of it
 
 
 def test_a_long_line_is_cut_with_a_warning_or_refused(run_dir, tmp_path, capsys):

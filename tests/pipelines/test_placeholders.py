@@ -146,5 +146,5 @@ def test_tokenizers_without_such_pieces_are_refused(trained_copy, text, tmp_path
     from nmt_keras import train as train_model
 
     changes = {"data.tokenizer_from": str(trained_copy / "run"), "data.tokenizer": "unigram", "training.max_steps": 1}
-    with pytest.raises(UserError, match="has no piece for the placeholder"):
+    with pytest.raises(UserError, match="has no piece for ｟1｠, which data.placeholders needs"):
         train_model(recipe(__file__, **changes), tmp_path / "run", data_dir=text)

@@ -279,6 +279,10 @@ def test_an_export_that_splits_gives_best_translations_alone(run_dir, tmp_path, 
     assert len(captured.out) > 16 and "limit" not in captured.err
     assert translate.main([*arguments, "--scores"]) == 2
     assert "has no signature 'translate'" in _error(capsys)
+    (tmp_path / "in").write_text("A b. <b>C d. E</b> f g h a b c d e f g h\n")
+    assert translate.main([*arguments, "--protect=tag"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.index("<b>") < captured.out.index("</b>") and len(captured.out) > 16
 
 
 def test_an_export_that_cannot_be_written_leaves_nothing(run_dir, tmp_path, monkeypatch, capsys):

@@ -21,7 +21,7 @@ from nmt_keras.inference.protection import Protection
 from nmt_keras.inference.translation import NOTHING
 from nmt_keras.serving import client as client_module
 from nmt_keras.serving import export, proof
-from nmt_keras.serving.client import Client
+from nmt_keras.serving.client import Client, TranslateOptions
 from nmt_keras.serving.local import LocalTransport
 from nmt_keras.serving.local_server import serving
 from nmt_keras.tokenizers.building import train_tokenizer
@@ -37,7 +37,7 @@ def folder(tmp_path_factory, varied_transformer):
     """An export of an untrained transformer that makes varied translations."""
     tokenizer = train_tokenizer("char", ["abcdefg"], 11)
     model = varied_transformer(11, end=-8.0)
-    decoding = DecodingConfig(beam_size=3, max_length=9, max_source_length=16, max_beam_size=6, terms_beam_size=0)
+    decoding = DecodingConfig(beam_size=3, max_length=9, max_source_length=16, max_beam_size=6)
     return export.save(
         export.TranslationModule(model, tokenizer, tokenizer, decoding), tmp_path_factory.mktemp("export")
     )
@@ -264,6 +264,34 @@ def test_translations_without_options_are_those_of_the_default_signature(client,
         assert translation.text == hypothesis.text == expected["translation"][row]
         for more in (hypothesis.pieces, hypothesis.outputs, translation.source_pieces, translation.outputs):
             assert not more
+
+
+def test_terms_and_beginnings_that_are_none_harm_no_other_row(client, double):
+    options = [0, 1, 0, -1.0, 0.0, 0]
+    bad = [
+        ("abc", "", "\t\t\n\n\t"),  # empty terms
+        ("abc", "", "x" * 201),
+        ("abc", "", "a" * 5_000 + "\n" + "b"),
+        ("abc", "", "\n".join("abcdefg"[number % 7] * (1 + number % 3) for number in range(40))),
+        ("abc", "", "\t".join(["b", *"cdefg" * 30])),  # one term in many ways
+        ("abc", "\udcff\udcfe", "b\udcff"),  # no UTF-8
+        ("a\udcff", "", "\udcff"),
+        ("abc", "g" * 500, "d"),  # longer than a translation may be
+        ("abc", "\x00\n", "\x00"),
+    ]
+    good = ("fed", "b", "g")
+
+    def asked(rows):
+        texts, prefixes, terms = zip(*rows)
+        columns = {name: [value] * len(rows) for name, value in zip(TranslateOptions._fields, options)}
+        return client.call("translate", {"text": texts, **columns, "prefix": prefixes, "terms": terms})
+
+    merged, alone = asked([good, *bad, good]), asked([good])
+    for row in (0, -1):
+        assert merged["translation"][row][0] == alone["translation"][0][0] and merged["is_term_placed"][row][0][0]
+        np.testing.assert_allclose(merged["log_prob"][row], alone["log_prob"][0], atol=1e-5)
+    assert merged["num_terms"].max() == 16 and not merged["is_prefix_kept"][8]
+    assert merged["is_term_placed"][5][0][0] and not merged["is_term_placed"][2].any()
 
 
 def test_a_row_is_cut_to_what_is_no_padding(client, double):

@@ -40,7 +40,7 @@ def _paragraphs(varied_transformer):
 def server(trained_copy, varied_transformer):
     """A server of a copy model and of one that splits paragraphs."""
     models = [
-        demo.Model("copy", nmt_keras.load(trained_copy / "run")),
+        demo.Model("copy", nmt_keras.load(trained_copy / "run", terms_beam_size=10)),
         demo.Model("paragraphs", _paragraphs(varied_transformer)),
     ]
     with demo.Server(demo.Demo(models), port=0) as server:

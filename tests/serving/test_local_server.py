@@ -115,6 +115,7 @@ def test_rest_takes_columns_and_rows(ports):
     [
         (":predict", b"{", 400, "JSON Parse error"),
         (":predict", b"[" * 5000, 400, "JSON Parse error"),
+        (":predict", b'{"inputs": {"text": ["\xff"]}}', 400, "JSON Parse error"),
         (":predict", [], 400, "Missing 'inputs' or 'instances' key"),
         (":predict", {"inputs": {"text": ["a"]}, "instances": ["a"]}, 400, "Missing 'inputs' or 'instances' key"),
         (":predict", {"instances": []}, 400, "non-empty list"),
