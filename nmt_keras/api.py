@@ -174,6 +174,7 @@ def evaluate(
     checkpoint: str = "best",
     data_dir: Path = "",
     target_language: str = "",
+    glossary: Path = "",
     report: Report = _say,
     **decoding: Any,
 ) -> dict[str, Any]:
@@ -186,6 +187,7 @@ def evaluate(
         checkpoint: `best`, `latest`, `averaged`, `ema` or a step.
         data_dir: folder of the relative paths of the text.
         target_language: of a model of several; "" is the recipe's.
+        glossary: a file of terms that translations are to contain; `terms` and `terms_placed` say how many do.
         report: takes a line for the user. By default it is written to stderr.
         **decoding: options of the search, fields of `DecodingConfig`.
 
@@ -193,7 +195,7 @@ def evaluate(
         `bleu`, `chrf`, `perplexity` and more, each score with its signature.
 
     Raises:
-        UserError: the run or the text cannot be used.
+        UserError: the run, the text or the glossary cannot be used.
     """
     load_tensorflow()
     from nmt_keras.experiment.evaluate import evaluate as evaluate_runs
@@ -208,5 +210,6 @@ def evaluate(
         decoding=decoding,
         data_dir=str(data_dir),
         target_language=target_language,
+        glossary=str(glossary) or None,
         report=report,
     )

@@ -122,6 +122,10 @@ def test_mistakes_are_one_line(trained_copy, tmp_path):
             lambda: nmt_keras.recipe(RECIPE, **{"training.max_steps": "9"}),
             "`training.max_steps` must be .*Received: '9'",
         ),
+        (
+            lambda: nmt_keras.evaluate(trained_copy / "run", "a", "b", glossary="none"),
+            "Cannot read the glossary none: No",
+        ),
         (lambda: nmt_keras.train(RECIPE, tmp_path / "run", data_dir=tmp_path), "Cannot read .*train.src"),
     ):
         with pytest.raises(nmt_keras.UserError, match=message) as raised:

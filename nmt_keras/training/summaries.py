@@ -215,8 +215,10 @@ def _add_packaged_fonts() -> bool:
     package = importlib.util.find_spec(_FONT_PACKAGE)  # not imported: that would change the fonts of all pictures
     folders = package.submodule_search_locations if package else None
     fonts = [font for folder in folders or () for font in pathlib.Path(folder).glob("fonts/*.otf")]
+    known = {font.fname for font in font_manager.fontManager.ttflist}
     for font in fonts:
-        font_manager.fontManager.addfont(font)
+        if str(font) not in known:
+            font_manager.fontManager.addfont(font)
     return bool(fonts)
 
 

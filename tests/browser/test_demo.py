@@ -157,6 +157,12 @@ def test_the_keyboard_is_enough(page):
     assert page.switch_to.active_element.text == "Glossary"
     page.switch_to.active_element.send_keys(Keys.TAB)
     assert page.switch_to.active_element == first
+    page.execute_script("arguments[0].closest('li').dir = 'rtl'", first)
+    first.send_keys(Keys.ARROW_LEFT)
+    assert page.switch_to.active_element.text == "b"
+    page.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
+    assert page.switch_to.active_element == first
+    page.execute_script("arguments[0].closest('li').dir = 'auto'", first)
     first.send_keys(Keys.ARROW_RIGHT)
     word = page.switch_to.active_element
     assert word.text == "b" and word.get_attribute("aria-haspopup") == "dialog"

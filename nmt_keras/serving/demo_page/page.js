@@ -259,7 +259,8 @@ function words(text, language) {
 
 // Arrow keys go from word to word of a sentence.
 function move(event, box) {
-  const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+  const isRightToLeft = getComputedStyle(box).direction === "rtl";
+  const step = { ArrowRight: isRightToLeft ? -1 : 1, ArrowLeft: isRightToLeft ? 1 : -1 }[event.key];
   if (!step) return;
   const all = [...box.querySelectorAll(".word")];
   const next = all[all.indexOf(event.currentTarget) + step];
