@@ -2,8 +2,10 @@
 
 import pytest
 
+from nmt_keras.constants import TERM_MARKS
 from nmt_keras.errors import UserError
-from nmt_keras.inference.glossary import Glossary
+from nmt_keras.inference.glossary import Glossary, PlacedTerms, stands_in
+from nmt_keras.inference.translation import Hypothesis, Translation
 
 
 def _glossary(*entries):
@@ -99,3 +101,49 @@ def test_all_mistakes_of_a_file_are_counted(tmp_path):
     path.write_text("a b\nc\td\n\te\nf\n")
     with pytest.raises(UserError, match="^Line 1 of the glossary .*; 2 more lines are no entries$"):
         Glossary.read(path)
+
+
+def test_terms_are_written_beside_the_words_they_are_of():
+    glossary = _glossary(("dog", "Hund"), ("dog", "Köter"), ("hot dog", "Würstchen"), ("狗", "dog"))
+    begin, middle, end = TERM_MARKS
+    assert glossary.annotated("a  hot dog, Dog") == (
+        f"a {begin}hot dog{middle}Würstchen{end}, {begin}Dog{middle}Hund{end}"
+    )
+    assert glossary.annotated("我的狗") == f"我的{begin}狗{middle}dog{end}"
+    assert glossary.annotated("a  cat") == "a  cat"
+    assert glossary.annotated("dog, hot dog", lambda ways: ways[1] if len(ways) > 1 else None) == (
+        f"{begin}dog{middle}Köter{end}, hot dog"
+    )
+
+
+@pytest.mark.parametrize(
+    "term, text, expected",
+    [
+        ("Hund", "der Hund.", True),
+        ("Hund", "der hund", False),
+        ("Hund", "Hunde", False),
+        ("hot dog", "ein hot  dog", True),
+        ("hot dog", "hot", False),
+        ("狗", "我的狗跑", True),
+        ("e-mail", "eine e-mail an", True),
+        ("Äpfel", "A\u0308pfel", True),
+        ("Hund", "", False),
+    ],
+)
+def test_a_term_stands_in_a_text_as_whole_words(term, text, expected):
+    assert stands_in(term, text) is expected
+
+
+def test_terms_that_a_model_reads_are_placed_where_they_stand():
+    reports = []
+    terms = PlacedTerms(
+        _glossary(("dog", "Hund"), ("dog", "Köter"), ("cat", "Katze")), reports.append, is_annotated=True
+    )
+    lines = ["a dog", "no term", "a cat " * 20]
+    assert [line != text for line, text in zip(lines, terms.annotated(lines))] == [True, False, True]
+    found = [
+        terms.placed(number, Translation([Hypothesis(text, 0.0, 0.0)], False))
+        for number, text in enumerate(("ein Köter", "nichts", "die Katze"), 1)
+    ]
+    assert found == [[[("Hund | Köter", False)]], [[]], [[("Katze", True)]]] and not reports
+    assert terms.summary() == "glossary: 1 of 2 terms placed; line 1 lacks 'Hund | Köter'"

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from nmt_keras.constants import TERM_MARKS
 from nmt_keras.experiment import augment as augmenting
 from pipelines import augment, train
 
@@ -183,3 +184,37 @@ def test_bad_input_is_one_line(trained_copy, text, options, message, capsys):
     assert _run(trained_copy, text, *(each.format(text=text, run=trained_copy / "run") for each in options)) == 2
     told = capsys.readouterr().err.splitlines()
     assert message in told[-1] and not any("Traceback" in line for line in told)
+
+
+def test_terms_are_written_beside_their_words_where_the_translation_has_them(tmp_path, capsys):
+    for name, lines in (
+        ("en", ["a dog", "the cat", "", "dog dog"]),
+        ("de", ["ein Köter", "die Miez", "", "Hund Hund"]),
+        ("tsv", ["dog\tHund", "dog\tKöter", "cat\tKatze"]),
+    ):
+        (tmp_path / name).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    given = {"glossary": "tsv", "input": "en", "reference": "de"}
+    arguments = ["--kind=terms", "--source_language=en", "--target_language=de"]
+    arguments += [f"--{name}={tmp_path}/{file}" for name, file in given.items()]
+    assert augment.main([*arguments, f"--output_dir={tmp_path}/out"]) == 0
+    card = json.loads(capsys.readouterr().out)
+    assert card["lines"] == {"all": 4, "pairs": 2, "terms": 3} and card["kind"] == "terms"
+    assert card == json.loads((tmp_path / "out" / "card.json").read_text())
+    begin, middle, end = TERM_MARKS
+    said = f"{begin}dog{middle}Hund{end}"
+    assert _lines(tmp_path / "out" / "text.en") == [f"a {begin}dog{middle}Köter{end}", "", "", f"{said} {said}"]
+    assert _lines(tmp_path / "out" / "text.de") == ["ein Köter", "", "", "Hund Hund"]
+    (tmp_path / "tsv").write_text("horse\tPferd\n")
+    (tmp_path / "short").write_text("a\n")
+    for more, message in (
+        (["--output_dir=" + str(tmp_path / "out")], "holds a whole corpus"),
+        ([f"--output_dir={tmp_path}/other"], "No pair has a term of the glossary on both sides"),
+        ([f"--output_dir={tmp_path}/other", f"--reference={tmp_path}/short"], "--reference ends before line 2"),
+        ([f"--output_dir={tmp_path}/other", "--source_language=de"], "Both languages are 'de'"),
+        ([f"--output_dir={tmp_path}/other", "--tag=x"], "--tag does not go with --kind=terms"),
+        ([f"--output_dir={tmp_path}/other", "--glossary="], "--glossary must be given with --kind=terms"),
+        ([f"--output_dir={tmp_path}/other", "--kind=back"], "--glossary goes with --kind=terms"),
+    ):
+        assert augment.main([*arguments, *more]) == 2
+        assert message in capsys.readouterr().err
+    assert not list((tmp_path / "other").glob("*"))
