@@ -1,10 +1,19 @@
 """What the benchmarks say to a mistake, before they install or measure anything."""
 
+import itertools
 import sys
 
 import pytest
 
-from benchmarks import measure, serving, training_quality, training_speed, translation_quality, translation_speed
+from benchmarks import (
+    glossary_file,
+    measure,
+    serving,
+    training_quality,
+    training_speed,
+    translation_quality,
+    translation_speed,
+)
 from nmt_keras.errors import UserError
 
 
@@ -57,3 +66,16 @@ def test_what_a_process_says_to_its_user_is_said_again():
 @pytest.mark.parametrize("ours, expected", [(100, 2.0), (98, 2.0), (97, None), (150, 2.0)])
 def test_a_model_of_fewer_weights_gets_no_ratio(ours, expected):
     assert measure.ratio(20.0, 10.0, (ours, 100)) == expected
+
+
+@pytest.mark.parametrize("is_random", [False, True])
+def test_a_glossary_has_words_that_are_translations_of_each_other(is_random):
+    words = {"dog": "Hund", "cat": "Katze", "horse": "Pferd", "street": "Straße", "house": "Haus"}
+    pairs = list(itertools.permutations(words, 3))
+    sources = [f"The {' '.join(each)} runs." for each in pairs]
+    targets = [f"Das {' '.join(words[word] for word in each)} rennt." for each in pairs]
+    extra = (["The wild boar dog."] * 9, ["Das Wildschwein Hund."] * 9)
+    entries = glossary_file.drawn(sources, targets, sources + extra[0], targets + extra[1], is_random)
+    known = {**words, "wild boar": "Wildschwein", "The": "Das", "runs": "rennt"}
+    assert entries and all(known[source] == target for source, target in entries)
+    assert is_random or ("wild boar", "Wildschwein") in entries

@@ -20,7 +20,6 @@ def get_config() -> ExperimentConfig:
             dev_source=("train.xx",),
             dev_target=("train.xx",),
             annotated_terms=True,
-            source_vocab_size=300,
             max_source_length=48,
             max_target_length=32,
             on_findings="report",
@@ -41,20 +40,19 @@ def get_config() -> ExperimentConfig:
     )
 
 
-def _word(rng):
-    return "".join(rng.choices("klmnop", k=3))
+LETTERS, SAID = "abcdefgh", "klmnop"
+UNSEEN = {letter: SAID[number % len(SAID)] for number, letter in enumerate(LETTERS)}  # in training
 
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
     folder, rng = tmp_path_factory.mktemp("terms"), random.Random(1)
-    lines = [[rng.choice("abcdefgh") for _ in range(rng.randint(2, 5))] for _ in range(1500)]
-    others = [(letter, _word(rng)) for letter in "abcdefgh" for _ in range(40)]
-    said = [rng.choice([word for letter, word in others if letter == line[0]]) for line in lines]
+    lines = [[rng.choice(LETTERS) for _ in range(rng.randint(2, 5))] for _ in range(1500)]
+    others = [(letter, word) for letter in LETTERS for word in SAID if UNSEEN[letter] != word]
+    said = [{line[0]: rng.choice([word for letter, word in others if letter == line[0]])} for line in lines]
     (folder / "train.xx").write_text("".join(" ".join(line) + "\n" for line in lines))
-    (folder / "with.yy").write_text(
-        "".join(" ".join(word if c == line[0] else c for c in line) + "\n" for line, word in zip(lines, said))
-    )
+    translations = (" ".join(words.get(c, c) for c in line) for line, words in zip(lines, said))
+    (folder / "with.yy").write_text("".join(text + "\n" for text in translations))
     (folder / "terms.tsv").write_text("".join(f"{letter}\t{word}\n" for letter, word in others))
     arguments = ["--kind=terms", "--source_language=xx", "--target_language=yy", f"--glossary={folder}/terms.tsv"]
     arguments += [f"--input={folder}/train.xx", f"--reference={folder}/with.yy", f"--output_dir={folder}/terms"]
@@ -66,8 +64,10 @@ def run_dir(tmp_path_factory):
 @pytest.mark.slow
 def test_terms_that_were_never_seen_are_said(run_dir, tmp_path, capsys):
     rng = random.Random("new")
-    lines = [[rng.choice("abcdefgh") for _ in range(4)] for _ in range(24)]
-    words = {letter: _word(rng) for letter in "abcd"}
+    lines = [[rng.choice(LETTERS[1:]) for _ in range(3)] for _ in range(24)]
+    for line in lines:
+        line.insert(rng.randint(0, 3), "a")
+    words = {"a": UNSEEN["a"]}
     expected = [" ".join(words.get(c, c) for c in line) for line in lines]
     (tmp_path / "terms.tsv").write_text("".join(f"{letter}\t{word}\n" for letter, word in words.items()))
     (tmp_path / "in").write_text("".join(" ".join(line) + "\n" for line in lines))

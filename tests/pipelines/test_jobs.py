@@ -495,6 +495,7 @@ def test_translations_have_what_is_protected(run_dir, tmp_path, capsys, monkeypa
         assert message in _error(capsys)
 
 
+@pytest.mark.slow
 def test_what_is_protected_goes_over_the_ends_of_sentences(run_dir, tmp_path, capsys):
     (tmp_path / "in").write_text("a. <b>B c! D</b> e\n\nH https://x.y/z g " + "h g " * 30 + "\n")
     arguments = [f"--run_dir={run_dir}", f"--input={tmp_path}/in", "--split_sentences"]

@@ -12,9 +12,12 @@ import tensorflow as tf
 
 from nmt_keras.config import DecodingConfig, ModelConfig
 from nmt_keras.constants import EOS_ID
+from nmt_keras.layers.int8 import NEEDS, is_available
+from nmt_keras.models.ensemble import Ensemble
 from nmt_keras.models.seq2seq import build_seq2seq
-from nmt_keras.serving import compression, export, proof
+from nmt_keras.serving import compression, export, int8, proof
 from nmt_keras.tokenizers.building import train_tokenizer
+from nmt_keras.tokenizers.target_tags import TargetLanguages
 
 pytestmark = pytest.mark.servers
 
@@ -32,6 +35,11 @@ FAMILIES = {
     "ssru": {"encoder": "transformer", "decoder": "ssru"},
     "transformer, int8": {"encoder": "transformer", "decoder": "transformer"},
     "transformer, bfloat16": {"encoder": "transformer", "decoder": "transformer"},
+    "transformer, int8_compute": {"encoder": "transformer", "decoder": "transformer"},
+    "rnn, int8_compute": {},
+    "transformer, ensemble": {"encoder": "transformer", "decoder": "transformer"},
+    "transformer, several languages": {"encoder": "transformer", "decoder": "transformer"},
+    "transformer, sentences": {"encoder": "transformer", "decoder": "transformer"},
 }
 
 
@@ -41,19 +49,34 @@ def tokenizer():
     return train_tokenizer("unigram", ["der hund rennt nach hause", "die katze schläft, und der hund bellt"] * 40, 282)
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def exported(request, tokenizer, tmp_path_factory):
-    """An export, requests to each of its signatures, and this version's answers."""
-    size = tokenizer.vocab_size
-    model = build_seq2seq(ModelConfig(**{**SMALL, **FAMILIES[request.param]}), size, size)
-    rng = np.random.default_rng(3)
+def _model(fields, size, seed):
+    """A model of random weights."""
+    model = build_seq2seq(ModelConfig(**{**SMALL, **fields}), size, size)
+    rng = np.random.default_rng(seed)
     for weight in model.trainable_variables:
         weight.assign(rng.normal(size=weight.shape) * 0.5)
     model.output_projection.bias.assign(tf.one_hot(EOS_ID, size) * -3.0)
-    precision = request.param.partition(", ")[2]
-    stored = compression.compress(model.variables, precision) if precision in ("int8", "bfloat16") else ()
-    decoding = DecodingConfig(beam_size=3, max_length=12, max_source_length=32)
-    module = export.TranslationModule(model, tokenizer, tokenizer, decoding, stored)
+    return model
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def exported(request, tokenizer, tmp_path_factory):
+    """An export, requests to each of its signatures, and this version's answers."""
+    kind = request.param.partition(", ")[2]
+    members = [_model(FAMILIES[request.param], tokenizer.vocab_size, seed) for seed in (3, 4)]
+    model = Ensemble(members) if kind == "ensemble" else members[0]
+    decoding = DecodingConfig(beam_size=3, max_length=12, max_source_length=32, split_sentences=kind == "sentences")
+    stored = compression.compress(model.variables, kind) if kind in ("int8", "bfloat16") else ()
+    if kind == "int8_compute":
+        if not is_available():
+            pytest.skip(f"products in int8 need {NEEDS}")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(int8, "measured", lambda call: (1.0, 0.1))  # all are faster in int8
+            found = int8.to_int8(model, tf.constant([[4, 5, 6, 3]]), decoding.beam_size)
+        assert found.weights and all(choice.is_int8 for choice in found.choices)
+        model, stored = found.model, found.stored
+    languages = TargetLanguages(("de", "fr"), (4, 5)) if kind == "several languages" else None
+    module = export.TranslationModule(model, tokenizer, tokenizer, decoding, stored, languages=languages)
     folder = tmp_path_factory.mktemp("export") / "1"
     tf.saved_model.save(module, str(folder), signatures=export.signatures_of(module))
     requests = export.sample_requests(module, TEXTS)
