@@ -26,30 +26,32 @@ def get_config() -> ExperimentConfig:
         ),
         ModelConfig(d_model=64, input_dropout_rate=0.0, output_dropout_rate=0.0),
         TrainingConfig(
-            max_steps=600,
+            max_steps=900,
             batch_tokens=1024,
             learning_rate=1e-2,
-            schedule="constant",
+            schedule="cosine",
+            warmup_steps=50,
             label_smoothing=0.0,
             log_every=100,
-            evaluate_every=600,
-            checkpoint_every=600,
+            evaluate_every=900,
+            checkpoint_every=900,
             dev_sentences=20,
         ),
         DecodingConfig(beam_size=2, max_source_length=48),
     )
 
 
-LETTERS, SAID = "abcdefgh", "klmnop"
+LETTERS, SAID = "abcdefgh", "klmnopqrstuv"
 UNSEEN = {letter: SAID[number % len(SAID)] for number, letter in enumerate(LETTERS)}  # in training
 
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
     folder, rng = tmp_path_factory.mktemp("terms"), random.Random(1)
-    lines = [[rng.choice(LETTERS) for _ in range(rng.randint(2, 5))] for _ in range(1500)]
+    lines = [[rng.choice(LETTERS) for _ in range(rng.randint(2, 5))] for _ in range(2500)]
     others = [(letter, word) for letter in LETTERS for word in SAID if UNSEEN[letter] != word]
-    said = [{line[0]: rng.choice([word for letter, word in others if letter == line[0]])} for line in lines]
+    chosen = list(map(rng.choice, lines))
+    said = [{c: rng.choice([word for letter, word in others if letter == c])} for c in chosen]
     (folder / "train.xx").write_text("".join(" ".join(line) + "\n" for line in lines))
     translations = (" ".join(words.get(c, c) for c in line) for line, words in zip(lines, said))
     (folder / "with.yy").write_text("".join(text + "\n" for text in translations))
