@@ -149,9 +149,10 @@ def _terms_of(glossary: str, config: ExperimentConfig, mbr: MBROptions | None, r
         raise UserError(
             f"--glossary goes with beam search of sentences: leave out {'--mbr' if mbr else 'decoding.split_sentences'}"
         )
-    if not config.data.annotated_terms:
+    terms = PlacedTerms(Glossary.read(glossary), report, config.data.annotated_terms)
+    if not terms.is_annotated:
         require_takes_terms(config.decoding)
-    return PlacedTerms(Glossary.read(glossary), report, config.data.annotated_terms)
+    return terms
 
 
 def _placed(terms: PlacedTerms, results: Sequence[Translation], report: Report) -> dict[str, int]:

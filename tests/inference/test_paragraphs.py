@@ -126,6 +126,7 @@ def split_client(parts):
         yield client
 
 
+@pytest.mark.slow
 def test_what_is_protected_comes_back_across_sentences(split_client):
     texts = [
         "Abc. <b>Bagd. Ace</b> ba.",

@@ -457,7 +457,7 @@ def test_lines_that_are_translated_are_forgotten(has_glossary, run_dir, tmp_path
                 most = max(most, len({id(each) for each in kept}))
                 yield Translation([Hypothesis(str(text), 0.0, 0.0)], False)
 
-        yield stream, {}
+        yield stream, {"annotates_terms": False}
 
     monkeypatch.setattr(translate._text, "lines", lines)
     monkeypatch.setattr(translate, "_opened", opened)
@@ -468,6 +468,7 @@ def test_lines_that_are_translated_are_forgotten(has_glossary, run_dir, tmp_path
     assert capsys.readouterr().out.count("\n") == 2000 and 0 < most < 200  # tee keeps 57 at a time
 
 
+@pytest.mark.slow
 def test_translations_have_what_is_protected(run_dir, tmp_path, capsys, monkeypatch):
     (tmp_path / "in").write_text("a <b>b c</b>\n\n<i>d</i> AB-1 e\nh https://x.y/z\n")
     arguments = [f"--run_dir={run_dir}", f"--input={tmp_path}/in", "--protect=tag,url", r"--protect=[A-Z]{2}-\d"]
@@ -570,6 +571,7 @@ def test_a_translation_that_is_lost_is_reported_with_its_line(run_dir, tmp_path,
     assert "warning: 2 line(s) have text, and an empty translation (1, 3)" in out.err
 
 
+@pytest.mark.slow
 def test_evaluation_takes_references_and_says_what_it_scored(run_dir, copy_text, tmp_path, monkeypatch, capsys):
     assert experiment_evaluate._TUNED == (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5)
     monkeypatch.setattr(experiment_evaluate, "_TUNED", (0.2, 1.5))

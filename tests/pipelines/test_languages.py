@@ -20,6 +20,7 @@ from nmt_keras.serving.local_server import serving
 from pipelines import augment, compare, doctor, evaluate, export, lexicon, score, train, translate
 from tests.serving.serving_double import Double
 
+pytestmark = pytest.mark.slow
 LINES = ["a b c", "<2next> a b", "", "h g f e", "<2copy> c"]
 
 
@@ -99,7 +100,6 @@ def test_each_language_has_its_dev_bleu_and_both_are_learned(run_dir):
     assert measured["dev_bleu"] == pytest.approx((measured["dev_bleu_copy"] + measured["dev_bleu_next"]) / 2)
 
 
-@pytest.mark.slow
 def test_a_job_translates_into_the_language_that_is_asked_for(run_dir, tmp_path):
     plain = [line for line in LINES if "<" not in line]
     assert _translated(tmp_path, plain, f"--run_dir={run_dir}") == plain
@@ -121,7 +121,6 @@ def test_text_that_looks_like_a_tag_is_text(run_dir, tmp_path):
     assert _next("a b") not in found.text
 
 
-@pytest.mark.slow
 def test_evaluate_and_score_measure_in_the_language_that_is_asked_for(run_dir, text, tmp_path, capsys):
     options = [f"--run_dir={run_dir}", f"--source={text}/dev.xx"]
     results = {}
@@ -138,7 +137,6 @@ def test_evaluate_and_score_measure_in_the_language_that_is_asked_for(run_dir, t
     assert results["next"]["mean"] > results["copy"]["mean"]
 
 
-@pytest.mark.slow
 def test_an_export_proves_all_languages(exported):
     assert exported["different"] == 0
     assert min(exported["dev_bleu_by_language"][language] for language in ("copy", "next")) > 80
@@ -188,7 +186,6 @@ def test_pieces_of_a_served_translation_begin_with_the_tag(client):
     assert "".join("a b"[start:end] for start, end in spans) == "a b"
 
 
-@pytest.mark.slow
 def test_a_lexicon_knows_tags(run_dir, tmp_path):
     copy = pathlib.Path(shutil.copytree(run_dir, tmp_path / "run"))
     assert lexicon.main([f"--run_dir={copy}", "--proposals=8", "--common=4"]) == 0
@@ -256,7 +253,6 @@ def test_an_export_is_served_to_clients_by_both_protocols(exported):
                     client.translate(["a b"], target_language="klingon")
 
 
-@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(text, tmp_path):
     """With tags, corpora at a temperature, sampled segmentations and two replicas."""
     options = [f"--config={__file__}", f"--data_dir={text}", f"--config.data.cache_dir={text}/cache"]
@@ -269,7 +265,6 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(text, tmp_path):
     assert cards[0]["weights_sha256"] == cards[1]["weights_sha256"]
 
 
-@pytest.mark.slow
 def test_dev_sets_of_one_language_are_numbered_and_may_have_several_references(run_dir, text, tmp_path, capsys):
     options = [f"--config={__file__}", f"--data_dir={text}", f"--config.data.cache_dir={text}/cache"]
     options += [f"--run_dir={tmp_path}/run", f"--init_from={run_dir}", f"--config.data.tokenizer_from={run_dir}"]
@@ -286,15 +281,7 @@ def test_dev_sets_of_one_language_are_numbered_and_may_have_several_references(r
     assert measured["dev_bleu_copy_1"] >= measured["dev_bleu_copy_2"]
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        ["--mbr=4"],
-        pytest.param(["--exact=50"], marks=pytest.mark.slow),
-        pytest.param(["--samples=1", "--temperature=0.1"], marks=pytest.mark.slow),
-        pytest.param(["--n_best=2"], marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("options", [["--mbr=4"], ["--exact=50"], ["--samples=1", "--temperature=0.1"], ["--n_best=2"]])
 def test_every_search_knows_the_language(run_dir, tmp_path, options):
     [line] = _translated(tmp_path, ["a b c"], f"--run_dir={run_dir}", "--target_language=next", *options)
     assert ("b c d" == line) if "--n_best=2" not in options else (json.loads(line)["hypotheses"][0]["text"] == "b c d")
@@ -320,7 +307,6 @@ def test_systems_are_compared_in_one_language(run_dir, trained_copy, text, tmp_p
     assert "run does not translate into 'next', it translates into yy" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_an_ensemble_needs_members_of_the_same_languages(run_dir, text, tmp_path, capsys):
     options = [f"--config={__file__}", f"--data_dir={text}", f"--config.data.cache_dir={text}/cache"]
     options += [f"--run_dir={tmp_path}/one", f"--config.data.tokenizer_from={run_dir}", "--config.training.max_steps=1"]
@@ -348,7 +334,6 @@ def test_a_run_gets_no_new_language_and_is_left_as_it_was(run_dir, text, tmp_pat
     assert (copy / "config.json").read_bytes() == before
 
 
-@pytest.mark.slow
 def test_the_doctor_reads_all_dev_sets_once_and_counts_the_tag(text, tmp_path, capsys):
     options = [f"--config={__file__}", f"--data_dir={text}", f"--config.data.cache_dir={text}/cache"]
     doctor.main([*options, f"--output={tmp_path}/found.json"])

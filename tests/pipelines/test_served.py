@@ -130,7 +130,8 @@ def _model(kind, folder):
         yield f"--server={'grpc' if kind == 'grpc' else 'http'}://127.0.0.1:{getattr(ports, kind)}/copy"
 
 
-@pytest.mark.parametrize("kind", ("saved_model", *(pytest.param(k, marks=pytest.mark.slow) for k in ("rest", "grpc"))))
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ("saved_model", "rest", "grpc"))
 def test_an_export_says_what_the_run_says(kind, run_dir, saved_model, text, tmp_path, capsys):
     ours = [f"--run_dir={run_dir}", f"--input={text}"]
     searches = [[], ["--beam_size=3", "--n_best=2", "--scores", "--alignments", "--decoding.max_length=9"]]

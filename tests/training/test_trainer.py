@@ -352,6 +352,7 @@ def test_it_learns_to_copy(copy_text, fields):
     assert (batch.target_output_ids.numpy() == EOS_ID).any()
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_losses_of_one_process(tmp_path, copy_text, monkeypatch):
     """multi_worker over loopback by TF_CONFIG, through the train job itself."""
     monkeypatch.delenv("TF_CONFIG", raising=False)

@@ -77,6 +77,7 @@ FAMILIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "family",
     [pytest.param(f, marks=[pytest.mark.slow] * (f not in ("rnn", "transformer", "input_feeding"))) for f in FAMILIES],
