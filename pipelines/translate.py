@@ -130,12 +130,15 @@ def _job(values: flags.FlagValues) -> int | None:
             if protection:
                 given["protect"] = protection
                 texts = map(protection.take_out, lines)
-            if glossary and about["annotates_terms"]:
+            if glossary and about.get("annotates_terms"):
                 glossary.is_annotated = True
                 texts = glossary.annotated(lines, count)
             elif glossary:
                 texts, looked_up = itertools.tee(texts)
                 plain = (text.plain if isinstance(text, ProtectedText) else text for text in looked_up)
+                if about.get("placeholders") and protection is None:  # which no term is to be found in
+                    unasked = Protection(about["placeholders"])
+                    plain = (unasked.take_out(text).plain for text in plain)
                 given["terms"] = glossary.found(plain, count)
             for line, translation in zip(again, stream(texts, given, count)):
                 if translation.truncated and values.on_long == "refuse":
@@ -260,7 +263,20 @@ def _opened(values: flags.FlagValues) -> Iterator[tuple[Stream, dict[str, typing
             )
 
         about = {**{name: values[name].value for name in names}, **request_options}
-        yield stream, {**about, "annotates_terms": _annotates(values) and client.annotates_terms}
+        if values.glossary:
+            about |= _of_model(values, client.annotates_terms, client.placeholders)
+        if values.protect and _as_json(values) and client.splits_sentences:
+            raise UserError(
+                "An export that splits texts gives one text for a line, and nothing of its sentences: leave out "
+                "--n_best, --samples, --scores and --alignments"
+            )
+        yield stream, about
+
+
+def _of_model(values: flags.FlagValues, annotates_terms: bool, placeholders: Sequence[str]) -> dict[str, typing.Any]:
+    """What decides how terms are found and written, of a model of such."""
+    about: dict[str, typing.Any] = {"annotates_terms": True} if annotates_terms and _annotates(values) else {}
+    return about | ({"placeholders": list(placeholders)} if placeholders else {})
 
 
 def _annotates(values: flags.FlagValues) -> bool:
@@ -334,7 +350,8 @@ def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any], Ca
     names += ["mbr", "mbr_utility", "mbr_candidates", "mbr_each"] if options else []
     names += ["exact"] if values.exact is not None else []
     about = {**{name: values[name].value for name in names}, "step": run.step, "checkpoint": values.checkpoint}
-    about["annotates_terms"] = _annotates(values) and run.config.data.annotated_terms
+    if values.glossary:
+        about |= _of_model(values, run.config.data.annotated_terms, run.config.data.placeholders)
     return stream, {**about, **dataclasses.asdict(run.config.decoding)}, end
 
 

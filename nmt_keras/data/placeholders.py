@@ -1,8 +1,8 @@
 """Placeholders: symbols of the tokenizer that stand for what a translation has as its source has it.
 
 A model that learns from text with them copies them to their places; what they stand for is put in again afterwards
-(`inference.protection`). A span of the source becomes a placeholder where the target has the same span, so that what
-is translated, or left out, is learned as it is.
+(`inference.protection`). In training a span of the source becomes a placeholder where the target has the same span;
+afterwards every span does, and comes back as it was, also one that training would translate.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from nmt_keras.reports import Report, shows_bars
 _BLOCK = 10_000
 _VERSION = 1  # of what is made of a pair
 
-# The start and the end of each span of a text, in order; TimeoutError where that takes too long.
+# The start and the end of each span of a text, in order; TimeoutError or MemoryError where that takes too much.
 Finder = Callable[[str], Sequence[tuple[int, int]]]
 
 
@@ -43,7 +43,7 @@ def in_pair(source: str, target: str, find: Finder) -> tuple[str, str]:
     """A pair of training, in which the spans that both sides have are placeholders, as many as there are symbols."""
     try:
         spans, others = find(source), find(target)
-    except TimeoutError:
+    except (TimeoutError, MemoryError):
         return source, target
     waiting: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for start, end in reversed(others):
@@ -65,7 +65,7 @@ def in_corpus(
 
     Args:
         corpus: as it is.
-        patterns: what `find` finds, by which the cache knows it.
+        patterns: the regular expressions of what `find` finds, by which the cache knows it.
         find: the spans of a text.
         cache_dir: takes the files.
         report: is told how many pairs have placeholders.
@@ -73,7 +73,7 @@ def in_corpus(
     pairs, changed = [], 0
     for source, target in zip(corpus.sources, corpus.targets):
         known = [[text.sha256, text.path, text.origin and text.origin.files] for text in (source, target)]
-        identity = json.dumps([_VERSION, list(patterns), known])
+        identity = json.dumps([_VERSION, list(patterns), PLACEHOLDERS, known])
         folder = pathlib.Path(cache_dir) / f"placeholders-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
         whole = folder / "whole.json"
         if not whole.exists():  # written last

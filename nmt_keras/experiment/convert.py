@@ -91,6 +91,11 @@ def convert(
             f"--to={to} takes {converter.takes}: give another run, or serve this one by pipelines.export. "
             f"Received: {'; '.join(reasons)}, of {run_dirs[0]}"
         )
+    if config.data.placeholders or config.data.annotated_terms:
+        report(
+            "warning: the run has data.placeholders or data.annotated_terms: what is written takes text as it is, so "
+            "put their symbols into it yourself (docs/search.md)"
+        )
     dev = _dev_lines(config, run_dirs[0], proof_lines, report)
     import_packages(to, converter)
     run = load(run_dirs, overrides, checkpoint, report=report, portable=True)

@@ -20,6 +20,7 @@ from nmt_keras.experiment.text import open_references, with_placeholders
 from nmt_keras.inference.evaluation import open_bleu, score_text
 from nmt_keras.inference.glossary import Glossary, PlacedTerms, require_takes_terms
 from nmt_keras.inference.minimum_bayes_risk import MBROptions, require_enough
+from nmt_keras.inference.protection import protection_of
 from nmt_keras.inference.translation import Translation
 from nmt_keras.reports import Report, shows_bars, silent
 from nmt_keras.runs.loading import Run, config_of, load
@@ -91,7 +92,11 @@ def evaluate(
     if terms and terms.is_annotated:
         sources = list(terms.annotated(sources))
     elif terms:
-        given["terms"] = list(terms.found(sources))
+        protection = protection_of(data)  # of which nothing is a term
+        plain = (
+            sources if protection is None else [protection.for_model(False).take_out(text).plain for text in sources]
+        )
+        given["terms"] = list(terms.found(plain))
     with contextlib.ExitStack() as stack:
         scores_file, translations_file = (
             stack.enter_context(files.atomic_write(p)) if p else None for p in (output, translations)
@@ -212,8 +217,10 @@ def _tuned(
     given: Mapping[str, Any],
 ) -> list[dict[str, float]]:
     beam_size = trained.config.decoding.beam_size
-    greedy = _bleu_of(trained, sources, streams, bleu, given, beam_size=1)
-    rows = [{"length_penalty": 0.0, "beam_size": 1, "bleu": greedy}]
+    rows: list[dict[str, float]] = []
+    if not given:  # terms that are placed, which greedy search has no room for
+        greedy = _bleu_of(trained, sources, streams, bleu, given, beam_size=1)
+        rows.append({"length_penalty": 0.0, "beam_size": 1, "bleu": greedy})
     for penalty in _TUNED if beam_size > 1 else ():
         score = _bleu_of(trained, sources, streams, bleu, given, length_penalty=penalty)
         rows.append({"length_penalty": penalty, "beam_size": beam_size, "bleu": score})

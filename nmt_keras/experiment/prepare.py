@@ -16,7 +16,7 @@ import pathlib
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -134,21 +134,29 @@ def _index(path: str, cache_dir: str) -> None:
     TextFile(path, cache_dir)
 
 
+class _Opened(NamedTuple):
+    data: DataConfig
+    corpus: ParallelCorpus  # as it is
+    encoded: ParallelCorpus  # as it is encoded, with placeholders
+    dev: ParallelCorpus
+    tokenizers: Tokenizers
+
+
 @functools.lru_cache(1)
-def _opened(data: str, output_dir: str) -> tuple[DataConfig, ParallelCorpus, ParallelCorpus, Tokenizers]:
+def _opened(data: str, output_dir: str) -> _Opened:
     """What a worker needs, mapped from the cache."""
     values: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in json.loads(data).items()}
     config = DataConfig(**values)
     tokenizers = load_tokenizers(pathlib.Path(output_dir))
-    corpus = with_placeholders(config, open_train(config, silent), silent)
-    return config, corpus, open_dev(config, silent), tokenizers
+    corpus = open_train(config, silent)
+    return _Opened(config, corpus, with_placeholders(config, corpus, silent), open_dev(config, silent), tokenizers)
 
 
 def _text(task: _Task) -> tuple[TextFile, Any]:
     """The text of a task and its tokenizer."""
     data, output_dir, side, shard, *_ = task
-    _, corpus, _, tokenizers = _opened(data, output_dir)
-    return (corpus.sources, corpus.targets)[side][shard], tokenizers[side]
+    opened = _opened(data, output_dir)
+    return (opened.encoded.sources, opened.encoded.targets)[side][shard], opened.tokenizers[side]
 
 
 def _encode(task: _Task) -> tuple[tuple[str, str, int, int], int]:
@@ -161,7 +169,7 @@ def _join(text: tuple[str, str, int, int], counts: Iterable[int]) -> None:
 
 
 def _examine(shard: tuple[str, str, int]) -> tuple[int, list[dict[str, Any]]]:
-    data, corpus, dev, _ = _opened(*shard[:2])
+    data, corpus, _, dev, _ = _opened(*shard[:2])
     number = shard[2]
     language = data.languages_of_train[number]
     findings = examine(data, (corpus.sources[number], corpus.targets[number]), language, held_out_of(dev))
@@ -170,7 +178,7 @@ def _examine(shard: tuple[str, str, int]) -> tuple[int, list[dict[str, Any]]]:
 
 def _hashes(shard: tuple[str, str, int]) -> Iterator[tuple[int, tuple[int, np.ndarray, np.ndarray]]]:
     """Buckets of the hashes of pairs, with the shard and the lines, a part at a time."""
-    _, corpus, _, _ = _opened(*shard[:2])
+    corpus = _opened(*shard[:2]).corpus
     source, target = corpus.sources[shard[2]], corpus.targets[shard[2]]
     for start in range(0, len(source), PART):
         lines = range(start, min(start + PART, len(source)))

@@ -105,7 +105,7 @@ def with_placeholders(data: DataConfig, corpus: ParallelCorpus, report: Report) 
     if protection is None:
         return corpus
     cache_dir = data.cache_dir or default_cache_dir()
-    return placeholders.in_corpus(corpus, data.placeholders, protection.spans_of, cache_dir, report)
+    return placeholders.in_corpus(corpus, protection.expressions, protection.spans_of, cache_dir, report)
 
 
 def _open_whole(data: DataConfig, report: Report) -> ParallelCorpus:

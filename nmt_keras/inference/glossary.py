@@ -214,7 +214,9 @@ class PlacedTerms:
         names = [" | ".join(ways) for ways in terms]
         known: Iterable[Iterable[bool]] = (each.outputs.get("is_term_placed", ()) for each in translation.hypotheses)
         if self.is_annotated:
-            known = ([stands_in(ways[0], each.text) for ways in terms] for each in translation.hypotheses)
+            known = (
+                [any(stands_in(way, each.text) for way in ways) for ways in terms] for each in translation.hypotheses
+            )
         placed = [list(zip(names, itertools.chain(each, itertools.repeat(False)))) for each in known]
         lacking = [name for name, is_placed in placed[0] if not is_placed]
         self.num_found += len(names)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import regex
 
+from nmt_keras.inference.strings import to_bytes
 from nmt_keras.inference.translation import Hypothesis, Translation
 
 # What ends a sentence of a script that has no space after it; a regular expression of RE2's too.
@@ -71,7 +72,7 @@ class _Joining:
         if best.text:
             self._text += " " * bool(self._is_open and not _NO_SPACE.search(self._text))
             self._is_open = True
-        start, before = len(self._text.encode()), len(self._source_starts)
+        start, before = len(to_bytes(self._text)), len(self._source_starts)
         self._text += best.text
         starts, ends = (outputs.get(f"source_piece_{side}", [])[:-1] for side in ("starts", "ends"))
         self._source_starts += [places[each] for each in starts]
@@ -81,7 +82,8 @@ class _Joining:
         ):
             self._starts.append(start + first)
             self._ends.append(start + last)
-            self._alignment.append(before + aligned if 0 <= aligned < len(starts) else -1)
+            reads = 0 <= aligned < len(starts) and ends[aligned] > 0  # no </s>, and no tag of a language
+            self._alignment.append(before + aligned if reads else -1)
 
     def translation(self, truncated: bool) -> Translation:
         """What was joined. It says nothing of `</s>`."""
@@ -97,10 +99,10 @@ class _Joining:
         """
         places: list[int] = []
         for character in part:
-            size = len(character.encode())
+            size = len(to_bytes(character))
             found = -1 if character == " " else self._source.find(character, self._at)
             if found >= 0:
-                self._at_byte += len(self._source[self._at : found].encode())
+                self._at_byte += len(to_bytes(self._source[self._at : found]))
                 self._at = found + 1
                 places += range(self._at_byte, self._at_byte + size)
                 self._at_byte += size

@@ -23,7 +23,7 @@ _LINE_BREAK = r"[\n\v\f\r\x{85}\x{2028}\x{2029}]"
 _BREAKS = rf"[\s\p{{Z}}\x{{85}}]*{_LINE_BREAK}[\s\p{{Z}}\x{{85}}]*"
 
 _CLOSERS = r"[\"'”“’‘»«›‹)\]\x{201E}]*"
-_OPENERS = r"(?:« |[\"'“”„‚‘»«›‹(\[¿¡])*"
+_OPENERS = r"(?:« |[\"'“”„‚‘»«›‹(\[¿¡｟])*"  # the last begins a placeholder
 _EMOJI = r"(?:[\p{So}\p{Sk}\x{FE0F}\x{200D}\x{E0020}-\x{E007F}]+ ?)*"
 _BEGINNING = rf"({_OPENERS}(?:[-–—] )?{_EMOJI}{_OPENERS}(?:['’][a-z] )?[\p{{Lu}}\p{{Lt}}\p{{Lo}}\p{{N}}])"
 _KANA_OR_HAN = r"[\p{Han}\p{Hiragana}\p{Katakana}]"
@@ -68,10 +68,10 @@ _NO_ENDS = (
     (rf"(^|[^\p{{L}}\p{{N}}])({_any_of(_ABBREVIATIONS)}|\p{{Lu}}|\p{{Ll}})\.\x1e", r"\1\2. "),
     (rf"(^|[^\p{{L}}\p{{N}}])(\p{{L}}*str|{_any_of(_BEFORE_NUMBERS)})\.\x1e(\(?\p{{N}})", r"\1\2. \3"),
     # A number is that of an item, or an ordinal, as German writes it.
-    (r"(^|\x1e)(\d{1,3})\.\x1e", r"\1\2. "),
-    (rf"(\d{{1,2}})\.\x1e({'|'.join(_MONTHS)})", r"\1. \2"),
+    (r"(^|\x1e)(\d{1,3}|｟\d｠)\.\x1e", r"\1\2. "),
+    (rf"(\d{{1,2}}|｟\d｠)\.\x1e({'|'.join(_MONTHS)})", r"\1. \2"),
     (
-        r"\b([Aa]m|[Dd](?:er|ie|as|en|em|es)|[Vv]om|[Zz]um|[Zz]ur|[Bb]eim|[Ii]m|[Aa]b|[Ss]eit) (\d{1,2})\.\x1e",
+        r"\b([Aa]m|[Dd](?:er|ie|as|en|em|es)|[Vv]om|[Zz]um|[Zz]ur|[Bb]eim|[Ii]m|[Aa]b|[Ss]eit) (\d{1,2}|｟\d｠)\.\x1e",
         r"\1 \2. ",
     ),
     (r"([」』])\x1e(と|って)", r"\1\2"),

@@ -268,7 +268,9 @@ def tokens_of(text: str, reading: Reading) -> list[Token]:
         end = match.end()
         read = None
         for piece_start, piece_end, aligned in pieces:
-            if piece_start < byte and piece_end > start_byte and 0 <= aligned < len(reading.source_starts):
+            if not 0 <= aligned < len(reading.source_ends) or not reading.source_ends[aligned]:
+                continue  # what reads </s>, or the tag of a language, reads no word
+            if piece_start < byte and piece_end > start_byte:
                 read = (reading.source_starts[aligned] + reading.source_ends[aligned]) // 2
                 read = max(read, reading.source_ends[aligned] - 1) if read == reading.source_starts[aligned] else read
                 break

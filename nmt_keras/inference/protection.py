@@ -22,7 +22,7 @@ from nmt_keras.constants import PLACEHOLDERS
 from nmt_keras.data.placeholders import symbols_for
 from nmt_keras.data.scripts import WITHOUT_SPACES, is_letter
 from nmt_keras.errors import UserError
-from nmt_keras.inference.placing import Placing, Reading, Span, has_break, is_inline, pairs_of, tokens_of
+from nmt_keras.inference.placing import Pair, Placing, Reading, Span, has_break, is_inline, pairs_of, tokens_of
 from nmt_keras.inference.strings import to_bytes
 from nmt_keras.inference.translation import Hypothesis, Translation
 
@@ -72,6 +72,11 @@ class Protection:
         self._has_placeholders = has_placeholders
         if has_placeholders:  # what looks like one, and is text
             self._patterns.append(_PLACEHOLDER)
+
+    @property
+    def expressions(self) -> list[str]:
+        """The regular expressions of all patterns."""
+        return [pattern.pattern for pattern in self._patterns]
 
     def for_model(self, has_placeholders: bool) -> "Protection":
         """The same for a model that was trained with placeholders, or was not."""
@@ -171,6 +176,7 @@ class ProtectedText:
         if self._symbols:
             if self._has_every_symbol(translation):
                 spans = dict(zip(self._symbols, (span.text for span in self._spans)))
+                translation = regex.sub(" {2,}", " ", translation).strip(" ")  # where a made up tag was
                 return _PLACEHOLDER.sub(lambda match: spans[match[0]], translation)
             translation = _without(_PLACEHOLDER, translation)
         placed = Placing(self._spans, self._pairs, tokens_of(translation, reading), plain.encode()).text()
@@ -178,15 +184,17 @@ class ProtectedText:
         return placed + end if has_break(end) else placed
 
     def _has_every_symbol(self, translation: str) -> bool:
-        """Whether a translation has each symbol once, and tags that close after those that they close, in each other
-        as in the source."""
+        """Whether a translation has each symbol once, and tags that close after those that they close, around and in
+        what they are around and in in the source."""
         places = {match[0]: match.start() for match in _PLACEHOLDER.finditer(translation)}
         if len(_PLACEHOLDER.findall(translation)) != len(self._symbols) or set(places) != set(self._symbols):
             return False
         place = [places[symbol] for symbol in self._symbols]
+        of_pairs = set(itertools.chain.from_iterable(self._pairs))
+        points = [Pair(number, number) for number in range(len(place)) if number not in of_pairs]
         return all(place[one.first] < place[one.last] for one in self._pairs) and all(
             _nesting(*one, *other) == _nesting(*(place[number] for number in (*one, *other)))
-            for one, other in itertools.combinations(self._pairs, 2)
+            for one, other in itertools.combinations([*self._pairs, *points], 2)
         )
 
     def _folded(self) -> str:
@@ -254,13 +262,11 @@ def protected_again(translation: Translation, text: ProtectedText) -> Translatio
     The output `is_protected` says whether what is to be protected was found in time.
     """
 
-    known = translation.outputs
-    without_eos = slice(len(translation.source_pieces) - 1 if translation.source_pieces else None)
-    source = tuple(known.get(f"source_piece_{side}", [])[without_eos] for side in ("starts", "ends"))
+    source = tuple(translation.outputs.get(f"source_piece_{side}", ()) for side in ("starts", "ends"))
 
     def again(hypothesis: Hypothesis) -> Hypothesis:
         starts, ends = (hypothesis.outputs.get(name, ()) for name in ("piece_starts", "piece_ends"))
-        reading = Reading(starts, ends, hypothesis.alignment, *source)  # what reads </s> reads no word
+        reading = Reading(starts, ends, hypothesis.alignment, *source)
         outputs = {**hypothesis.outputs, "plain": hypothesis.text}
         return hypothesis._replace(text=text.put_back(hypothesis.text, reading), outputs=outputs)
 

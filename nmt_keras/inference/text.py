@@ -66,7 +66,7 @@ def at_least_two_rows(source: Source, others: Any = ()) -> tuple[Source, Any]:
     return Source(text, ids, padded(source.truncated)), tf.nest.map_structure(padded, others)
 
 
-def source_spans(tokenizer: Tokenizer, source: Source, num_tags: int = 0) -> tuple[tf.Tensor, tf.Tensor]:
+def source_spans(tokenizer: Tokenizer, source: Source, num_tags: int | tf.Tensor = 0) -> tuple[tf.Tensor, tf.Tensor]:
     """The bytes of the text where each source piece starts and ends, int32 [B, S] each; 0 for the `num_tags` before
     them, for EOS and beyond."""
     _, *spans = tokenizer.encode_with_offsets_tf(fold_tf(source.text))

@@ -16,12 +16,24 @@ from nmt_keras.inference.paragraphs import translate_paragraphs
 from nmt_keras.inference.protection import Protection, protected_again
 from nmt_keras.inference.search import Sampling, Search
 from nmt_keras.inference.strings import TermsOfText, join_terms, require_as_many, require_terms, to_bytes
-from nmt_keras.inference.text import Source, at_least_two_rows, detokenize, is_blank, tokenize
+from nmt_keras.inference.text import (
+    Source,
+    at_least_two_rows,
+    detokenize,
+    is_blank,
+    source_spans,
+    target_spans,
+    tokenize,
+)
 from nmt_keras.inference.translation import Hypothesis, Translation
 from nmt_keras.layers.masks import padding_mask
 from nmt_keras.models.ensemble import Ensemble
 from nmt_keras.models.seq2seq import Seq2Seq
 from nmt_keras.tokenizers.base import Tokenizer
+
+# What a translation, and a hypothesis, say of the bytes of pieces, as an export does.
+_SOURCE_SPANS = ("source_piece_starts", "source_piece_ends")
+_SPANS = ("piece_starts", "piece_ends")
 
 
 class Translations(NamedTuple):
@@ -32,6 +44,7 @@ class Translations(NamedTuple):
     source_ids: tf.Tensor  # int32 [B, S]
     truncated: tf.Tensor  # bool [B], whether the source was longer than the limit
     is_prefix_kept: tf.Tensor  # bool [B], whether the translations begin with all that they were to begin with
+    spans: tuple[tf.Tensor, ...] = ()  # bytes where pieces start and end, int32: source [B, S] twice, [B, N, L] twice
 
 
 def translate_text(
@@ -44,6 +57,7 @@ def translate_text(
     numbers: tf.Tensor | None = None,
     tags: tf.Tensor | None = None,
     terms: tf.Tensor | None = None,
+    with_spans: bool = False,
 ) -> Translations:
     """The whole of inference as graph operations: tokenize, encode, search, detokenize.
 
@@ -57,7 +71,9 @@ def translate_text(
         numbers: int32 [B], such as line numbers: rows with different numbers draw different samples.
         tags: int32 [B, K], before the ids of each text.
         terms: string [B], what translations must contain, as `tokenize_terms` takes it.
+        with_spans: whether the bytes of pieces are wanted; of texts that are split there are none.
     """
+    num_tags = 0 if tags is None else tf.shape(tags)[1]
 
     def translate(source: Source, prefix=None, numbers=None, terms=None) -> Translations:
         rows = tf.shape(source.text)[0]
@@ -68,13 +84,17 @@ def translate_text(
             is_kept &= ~is_blank(source.text) | (prefix == "")
         found, hypotheses = detokenize(source_tokenizer, target_tokenizer, config, source, hypotheses)
         translations = Translations(found, hypotheses, source.ids, source.truncated, is_kept)
+        if with_spans:
+            of_batch = (source_tokenizer, target_tokenizer, config, source)
+            spans = *source_spans(source_tokenizer, source, num_tags), *target_spans(*of_batch, hypotheses, found)
+            translations = translations._replace(spans=spans)
         return tf.nest.map_structure(lambda leaf: leaf[:rows], translations)
 
     if not config.split_sentences:
         return translate(tokenize(source_tokenizer, text, config, tags), prefix, numbers, terms)
 
     def translate_part(source: Source) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        found = translate(source)
+        found = translate(source)._replace(spans=())
         return found.text[:, 0], found.hypotheses.log_prob[:, 0], found.hypotheses.score[:, 0]
 
     rows = tf.shape(text)[0]
@@ -130,6 +150,7 @@ class Translator:
         self.config = config
         self._tags = list(tags)
         self._protection = protection
+        self._with_spans = protection is not None and not config.split_sentences
         self._search = Search(model, target_tokenizer, config, num_hypotheses, sampling, lexicon)
         self._functions = self._compiled()
 
@@ -138,11 +159,12 @@ class Translator:
         parts = self._search, self.source_tokenizer, self.target_tokenizer, self.config
         text = tf.TensorSpec([None], tf.string)
         others = tf.TensorSpec([None], tf.int32), tf.TensorSpec([None, None], tf.int32)
+        with_spans = self._with_spans
 
         def of(names: tuple[str, ...]) -> Callable[..., Translations]:
             return tf.function(
                 lambda text, numbers, tags, *given: translate_text(
-                    *parts, text, numbers=numbers, tags=tags, **dict(zip(names, given))
+                    *parts, text, numbers=numbers, tags=tags, with_spans=with_spans, **dict(zip(names, given))
                 ),
                 input_signature=(text, *others, *[text] * len(names)),
                 autograph=False,
@@ -217,8 +239,8 @@ class Translator:
                 "`decoding.split_sentences` leaves no one translation that begins with a prefix, or has terms: give "
                 "sentences, or neither"
             )
-        if self._protection is not None:
-            return self._with_placeholders(self._protection, texts, numbers, prefixes, terms)
+        if self._protection is not None and prefixes is None:
+            return self._with_placeholders(self._protection, texts, numbers, terms)
         encoded = tf.constant([to_bytes(text) for text in texts], tf.string)
         numbers = range(len(texts)) if numbers is None else numbers
         tags = tf.constant(np.tile(np.array(self._tags, np.int32), [len(texts), 1]))
@@ -235,13 +257,17 @@ class Translator:
             return list(self._unpack(self._functions[names](*inputs), names, counts))
 
     def _with_placeholders(
-        self, protection: Protection, texts: Sequence[str], *given: Sequence[Any] | None
+        self,
+        protection: Protection,
+        texts: Sequence[str],
+        numbers: Sequence[int] | None,
+        terms: Sequence[TermsOfText] | None,
     ) -> list[Translation]:
         """As `translate_batch`, with placeholders for what is protected, which the translations have again."""
         inside = copy.copy(self)
         inside._protection = None
         protected = [protection.take_out(text) for text in texts]
-        found = inside.translate_batch([each.plain for each in protected], *given)
+        found = inside.translate_batch([each.plain for each in protected], numbers, terms=terms)
         self._functions = inside._functions  # those of tokenizers that were renewed
         return [protected_again(*each) for each in zip(found, protected)]
 
@@ -271,7 +297,7 @@ class Translator:
             start, size = start + len(buffer), min(2 * size, chunk)
 
     def _unpack(self, batch: Translations, given: Sequence[str], num_terms: Sequence[int]) -> Iterator[Translation]:
-        is_kept = batch.is_prefix_kept.numpy()
+        is_kept, spans = batch.is_prefix_kept.numpy(), [each.numpy() for each in batch.spans]
         text, hypotheses, source_ids, truncated = (
             batch.text.numpy(),
             tf.nest.map_structure(lambda leaf: leaf.numpy(), batch.hypotheses),
@@ -287,21 +313,34 @@ class Translator:
                 first = {hypotheses.ids[row, number].tobytes(): number for number in reversed(numbers)}
                 numbers = sorted(first.values())
             yield Translation(
-                [self._hypothesis(text[row], hypotheses, row, number, length, num_terms[row]) for number in numbers],
+                [
+                    self._hypothesis(text[row], hypotheses, row, number, length, num_terms[row], spans[2:])
+                    for number in numbers
+                ],
                 bool(truncated[row]),
                 [self.source_tokenizer.piece(each) for each in ids],
                 ids,
-                {"is_prefix_kept": bool(is_kept[row])} if "prefix" in given else {},
+                {
+                    **({"is_prefix_kept": bool(is_kept[row])} if "prefix" in given else {}),
+                    **dict(zip(_SOURCE_SPANS, (each[row, :length].tolist() for each in spans[:2]))),
+                },
             )
 
     def _hypothesis(
-        self, text: np.ndarray, hypotheses: Hypotheses, row: int, number: int, source_length: int, num_terms: int
+        self,
+        text: np.ndarray,
+        hypotheses: Hypotheses,
+        row: int,
+        number: int,
+        source_length: int,
+        num_terms: int,
+        spans: Sequence[np.ndarray],
     ) -> Hypothesis:
         length = hypotheses.lengths[row, number]
         ids = hypotheses.ids[row, number, :length].tolist()
         weights = hypotheses.attention_weights[row, number, :length, :source_length]
         read = weights[:-1]
-        outputs = {}
+        outputs: dict[str, Any] = dict(zip(_SPANS, (each[row, number, :length].tolist() for each in spans)))
         if num_terms:
             is_placed = hypotheses.is_placed
             placed = is_placed[row, number].tolist() if isinstance(is_placed, np.ndarray) else [False] * num_terms

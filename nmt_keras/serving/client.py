@@ -274,7 +274,8 @@ class Client:
             target_language: of a model of several; None is the export's default.
             first_number: the number of the first text in a longer stream; a sample depends on its text's number.
             **request_options: fields of `TranslateOptions`. With none given, or None, the answer is that of
-                `serving_default`, which is the best hypothesis; with any, that of `translate`, which says more.
+                `serving_default`, which is the best hypothesis; with any, and of a model with placeholders, that of
+                `translate`, which says more.
 
         Raises:
             UserError: a request option is no number of its type, the model has no such target language or takes no
@@ -290,13 +291,23 @@ class Client:
         if unknown:
             raise UserError(f"There is no option {unknown[0]!r}; valid ones: {', '.join(TranslateOptions._fields)}")
         asked = _checked(TranslateOptions(**options)) if options else None
-        if protect is None and prefixes is None:
-            protect = self._asked_limits().placeholders or None
         given: dict[str, Any] = {"prefixes": prefixes, "terms": terms, "target_language": target_language}
         given["first_number"] = first_number
-        if protect is None:
-            return self._searched(cast(Iterable[str], texts), asked, **given)
-        return self._protected(texts, protect, asked or TranslateOptions(), **given)
+        if protect is not None:
+            return self._protected(texts, protect, asked or TranslateOptions(), **given)
+        if asked is None and prefixes is None and terms is None:
+            return self._of_model(texts, asked, **given)
+        if prefixes is None and self._asked_limits().placeholders:
+            return self._protected(texts, self._asked_limits().placeholders, asked or TranslateOptions(), **given)
+        return self._searched(cast(Iterable[str], texts), asked, **given)
+
+    def _of_model(self, texts: Iterable[Any], options: TranslateOptions | None, **given: Any) -> Iterator[Translation]:
+        """Protects what the model has placeholders for, if it has some; it is asked when the first text is."""
+        patterns = self._asked_limits().placeholders
+        if patterns:
+            yield from self._protected(texts, patterns, options or TranslateOptions(), **given)
+        else:
+            yield from self._searched(texts, options, **given)
 
     def _searched(
         self,
@@ -400,6 +411,24 @@ class Client:
 
         self._require_language(target_language)
         return translated()
+
+    @property
+    def placeholders(self) -> tuple[str, ...]:
+        """The patterns that became placeholders in what the model was trained on.
+
+        Raises:
+            UserError: there is no answer.
+        """
+        return self._asked_limits().placeholders
+
+    @property
+    def splits_sentences(self) -> bool:
+        """Whether the model splits texts into sentences, and says how.
+
+        Raises:
+            UserError: there is no answer.
+        """
+        return self._asked_limits().splits
 
     @property
     def annotates_terms(self) -> bool:

@@ -32,7 +32,7 @@ from tensorflow_serving.apis import (
 
 from nmt_keras.errors import UserError
 from nmt_keras.serving import c_session, proof
-from nmt_keras.serving.ports import require_free
+from nmt_keras.serving.ports import family_of, require_free
 
 _PATH = re.compile(r"/v1/models/([^/:]+)(?:/versions/([0-9]{1,18}))?(:predict|/metadata)?")
 _HTTP = {"INVALID_ARGUMENT": 400, "FAILED_PRECONDITION": 400, "NOT_FOUND": 404, "UNAVAILABLE": 503, "INTERNAL": 500}
@@ -449,6 +449,14 @@ class Ports(NamedTuple):
     grpc: int
 
 
+class _RestServer(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], handler: Any):
+        self.address_family = family_of(address[0])
+        super().__init__(address, handler)
+
+
 @contextlib.contextmanager
 def serving(served: ServedModel, host: str = "127.0.0.1", rest_port: int = 0, grpc_port: int = 0) -> Iterator[Ports]:
     """Serves a model while the block runs; gives the ports, which are free ones where they are 0.
@@ -458,13 +466,17 @@ def serving(served: ServedModel, host: str = "127.0.0.1", rest_port: int = 0, gr
     """
     require_free(host, rest_port, "--rest_port")
     require_free(host, grpc_port, "--grpc_port")  # gRPC would share a port with another gRPC server
-    rest = http.server.ThreadingHTTPServer((host, rest_port), rest_handler(served))
-    rest.daemon_threads = True
+    try:
+        rest = _RestServer((host, rest_port), rest_handler(served))
+    except OSError as error:
+        raise UserError(
+            f"Cannot listen at {host}, port {rest_port}: {error.strerror}; give another --rest_port or --host"
+        ) from error
     rpc = grpc.server(ThreadPoolExecutor(32))
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Servicer(served), rpc)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(Servicer(served), rpc)
     try:
-        port = rpc.add_insecure_port(f"{host}:{grpc_port}")
+        port = rpc.add_insecure_port(f"[{host}]:{grpc_port}" if ":" in host else f"{host}:{grpc_port}")
     except RuntimeError as error:
         rest.server_close()
         raise UserError(

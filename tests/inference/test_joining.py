@@ -46,3 +46,12 @@ def test_a_space_is_between_what_is_not_empty(translations, text):
     parts = [Part("x", False)] * len(translations)
     own = (_translation(each, [(0, len(each))], [0], [(0, 1)]) for each in translations)
     assert joined("x " * len(translations), parts, own, False).text == text
+
+
+def test_a_tag_of_a_language_is_read_by_no_word_and_half_characters_have_bytes():
+    sentence = _translation("ein Hund", [(0, 3), (4, 8)], [1, 0], [(0, 0), (0, 1)])
+    found = joined("a a", [Part("a", False), Part("a", False)], iter([sentence, sentence]), False)
+    assert found.best.alignment == [1, -1, 3, -1]
+    halves = [Part("a\udcf0\udc9f", False), Part("\udc98\udc80", False)]
+    odd = _translation("\udcff", [(0, 1)], [0], [(0, 2)])
+    assert joined("a\U0001f600", halves, iter([odd, odd]), False).best.outputs["piece_starts"] == [0, 2]

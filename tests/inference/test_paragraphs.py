@@ -78,6 +78,11 @@ def _config(**values):
     return DecodingConfig(**{"beam_size": 2, "max_length": 9, "max_source_length": 9, "batch_sentences": 4, **values})
 
 
+def test_a_placeholder_is_a_number_before_a_full_stop_and_may_begin_a_sentence():
+    assert _split("Er kam am ｟3｠. Mai nach Hause.") == ["Er kam am ｟3｠. Mai nach Hause."]
+    assert _split("Er kam. ｟1｠ Hunde bellen.") == ["Er kam.", "｟1｠ Hunde bellen."]
+
+
 @pytest.mark.slow
 def test_a_paragraph_is_translated_sentence_by_sentence(parts):
     single, split = (Translator(*parts, _config(split_sentences=value)) for value in (False, True))

@@ -300,7 +300,7 @@ def test_where_it_does_not_say_of_each_the_alignment_does(translation):
     protected, symbols = _with_symbols("a <b>red</b> dog 12")
     found = protected.put_back(translation.format(*symbols), NO_READING)
     assert [found.count(span) for span in ("<b>", "</b>", "12")] == [1, 1, 1]
-    assert found.index("<b>") < found.index("</b>") and not set(symbols) & set(found.split())
+    assert found.index("<b>") < found.index("</b>") and not any(symbol in found for symbol in symbols)
 
 
 def test_pairs_of_tags_stay_in_each_other():
@@ -325,3 +325,16 @@ def test_a_protection_is_that_of_the_model_it_is_for():
     plain = Protection(["tag"])
     assert plain.for_model(True).take_out("a <b>").plain != "a " == plain.take_out("a <b>").plain
     assert plain.for_model(True).for_model(False).take_out("a ｟1｠<b>").plain == "a ｟1｠"
+
+
+def test_what_reads_a_tag_of_a_language_moves_no_markup():
+    protected = Protection(["tag"]).take_out("<b>a</b> dog.")
+    reading = Reading([0, 4], [3, 9], [1, 0], [0, 0, 2], [0, 1, 6])  # the first source piece is the language's
+    assert protected.put_back("ein Hund.", reading) == "<b>ein</b> Hund."
+
+
+def test_what_was_in_a_pair_of_tags_stays_there_and_made_up_tags_leave_no_gap():
+    protected, [one, two, three] = _with_symbols("a <b>5</b> c")
+    moved = protected.put_back(f"c {two} a {one}{three}", NO_READING)
+    assert moved.index("<b>") < moved.index("5") < moved.index("</b>")
+    assert protected.put_back(f"c <i> {one}{two}{three} a", NO_READING) == "c <b>5</b> a"

@@ -10,11 +10,14 @@ import tensorflow_text as tf_text
 
 from nmt_keras.config import DecodingConfig, ModelConfig
 from nmt_keras.constants import EOS_ID, UNK_ID
+from nmt_keras.inference.protection import Protection
 from nmt_keras.inference.search import Sampling
 from nmt_keras.inference.translator import Translator
 from nmt_keras.models.seq2seq import build_seq2seq
 from nmt_keras.serving import export, proof
-from nmt_keras.serving.local import load_export
+from nmt_keras.serving.client import Client
+from nmt_keras.serving.export import TranslationModule, signatures_of
+from nmt_keras.serving.local import LocalTransport, load_export
 from nmt_keras.serving.proof import FreshProcess
 from nmt_keras.tokenizers.building import train_tokenizer
 
@@ -280,3 +283,20 @@ def test_a_seed_that_destroys_resources_is_not_seen(parts, tmp_path):
         assert [translation.text for translation in translator.translate(TEXTS)] == expected
         for client in clients:
             assert [translation.text for translation in client.translate(TEXTS)] == expected
+
+
+@pytest.mark.slow
+def test_a_translator_places_what_is_protected_as_an_export_does(varied_transformer):
+    tokenizer = train_tokenizer("unigram", ["abc def gab cab fed 12"] * 9, 275, may_shrink=True)
+    model, config = varied_transformer(tokenizer.vocab_size, end=-8.0), DecodingConfig(max_length=9, terms_beam_size=0)
+    parts = model, tokenizer, tokenizer, config
+    protection, texts = Protection(["number"], has_placeholders=True), ["a 12 bc", "", "34 cab 5"]
+    translator = Translator(*parts, protection=protection)
+    module = TranslationModule(*parts, placeholders=["number"])
+    with Client("export", transport=LocalTransport(signatures_of(module), module)) as client:
+        assert client.placeholders == ("number",)
+        found = [each.text for each in client.translate(texts)]
+        assert [each.text for each in translator.translate(texts)] == found
+        assert all(found[row].count(number) == 1 for row, number in ((0, "12"), (2, "34")))
+        begun = [each.text for each in client.translate(texts, prefixes=["b 12", "", ""])]
+        assert [each.text for each in translator.translate(texts, prefixes=["b 12", "", ""])] == begun

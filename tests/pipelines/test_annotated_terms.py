@@ -89,4 +89,4 @@ def test_terms_that_were_never_seen_are_said(run_dir, tmp_path, capsys):
     pair = [f"--source={tmp_path}/in", f"--reference={tmp_path}/out"]
     assert evaluate.main([f"--run_dir={run_dir}", *pair, given]) == 0
     scores = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
-    assert scores["terms_placed"] > 0.8 * scores["terms"] and scores["bleu"] > scores["greedy_bleu"] - 5
+    assert scores["terms_placed"] > 0.8 * scores["terms"] and scores["bleu"] > 80

@@ -457,7 +457,7 @@ def test_lines_that_are_translated_are_forgotten(has_glossary, run_dir, tmp_path
                 most = max(most, len({id(each) for each in kept}))
                 yield Translation([Hypothesis(str(text), 0.0, 0.0)], False)
 
-        yield stream, {"annotates_terms": False}
+        yield stream, {}
 
     monkeypatch.setattr(translate._text, "lines", lines)
     monkeypatch.setattr(translate, "_opened", opened)

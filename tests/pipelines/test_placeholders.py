@@ -7,9 +7,16 @@ import shutil
 
 import pytest
 
+from nmt_keras import recipe
+from nmt_keras import train as train_model
 from nmt_keras.config import DataConfig, DecodingConfig, ExperimentConfig, ModelConfig, TrainingConfig
+from nmt_keras.constants import PLACEHOLDERS
+from nmt_keras.data.encoded import parts_of
 from nmt_keras.errors import UserError
+from nmt_keras.experiment.text import open_train, with_placeholders
+from nmt_keras.reports import silent
 from nmt_keras.runs.loading import load
+from nmt_keras.runs.tokenizers import load_tokenizers
 from nmt_keras.serving.local import load_export
 from pipelines import evaluate, export, lexicon, prepare, train, translate
 
@@ -120,10 +127,20 @@ def test_resuming_gives_the_same_weights(run_dir, text, tmp_path):
 
 
 @pytest.mark.slow
-def test_text_that_was_prepared_has_them(text, tmp_path, capsys):
+def test_text_that_was_prepared_has_them_and_the_doctor_saw_it_without(text, tmp_path, capsys):
     cache = f"--config.data.cache_dir={tmp_path}/cache"
-    assert prepare.main([f"--config={__file__}", f"--data_dir={text}", f"--output_dir={tmp_path}/ready", cache]) == 0
-    assert "placeholders: in 800 of 800 pairs" in capsys.readouterr().err
+    same = ["--config.data.dev_source=train.xx", "--config.data.dev_target=train.yy"]
+    arguments = [f"--config={__file__}", f"--data_dir={text}", f"--output_dir={tmp_path}/ready", cache, *same]
+    assert prepare.main(arguments) == 0
+    errors = capsys.readouterr().err
+    assert "placeholders: in 800 of 800 pairs" in errors and "800 source line(s) are in dev too" in errors.replace(
+        "of dev", "in dev"
+    )
+    data = recipe(__file__, **{"data.data_dir": str(text), "data.cache_dir": f"{tmp_path}/cache"}).data
+    corpus, tokenizers = with_placeholders(data, open_train(data, silent), silent), load_tokenizers(tmp_path / "ready")
+    assert not [part for text in corpus.sources + corpus.targets for part in parts_of(text, tokenizers.source)]
+    pieces = set(map(tokenizers.source.piece, tokenizers.source.encode(corpus.text()[0][0])))
+    assert pieces & set(PLACEHOLDERS)
 
 
 @pytest.mark.parametrize(
@@ -142,9 +159,6 @@ def test_a_mistake_is_one_line(change, message, text, tmp_path, capsys):
 
 
 def test_tokenizers_without_such_pieces_are_refused(trained_copy, text, tmp_path):
-    from nmt_keras import recipe
-    from nmt_keras import train as train_model
-
     changes = {"data.tokenizer_from": str(trained_copy / "run"), "data.tokenizer": "unigram", "training.max_steps": 1}
     with pytest.raises(UserError, match="has no piece for ｟1｠, which data.placeholders needs"):
         train_model(recipe(__file__, **changes), tmp_path / "run", data_dir=text)

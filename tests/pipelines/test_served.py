@@ -134,7 +134,7 @@ def _model(kind, folder):
 @pytest.mark.parametrize("kind", ("saved_model", "rest", "grpc"))
 def test_an_export_says_what_the_run_says(kind, run_dir, saved_model, text, tmp_path, capsys):
     ours = [f"--run_dir={run_dir}", f"--input={text}"]
-    searches = [[], ["--beam_size=3", "--n_best=2", "--scores", "--alignments", "--decoding.max_length=9"]]
+    searches = [[], ["--beam_size=3", "--n_best=2", "--scores", "--alignments", "--decoding.max_length=3"]]
     with _model(kind, saved_model[0]) as theirs:
         for options in searches:
             assert translate.main([*ours, *options]) == 0
