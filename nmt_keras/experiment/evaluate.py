@@ -93,9 +93,7 @@ def evaluate(
         sources = list(terms.annotated(sources))
     elif terms:
         protection = protection_of(data)  # of which nothing is a term
-        plain = (
-            sources if protection is None else [protection.for_model(False).take_out(text).plain for text in sources]
-        )
+        plain = sources if protection is None else [protection.for_model(()).take_out(text).plain for text in sources]
         given["terms"] = list(terms.found(plain))
     with contextlib.ExitStack() as stack:
         scores_file, translations_file = (

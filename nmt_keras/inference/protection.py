@@ -78,12 +78,16 @@ class Protection:
         """The regular expressions of all patterns."""
         return [pattern.pattern for pattern in self._patterns]
 
-    def for_model(self, has_placeholders: bool) -> "Protection":
-        """The same for a model that was trained with placeholders, or was not."""
+    def for_model(self, placeholders: Sequence[str]) -> "Protection":
+        """The same for a model that was trained with placeholders for some patterns, which it protects too, or for
+        none."""
         other = copy.copy(self)
-        other._has_placeholders = has_placeholders
+        other._has_placeholders = bool(placeholders)
         other._patterns = [each for each in self._patterns if each is not _PLACEHOLDER]
-        other._patterns += [_PLACEHOLDER] * has_placeholders
+        if placeholders:
+            own = (_compiled(pattern) for pattern in placeholders)
+            other._patterns += [each for each in own if each not in other._patterns]
+            other._patterns.append(_PLACEHOLDER)
         return other
 
     def take_out(self, text: str) -> "ProtectedText":
@@ -92,7 +96,7 @@ class Protection:
         try:
             found = self.spans_of(text)
         except (TimeoutError, MemoryError):  # one that calls itself without end takes memory
-            return ProtectedText(text, text, (), is_protected=False)
+            return ProtectedText(text, text, (), makes_symbols=self._has_placeholders, is_protected=False)
         symbols = symbols_for(text, len(found)) if self._has_placeholders else ()
         starts, ends = {start for start, _ in found}, {end for _, end in found}
         plain, spans, done = "", [], 0
@@ -106,7 +110,7 @@ class Protection:
             elif not is_inline(text[start:end]) and is_letter(plain[-1:]) and is_letter(after):
                 plain += " "  # two words are not to become one
             done = end
-        return ProtectedText(text, plain + text[done:], spans, symbols)
+        return ProtectedText(text, plain + text[done:], spans, symbols, self._has_placeholders)
 
     def spans_of(self, text: str) -> list[tuple[int, int]]:
         """Where what is protected starts and ends: the first of all patterns, of several the longest, and so on.
@@ -154,19 +158,27 @@ class ProtectedText:
     """
 
     def __init__(
-        self, text: str, plain: str, spans: Sequence[Span], symbols: Sequence[str] = (), is_protected: bool = True
+        self,
+        text: str,
+        plain: str,
+        spans: Sequence[Span],
+        symbols: Sequence[str] = (),
+        makes_symbols: bool = False,  # whether the model may make up some, which are taken out
+        is_protected: bool = True,
     ):
         self.text = text
         self.is_protected = is_protected
         self.plain = plain
         self._spans = spans
         self._symbols = symbols
+        self._makes_symbols = makes_symbols
         self._pairs = pairs_of([span.text for span in spans])
 
     def put_back(self, translation: str, reading: Reading) -> str:
         """A translation of `plain` with what is protected; the text itself where nothing else is in it."""
         if not self._spans:
-            return translation
+            made_up = self._makes_symbols and self.is_protected and _PLACEHOLDER.search(translation)
+            return _folded(_PLACEHOLDER.sub(" ", translation)) if made_up else translation
         translation = to_bytes(translation).decode("utf-8", errors="replace")
         plain = _without(_PLACEHOLDER, self.plain) if self._symbols else self.plain
         if not plain.strip():
@@ -176,12 +188,19 @@ class ProtectedText:
         if self._symbols:
             if self._has_every_symbol(translation):
                 spans = dict(zip(self._symbols, (span.text for span in self._spans)))
-                translation = regex.sub(" {2,}", " ", translation).strip(" ")  # where a made up tag was
-                return _PLACEHOLDER.sub(lambda match: spans[match[0]], translation)
+                return _PLACEHOLDER.sub(lambda match: spans[match[0]], _folded(translation))
+        if self._makes_symbols:
             translation = _without(_PLACEHOLDER, translation)
         placed = Placing(self._spans, self._pairs, tokens_of(translation, reading), plain.encode()).text()
         end = translation[len(translation.rstrip()) :]
         return placed + end if has_break(end) else placed
+
+    def beginning(self, prefix: str) -> str:
+        """What a translation of `plain` begins with, where that of the whole text begins with `prefix`: with the symbol
+        of each span that is in it."""
+        for symbol, span in zip(self._symbols, self._spans):
+            prefix = prefix.replace(span.text, symbol, 1)
+        return prefix
 
     def _has_every_symbol(self, translation: str) -> bool:
         """Whether a translation has each symbol once, and tags that close after those that they close, around and in
@@ -239,6 +258,11 @@ def _compiled(pattern: str) -> Any:
     if empty:
         raise UserError(f"The regular expression {text!r:.60} finds the empty string: give one that does not")
     return compiled
+
+
+def _folded(text: str) -> str:
+    """A text without the gaps that made up tags and symbols leave."""
+    return regex.sub(" {2,}", " ", text).strip(" ")
 
 
 def _without(pattern: Any, text: str) -> str:

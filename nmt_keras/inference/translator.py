@@ -239,8 +239,8 @@ class Translator:
                 "`decoding.split_sentences` leaves no one translation that begins with a prefix, or has terms: give "
                 "sentences, or neither"
             )
-        if self._protection is not None and prefixes is None:
-            return self._with_placeholders(self._protection, texts, numbers, terms)
+        if self._protection is not None:
+            return self._with_placeholders(self._protection, texts, numbers, prefixes, terms)
         encoded = tf.constant([to_bytes(text) for text in texts], tf.string)
         numbers = range(len(texts)) if numbers is None else numbers
         tags = tf.constant(np.tile(np.array(self._tags, np.int32), [len(texts), 1]))
@@ -261,13 +261,16 @@ class Translator:
         protection: Protection,
         texts: Sequence[str],
         numbers: Sequence[int] | None,
+        prefixes: Sequence[str] | None,
         terms: Sequence[TermsOfText] | None,
     ) -> list[Translation]:
         """As `translate_batch`, with placeholders for what is protected, which the translations have again."""
         inside = copy.copy(self)
         inside._protection = None
         protected = [protection.take_out(text) for text in texts]
-        found = inside.translate_batch([each.plain for each in protected], numbers, terms=terms)
+        if prefixes is not None:
+            prefixes = [text.beginning(prefix) for text, prefix in zip(protected, prefixes)]
+        found = inside.translate_batch([each.plain for each in protected], numbers, prefixes, terms)
         self._functions = inside._functions  # those of tokenizers that were renewed
         return [protected_again(*each) for each in zip(found, protected)]
 

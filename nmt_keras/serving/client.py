@@ -268,9 +268,9 @@ class Client:
                 as `Glossary.terms_of` finds them. `outputs["is_term_placed"]` of a hypothesis says of each of the
                 first 16 whether it is there. Samples place none.
             protect: what the translations have as the texts have it, such as tags and addresses: a `Protection`, or its
-                patterns, as in ["tag", "url"]. Without prefixes. None is what the model has placeholders for. A text
-                may then be what `Protection.take_out` gave. `outputs["is_protected"]` of a translation is False where
-                it was not found in time.
+                patterns, as in ["tag", "url"]; what the model has placeholders for is protected beside it. With
+                prefixes of a model with placeholders alone. A text may then be what `Protection.take_out` gave.
+                `outputs["is_protected"]` of a translation is False where it was not found in time.
             target_language: of a model of several; None is the export's default.
             first_number: the number of the first text in a longer stream; a sample depends on its text's number.
             **request_options: fields of `TranslateOptions`. With none given, or None, the answer is that of
@@ -297,7 +297,7 @@ class Client:
             return self._protected(texts, protect, asked or TranslateOptions(), **given)
         if asked is None and prefixes is None and terms is None:
             return self._of_model(texts, asked, **given)
-        if prefixes is None and self._asked_limits().placeholders:
+        if self._asked_limits().placeholders:
             return self._protected(texts, self._asked_limits().placeholders, asked or TranslateOptions(), **given)
         return self._searched(cast(Iterable[str], texts), asked, **given)
 
@@ -364,24 +364,30 @@ class Client:
     ) -> Iterator[Translation]:
         """As `stream`, without what is protected, which is put back."""
         protection = protect if isinstance(protect, Protection) else Protection(protect)
-        if given["prefixes"] is not None:
+        placeholders = self._asked_limits().placeholders
+        if given["prefixes"] is not None and not placeholders:
             raise UserError(
                 "prefixes do not go with protect: what is protected comes into a translation when it is made"
             )
-        has_placeholders = bool(self._asked_limits().placeholders)
-        protection = protection.for_model(has_placeholders)
+        protection = protection.for_model(placeholders)
         waiting: deque[ProtectedText] = deque()
 
         def plain() -> Iterator[str]:
             for number, text in enumerate(texts, given["first_number"]):
                 if not isinstance(text, str | ProtectedText):
                     raise UserError(f'a text, number {number:,}, is {text!r:.60}: give a text, "" where there is none')
-                if isinstance(text, ProtectedText) and has_placeholders:  # which it may have been made without
+                if isinstance(text, ProtectedText) and placeholders:  # which it may have been made without
                     text = text.text
                 waiting.append(text if isinstance(text, ProtectedText) else protection.take_out(text))
                 yield waiting[-1].plain
 
-        if self._asked_limits().splits and given["terms"] is None:
+        def beginnings(prefixes: Iterable[Any]) -> Iterator[Any]:
+            for prefix in prefixes:  # each is asked for right after its text
+                yield waiting[-1].beginning(prefix) if isinstance(prefix, str) and waiting else prefix
+
+        if given["prefixes"] is not None:
+            given["prefixes"] = beginnings(given["prefixes"])
+        if self._asked_limits().splits and given["terms"] is None and given["prefixes"] is None:
             found = self._paragraphs(plain(), options, given["target_language"])
         else:
             found = self._searched(plain(), options, **given)

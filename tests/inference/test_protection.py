@@ -323,8 +323,24 @@ def test_text_that_looks_like_a_placeholder_is_protected_too_and_many_spans_need
 
 def test_a_protection_is_that_of_the_model_it_is_for():
     plain = Protection(["tag"])
-    assert plain.for_model(True).take_out("a <b>").plain != "a " == plain.take_out("a <b>").plain
-    assert plain.for_model(True).for_model(False).take_out("a ｟1｠<b>").plain == "a ｟1｠"
+    assert plain.for_model(["url"]).take_out("a <b>").plain != "a " == plain.take_out("a <b>").plain
+    assert plain.for_model(["url"]).for_model(()).take_out("a ｟1｠<b>").plain == "a ｟1｠"
+    both = plain.for_model(["tag", "number"]).take_out("a <b> 5")  # the model cannot read a number any more
+    assert "5" not in both.plain and "<" not in both.plain
+
+
+def test_symbols_that_a_model_makes_up_are_taken_out():
+    assert _with_symbols("a dog")[0].put_back("ein ｟7｠ Hund", NO_READING) == "ein Hund"
+    protected, symbols = _with_symbols(" a ".join(map(str, range(9))))
+    found = protected.put_back("x ｟2｠ y", NO_READING)
+    assert not symbols and "｟" not in found and "｠" not in found
+    assert sorted(found.split()) == sorted(["x", "y", *map(str, range(9))])
+
+
+def test_a_beginning_has_the_symbols_of_its_spans():
+    protected, [one, two] = _with_symbols("a 5 and 7 dogs")
+    assert protected.beginning("7 Hunde und 5") == f"{two} Hunde und {one}"
+    assert protected.put_back(f"{two} Hunde und {one}.", NO_READING) == "7 Hunde und 5."
 
 
 def test_what_reads_a_tag_of_a_language_moves_no_markup():
