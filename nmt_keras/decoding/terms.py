@@ -112,12 +112,20 @@ class Terms(NamedTuple):
         return tf.reduce_any(tf.reduce_any(is_whole, -1)[..., None] & self._says[:, None], 2)
 
     def needed(self, progress: TermProgress) -> tf.Tensor:
-        """int32 [B, Q]: how many ids at least are needed for the terms that are not placed."""
-        left = (self.lengths[:, None] - self._longest(progress))[..., None]
+        """int32 [B, Q]: how many ids at least are needed for the terms that are not placed.
+
+        Of phrases that are begun the one that is nearest to its end counts as begun: they may begin alike, as all words
+        do where a space is a piece, and the next id goes on with one of them.
+        """
         is_own = (self._says & (self.lengths > 0)[:, :, None])[:, None]
-        of_terms = tf.reduce_min(tf.where(is_own, left, _MANY), 2)
+
+        def fewest(ids: tf.Tensor) -> tf.Tensor:  # of each term, [B, Q, C]
+            return tf.reduce_min(tf.where(is_own, ids[..., None], _MANY), 2)
+
+        whole, left = fewest(self.lengths[:, None]), fewest(self.lengths[:, None] - self._longest(progress))
         is_needed = self.is_possible[:, None] & ~self.placed_at_end(progress)
-        return tf.reduce_sum(tf.where(is_needed, of_terms, 0), -1)
+        saved = tf.reduce_max(tf.where(is_needed, whole - left, 0), -1)
+        return tf.reduce_sum(tf.where(is_needed, whole, 0), -1) - saved
 
     def next_ids(self, progress: TermProgress) -> tf.Tensor:
         """int32 [B, Q, P]: the id that a phrase goes on with, of those that terms need; PAD where there is none, or an

@@ -119,6 +119,16 @@ def test_a_narrow_beam_places_all_terms_that_there_is_room_for(width):
             assert stand == found.is_placed[row, 0, : len(terms)].numpy().tolist() == [True] * len(terms)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_terms_that_begin_alike_are_all_placed(seed):
+    """As words do whose first piece is a space: to have begun all of them is no more than to have begun one."""
+    rows = [[[[4, 6, 6, 1]], [[4, 1, 6, 6]], [[4, 6, 1, 1]]]]
+    step_fn, state, _ = _model(1, 16, seed, spread=6.0)
+    constraints = Constraints(tf.fill([1], 16), terms=_terms(rows))
+    found = beam_search(step_fn, state, constraints, beam_size=4)
+    assert found.is_placed[0, 0].numpy().tolist() == [True] * 3
+
+
 def test_a_row_is_as_in_a_search_of_its_own():
     """Whatever terms and beams other rows have, and one without terms is that of a search without any."""
     rows = [[[[6, 5]], [[4, 4, 1], [1, 4]]], [], [[[4, 6]]], []]
