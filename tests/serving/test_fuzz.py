@@ -68,7 +68,9 @@ def _check_spans(process, texts):
         name: [value] * len(texts) for name, value in TranslateOptions(num_hypotheses=2)._asdict().items()
     }
     prefixes = [text[: len(text) // 2] for text in texts]
-    reply = process.ask("translate", {"text": texts, **translate_options, "prefix": prefixes})
+    reply = process.ask(
+        "translate", {"text": texts, **translate_options, "prefix": prefixes, "terms": [""] * len(texts)}
+    )
     for row, count in enumerate(reply["num_hypotheses"]):
         for number in range(count):
             line = reply["translation"][row][number].encode("utf-8")
