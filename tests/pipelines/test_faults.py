@@ -195,14 +195,15 @@ def test_a_signal_before_the_first_step_ends_at_once_too(monkeypatch, weighted_t
     assert "stopped by SIGINT before the first step of this job; the same command goes on" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage, name",
     [
         ("cut", "variables.data-00000-of-00001"),
-        pytest.param("cut", "variables.index", marks=pytest.mark.slow),
-        pytest.param("cut", "manifest.json", marks=pytest.mark.slow),
-        pytest.param("gone", "manifest.json", marks=pytest.mark.slow),
-        pytest.param("gone", "variables.data-00000-of-00001", marks=pytest.mark.slow),
+        ("cut", "variables.index"),
+        ("cut", "manifest.json"),
+        ("gone", "manifest.json"),
+        ("gone", "variables.data-00000-of-00001"),
     ],
 )
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(damage, name, tmp_path, weighted_text, whole, capsys):

@@ -90,7 +90,8 @@ def test_a_text_that_is_too_small_is_refused(run, folder, capsys):
     assert "few.tsv has 20 pairs, and a model needs 200 at least" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("target", ["de", pytest.param("zh", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["de", "zh"])
 def test_the_recipe_for_a_toy_grammar_trains(target, tmp_path, monkeypatch, capsys):
     """A few words of many pairs cannot fill 1,000 pieces; the recipe must not ask for them."""
     words = {

@@ -21,7 +21,6 @@ from tests.models.test_contracts import ALL, SMALL, SOURCE, TARGET, TEXTS, _name
 
 B, S, K, D, F, V = 2, 3, 4, 8, 12, 11
 # What `make test` takes of the families: a loop whose products share what they read.
-IN_SHORT = [{"encoder": "transformer", "decoder": "transformer"}]
 
 
 @pytest.fixture
@@ -98,12 +97,9 @@ def test_both_ways_of_a_product_are_timed(transpose_kernel, is_gathered):
     assert all(0.0 < seconds < 1.0 for seconds in int8.measured(call))
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [*IN_SHORT, *(pytest.param(fields, marks=pytest.mark.slow) for fields in ALL if fields not in IN_SHORT)],
-    ids=_name,
-)
-@pytest.mark.parametrize("policy", ["float32", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("fields", ALL, ids=_name)
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 def test_every_family_returns_from_a_saved_model_in_int8(fields, policy, all_pay, tmp_path):
     keras.config.set_dtype_policy(policy)
     try:
