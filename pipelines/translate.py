@@ -136,7 +136,7 @@ def _job(values: flags.FlagValues) -> int | None:
             elif glossary:
                 texts, looked_up = itertools.tee(texts)
                 plain = (text.plain if isinstance(text, ProtectedText) else text for text in looked_up)
-                if about.get("placeholders") and protection is None:  # which no term is to be found in
+                if about.get("placeholders"):  # which no term is to be found in
                     unasked = Protection(about["placeholders"])
                     plain = (unasked.take_out(text).plain for text in plain)
                 given["terms"] = glossary.found(plain, count)

@@ -546,7 +546,7 @@ if SENTENCEPIECE:
 
         def ids(self, text):
             """The ids of a text, with the tag before and EOS at last."""
-            if len(text.strip().splitlines()) > 1:
+            if any(each in text.strip() for each in "\r\n"):
                 raise ValueError(f"a text is one sentence, and this has several lines: {text[:40]!r}")
             pieces = self.source.encode(" ".join(text.split()), out_type=str)
             return [*TAGS, *(self.number_of.get(piece, UNK) for piece in pieces), EOS]

@@ -117,6 +117,7 @@ class Protection:
 
         Raises:
             TimeoutError: the regular expressions take too long on the text.
+            MemoryError: one of them calls itself without end.
         """
         deadline = time.monotonic() + _SECONDS
         found: list[tuple[int, int, int]] = []
@@ -203,8 +204,8 @@ class ProtectedText:
         return prefix
 
     def _has_every_symbol(self, translation: str) -> bool:
-        """Whether a translation has each symbol once, and tags that close after those that they close, around and in
-        what they are around and in in the source."""
+        """Whether a translation has each symbol once, and pairs of tags in order: each around what it is around in the
+        source, and nothing else that is protected."""
         places = {match[0]: match.start() for match in _PLACEHOLDER.finditer(translation)}
         if len(_PLACEHOLDER.findall(translation)) != len(self._symbols) or set(places) != set(self._symbols):
             return False

@@ -79,6 +79,13 @@ def test_a_term_that_cannot_be_written_is_said_and_holds_nobody_up(translator, p
     assert [found[row].text for row in (1, 3, 4)] == [plain.text] * 3
 
 
+@pytest.mark.slow
+def test_a_term_that_has_no_room_is_said(parts):
+    terms = [["hund katze pferd"], ["hund"], []]
+    found = _translator(parts, max_length=4).translate(["die katze"] * 3, terms=terms)
+    assert [each.best.outputs.get("is_term_placed", []) for each in found][::2] == [[False], []]
+
+
 def test_a_term_in_a_script_without_spaces_may_stand_within_a_text(translator, parts):
     tokenizer = parts[1]
     if 1 in tokenizer.encode("马") + tokenizer.encode("好的"):

@@ -399,14 +399,6 @@ def test_a_translation_depends_on_its_own_text_alone(fields):
 TEXTS = ["abc", "g", "fedcbagfedcba", "bb", "cag"]
 
 
-def saved_and_loaded(module, folder):
-    """`serve` of an export that was saved and loaded; the other signatures are not traced."""
-    alone = tf.Module()
-    alone.serve, alone.tracked = module.serve, [module.tracked_variables, module.tracked_tokenizers]
-    tf.saved_model.save(alone, str(folder))
-    return tf.saved_model.load(str(folder))
-
-
 def _translating(fields):
     """A model whose translations differ and do not end at once, with all that a translator takes."""
     config = ModelConfig(**{**SMALL, **fields})
@@ -432,7 +424,8 @@ def _translating(fields):
 )
 def test_a_model_returns_from_a_saved_model_with_its_search(fields, tmp_path):
     parts = _translating(fields)
-    loaded = saved_and_loaded(TranslationModule(*parts), tmp_path)
+    tf.saved_model.save(TranslationModule(*parts), str(tmp_path))
+    loaded = tf.saved_model.load(str(tmp_path))
     served = loaded.serve(tf.constant(TEXTS))
     expected = Translator(*parts).translate_batch(TEXTS)
     assert [text.decode() for text in served["translation"].numpy()] == [t.text for t in expected]

@@ -17,10 +17,9 @@ from nmt_keras.models.ensemble import Ensemble
 from nmt_keras.models.seq2seq import build_seq2seq
 from nmt_keras.serving import int8
 from nmt_keras.serving.export import TranslationModule
-from tests.models.test_contracts import ALL, SMALL, SOURCE, TARGET, TEXTS, _name, _translating, saved_and_loaded
+from tests.models.test_contracts import ALL, SMALL, SOURCE, TARGET, TEXTS, _name, _translating
 
 B, S, K, D, F, V = 2, 3, 4, 8, 12, 11
-# What `make test` takes of the families: a loop whose products share what they read.
 
 
 @pytest.fixture
@@ -111,7 +110,8 @@ def test_every_family_returns_from_a_saved_model_in_int8(fields, policy, all_pay
     found = int8.to_int8(model, SOURCE, K)
     assert found.model.int8_kernels and all(choice.is_int8 for choice in found.choices)
     parts = found.model, *others
-    loaded = saved_and_loaded(TranslationModule(*parts, found.stored), tmp_path)
+    tf.saved_model.save(TranslationModule(*parts, found.stored), str(tmp_path))
+    loaded = tf.saved_model.load(str(tmp_path))
     served = loaded.serve(tf.constant(TEXTS))
     expected = Translator(*parts).translate_batch(TEXTS)
     assert [text.decode() for text in served["translation"].numpy()] == [t.text for t in expected]
