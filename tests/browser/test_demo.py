@@ -35,8 +35,8 @@ def browser():
 
 @pytest.fixture(scope="module")
 def client(trained_copy):
-    """Of a copy model."""
-    return nmt_keras.load(trained_copy / "run")
+    """Of a copy model that takes terms, without which the page has no glossary."""
+    return nmt_keras.load(trained_copy / "run", terms_beam_size=10)
 
 
 @pytest.fixture(scope="module")
