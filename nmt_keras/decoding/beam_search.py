@@ -30,7 +30,7 @@ import tensorflow as tf
 
 from nmt_keras.constants import BOS_ID, EOS_ID, PAD_ID
 from nmt_keras.decoding.constraints import NEVER, Constraints, Continuations, Needed, Past
-from nmt_keras.decoding.hypotheses import Hypotheses, StepFn, loop_shapes
+from nmt_keras.decoding.hypotheses import Hypotheses, StepFn, loop_shapes, reorder_state
 from nmt_keras.decoding.ranking import Ranking
 from nmt_keras.decoding.terms import TermProgress, Terms, allocation
 
@@ -153,9 +153,7 @@ def beam_search(
         else:
             live = _continued(before, found, width)
         ids, parents = live.ids, live.parents
-        decoder_state, past, coverage = tf.nest.map_structure(
-            lambda leaf: tf.gather(leaf, parents, batch_dims=1), (decoder_state, past, coverage)
-        )
+        decoder_state, past, coverage = reorder_state((decoder_state, past, coverage), parents)
         carried = (decoder_state, constraints.advance(past, ids, loop.position), coverage)
         missing = width - tf.shape(attention)[1]  # at the first position
         ends_padded = tf.pad(found.end_log_probs, [[0, 0], [0, missing]])

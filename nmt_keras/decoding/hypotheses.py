@@ -4,7 +4,8 @@ A search sees a step function and a state, never a model:
 
     step_fn(ids [B, Q], position, state) -> (logits [B, Q, V], attention_weights [B, Q, S], state)
 
-Leaves of the state are [B, Q, ...]; a search begins with Q = 1. What may follow is said by
+Leaves of the state are [B, Q, ...], but of tuples with the methods `reordered(parents)` and `repeated(width)`, whose
+leaves are the model's own; a search begins with Q = 1. What may follow is said by
 `nmt_keras.decoding.constraints`, what is best by `nmt_keras.decoding.ranking`.
 """
 
@@ -29,8 +30,26 @@ class Hypotheses(NamedTuple):
 
 
 def repeat_state(state: Any, width: int | tf.Tensor) -> Any:
-    """Repeats every leaf [B, 1, ...] to [B, width, ...]."""
-    return tf.nest.map_structure(lambda leaf: tf.repeat(leaf, width, axis=1), state)
+    """The state of one hypothesis as that of `width` that are the same."""
+    if hasattr(state, "repeated"):
+        return state.repeated(width)
+    return _of_parts(state, lambda part: repeat_state(part, width), lambda leaf: tf.repeat(leaf, width, axis=1))
+
+
+def reorder_state(state: Any, parents: tf.Tensor) -> Any:
+    """The state of hypotheses that go on from `parents`, int32 [B, K]."""
+    if hasattr(state, "reordered"):
+        return state.reordered(parents)
+    return _of_parts(
+        state, lambda part: reorder_state(part, parents), lambda leaf: tf.gather(leaf, parents, batch_dims=1)
+    )
+
+
+def _of_parts(state: Any, of_part: Callable[[Any], Any], of_leaf: Callable[[tf.Tensor], tf.Tensor]) -> Any:
+    if not isinstance(state, tuple):
+        return of_leaf(state)
+    parts = [of_part(part) for part in state]
+    return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
 
 
 def loop_shapes(variables: Any) -> Any:

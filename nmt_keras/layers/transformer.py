@@ -2,12 +2,12 @@
 
 A mixer lets a target position see those before it, in two modes that agree:
 
-    initial_state(batch) -> state, every leaf [B, 1, ...]
+    initial_state(batch) -> state, every leaf [B, 1, ...], or a tuple that says itself how it is reordered and repeated
     call(x [B,T,D], dropout_seed) -> [B,T,D]
     step(x [B,Q,D], position, state) -> ([B,Q,D], state)
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -103,9 +103,32 @@ class Residual(Layer):
         return y if self.pre_norm else self.norm(y)
 
 
+class Cache(NamedTuple):
+    """What self-attention has projected in a search: keys and values of all hypotheses of a row at all positions so
+    far, Z in all, and which of them each of Q hypotheses consists of.
+
+    Where hypotheses go on from others, as beams do at every position, keys and values stay where they are: what a
+    hypothesis sees is reordered instead. A query is then compared with Z keys and not only with its own, which costs
+    less than it would to move the keys, of all heads, layers and positions.
+    """
+
+    keys: tf.Tensor  # of the compute type [B, H, Z, C]
+    values: tf.Tensor  # the same
+    positions: tf.Tensor  # int32 [Z]
+    is_own: tf.Tensor  # bool [B, Q, Z]
+
+    def reordered(self, parents: tf.Tensor) -> "Cache":
+        """Of hypotheses that go on from `parents`, int32 [B, K]."""
+        return self._replace(is_own=tf.gather(self.is_own, parents, batch_dims=1))
+
+    def repeated(self, width: int | tf.Tensor) -> "Cache":
+        """Of as many hypotheses that are the same so far."""
+        return self._replace(is_own=tf.repeat(self.is_own, width, axis=1))
+
+
 class CausalSelfAttention(Layer):
-    """A mixer: self-attention that sees no later position. Its state is the keys and values so far, in the compute
-    type; it grows by a position a step.
+    """A mixer: self-attention that sees no later position. Its state is a `Cache`, which grows by a position of each
+    hypothesis a step.
 
     The arguments are those of `MultiHeadAttention`.
     """
@@ -118,11 +141,11 @@ class CausalSelfAttention(Layer):
     def build(self, *_) -> None:
         self.attention.build()
 
-    def initial_state(self, batch: tf.Tensor) -> KeyValues:
-        """No position yet: [B, 1, H, 0, C]."""
+    def initial_state(self, batch: tf.Tensor) -> Cache:
+        """No position yet."""
         heads = self.attention.num_heads
-        nothing = tf.zeros([batch, 1, heads, 0, self.d_model // heads], self.compute_dtype)
-        return KeyValues(nothing, nothing)
+        nothing = tf.zeros([batch, heads, 0, self.d_model // heads], self.compute_dtype)
+        return Cache(nothing, nothing, tf.zeros([0], tf.int32), tf.zeros([batch, 1, 0], tf.bool))
 
     def call(self, x: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
         """Teacher forcing: see the module's docstring."""
@@ -131,18 +154,18 @@ class CausalSelfAttention(Layer):
         read = self.attention.project(x, positions)
         return self.attention(x, read, causal, positions, positions, dropout_seed)[0]
 
-    def step(self, x: tf.Tensor, position: tf.Tensor, state: KeyValues) -> tuple[tf.Tensor, KeyValues]:
+    def step(self, x: tf.Tensor, position: tf.Tensor, state: Cache) -> tuple[tf.Tensor, Cache]:
         """One position: see the module's docstring."""
         batch, beams = tf.shape(x)[0], tf.shape(x)[1]
-        x = tf.reshape(x, [-1, 1, self.d_model])
-        own = self.attention.project(x, position[None])
-        heads, channels = own.keys.shape[1], own.keys.shape[3]
-        new = [tf.reshape(tf.cast(leaf, self.compute_dtype), [batch, beams, heads, 1, channels]) for leaf in own]
-        state = KeyValues(*(tf.concat([before, leaf], 3) for before, leaf in zip(state, new)))
-        length = tf.shape(state.keys)[3]
-        read = KeyValues(*(tf.reshape(leaf, [batch * beams, heads, length, channels]) for leaf in state))
-        y, _ = self.attention(x, read, None, position[None], tf.range(length))
-        return tf.reshape(y, [batch, beams, self.d_model]), state
+        here = tf.fill([beams], position)
+        own = self.attention.project(x, here)
+        keys, values = (
+            tf.concat([before, tf.cast(new, self.compute_dtype)], 2) for before, new in zip(state[:2], own, strict=True)
+        )
+        itself = tf.eye(beams, batch_shape=[batch], dtype=tf.bool)
+        state = Cache(keys, values, tf.concat([state.positions, here], 0), tf.concat([state.is_own, itself], 2))
+        y, _ = self.attention(x, KeyValues(keys, values), state.is_own[:, None], here, state.positions)
+        return y, state
 
 
 class SSRU(Layer):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from nmt_keras.decoding.hypotheses import repeat_state
 from nmt_keras.layers import dense
 from nmt_keras.layers.base import Layer
 from nmt_keras.layers.dense import ProductCall
@@ -105,7 +106,7 @@ def products_of(
 
     watched = dense.watched(model, see)
     memory = watched.prepare(source_ids)
-    state = tf.nest.map_structure(lambda leaf: tf.repeat(leaf, beam_size, axis=1), watched.init_state(memory))
+    state = repeat_state(watched.init_state(memory), beam_size)
     columns = None
     if shortlist_ids is not None:
         columns = watched.columns(shortlist_ids, tf.zeros([source_ids.shape[0], 1, shortlist_ids.shape[0]]))

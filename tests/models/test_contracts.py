@@ -12,6 +12,7 @@ from nmt_keras.config.fields import fields_of
 from nmt_keras.config.rules import RECURRENT_DECODERS, RECURRENT_ENCODERS, model_problems
 from nmt_keras.constants import BOS_ID, EOS_ID, UNK_ID
 from nmt_keras.data.batching import Batch
+from nmt_keras.decoding.hypotheses import reorder_state, repeat_state
 from nmt_keras.errors import UserError
 from nmt_keras.inference.translator import Translator
 from nmt_keras.models.decoders import RecurrentDecoder
@@ -166,14 +167,37 @@ def test_every_pair_and_preset_steps_as_it_is_called(fields):
 
 def test_beams_step_independently_and_share_the_memory(model):
     memory = model.prepare(SOURCE)
-    state = tf.nest.map_structure(lambda leaf: tf.repeat(leaf, K, axis=1), model.init_state(memory))
+    state = repeat_state(model.init_state(memory), K)
     ids = tf.constant([[4, 5, 6, 7, 8, 9, 10], [8, 9, 4, 5, 6, 7, 11], [12, 11, 10, 9, 8, 7, 6]])
     logits, weights, new = model.step(ids, tf.constant(0), state, memory)
     assert logits.shape == (B, K, TARGET_V) and weights.shape == (B, K, S)
-    assert all(leaf.shape[:2] == (B, K) for leaf in tf.nest.flatten(new))
     tf.nest.assert_same_structure(state, new)
     one, _, _ = model.step(ids[:, 2:3], tf.constant(0), model.init_state(memory), memory)
     np.testing.assert_allclose(one[:, 0], logits[:, 2], atol=1e-6)
+
+
+def test_hypotheses_go_on_from_their_parents(model):
+    """As in a beam search: twice, from one hypothesis to seven to three; some have no descendants, some several."""
+    memory = model.prepare(SOURCE)
+    ids = [tf.constant([[BOS_ID]] * B)]
+    ids += [tf.constant([[4, 5, 6, 7, 8, 9, 10], [8, 9, 4, 5, 6, 7, 11], [12, 11, 10, 9, 8, 7, 6]])]
+    ids += [tf.constant([[4, 7, 4], [6, 5, 4], [9, 4, 5]]), tf.constant([[5, 5, 9], [4, 8, 9], [10, 11, 4]])]
+    parents = [tf.zeros([B, 7], tf.int32), tf.constant([[6, 2, 2], [0, 1, 5], [3, 3, 3]])]
+    parents += [tf.constant([[1, 2, 2], [0, 0, 2], [2, 1, 0]])]
+    state = model.init_state(memory)
+    for position, (next_ids, after) in enumerate(zip(ids, [*parents, None])):
+        logits, _, state = model.step(next_ids, tf.constant(position), state, memory)
+        if after is not None:
+            state = reorder_state(state, after)
+    for row, last in itertools.product(range(B), range(3)):
+        path, place = [], last
+        for next_ids, before in zip(ids[::-1], [None, *parents[::-1]]):
+            place = place if before is None else int(before[row, place])
+            path.insert(0, int(next_ids[row, place]))
+        alone = model.init_state(memory)
+        for position, number in enumerate(path):
+            expected, _, alone = model.step(tf.fill([B, 1], number), tf.constant(position), alone, memory)
+        np.testing.assert_allclose(logits[row, last], expected[row, 0], atol=2e-6)
 
 
 def test_padding_changes_nothing(model):
