@@ -8,14 +8,15 @@
 FROM python:3.11-slim AS wheel
 WORKDIR /source
 COPY . .
-RUN pip wheel --quiet --no-deps --wheel-dir=/wheels .
+# pip takes no file of constraints with hashes beside a package that has none.
+RUN pip wheel --quiet --no-deps --wheel-dir=/wheels . \
+    && sed -e 's/ \\$//' -e '/--hash=/d' requirements.lock > /wheels/constraints.txt
 
 FROM python:3.11-slim
 ARG EXTRA=
 COPY --from=wheel /wheels /wheels
-COPY requirements.lock /wheels/
 RUN wheel=$(echo /wheels/*.whl) \
-    && pip install --quiet --no-cache-dir --constraint=/wheels/requirements.lock "${wheel}${EXTRA:+[$EXTRA]}" \
+    && pip install --quiet --no-cache-dir --constraint=/wheels/constraints.txt "${wheel}${EXTRA:+[$EXTRA]}" \
     && useradd --create-home user
 USER user
 ENV XDG_CACHE_HOME=/tmp/cache

@@ -12,10 +12,11 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: quickstart test test-slow test-tf220 test-browser test-servers test-pytorch test-all coverage docs lint format lock benchmark speedrun clean
 
-# The versions that were tested; without the lock file, the newest ones that setup.cfg allows.
+# The versions that were tested, by their hashes; then what they lack on another system or Python.
 $(VENV)/ready: setup.cfg pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --no-compile --constraint requirements.lock --editable '.[dev]'
+	$(BIN)/pip install --quiet --no-compile --no-deps --require-hashes --requirement requirements.lock
+	$(BIN)/pip install --quiet --no-compile --editable '.[dev]'
 	touch $@
 
 quickstart: $(VENV)/ready  ## train, evaluate, export and serve English to Chinese
@@ -79,8 +80,13 @@ format: $(VENV)/ready
 	$(BIN)/isort --quiet .
 	$(BIN)/black --quiet .
 
-lock: $(VENV)/ready  ## writes the versions of this environment as those that were tested
-	(echo '# The versions that the tests ran with. `make lock` writes this file.'; $(BIN)/pip freeze --exclude-editable) > requirements.lock
+# In an environment of its own, and before `make test-pytorch`, whose packages are not of the project.
+lock: $(VENV)/ready  ## writes the versions of this environment, with hashes, as those that were tested
+	test -x build/venv-uv/bin/uv || ($(PYTHON) -m venv build/venv-uv && build/venv-uv/bin/pip install --quiet uv)
+	(echo '# The versions that the tests ran with, on Python 3.11 under Linux. `make lock` writes this file.'; \
+		$(BIN)/pip freeze --exclude-editable | build/venv-uv/bin/uv pip compile --no-deps --generate-hashes --no-annotate \
+		--no-header --quiet -) > requirements.lock.new
+	mv requirements.lock.new requirements.lock
 
 benchmark: $(VENV)/ready  ## the quickstart's corpus against lookup, word by word and no attention
 	$(BIN)/python -m benchmarks.quickstart_baselines
