@@ -76,11 +76,7 @@ class Doctor:
             findings.append(Finding("size", "warning", text, size, []))
         findings += scan.findings(source.path, target.path)
         findings += self._shifts(source, target, scan)
-        if source.origin is not None and source.origin.places is not None:
-            findings = [
-                found._replace(places=[source.place(line - 1) for line in found.lines]) if not found.places else found
-                for found in findings
-            ]
+        findings = _with_places(findings, source)
         return sorted(findings, key=lambda finding: -SEVERITIES.index(finding.severity))
 
     def _shifts(self, source: TextFile, target: TextFile, scan: "_Scan") -> list[Finding]:
@@ -122,9 +118,7 @@ class _Scan:
         self._empty, self._blank, self._copies, self._names = (LineNumbers(place) for _ in range(4))
         self._styles = [Style(place, symbols) for _ in range(2)]
         self._scripts = [(ScriptCheck(language), LineNumbers(place)) for language in languages]
-        self._held_out = held_out
-        self._held_lines = [_line_of_each(text.source) for text in held_out]
-        self._overlaps: list[dict[int, list[int]]] = [{} for _ in held_out]  # held-out line: lines of this text
+        self._overlaps = _Overlaps(held_out, place)
 
     def read(self, start: int, sources: Sequence[str], targets: Sequence[str]) -> None:
         """Takes in a block of pairs, the first of which has the 0-based number `start`."""
@@ -144,11 +138,7 @@ class _Scan:
             self._hashes[number] = _hash(f"{mine}\n{yours}")
             if mine == yours and sum(map(str.isalpha, mine)) > 1:
                 (self._names if line_checks.is_name_or_code(mine) else self._copies).add(number)
-            if self._held_out:
-                key = sentence_key(source)
-                for known, overlaps in zip(self._held_lines, self._overlaps):
-                    if key is not None and key in known:
-                        overlaps.setdefault(known[key], []).append(number + 1)
+            self._overlaps.read(number, source)
 
     def findings(self, source: str, target: str) -> list[Finding]:
         """What was found in the files of these names."""
@@ -169,9 +159,7 @@ class _Scan:
         for path, style in zip((source, target), self._styles):
             found += [self._of(kind, lines, f"{path}: {what}", remedy) for kind, lines, what, remedy in style.kinds()]
             found += style.findings(path)
-        for text, overlaps in zip(self._held_out, self._overlaps):
-            found.append(self._overlap(text, overlaps, source))
-        return [finding for finding in found if finding is not None]
+        return [finding for finding in found if finding is not None] + self._overlaps.findings(source)
 
     def _of(self, kind: str, lines: "LineNumbers", what: str, remedy: str) -> Finding | None:
         if not lines.count:
@@ -210,9 +198,31 @@ class _Scan:
         what = f"{both}: lengths far from {ratio:.2f} target characters for one of the source"
         return self._of("length ratio", lines, what, "wrong pairs, or parts of them are missing")
 
-    def _overlap(self, text: HeldOut, overlaps: dict[int, list[int]], source: str) -> Finding | None:
-        if not overlaps:
-            return None
+
+class _Overlaps:
+    """Which lines of a text to train on are in text to measure on."""
+
+    def __init__(self, held_out: Sequence[HeldOut], place: Callable[[int], str]):
+        self._held_out = held_out
+        self._place = place
+        self._known = [_line_of_each(text.source) for text in held_out]
+        self._found: list[dict[int, list[int]]] = [{} for _ in held_out]  # held-out line: lines of this text
+
+    def read(self, number: int, source: str) -> None:
+        """Takes in the source line with this 0-based number."""
+        if not self._held_out:
+            return
+        key = sentence_key(source)
+        for known, found in zip(self._known, self._found):
+            if key is not None and key in known:
+                found.setdefault(known[key], []).append(number + 1)
+
+    def findings(self, source: str) -> list[Finding]:
+        """What was found in the file of this name."""
+        pairs = zip(self._held_out, self._found)
+        return [self._finding(text, found, source) for text, found in pairs if found]
+
+    def _finding(self, text: HeldOut, overlaps: dict[int, list[int]], source: str) -> Finding:
         shown = sorted(overlaps.items())[:LISTED]
         pairs = ", ".join(f"{text.source.place(held - 1)} is line {self._place(lines[0] - 1)}" for held, lines in shown)
         pairs += ", ..." if len(overlaps) > LISTED else ""
@@ -224,6 +234,25 @@ class _Scan:
         severity = severity_of("overlap", len(overlaps) / max(len(text.source), 1))
         lines = [line for _, lines in sorted(overlaps.items()) for line in lines]
         return Finding("overlap", severity, what, len(overlaps), lines)
+
+
+def overlaps(source: TextFile, held_out: Sequence[HeldOut]) -> list[Finding]:
+    """The lines of a source text that are in text to measure on, but for case and punctuation."""
+    found = _Overlaps(held_out, source.place)
+    for start in range(0, len(source), _BLOCK):
+        for number, line in enumerate(source.lines(range(start, min(start + _BLOCK, len(source)))), start):
+            found.read(number, line)
+    return _with_places(found.findings(source.path), source)
+
+
+def _with_places(findings: list[Finding], source: TextFile) -> list[Finding]:
+    """Findings with the places of their lines in the file that the text was taken out of."""
+    if source.origin is None or source.origin.places is None:
+        return findings
+    return [
+        found._replace(places=[source.place(line - 1) for line in found.lines]) if not found.places else found
+        for found in findings
+    ]
 
 
 def _describe_shift(segment: Segment, following: Segment | None, source: TextFile, target: TextFile) -> Finding:

@@ -26,8 +26,9 @@ from nmt_keras.data.corpus import ParallelCorpus, TextFile
 from nmt_keras.data.encoded import PART, EncodedText, encode_part, join_parts, parts_of
 from nmt_keras.data.sources import is_plain_file
 from nmt_keras.doctor.before_training import examine, held_out_of
+from nmt_keras.doctor.examination import HeldOut, overlaps
 from nmt_keras.errors import UserError
-from nmt_keras.experiment.text import open_dev, open_train, with_placeholders
+from nmt_keras.experiment.text import open_dev, open_texts, open_train, with_placeholders
 from nmt_keras.pipes import default_cache_dir
 from nmt_keras.reports import Report, silent
 from nmt_keras.runs.tokenizers import load_tokenizers, prepare_tokenizers
@@ -42,13 +43,19 @@ _Task = tuple[str, str, int, int, int, int]  # the recipe's data as JSON, output
 
 
 def prepare(
-    data: DataConfig, output_dir: pathlib.Path, *, options: Sequence[str] = LOCAL, report: Report = silent
+    data: DataConfig,
+    output_dir: pathlib.Path,
+    *,
+    tests: Sequence[tuple[str, str]] = (),
+    options: Sequence[str] = LOCAL,
+    report: Report = silent,
 ) -> dict[str, Any]:
     """Indexes, encodes and examines the training text of a recipe.
 
     Args:
         data: names the text; its cache gets the files.
         output_dir: gets `tokenizer/`, which training takes by `data.tokenizer_from`, and `prepared.json`.
+        tests: source and target of text to measure on, whose source lines should not be in the training text.
         options: of Beam's pipelines, such as `--runner=FlinkRunner`.
         report: takes a line for the user.
 
@@ -83,6 +90,8 @@ def prepare(
         _ = paths | "index" >> beam.Map(_index, data.cache_dir)
     corpus = with_placeholders(data, open_train(data, report), report)
     open_dev(data, report)
+    for names in tests:
+        open_texts(data, *names)
     report(f"{len(corpus):,} pairs in {len(corpus.sources)} shard(s) are indexed: {time.monotonic() - started:.0f} s")
     tokenizers = prepare_tokenizers(output_dir, data, corpus, report)
     about = json.dumps(dataclasses.asdict(data)), str(output_dir.absolute())
@@ -93,13 +102,14 @@ def prepare(
         for lines in parts_of(text, tokenizers[side])
     ]
     shards = [(*about, shard) for shard in range(len(corpus.sources))]
+    examine_shard = functools.partial(_examine, tests=tuple(tests))
     with pipeline() as root:
         encoded = (
             root | "parts" >> beam.Create(tasks) | "spread parts" >> beam.Reshuffle() | "encode" >> beam.Map(_encode)
         )
         _ = encoded | "by text" >> beam.GroupByKey() | "join" >> beam.MapTuple(_join)
         spread = root | "shards" >> beam.Create(shards) | "spread shards" >> beam.Reshuffle()
-        examined = spread | "examine" >> beam.Map(_examine)
+        examined = spread | "examine" >> beam.Map(examine_shard)
         _ = examined | "keep findings" >> beam.Map(_keep, str(results), "shard")
         hashed = spread | "hash" >> beam.FlatMap(_hashes)
         compared = hashed | "by hash" >> beam.GroupByKey() | "compare" >> beam.MapTuple(_in_several)
@@ -168,11 +178,13 @@ def _join(text: tuple[str, str, int, int], counts: Iterable[int]) -> None:
     join_parts(*_text((*text, 0, 0)))
 
 
-def _examine(shard: tuple[str, str, int]) -> tuple[int, list[dict[str, Any]]]:
+def _examine(shard: tuple[str, str, int], tests: Sequence[tuple[str, str]]) -> tuple[int, list[dict[str, Any]]]:
+    """The findings of a shard: those that training looks for in the cache, and its overlap with the test sets."""
     data, corpus, _, dev, _ = _opened(*shard[:2])
     number = shard[2]
     language = data.languages_of_train[number]
     findings = examine(data, (corpus.sources[number], corpus.targets[number]), language, held_out_of(dev))
+    findings += overlaps(corpus.sources[number], [HeldOut("test", *open_texts(data, *names)) for names in tests])
     return number, [finding.card() for finding in findings]
 
 

@@ -98,8 +98,15 @@ def test_a_training_begins_with_what_was_prepared(shards, capsys, monkeypatch):
     arguments += ["--config.data.train_source=('0.en','1.en')", "--config.data.train_target=('0.xx','1.xx')"]
     arguments += ["--config.data.dev_source=('dev.en',)", "--config.data.dev_target=('dev.xx',)"]
     beam = ["--", "--runner=DirectRunner", "--direct_running_mode=in_memory"]
-    assert prepare.main([*arguments, f"--output_dir={shards}/prepared", *beam]) == 0
+    for side in ("en", "xx"):
+        lines = (shards / f"1.{side}").read_text(encoding="utf-8").split("\n")
+        (shards / f"test.{side}").write_text(f"nowhere else\n{lines[5]}\n", encoding="utf-8")
+    given = [f"--output_dir={shards}/prepared", f"--test={shards}/test.en,{shards}/test.xx"]
+    assert prepare.main([*arguments, *given, *beam]) == 0
     output = capsys.readouterr()
+    shown = json.loads((shards / "prepared" / "prepared.json").read_text())["shards"]
+    overlaps = [[each["lines"] for each in shard["findings"] if each["kind"] == "overlap"] for shard in shown]
+    assert overlaps == [[], [[6]]] and "test.en: 1 source line(s) are in" in output.err
     assert json.loads(output.out.splitlines()[-1])["pairs"] == 380
     assert "380 pairs in 2 shard(s) are indexed" in output.err
 
@@ -125,6 +132,11 @@ def test_what_cannot_be_prepared_is_one_line(shards, capsys, monkeypatch):
         preparing.prepare(_data(shards, "cache"), shards / "prepared", options=["--runner=NoSuchRunner"])
     assert prepare.main([RECIPE]) == 2
     assert "--output_dir, for its tokenizers, must be given" in capsys.readouterr().err
+    assert prepare.main([RECIPE, f"--output_dir={shards}/prepared", "--test=test.en"]) == 2
+    assert (
+        "--test must be source and target, as in --test=test.en,test.de. Received: ['test.en']"
+        in capsys.readouterr().err
+    )
     monkeypatch.setitem(__import__("sys").modules, "apache_beam", None)
     with pytest.raises(UserError, match=r"pip install 'nmt_keras\[beam\]'"):
         preparing.prepare(_data(shards, "cache"), pathlib.Path("unused"))
