@@ -17,7 +17,7 @@ from nmt_keras.errors import UserError
 from nmt_keras.experiment.model_card import model_card
 from nmt_keras.experiment.text import open_dev
 from nmt_keras.inference.evaluation import open_bleu
-from nmt_keras.inference.protection import NO_READING, ProtectedText, protection_of
+from nmt_keras.inference.protection import NO_READING, PATTERNS, ProtectedText, Protection, protection_of
 from nmt_keras.inference.search import Search
 from nmt_keras.inference.text import tokenize
 from nmt_keras.inference.translation import Translation
@@ -25,6 +25,7 @@ from nmt_keras.inference.translator import Translator
 from nmt_keras.layers.int8 import NEEDS, is_available
 from nmt_keras.reports import Report, silent
 from nmt_keras.runs.loading import Run, config_of, load
+from nmt_keras.serving import client
 from nmt_keras.serving import export as exporting
 from nmt_keras.serving import local, proof
 from nmt_keras.serving.compression import PRECISIONS, StoredWeight, compress
@@ -42,6 +43,12 @@ _NASTY = [
     "\u4f60\u597d\uff0c\u4e16\u754c\uff01",
     "\udcff\udcfe\udce4 no UTF-8",  # bytes 0xff, 0xfe and 0xe4
     "x" * 5000,
+]
+_PROTECTED = [
+    "<b>a</b> <i>b <b>c</b> d</i> e",
+    '<g id="1">a b <x id="2"/></g> c </g>',
+    "https://example.org/?q=a%20b name@example.org",
+    "{name} %d 1,234.5 ${price} 7",
 ]
 _LOG_PROB_TOLERANCE = 1e-5  # nats; both run one graph on a CPU
 _WARMUP_BATCHES = (1, 8, 64)  # rows
@@ -127,6 +134,7 @@ def export(
         trained.languages,
         trained.config.data.placeholders,
         trained.config.data.annotated_terms,
+        trained.language_pair,
     )
     folder = exporting.save(module, output)
     try:
@@ -318,7 +326,8 @@ def _prove(
     folder: pathlib.Path, module: exporting.TranslationModule, trained: Run, dev: _DevText, report: Report
 ) -> _Proof:
     """Compares an export with its model: the translations of the dev lines and of nasty lines with the translator's,
-    and the replies of all signatures to some of these lines with those of this process."""
+    the replies of all signatures to some of these lines with those of this process, and what a client makes of both
+    for lines with protected spans."""
 
     size = trained.config.decoding.batch_sentences
     nasty = [_NASTY[i : i + size] for i in range(0, len(_NASTY), size)]
@@ -327,6 +336,7 @@ def _prove(
         request for texts in (batches[0][0][:8], *nasty) for request in exporting.sample_requests(module, texts)
     ]
     here = local.LocalTransport(exporting.signatures_of(module), module)
+    spans = Protection(PATTERNS)
     translator = trained.translator(protects=False)
     with tf.device("CPU"):  # where the proof runs
         expected = [
@@ -336,6 +346,9 @@ def _prove(
         expected_replies = [
             here.predict(name, {key: as_tensor(values) for key, values in inputs.items()}) for name, inputs in requests
         ]
+        expected_protected = client.Client("the model", transport=here, concurrency=1).translate(
+            _PROTECTED, protect=spans
+        )
 
     def request_of(texts: list[str], codes: list[str]) -> dict[str, list[str]]:
         return {"text": texts, "target_language": codes} if module.target_languages else {"text": texts}
@@ -351,6 +364,8 @@ def _prove(
             seconds = time.monotonic() - start
             replies += [served.ask("serving_default", request_of(*batch)) for batch in batches[len(replies) :]]
             other_replies = [served.ask(name, inputs) for name, inputs in requests]
+            there = client.Client(str(folder), transport=proof.FreshTransport(served), concurrency=1)
+            protected = there.translate(_PROTECTED, protect=spans)
     except RuntimeError as error:
         report(f"the proof failed: {error}")
         return _Proof(len(expected), len(expected), None, [], 0.0)
@@ -361,8 +376,10 @@ def _prove(
         for ours, (text, _, truncated), distance in zip(expected, found, distances)
     )
     different += sum(not _is_same(*pair) for pair in zip(expected_replies, other_replies, strict=True))
+    different += sum(ours.text != theirs.text for ours, theirs in zip(expected_protected, protected, strict=True))
     translations = [text for text, *_ in found[: len(dev.sources)]]
-    return _Proof(len(found) + len(requests), different, max(distances), translations, len(dev.sources) / seconds)
+    compared = len(found) + len(requests) + len(protected)
+    return _Proof(compared, different, max(distances), translations, len(dev.sources) / seconds)
 
 
 def _is_same(expected: Mapping[str, np.ndarray], found: Mapping[str, list]) -> bool:

@@ -119,6 +119,11 @@ class Run(NamedTuple):
             raise UserError(f"Exact search is of a model without placeholders, and {self.folder} has data.placeholders")
         return ExactTranslator(self.translator(), self.model, self.config.decoding, max_steps)
 
+    @property
+    def language_pair(self) -> tuple[str, str]:
+        """The codes of the languages that it translates from and, where nothing else is asked for, into."""
+        return self.config.data.source_language, self.config.data.target_language
+
     def client(self) -> "Client":
         """A client of what an export of this run would be, in this process."""
         from nmt_keras.serving.client import Client
@@ -136,6 +141,7 @@ class Run(NamedTuple):
                 languages=self.languages,
                 placeholders=self.config.data.placeholders,
                 annotates_terms=self.config.data.annotated_terms,
+                language_pair=self.language_pair,
             )
             return signatures_of(module), module
 

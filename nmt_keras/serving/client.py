@@ -84,6 +84,9 @@ class TranslateOptions(NamedTuple):
     seed: int = 0
 
 
+_SIDES = ("source", "target")
+
+
 class _Limits(NamedTuple):
     """What a client must know of an export."""
 
@@ -95,6 +98,7 @@ class _Limits(NamedTuple):
     splits: bool  # texts into sentences, and says how
     placeholders: tuple[str, ...]  # the patterns that became placeholders in what it was trained on
     annotates_terms: bool  # whether it was trained with annotated terms
+    language_pair: tuple[str, str]  # codes of the source and the target; "" where it does not say
 
 
 class Client:
@@ -165,6 +169,12 @@ class Client:
             UserError: there is no answer; this asks the model, once, as the next does.
         """
         return self._asked_limits().target_languages
+
+    @property
+    def language_pair(self) -> tuple[str, str]:
+        """The codes of the languages that it translates from and, where nothing else is asked for, into; "" each of an
+        export that does not say."""
+        return self._asked_limits().language_pair
 
     @property
     def takes_prefixes(self) -> bool:
@@ -573,9 +583,12 @@ class Client:
                 patterns = tuple(json.loads(found["placeholders"][0])) if "placeholders" in found else ()
                 has = "takes_prefix" in found, "takes_terms" in found
                 annotates = "annotates_terms" in found and bool(found["annotates_terms"][0])
-                self._limits = _Limits(rows, languages, *has, takes_terms, splits, patterns, annotates)
+                pair = [str(found[f"{side}_language"][0]) if f"{side}_language" in found else "" for side in _SIDES]
+                self._limits = _Limits(
+                    rows, languages, *has, takes_terms, splits, patterns, annotates, (pair[0], pair[1])
+                )
             except NoSignature:
-                self._limits = _Limits(self._batch_sentences, (), False, False, False, False, (), False)
+                self._limits = _Limits(self._batch_sentences, (), False, False, False, False, (), False, ("", ""))
         return self._limits
 
 

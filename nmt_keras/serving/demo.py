@@ -78,6 +78,7 @@ class Model(NamedTuple):
             has_details = False
         return {
             "name": self.name,
+            "language_pair": list(self.client.language_pair),
             "target_languages": list(self.client.target_languages),
             "has_details": has_details,
             "takes_prefixes": has_details and self.client.takes_prefixes,

@@ -67,6 +67,7 @@ class TranslationModule(tf.Module):
         languages: the target languages, of a model of several.
         placeholders: of a model that was trained with them, the patterns of what they stand for.
         annotates_terms: whether the model was trained with annotated terms.
+        language_pair: codes of the languages that it translates from and, where nothing else is asked for, into.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class TranslationModule(tf.Module):
         languages: TargetLanguages | None = None,
         placeholders: Sequence[str] = (),
         annotates_terms: bool = False,
+        language_pair: tuple[str, str] = ("", ""),
     ):
         super().__init__(name="translation")
         self.tracked_variables = [variable.value for variable in model.variables]
@@ -93,6 +95,7 @@ class TranslationModule(tf.Module):
         self._search = lambda: search
         self._languages = lambda: languages
         self._annotates_terms = annotates_terms
+        self._language_pair = lambda: language_pair
         self._placeholders = lambda: json.dumps(list(placeholders), ensure_ascii=False)
         self.serve = self._exported(self._serve, _TEXT)
         self.translate = self._exported(self._translate, _TEXT, *_REQUEST_OPTIONS, _TEXT, _TEXT)
@@ -271,13 +274,15 @@ class TranslationModule(tf.Module):
         answered, and `batch_sentences`, the most rows that a server should merge, int32 [B] each; `takes_prefix` and
         `takes_terms`, whether `translate` heeds these inputs, and `splits_sentences`, bool [B] each; `placeholders`,
         string [B], a JSON list of the patterns that became placeholders in what the model was trained on;
-        `annotates_terms`, bool [B], whether that had annotated terms; of a model of several target languages also
+        `annotates_terms`, bool [B], whether that had annotated terms; `source_language` and `target_language`, their
+        codes, string [B] each, "" where it was not said; of a model of several target languages also
         `target_languages`, their codes with spaces between, the default first, string [B]."""
         _, _, _, config = self._parts()
         values: dict[str, Any] = {name: getattr(config, name) for name in ("max_request_sentences", "batch_sentences")}
         values |= {"takes_prefix": True, "takes_terms": self.takes_terms and not self.splits_sentences}
         values |= {"splits_sentences": self.splits_sentences, "placeholders": self._placeholders()}
         values["annotates_terms"] = self._annotates_terms
+        values["source_language"], values["target_language"] = self._language_pair()
         if self.target_languages:
             values["target_languages"] = " ".join(self.target_languages)
         return {name: tf.fill(tf.shape(text), value) for name, value in values.items()}

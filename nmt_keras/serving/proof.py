@@ -15,6 +15,7 @@ from google.protobuf import message as protobuf_message
 from tensorflow.core.protobuf import saved_model_pb2
 
 from nmt_keras.serving import c_session
+from nmt_keras.serving.transports import Tensors, as_tensor
 
 # The operations of TF Text that we use and that TensorFlow Serving links (its SUPPORTED_TENSORFLOW_OPS).
 _TEXT_OPERATIONS = frozenset(
@@ -86,6 +87,21 @@ class FreshProcess:
             self._process.stdin.flush()
         except BrokenPipeError:  # `ask` tells why
             pass
+
+
+class FreshTransport:
+    """A `Transport` to an export in a fresh process, for a client of it."""
+
+    def __init__(self, process: FreshProcess):
+        self._process = process
+
+    def predict(self, signature: str, inputs: Tensors) -> Tensors:
+        """See `Transport`."""
+        outputs = self._process.ask(signature, {name: value.tolist() for name, value in inputs.items()})
+        return {name: as_tensor(value) for name, value in outputs.items()}
+
+    def close(self) -> None:
+        """See `Transport`: who started the process ends it."""
 
 
 def signatures(folder: pathlib.Path) -> dict[str, dict[str, dict[str, tuple[str, int]]]]:

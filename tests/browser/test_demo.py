@@ -94,6 +94,8 @@ def test_text_is_translated_as_it_is_typed_by_both_models(page):
     _type(page, " f")
     _wait(lambda: _lines(page)[2] == "d e f")
     assert _all(page, "#status")[0].text.startswith("translated in")
+    assert _all(page, "ol.lines li")[0].get_attribute("lang") == "yy"
+    assert page.find_element(By.ID, "source").get_attribute("lang") == "xx"
     first = _all(page, "ol.lines .word")[0]
     assert "% sure" in first.get_attribute("title") and "rgba" in first.get_attribute("style")
 

@@ -55,6 +55,11 @@ class Model {
     this.root.querySelector(".copy").addEventListener("click", () => this.copy());
   }
 
+  // The code of the language that it translates into, "" where nobody said.
+  language() {
+    return this.select.value || this.card.language_pair[1];
+  }
+
   key(line) {
     return JSON.stringify([line, this.select.value, this.prefixes.get(line) ?? "", this.glossary()]);
   }
@@ -126,7 +131,7 @@ class Model {
       ...this.shown.map((line, number) => {
         const item = element("li");
         item.dir = "auto";
-        if (this.select.value) item.lang = this.select.value;
+        item.lang = this.language();
         const found = this.found(line);
         if (found) this.fill(item, line, number, found);
         else if (line.trim()) item.classList.add("late");
@@ -151,7 +156,7 @@ class Model {
   fill(item, line, number, found) {
     const best = found.hypotheses[0];
     const box = element("span", "", "words");
-    for (const part of words(best.text, this.select.value)) {
+    for (const part of words(best.text, this.language())) {
       if (!part.isWord) {
         box.append(part.text);
         continue;
@@ -289,7 +294,7 @@ async function choose(model, number) {
     const prefixes = [model.prefixes.get(line) ?? ""];
     const reply = await ask("/api/translate", { ...common, lines: [line], prefixes, hypotheses: OTHERS });
     if (!isCurrent()) return;
-    showOthers(reply.translations[0].hypotheses);
+    showOthers(reply.translations[0].hypotheses, model.language());
     if (!model.card.gives_attention) return;
     const attention = await ask("/api/attention", { ...common, line, prefix: prefixes[0] });
     if (isCurrent()) showAttention(attention);
@@ -298,11 +303,12 @@ async function choose(model, number) {
   }
 }
 
-function showOthers(hypotheses) {
+function showOthers(hypotheses, language) {
   const list = element("ol");
   for (const each of hypotheses) {
     const item = element("li", each.text);
     item.dir = "auto";
+    item.lang = language;
     if (each.score !== null) item.append(element("span", each.score.toFixed(2), "score"));
     list.append(item);
   }
@@ -378,7 +384,7 @@ async function openMenu(model, line, number, text, part, button) {
     for (const [texts, areCut] of [[reply.texts, false], [reply.cut_texts, true]]) {
       for (const each of texts) {
         const rest = each.slice(prefix.length);
-        const next = words(rest, model.select.value).find((one) => one.isWord);
+        const next = words(rest, model.language()).find((one) => one.isWord);
         if (!next || !each.startsWith(prefix) || (areCut && next.end === rest.length)) continue; // perhaps half a word
         const hasSpace = rest[next.end] === " "; // which says that the word is whole
         if (![...found.values()].includes(next.text))
@@ -389,6 +395,7 @@ async function openMenu(model, line, number, text, part, button) {
       const item = element("li", word);
       item.role = "option";
       item.dir = "auto";
+      item.lang = model.language();
       item.tabIndex = -1;
       item.ariaSelected = "false";
       item.addEventListener("click", () => goOn(beginning));
@@ -415,7 +422,7 @@ function goOn(beginning) {
   update().then(() => {
     choose(model, number);
     const all = [...(model.list.children[number]?.querySelectorAll(".word") ?? [])];
-    const said = words(beginning, model.select.value).filter((part) => part.isWord).length;
+    const said = words(beginning, model.language()).filter((part) => part.isWord).length;
     all[Math.min(said, all.length) - 1]?.focus();
   });
 }
@@ -512,6 +519,8 @@ async function begin() {
   document.querySelector("main").classList.toggle("two", models.length > 1);
   $("glossary-box").hidden = !models.some((card) => card.takes_terms);
   document.title = `Translate: ${models.map((card) => card.name).join(", ")}`;
+  const sources = new Set(models.map((card) => card.language_pair[0]));
+  if (sources.size === 1) $("source").lang = $("source-words").lang = [...sources][0];
   say("ready");
   if ($("source").value) update();
 }
