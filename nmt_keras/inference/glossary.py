@@ -63,7 +63,7 @@ class Glossary:
         """The glossary in a file.
 
         Raises:
-            UserError: the file cannot be read, is no UTF-8, or a line is no entry.
+            UserError: the file cannot be read, is no UTF-8, has no entry, or a line is none.
         """
         try:
             text = pathlib.Path(path).read_bytes().decode("utf-8-sig")
@@ -75,6 +75,8 @@ class Glossary:
         if mistakes:
             more = f"; {len(mistakes) - 1:,} more lines are no entries" if len(mistakes) > 1 else ""
             raise UserError(mistakes[0] + more)
+        if not entries:
+            raise UserError(f"The glossary {path} has no terms: a line of it is a source term, a tab and a target term")
         return cls(entries)
 
     @classmethod
