@@ -30,7 +30,7 @@ class Hypotheses(NamedTuple):
 
 
 def repeat_state(state: Any, width: int | tf.Tensor) -> Any:
-    """The state of one hypothesis as that of `width` that are the same."""
+    """The state of one hypothesis as that of `width` that are the same so far; none goes on from another."""
     if hasattr(state, "repeated"):
         return state.repeated(width)
     return _of_parts(state, lambda part: repeat_state(part, width), lambda leaf: tf.repeat(leaf, width, axis=1))

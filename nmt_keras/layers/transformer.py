@@ -109,21 +109,23 @@ class Cache(NamedTuple):
 
     Where hypotheses go on from others, as beams do at every position, keys and values stay where they are: what a
     hypothesis sees is reordered instead. A query is then compared with Z keys and not only with its own, which costs
-    less than it would to move the keys, of all heads, layers and positions.
+    less than it would to move the keys, of all heads, layers and positions. Hypotheses that never go on from one
+    another, such as samples, have keys of their own: they are G groups of a row, otherwise G is 1.
     """
 
-    keys: tf.Tensor  # of the compute type [B, H, Z, C]
+    keys: tf.Tensor  # of the compute type [B * G, H, Z, C]
     values: tf.Tensor  # the same
     positions: tf.Tensor  # int32 [Z]
-    is_own: tf.Tensor  # bool [B, Q, Z]
+    is_own: tf.Tensor  # bool [B * G, Q / G, Z]
 
     def reordered(self, parents: tf.Tensor) -> "Cache":
-        """Of hypotheses that go on from `parents`, int32 [B, K]."""
+        """Of hypotheses that go on from `parents`, int32 [B, K]; G must be 1."""
         return self._replace(is_own=tf.gather(self.is_own, parents, batch_dims=1))
 
     def repeated(self, width: int | tf.Tensor) -> "Cache":
-        """Of as many hypotheses that are the same so far."""
-        return self._replace(is_own=tf.repeat(self.is_own, width, axis=1))
+        """Of as many groups that are the same so far."""
+        keys, values, is_own = (tf.repeat(leaf, width, axis=0) for leaf in (self.keys, self.values, self.is_own))
+        return Cache(keys, values, self.positions, is_own)
 
 
 class CausalSelfAttention(Layer):
@@ -156,16 +158,18 @@ class CausalSelfAttention(Layer):
 
     def step(self, x: tf.Tensor, position: tf.Tensor, state: Cache) -> tuple[tf.Tensor, Cache]:
         """One position: see the module's docstring."""
-        batch, beams = tf.shape(x)[0], tf.shape(x)[1]
+        shape = tf.shape(x)
+        groups, beams = tf.shape(state.is_own)[0], tf.shape(state.is_own)[1]
+        x = tf.reshape(x, [groups, beams, self.d_model])
         here = tf.fill([beams], position)
         own = self.attention.project(x, here)
         keys, values = (
             tf.concat([before, tf.cast(new, self.compute_dtype)], 2) for before, new in zip(state[:2], own, strict=True)
         )
-        itself = tf.eye(beams, batch_shape=[batch], dtype=tf.bool)
+        itself = tf.eye(beams, batch_shape=[groups], dtype=tf.bool)
         state = Cache(keys, values, tf.concat([state.positions, here], 0), tf.concat([state.is_own, itself], 2))
         y, _ = self.attention(x, KeyValues(keys, values), state.is_own[:, None], here, state.positions)
-        return y, state
+        return tf.reshape(y, shape), state
 
 
 class SSRU(Layer):

@@ -172,7 +172,10 @@ def test_beams_step_independently_and_share_the_memory(model):
     logits, weights, new = model.step(ids, tf.constant(0), state, memory)
     assert logits.shape == (B, K, TARGET_V) and weights.shape == (B, K, S)
     tf.nest.assert_same_structure(state, new)
-    one, _, _ = model.step(ids[:, 2:3], tf.constant(0), model.init_state(memory), memory)
+    one, _, state = model.step(ids[:, 2:3], tf.constant(0), model.init_state(memory), memory)
+    np.testing.assert_allclose(one[:, 0], logits[:, 2], atol=1e-6)
+    logits, _, _ = model.step(ids[:, ::-1], tf.constant(1), new, memory)
+    one, _, _ = model.step(ids[:, 4:5], tf.constant(1), state, memory)
     np.testing.assert_allclose(one[:, 0], logits[:, 2], atol=1e-6)
 
 
