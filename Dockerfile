@@ -8,15 +8,17 @@
 FROM python:3.11-slim AS wheel
 WORKDIR /source
 COPY . .
-# pip takes no file of constraints with hashes beside a package that has none.
-RUN pip wheel --quiet --no-deps --wheel-dir=/wheels . \
+# What was tested, checked by its hashes; pip takes no file of constraints with hashes beside a package that has none.
+RUN pip wheel --quiet --no-deps --require-hashes --requirement=requirements.lock --wheel-dir=/wheels \
+    && pip wheel --quiet --no-deps --wheel-dir=/wheels/own . \
     && sed -e 's/ \\$//' -e '/--hash=/d' requirements.lock > /wheels/constraints.txt
 
 FROM python:3.11-slim
 ARG EXTRA=
-COPY --from=wheel /wheels /wheels
-RUN wheel=$(echo /wheels/*.whl) \
-    && pip install --quiet --no-cache-dir --constraint=/wheels/constraints.txt "${wheel}${EXTRA:+[$EXTRA]}" \
+# An extra's packages are in no lock file: they come from the index.
+RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
+    wheel=$(echo /wheels/own/*.whl) index=$([ -n "$EXTRA" ] || echo --no-index) \
+    && pip install --quiet --no-cache-dir $index --find-links=/wheels --constraint=/wheels/constraints.txt "${wheel}${EXTRA:+[$EXTRA]}" \
     && useradd --create-home user
 USER user
 ENV XDG_CACHE_HOME=/tmp/cache

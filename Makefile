@@ -84,7 +84,7 @@ format: $(VENV)/ready
 lock: $(VENV)/ready  ## writes the versions of this environment, with hashes, as those that were tested
 	test -x build/venv-uv/bin/uv || ($(PYTHON) -m venv build/venv-uv && build/venv-uv/bin/pip install --quiet uv)
 	(echo '# The versions that the tests ran with, on Python 3.11 under Linux. `make lock` writes this file.'; \
-		$(BIN)/pip freeze --exclude-editable | build/venv-uv/bin/uv pip compile --no-deps --generate-hashes --no-annotate \
+		$(BIN)/pip freeze --all --exclude pip --exclude setuptools --exclude-editable | build/venv-uv/bin/uv pip compile --no-deps --generate-hashes --no-annotate \
 		--no-header --quiet -) > requirements.lock.new
 	mv requirements.lock.new requirements.lock
 

@@ -3,6 +3,7 @@
 python -m benchmarks.ablation --data_dir=<folder of Multi30k> --run_dir=runs/ablation --seeds=1,2
 
 The base is `pipelines/recipes/multi30k_speedrun.py` with a moving average of its weights, which does not change them.
+Updates are as many in every row, but for the one that says otherwise: R-Drop and a teacher take longer for each.
 Every run has one thread on one core, and its last weights are taken, so that the dev set chooses nothing. What
 --run_dir holds already is not made again, and a training that was interrupted goes on: the same command continues.
 Each row is compared with the base of its seed by `pipelines.compare`. Prints a table and, as the last line, JSON.
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from benchmarks import measure
-from benchmarks.measure import run_pinned
+from benchmarks.measure import require_same, run_pinned
 from nmt_keras import files
 from nmt_keras.errors import UserError
 from pipelines import _cli, _process
@@ -28,7 +29,6 @@ _BASE = "base"
 _RECIPE = "pipelines/recipes/multi30k_speedrun.py"
 _REVERSE = "de to en"
 _BACK, _DISTILLED = "back-translation", "distilled text"
-_TAG = "<BT>"
 _LINES = ("train.en.gz", "train.de.gz")
 
 
@@ -58,7 +58,7 @@ _CHANGES = MappingProxyType(
         "twice the updates": _Change({"training.max_steps": "4000"}),
         "words distilled from the ensemble": _Change({"training.loss": "distillation"}),
         _DISTILLED: _Change({"data.train_weights": "(1.0, 1.0)"}),
-        _BACK: _Change({"data.train_weights": "(4.0, 1.0)", "data.user_symbols": f"({_TAG!r},)"}),
+        _BACK: _Change({"data.train_weights": "(4.0, 1.0)"}),
     }
 )
 
@@ -74,7 +74,7 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_string("run_dir", "runs/ablation", "Where runs and translations are kept.", flag_values=values)
     flags.DEFINE_list("seeds", ["1", "2"], "One or more.", flag_values=values)
     flags.DEFINE_list("rows", list(_CHANGES)[1:], "Which changes.", flag_values=values)
-    flags.DEFINE_string("mono", "", f"German text for {_BACK!r}, which is left out without it.", flag_values=values)
+    flags.DEFINE_string("mono", "", f"German text for {_BACK!r}.", flag_values=values)
     flags.DEFINE_integer("max_steps", 2000, "Of each training.", 1, flag_values=values)
 
 
@@ -86,8 +86,11 @@ def _job(values: flags.FlagValues) -> int:
         raise UserError(f"--rows has no {', '.join(unknown)}; valid ones: {', '.join(_CHANGES)}")
     if not all(seed.isdecimal() for seed in values.seeds) or not values.seeds:
         raise UserError(f"--seeds must be numbers from 0 with commas. Received: {','.join(values.seeds)!r}")
+    if _BACK in values.rows and not values.mono:
+        raise UserError(f"--mono must be given, German text for {_BACK!r}; or --rows without it")
+    require_same(pathlib.Path(values.run_dir), {"max_steps": values.max_steps, "seeds": values.seeds})
     bench = _Bench(values)
-    names = [_BASE, *(name for name in values.rows if name != _BASE and (name != _BACK or values.mono))]
+    names = [_BASE, *(name for name in values.rows if name != _BASE)]
     for name in names:  # a row of all seeds after the other: what is there can be read early
         for seed in values.seeds:
             bench.translate(name, seed)
@@ -171,6 +174,7 @@ class _Bench:
         if name in (_BACK, _DISTILLED):
             made = self._back_translated() if name == _BACK else self._distilled()
             source, target = (f"{made}/text.{language}" for language in ("en", "de"))
+            fields["data.tokenizer_from"] = self._bases()[0]  # the text is what changes
             fields |= {"data.train_source": repr((f"{self._data}/{_LINES[0]}", source))}
             fields |= {"data.train_target": repr((f"{self._data}/{_LINES[1]}", target))}
         given = [f"--config.{field}={value}" for field, value in fields.items()]
@@ -194,7 +198,7 @@ class _Bench:
             for side, language in (("source", "de"), ("target", "en")):
                 fields[f"data.{part}_{side}"] = repr((f"{self._data}/{name}.{language}.gz",))
         run_dir = self._train(_REVERSE, self._seeds[0], fields)
-        kind = ["--beam_size=1", f"--tag={_TAG}", "--max_length_ratio=2.5"]
+        kind = ["--beam_size=1", "--max_length_ratio=2.5"]
         return self._augment(self._folder / "text_back", run_dir, self._mono, kind)
 
     def _augment(self, made: pathlib.Path, runs: str, text: str, kind: Sequence[str]) -> pathlib.Path:

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from absl import flags
 
 from benchmarks import measure
-from benchmarks.measure import run_pinned
+from benchmarks.measure import require_same, run_pinned
 from nmt_keras import files
 from nmt_keras.errors import UserError
 from pipelines import _cli, _process
@@ -56,6 +56,8 @@ def _job(values: flags.FlagValues) -> int:
     except re.error as error:
         raise UserError(f"--domain must be a regular expression. Received: {values.domain!r}: {error}") from error
     folder = pathlib.Path(values.run_dir).resolve()
+    names = ("domain", "pairs", "steps", "base_steps", "seeds")
+    require_same(folder, {name: values[name].value for name in names})
     counts = _write_text(pathlib.Path(values.data_dir), folder, domain, values.pairs)
     _process.report(f"pairs: {counts}")
     own, old = ([f"{folder}/{part}.{side}" for side in _SIDES] for part in ("domain", "old"))

@@ -58,6 +58,23 @@ def run_pinned(command: Sequence[str], threads: int, environment: Mapping[str, s
     return Finished(output, usage.ru_maxrss / 1024)
 
 
+def require_same(folder: pathlib.Path, settings: Mapping) -> None:
+    """Keeps the settings of a benchmark beside its results, which are not made again.
+
+    Raises:
+        UserError: what is there was made with others.
+    """
+    path = folder / "settings.json"
+    text = json.dumps(settings, sort_keys=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        path.write_text(text, encoding="utf-8")
+    elif path.read_text(encoding="utf-8") != text:
+        raise UserError(
+            f"{folder} holds results of {path.read_text(encoding='utf-8')}: give these, or another --run_dir"
+        )
+
+
 def keep(output: str) -> str:
     """The name of a file that holds what a program printed, for people to read."""
     with tempfile.NamedTemporaryFile("w", suffix=".log", delete=False, encoding="utf-8") as file:

@@ -445,5 +445,7 @@ def _explain(error: Exception, argv: list[str]) -> str:
         if section not in known:
             return f"unknown section {section!r} in {argument!r}; valid ones: {', '.join(known)}"
         if leaf not in known[section]:
-            return f"unknown field {leaf!r} in {argument!r}; valid ones: {', '.join(known[section])}"
+            near = difflib.get_close_matches(leaf, known[section], 3)
+            remedy = f"did you mean {' or '.join(near)}?" if near else f"valid ones: {', '.join(known[section])}"
+            return f"unknown field {leaf!r} in {argument!r}; {remedy}"
     return f"{type(error).__name__}: {error}"

@@ -53,6 +53,13 @@ def _job(values: flags.FlagValues) -> int:
         data_dir=values.data_dir,
         report=_process.report,
     )
+    if result["different"] == 0:
+        _process.report("Next:")
+        _process.report(f"   python -m pipelines.serve --saved_model={values.output}    # on this machine, to try it")
+        _process.report(
+            f"   python -m pipelines.translate --saved_model={values.output} --input=<text> --output=<translation>"
+        )
+        _process.report(f"   docs/serving.md, or {result['saved_model']}/model_card.md, for TensorFlow Serving")
     print(json.dumps(result))
     return 0 if result["different"] == 0 else _cli.STATUS_FINDINGS
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from nmt_keras.data.languages import code_of_name
 from nmt_keras.errors import UserError
 from pipelines import _cli, _process
 from pipelines.train import run_training
@@ -46,6 +47,11 @@ def _job(values: flags.FlagValues) -> int:
             raise UserError(
                 f"--{name} must be a language's code, such as en or zh-Hant. Received: {values[name].value!r}"
             )
+        code = code_of_name(str(values[name].value))
+        if code is not None:
+            raise UserError(f"--{name} must be a language's code: {code} for {values[name].value}")
+    if values.source == values.target:
+        raise UserError(f"--source and --target must be two languages. Received: {values.source!r} for both")
     run_dir = pathlib.Path(values.run_dir)
     if not run_dir.name:
         raise UserError(f"--run_dir must be a folder of its own, such as runs/mine. Received: {values.run_dir}")

@@ -119,6 +119,8 @@ def _job(values: flags.FlagValues) -> int | None:
             progress = stack.enter_context(
                 tqdm(unit="line", initial=count, disable=not (shows_bars() and values.output))
             )
+            if not values.input and sys.stdin.isatty():
+                _process.report("reading from the keyboard, a sentence a line; Ctrl-D ends, and translates")
             lines = _text.lines(source, values.input or "stdin")
             skipped = sum(1 for _ in itertools.islice(lines, count))
             if skipped < count:
@@ -154,6 +156,8 @@ def _job(values: flags.FlagValues) -> int | None:
                 progress.update()
         if glossary:
             _process.report(glossary.summary())
+        if not count:
+            _process.report(f"{values.input or 'stdin'} has no lines: nothing was translated")
     except Interrupted as error:
         kept = f"; the same command with --resume goes on after line {count:,}" if values.output and count else ""
         raise Interrupted(f"{error}{kept}") from error

@@ -6,6 +6,8 @@ import sys
 import pytest
 
 from benchmarks import (
+    ablation,
+    fine_tuning,
     glossary_file,
     measure,
     serving,
@@ -28,6 +30,9 @@ from nmt_keras.errors import UserError
         ),
         (training_speed, ["--data_dir={tmp}", "--only=("], "--only must be a regular expression. Received: '('"),
         (training_speed, ["--worker=x"], "--worker is for processes that this one starts: leave it out. Received: x"),
+        (ablation, ["--data_dir={tmp}", "--rows=none"], "--rows has no none; valid ones: base, greedy"),
+        (ablation, ["--data_dir={tmp}"], "--mono must be given, German text for 'back-translation'; or --rows without"),
+        (fine_tuning, ["--data_dir={tmp}", "--domain=("], "--domain must be a regular expression. Received: '('"),
         (training_quality, [], "--data_dir must be given: the folder of Multi30k"),
         (translation_quality, ["--run_dir={tmp}"], "--run_dir, --source and --reference must be given"),
         (
@@ -45,6 +50,13 @@ def test_a_mistake_is_one_line(benchmark, arguments, message, tmp_path, capsys, 
     [line] = [line for line in capsys.readouterr().err.split("\n") if line.startswith("error: ")]
     assert message.format(tmp=tmp_path) in line
     assert not (tmp_path / "work").exists()
+
+
+def test_results_of_other_settings_are_not_taken(tmp_path):
+    measure.require_same(tmp_path / "new", {"steps": 1, "seeds": ["1"]})
+    measure.require_same(tmp_path / "new", {"seeds": ["1"], "steps": 1})
+    with pytest.raises(UserError, match=r'holds results of \{"seeds": \["1"\], "steps": 1\}: give these, or another'):
+        measure.require_same(tmp_path / "new", {"steps": 2, "seeds": ["1"]})
 
 
 def test_an_export_is_measured_against_the_run_it_was_made_of(tmp_path, capsys, monkeypatch):

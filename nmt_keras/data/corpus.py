@@ -247,10 +247,9 @@ class ParallelCorpus:
     ):
         for source, target in zip(sources, targets, strict=True):
             if len(source) != len(target):
-                shift = first_drift(source.byte_lengths(), target.byte_lengths())
                 raise UserError(
                     f"{source.path} has {len(source):,} lines and {target.path} has {len(target):,}; they must be "
-                    f"aligned line by line. Lengths drift from line {shift + 1:,} on: mend the files there"
+                    f"aligned line by line. {_where_they_part(source, target)}"
                 )
             if not len(source):
                 raise UserError(f"{source.path} is empty: a parallel text needs at least one line; check the path")
@@ -317,6 +316,15 @@ class ParallelCorpus:
             for row, s, t in zip(rows, self.sources[corpus].lines(local), self.targets[corpus].lines(local)):
                 source[row], target[row] = s, t
         return source, target
+
+
+def _where_they_part(source: TextFile, target: TextFile) -> str:
+    """Says where two texts of other numbers of lines belong together no more."""
+    shorter, longer = sorted((source, target), key=len)
+    if len(shorter) and len(longer) > 2 * len(shorter):
+        return f"{shorter.path} ends at line {len(shorter):,}: is it of the same text as {longer.path}?"
+    drift = first_drift(source.byte_lengths(), target.byte_lengths())
+    return f"Lengths drift from line {drift + 1:,} on: mend the files there"
 
 
 def first_drift(source_lengths: np.ndarray, target_lengths: np.ndarray) -> int:

@@ -98,6 +98,20 @@ _BLEU_TOKENIZERS = {"Han": "zh", "Han Kana": "ja-mecab", "Hangul Han": "ko-mecab
 _DEFAULT_TOKENIZER = "13a"
 
 
+# What people call columns of tables; codes are the first of each group above.
+_ENGLISH_NAMES = {
+    name: code
+    for name, code in (
+        pair.split(":")
+        for pair in "arabic:ar bulgarian:bg chinese:zh croatian:hr czech:cs danish:da dutch:nl english:en estonian:et "
+        "finnish:fi french:fr german:de greek:el hebrew:he hindi:hi hungarian:hu icelandic:is indonesian:id irish:ga "
+        "italian:it japanese:ja korean:ko latvian:lv lithuanian:lt norwegian:no persian:fa polish:pl portuguese:pt "
+        "romanian:ro russian:ru serbian:sr slovak:sk slovenian:sl spanish:es swahili:sw swedish:sv thai:th turkish:tr "
+        "ukrainian:uk vietnamese:vi".split()
+    )
+}
+
+
 class Language(NamedTuple):
     """What a tag says of a language."""
 
@@ -134,6 +148,11 @@ def language_of(tag: str) -> Language:
     names = tuple(_names(scripts))
     tokenizer = _BLEU_TOKENIZERS.get(_script_of_scores(main, scripts), _DEFAULT_TOKENIZER)
     return Language(tag, main, names, code in _LANGUAGES or bool(given), tokenizer, tokenizer != _DEFAULT_TOKENIZER)
+
+
+def code_of_name(name: str) -> str | None:
+    """The code of a language by its English name, as in `german`; None where it is in no table."""
+    return _ENGLISH_NAMES.get(name.strip().lower())
 
 
 def _names(scripts: str) -> list[str]:

@@ -4,8 +4,10 @@ A search sees a step function and a state, never a model:
 
     step_fn(ids [B, Q], position, state) -> (logits [B, Q, V], attention_weights [B, Q, S], state)
 
-Leaves of the state are [B, Q, ...], but of tuples with the methods `reordered(parents)` and `repeated(width)`, whose
-leaves are the model's own; a search begins with Q = 1. What may follow is said by
+A search begins with Q = 1. A state is a tensor or a tuple of states; its leaves are [B, Q, ...]. A tuple with the
+methods `reordered(parents)` and `repeated(width)` is an exception: its leaves may have any shape.
+
+What may follow is said by
 `nmt_keras.decoding.constraints`, what is best by `nmt_keras.decoding.ranking`.
 """
 

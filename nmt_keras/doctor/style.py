@@ -60,7 +60,12 @@ class Style:
             ("white space", self._invisible, "characters that show nothing", "they are removed"),
             ("entity", self._entities, "character references of HTML, such as &apos;", "unescape them"),
             ("markup", self._markup, "markup around text, or records", "take the text out of it"),
-            ("tag", self._tags, "tags of markup, such as <b>", "take the tags out, or keep them on both sides alike"),
+            (
+                "tag",
+                self._tags,
+                "tags of markup, such as <b>",
+                "take the tags out; those that both sides have alike can stay, data.placeholders=('tag',) learns them",
+            ),
             ("table row", self._rows, "cells with tabs or bars between them", "a table, or columns that were not cut?"),
         ]
 
@@ -68,7 +73,10 @@ class Style:
         """What holds of the text as a whole."""
         found = []
         if self._is_header:
-            text = f"{path}: line 1 names a column, and is no text: take it out on both sides"
+            text = (
+                f"{path}: line 1 names a column, and is no text: take it out on both sides, or name a table's columns, "
+                "as in pairs.tsv#3"
+            )
             found.append(Finding("header", "warning", text, 1, [1]))
         apart, lower = (counts[1] / max(sum(counts), 1) for counts in (self._tokenized, self._lower_case))
         if sum(self._tokenized) >= _TELLING and apart > _MOSTLY:

@@ -222,7 +222,8 @@ def _tuned(
     for penalty in _TUNED if beam_size > 1 else ():
         score = _bleu_of(trained, sources, streams, bleu, given, length_penalty=penalty)
         rows.append({"length_penalty": penalty, "beam_size": beam_size, "bleu": score})
-    best = max(rows, key=lambda row: row["bleu"])
+    now = trained.config.decoding.length_penalty
+    best = max(rows, key=lambda row: (row["bleu"], row["beam_size"], row["length_penalty"] == now))
     for row in rows:
         search = f"length penalty {row['length_penalty']:.1f}" if row["beam_size"] > 1 else "greedy"
         report(f"{search:20} BLEU {row['bleu']:.2f}{'  (best)' if row is best else ''}")

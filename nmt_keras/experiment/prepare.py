@@ -91,7 +91,11 @@ def prepare(
     corpus = with_placeholders(data, open_train(data, report), report)
     open_dev(data, report)
     for names in tests:
-        open_texts(data, *names)
+        source, target = open_texts(data, *names)
+        if len(source) != len(target):
+            raise UserError(
+                f"{source.path} has {len(source):,} lines and {target.path} has {len(target):,}: they are not aligned"
+            )
     report(f"{len(corpus):,} pairs in {len(corpus.sources)} shard(s) are indexed: {time.monotonic() - started:.0f} s")
     tokenizers = prepare_tokenizers(output_dir, data, corpus, report)
     about = json.dumps(dataclasses.asdict(data)), str(output_dir.absolute())

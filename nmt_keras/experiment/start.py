@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from nmt_keras import files
 from nmt_keras.config import DataConfig
+from nmt_keras.data.corpus import ParallelCorpus
 from nmt_keras.data.languages import language_of
 from nmt_keras.doctor.lengths import lengths_of
 from nmt_keras.errors import UserError
@@ -19,6 +20,7 @@ from nmt_keras.tokenizers.building import sample_tokenizers
 from nmt_keras.tokenizers.characters import ByteTokenizer
 
 _FEWEST_PAIRS = 200
+_SAMPLED = 100  # lines of each side
 _VOCABULARIES = (1000, 2000, 4000, 8000, 16_000, 32_000)
 _PAIRS_A_PIECE = 6
 _HELD_OUT, _MOST_HELD_OUT = 0.05, 2000
@@ -65,6 +67,10 @@ def write_recipe(data: DataConfig, path: str | os.PathLike, report: Report = sil
     pairs = len(corpus)
     if pairs < _FEWEST_PAIRS:
         raise UserError(f"{data.train_source[0]} has {pairs:,} pairs, and a model needs {_FEWEST_PAIRS} at least")
+    _require_text(corpus, data)
+    for code in (data.source_language, data.target_language):
+        if not language_of(code).is_known:
+            report(f"warning: the language {code!r} is in no table: check its code, such as en or zh-Hant (ISO 639)")
     held_out = min(_MOST_HELD_OUT, int(_HELD_OUT * pairs))
     scripts = [set(language_of(code).scripts) for code in (data.source_language, data.target_language)]
     data.joint_vocabulary = bool(scripts[0] & scripts[1]) or not all(scripts)
@@ -122,6 +128,18 @@ def write_recipe(data: DataConfig, path: str | os.PathLike, report: Report = sil
         f"{steps:,} steps, about {epochs} epochs"
     )
     return {**values, **network._asdict()}
+
+
+def _require_text(corpus: ParallelCorpus, data: DataConfig) -> None:
+    """Refuses a column of numbers, such as those that tables begin with."""
+    for texts, code in ((corpus.sources, data.source_language), (corpus.targets, data.target_language)):
+        for text, name in zip(texts, data.train_source):
+            lines = text.lines(range(min(len(text), _SAMPLED)))
+            if not any(character.isalpha() for line in lines for character in line):
+                raise UserError(
+                    f"{name} has no letter in the first {len(lines):,} lines that were taken for {code!r}: name the "
+                    f"columns after #, by their names or numbers from 1, as in --data={name}#2,{name}#3"
+                )
 
 
 def _quoted(text: str) -> str:

@@ -76,7 +76,9 @@ class Glossary:
             more = f"; {len(mistakes) - 1:,} more lines are no entries" if len(mistakes) > 1 else ""
             raise UserError(mistakes[0] + more)
         if not entries:
-            raise UserError(f"The glossary {path} has no terms: a line of it is a source term, a tab and a target term")
+            raise UserError(
+                f"The glossary {path} has no terms: each line must be a source term, a tab and a target term"
+            )
         return cls(entries)
 
     @classmethod

@@ -105,7 +105,7 @@ class Residual(Layer):
 
 class Cache(NamedTuple):
     """What self-attention has projected in a search: keys and values of all hypotheses of a row at all positions so
-    far, Z in all, and which of them each of Q hypotheses consists of.
+    far, Z in all, and a mask that says which of them belong to each of Q hypotheses.
 
     Where hypotheses go on from others, as beams do at every position, keys and values stay where they are: what a
     hypothesis sees is reordered instead. A query is then compared with Z keys and not only with its own, which costs

@@ -37,6 +37,8 @@ def read_config(run_dir: pathlib.Path) -> ExperimentConfig:
     try:
         return ExperimentConfig.from_json((run_dir / "config.json").read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
+        if not run_dir.exists():
+            raise UserError(f"There is no folder {run_dir}; give the --run_dir of a training job") from error
         raise UserError(
             f"{run_dir} is no run directory: it has no readable config.json; give the --run_dir of a training job"
         ) from error

@@ -102,6 +102,11 @@ def load_tokenizers(run_dir: pathlib.Path) -> Tokenizers:
         UserError: there are none, or not whole ones.
     """
     folder = run_dir / "tokenizer"
+    has_begun = folder.exists() or any((run_dir / "checkpoints").glob("step-*"))
+    if not has_begun and (run_dir / "config.json").exists():
+        raise UserError(
+            f"{run_dir} has not begun to train: python -m pipelines.train --run_dir={run_dir} --config=<recipe>"
+        )
     if (folder / "joint").exists():
         joint = load_tokenizer(folder / "joint")
         return Tokenizers(joint, joint)

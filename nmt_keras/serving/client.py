@@ -38,8 +38,8 @@ _PASSING = (Kind.DOWN, Kind.BUSY, Kind.LOADING)
 _FIRST_DELAY, _LONGEST_DELAY = 0.25, 8.0  # seconds
 _PORTS = "gRPC and REST have a port each, usually 8500 and 8501"
 _MESSAGES = {
-    Kind.DOWN: "{server} cannot be reached: {reason}; start TensorFlow Serving there, or give the host and port where "
-    f"it is ({_PORTS})",
+    Kind.DOWN: "{server} cannot be reached: {reason}; start TensorFlow Serving or pipelines.serve there, or give the "
+    f"host and port where it is ({_PORTS})",
     Kind.UNKNOWN_HOST: "The host of {server} is unknown: {reason}; give the name or the address of one that is not",
     Kind.BUSY: "{server} was unavailable {tries} times: {reason}; try later, or with a smaller concurrency",
     Kind.TIMEOUT: "{server} did not answer within {timeout:g} s: {reason}; give a longer timeout, or a smaller "
@@ -85,6 +85,7 @@ class TranslateOptions(NamedTuple):
 
 
 _SIDES = ("source", "target")
+_TEXTS = ("text", *_SIDES)  # inputs that callers give as they are
 
 
 class _Limits(NamedTuple):
@@ -234,7 +235,8 @@ class Client:
                     )
                     raise (NoSignature if failure.kind == Kind.NO_SIGNATURE else Interrupted)(message) from None
             delay = min(_FIRST_DELAY * 2 ** (tries - 1), _LONGEST_DELAY) * random.uniform(0.5, 1.0)
-            self._report(f"{self._server}: {reason}; trying again in {delay:.1f} s")
+            if tries == 1:
+                self._report(f"{self._server}: {reason}; trying {self._retries} times again")
             if self._closed.wait(delay):
                 raise Interrupted(f"The client of {self._server} was closed")
             tries += 1
@@ -543,7 +545,9 @@ class Client:
         if limits.target_languages:
             of_language["target_language"] = target_language or ""
         self._require_language(target_language)
-        yield from _in_order(ask, iter(rows), min(self._batch_sentences, limits.rows), self._concurrency)
+        texts = [place for place, name in enumerate(names) if name in _TEXTS]
+        several = _with_texts(rows, texts)
+        yield from _in_order(ask, several, min(self._batch_sentences, limits.rows), self._concurrency)
 
     def _require_language(self, target_language: str | None) -> None:
         if not isinstance(target_language, str | None):
@@ -622,9 +626,30 @@ def _require_several(texts: Iterable[Any], name: str) -> None:
         raise UserError(f"{name} is one text, {texts[:40]!r}: give a list of texts, as in [text]")
 
 
+def _with_texts(rows: Iterable[Sequence], places: Sequence[int]) -> Iterator[Sequence]:
+    """Rows whose values at some places are texts.
+
+    Raises:
+        UserError: one is not.
+    """
+    for number, row in enumerate(rows):
+        for place in places:
+            if not isinstance(row[place], str):
+                raise UserError(
+                    f'a text, number {number:,}, is {row[place]!r:.60}: give a text, "" where there is none'
+                )
+        yield row
+
+
 def _one_a_row(name: str, values: Sequence) -> np.ndarray:
     """An input of a signature, [B]."""
-    tensor = None if isinstance(values, (str, bytes)) or np.ndim(values) == 0 else as_tensor(values)
+    try:
+        tensor = None if isinstance(values, (str, bytes)) or np.ndim(values) == 0 else as_tensor(values)
+    except (LookupError, ValueError) as error:
+        kinds = ", ".join(sorted({type(value).__name__ for value in values}))
+        raise UserError(
+            f"The input {name!r} of a signature has strings alone or numbers alone. Received values of types {kinds}"
+        ) from error
     if tensor is None or tensor.ndim != 1:
         shape = "one value" if tensor is None else f"the shape {list(tensor.shape)}"
         raise UserError(f"The input {name!r} of a signature has one value a row, [B], and this is {shape}: give a list")

@@ -370,7 +370,9 @@ def _from_json(values: list[Any], dtype: type) -> Any:
             )
     try:
         if dtype is object:
-            return [base64.b64decode(v["b64"]) if isinstance(v, dict) else v.encode("utf-8") for v in values]
+            return [
+                base64.b64decode(v["b64"], validate=True) if isinstance(v, dict) else v.encode("utf-8") for v in values
+            ]
         return np.array(values, dtype)
     except (ValueError, KeyError, OverflowError, TypeError) as error:  # no base64, lone surrogates, beyond int32
         raise Refusal("INVALID_ARGUMENT", f"JSON Value cannot be read: {error}") from error

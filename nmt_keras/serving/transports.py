@@ -104,10 +104,17 @@ def parse_address(server: str) -> Address:
 
 
 def as_tensor(values: Any) -> np.ndarray:
-    """Strings, numbers or an array of them in a type that is sent."""
+    """Strings, numbers or an array of them in a type that is sent.
+
+    Raises:
+        LookupError: they are neither strings alone nor numbers alone.
+    """
     array = np.array(values, object)
-    if isinstance(next(iter(array.flat), ""), str):
+    are_strings = [isinstance(value, str) for value in array.flat]
+    if all(are_strings):
         return array
+    if any(are_strings):
+        raise LookupError("strings and others")
     numbers = np.asarray(values)
     return numbers.astype(_DTYPE_OF_KIND[numbers.dtype.kind])
 

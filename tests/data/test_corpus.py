@@ -233,6 +233,14 @@ def test_drift_of_several_lines_is_found():
     assert abs(first_drift(source, np.delete(target, range(80, 87))) - 80) <= 3
 
 
+def test_a_file_that_is_much_shorter_is_told_by_where_it_ends(tmp_path):
+    for name, count in (("a.en", 5), ("a.zh", 149)):
+        (tmp_path / name).write_text("a b c\n" * count)
+    texts = [TextFile(str(tmp_path / name), str(tmp_path)) for name in ("a.en", "a.zh")]
+    with pytest.raises(UserError, match=r"a.en ends at line 5: is it of the same text as \S+a.zh\?$"):
+        ParallelCorpus(*([text] for text in texts))
+
+
 def test_a_side_without_any_line_is_refused(write, cache):
     full, empty = TextFile(write("a\nb\n", "a.en"), cache), TextFile(write("", "a.zh"), cache)
     with pytest.raises(UserError, match=r"a\.en has 2 lines and \S+a\.zh has 0; .* from line 1 on"):

@@ -59,7 +59,7 @@ def test_a_file_is_read(tmp_path):
         (b"dog\tHund\tCase\n", "the third column is empty or the word case. Received: 'Case'"),
         (b"dog\t" + b"x" * 201 + b"\n", "a term has 201 characters, at most 200 are allowed"),
         (b"dog\tH\xfcnd\n", "is no UTF-8, at byte 5: save it as UTF-8"),
-        (b"", "has no terms: a line of it is a source term, a tab and a target term"),
+        (b"", "has no terms: each line must be a source term"),
         (b"# only a remark\n\n", "has no terms"),
     ],
 )

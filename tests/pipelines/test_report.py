@@ -76,7 +76,7 @@ def test_nothing_is_translated_for_no_sentences(run, tmp_path, capsys):
     [
         ([], "--run_dir must be one run"),
         (["--run_dir=a,b"], "--run_dir must be one run"),
-        (["--run_dir=nowhere"], "nowhere is no run directory"),
+        (["--run_dir=nowhere"], "There is no folder nowhere; give the --run_dir of a training job"),
         (["--run_dir=RUN", "--reference=r"], "--reference is of --source"),
         (["--run_dir=RUN", "--source=nowhere", "--reference=r"], "nowhere"),
         (["--run_dir=RUN", "--output=file/page.html"], "file"),

@@ -54,6 +54,43 @@ def test_a_recipe_is_written_sized_to_the_text_and_can_be_edited(run, folder, tm
     assert nmt_keras.recipe(tmp_path / "m.py").data.dev_pairs == 50
 
 
+@pytest.mark.parametrize(
+    "header, arguments, message",
+    [
+        (
+            "en\tzh",
+            ("target=fr",),
+            "has no column 'fr'; its first row is 'en', 'zh': give the codes of its columns, or",
+        ),
+        ("id\tsource\tgerman", (), "has no column 'zh'"),
+        ("en\tzh", ("source=english",), "--source must be a language's code: en for english"),
+        ("en\tzh", ("target=en",), "--source and --target must be two languages. Received: 'en' for both"),
+        (
+            "1\t2",
+            ("data=numbers.tsv",),
+            "numbers.tsv has no letter in the first 100 lines that were taken for 'en': name",
+        ),
+    ],
+)
+def test_columns_that_are_not_those_are_refused(run, folder, tmp_path, capsys, header, arguments, message):
+    rows = ["\t".join(pair) for pair in demo_corpus().train[:300]]
+    if "numbers" in str(arguments):
+        rows = [f"{number}\t{row}" for number, row in enumerate(rows)]
+    (folder / "table.tsv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    (folder / "numbers.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    assert run("notrain", "data=table.tsv", *arguments) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "m.py").exists()
+
+
+def test_columns_may_have_the_names_of_languages_and_codes_are_looked_up(run, folder, capsys):
+    rows = ["\t".join(pair[::-1]) for pair in demo_corpus().train[:300]]
+    (folder / "named.tsv").write_text("\n".join(["Chinese\tEnglish", *rows]) + "\n", encoding="utf-8")
+    assert run("notrain", "data=named.tsv") == 0
+    assert "300 pairs, about" in capsys.readouterr().err
+    assert run("notrain", "data=named.tsv#2,named.tsv#1", "source=xx", "run_dir=" + str(folder / "other")) == 0
+    assert "warning: the language 'xx' is in no table: check its code" in capsys.readouterr().err
+
+
 def test_it_trains_by_the_recipe_and_says_what_comes_next(run, tmp_path, monkeypatch, capsys):
     seen = []
     monkeypatch.setattr(start, "run_training", lambda config, run_dir: seen.append((config, run_dir)) or True)

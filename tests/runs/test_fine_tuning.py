@@ -97,7 +97,7 @@ def test_what_was_learned_wins_over_the_vectors_of_a_file(config, trained_copy, 
 
 def test_a_run_that_is_not_there_is_refused(config, tmp_path):
     config.data.tokenizer_from, config.training.init_from = "", str(tmp_path / "none")
-    with pytest.raises(UserError, match="none is no run directory"):
+    with pytest.raises(UserError, match="There is no folder .*none; give the --run_dir"):
         train(config, tmp_path / "run")
 
 

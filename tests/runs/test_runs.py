@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import re
 import shutil
 
 import numpy as np
@@ -484,22 +485,25 @@ def test_what_may_change_is_reported_when_it_does(run_dir, trained, reports):
 
 
 def test_what_is_no_run_directory_is_refused(tmp_path):
-    for path in (tmp_path, tmp_path / "none"):
-        with pytest.raises(
-            UserError,
-            match=rf"^{path} is no run directory: it has no readable config\.json; give the "
-            r"--run_dir of a training job$",
-        ):
+    for path, what in (
+        (tmp_path, f"{tmp_path} is no run directory: it has no readable config.json"),
+        (tmp_path / "none", f"There is no folder {tmp_path}/none"),
+    ):
+        with pytest.raises(UserError, match=f"^{re.escape(what)}; give the --run_dir of a training job$"):
             load(path)
 
 
 def test_a_run_without_tokenizer_or_checkpoint_is_refused(run_dir, tmp_path, reports):
     config = _config()
     _open(run_dir, config)
+    with pytest.raises(UserError, match="first has not begun to train: python -m pipelines.train --run_dir="):
+        load(run_dir)
+    (run_dir / "tokenizer").mkdir()
     with pytest.raises(
         UserError, match=r"tokenizer/source holds no complete tokenizer \(.*\); restore the run directory$"
     ):
         load(run_dir)
+    (run_dir / "tokenizer").rmdir()
     prepare_tokenizers(run_dir, config.data, _corpus(tmp_path), reports.append)
     with pytest.raises(UserError, match="^.*first has no checkpoint of a trained model yet; train it first$"):
         load(run_dir, checkpoint="latest")

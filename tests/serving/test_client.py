@@ -4,6 +4,7 @@ import http.server
 import itertools
 import json
 import pathlib
+import re
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from nmt_keras.config import DecodingConfig
 from nmt_keras.errors import UserError
 from nmt_keras.inference.protection import Protection
 from nmt_keras.inference.translation import NOTHING
+from nmt_keras.runs.loading import load
 from nmt_keras.serving import client as client_module
 from nmt_keras.serving import export, proof
 from nmt_keras.serving.client import Client, TranslateOptions
@@ -92,6 +94,12 @@ def _few(module, is_old=False):
             text=text, **{name: tf.fill(tf.shape(text), "") for name in ("prefix", "terms")}, **inputs
         )
     return Client("few", transport=LocalTransport(functions, module))
+
+
+def test_the_languages_of_an_export_are_those_of_its_run_and_unknown_of_an_older_one(few_module, trained_copy):
+    with _few(few_module) as silent, _few(few_module, is_old=True) as old:
+        assert silent.language_pair == old.language_pair == ("", "")
+    assert load(trained_copy / "run").client().language_pair == ("xx", "yy")
 
 
 @pytest.mark.slow
@@ -358,6 +366,23 @@ def test_scores_and_vectors(client, double):
     assert [row["vector"] for row in client.encode(sources)] == vectors.tolist()
     with pytest.raises(ValueError, match="shorter"):
         client.score(["a", "b"], ["a"])
+
+
+@pytest.mark.parametrize("value", [None, 3, b"abc", float("nan")])
+def test_what_is_no_text_is_one_line(client, value):
+    message = re.escape(f'a text, number 1, is {value!r}: give a text, "" where there is none')
+    for ask in (
+        lambda: client.translate(["a", value]),
+        lambda: client.translate(["a", value], beam_size=2),
+        lambda: client.translate(["a", value], protect=["tag"]),
+        lambda: client.encode(["a", value]),
+        lambda: client.score(["a", value], ["a", "b"]),
+        lambda: client.score(["a", "b"], ["a", value]),
+    ):
+        with pytest.raises(UserError, match=message):
+            ask()
+    with pytest.raises(UserError, match="The input 'text' of a signature has strings alone or numbers alone"):
+        client.call("serving_default", {"text": ["a", value]})
 
 
 def test_no_texts_are_no_requests(client, double):

@@ -1,9 +1,12 @@
 """PO files of GNU gettext, read by polib."""
 
+import re
 from collections.abc import Iterator
 
 from nmt_keras.data.sources.records import Record, Wanted, is_language, one_line
 from nmt_keras.errors import UserError
+
+_STRING = re.compile(rb'(?:[a-z_]+(?:\[\d+\])?\s*)?"(?:[^"\\]|\\.)*"')
 
 
 def read_po(path: str, wanted: Wanted) -> Iterator[Record]:
@@ -15,6 +18,7 @@ def read_po(path: str, wanted: Wanted) -> Iterator[Record]:
     import polib  # most corpora are plain text
 
     try:
+        _require_whole_strings(path)
         entries = polib.pofile(path)
     except (OSError, UnicodeDecodeError, LookupError) as error:
         reason = str(error).replace(path, wanted.name)
@@ -42,3 +46,17 @@ def read_po(path: str, wanted: Wanted) -> Iterator[Record]:
         for pair in pairs:
             sides = pair[::-1] if is_turned else pair
             yield Record(entry.linenum, tuple(one_line(sides[role]) for role in wanted.roles))
+
+
+def _require_whole_strings(path: str) -> None:
+    """Polib takes the last character of a string whose quotation mark is missing for that mark.
+
+    Raises:
+        OSError: a string does not end on its line; or the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            text = line.strip()
+            is_string = text.startswith((b'"', b"msgid", b"msgstr", b"msgctxt"))
+            if is_string and not _STRING.fullmatch(text):
+                raise OSError(f"Syntax error in po file (line {number}): a string has no end")

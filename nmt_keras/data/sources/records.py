@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from operator import or_
 from typing import NamedTuple
 
 from nmt_keras.data import encodings
-from nmt_keras.data.languages import language_of
+from nmt_keras.data.languages import code_of_name, language_of
 from nmt_keras.errors import UserError
 
 _ROLES = (("source", "src"), ("target", "tgt", "translation", "reference"))
@@ -88,16 +89,25 @@ def is_language(tag: str, code: str) -> bool:
 def named_like(names: Sequence[str], wanted: Wanted, number: int) -> int | None:
     """The place, among names of columns or fields, of the text `number` of what is wanted.
 
-    A name is the code of the text's language, or else a tag of it, or else what its role is called.
+    A name is the code of the text's language, or else a tag of it, its English name, or what its role is called.
     """
     code, role = wanted.languages[number], wanted.roles[number]
     tests: tuple[Callable[[str], bool], ...] = (
         lambda name: name == code.lower(),
         lambda name: is_language(name, code),
+        lambda name: code_of_name(name) == language_of(code).code,
         lambda name: name in _ROLES[role],
     )
     lower = [name.strip().lower() for name in names]
     return next((place for test in tests for place, name in enumerate(lower) if test(name)), None)
+
+
+def is_header(names: Sequence[str]) -> bool:
+    """Whether a row of cells names columns, beyond doubt: each is a language's code or name, a role, or a number's."""
+    of_others = {"id", "no", "line", "index", "score", "#", "", *_ROLES[0], *_ROLES[1]}
+    lower = [name.strip().lower() for name in names]
+    are_languages = [code_of_name(name) is not None or language_of(name).is_known for name in lower]
+    return len(names) > 1 and any(are_languages) and all(map(or_, are_languages, (name in of_others for name in lower)))
 
 
 def one_line(text: str) -> str:

@@ -5,7 +5,7 @@ import csv
 import itertools
 from collections.abc import Iterator, Sequence
 
-from nmt_keras.data.sources.records import Record, Wanted, lines_of, named_like, one_line
+from nmt_keras.data.sources.records import Record, Wanted, is_header, lines_of, named_like, one_line
 from nmt_keras.errors import UserError
 
 _SEPARATORS = (",", ";", "\t", "|")
@@ -83,6 +83,19 @@ def _columns(first: Sequence[str], wanted: Wanted) -> tuple[list[int], bool]:
     """The column of each text, from 0, and whether the first row names them."""
     header = [name.strip().lower() for name in first]
     named = [named_like(first, wanted, number) for number in range(len(wanted.fields))]
+    shown = ", ".join(repr(name[:30]) for name in first[:10])
+    if not any(wanted.fields):
+        missing = [code for code, place in zip(wanted.languages, named) if place is None]
+        if missing and is_header(first):
+            raise UserError(
+                f"{wanted.name} has no column {' and none '.join(map(repr, missing))}; its first row is {shown}: give "
+                "the codes of its columns, or name each after #, by its name or its number from 1, such as pairs.tsv#3"
+            )
+        if None not in named and len(set(named)) < len(named):
+            raise UserError(
+                f"{wanted.name}: {' and '.join(wanted.languages)} are the same column; its first row is {shown}: name "
+                "each column after #, such as pairs.tsv#3"
+            )
     columns, has_header = [], None not in named
     for field, by_name, role, language in zip(wanted.fields, named, wanted.roles, wanted.languages):
         if field.isdecimal() and int(field):
@@ -95,7 +108,6 @@ def _columns(first: Sequence[str], wanted: Wanted) -> tuple[list[int], bool]:
             columns.append(header.index(field.lower()))
             has_header = True
         else:
-            shown = ", ".join(repr(name[:30]) for name in first[:10])
             raise UserError(
                 f"{wanted.name} has no column {field or language!r}; its first row is {shown}: name each "
                 "column after #, by its name or its number from 1, such as pairs.tsv#3"

@@ -346,6 +346,7 @@ BAD = {
     "truncated.xlf": (XLIFF1[:300], "no sound XML"),
     "bad.po": (PO.replace('msgstr ""\n\n', "msgstr\n\n", 1).replace('"Öffne', "Öffne"), "no sound PO file"),
     "other.po": (PO.replace("Language: de", "Language: nl"), "is in 'nl' by its header, and en and de was asked for"),
+    "cut.po": (PO.replace('"Öffne die Datei"', '"Öffne die Datei'), r"no sound PO file \(.*a string has no end\)"),
     "encoding.po": (PO.encode("latin-1"), "no sound PO file"),
     "one.tsv": ("a\nb\n", r"has no pairs of text: 2 record\(s\) have fewer than 2 columns"),
     "name.csv#nn": ("en,de\na,b\n", "has no column 'nn'; its first row is 'en', 'de'"),
