@@ -178,7 +178,11 @@ def test_the_cache_grows_by_a_position_a_step():
     state = layer.initial_state(B)
     for position in range(3):
         _, state = layer.step(tf.ones([B, 1, D]), tf.constant(position), state)
-        assert all(leaf.shape == (B, 1, H, position + 1, C) for leaf in state)
+        assert state.keys.shape == state.values.shape == (B, H, position + 1, C)
+        assert state.positions.numpy().tolist() == list(range(position + 1)) and state.is_own.shape[1:] == (
+            1,
+            position + 1,
+        )
 
 
 @pytest.mark.parametrize("causal", [False, True])
