@@ -23,6 +23,7 @@ flags.DEFINE_integer("clients", 8, "At once.", 1)
 flags.DEFINE_float("seconds", 60.0, "Of each of the two runs.", 1.0)
 flags.DEFINE_integer("requests", 10_000, "Of the watch on memory, after them; 0: none.", 0)
 _DISTINCT = 200  # sentences
+_PARTS = 4  # of the watch on memory
 
 
 def _start() -> tuple[subprocess.Popen, str]:
@@ -95,9 +96,13 @@ def main(_) -> None:
         for row in result.values():
             print(row, flush=True)
         if _FLAGS.requests:
-            before = _resident(process)
-            row = _load(address, texts, expected, _FLAGS.clients, 3600.0, _FLAGS.requests)
-            result["memory"] = {**row, "mib_before": round(before), "mib_after": round(_resident(process))}
+            rows, mib = [], [round(_resident(process))]
+            for _ in range(_PARTS):
+                rows.append(_load(address, texts, expected, _FLAGS.clients, 3600.0, _FLAGS.requests // _PARTS))
+                mib.append(round(_resident(process)))
+                print(f"{sum(row['requests'] for row in rows):,} requests: {mib[-1]:,} MiB", flush=True)
+            counts = {name: sum(row[name] for row in rows) for name in ("requests", "different")}
+            result["memory"] = {**counts, "mib": mib}
         print(json.dumps(result))
     finally:
         process.terminate()

@@ -172,6 +172,7 @@ class _Server:
             stdout=self._log,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job's ignores it
         )
         end = time.monotonic() + _SECONDS
         while not self._answers(_ADDRESSES[key]):
