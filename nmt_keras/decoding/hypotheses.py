@@ -7,8 +7,7 @@ A search sees a step function and a state, never a model:
 A search begins with Q = 1. A state is a tensor or a tuple of states; its leaves are [B, Q, ...]. A tuple with the
 methods `reordered(parents)` and `repeated(width)` is an exception: its leaves may have any shape.
 
-What may follow is said by
-`nmt_keras.decoding.constraints`, what is best by `nmt_keras.decoding.ranking`.
+What may follow is said by `nmt_keras.decoding.constraints`, what is best by `nmt_keras.decoding.ranking`.
 """
 
 from collections.abc import Callable

@@ -85,17 +85,17 @@ def prepare(
             reason = str(error).strip().split("\n")[-1].split(" [while running")[0]
             raise UserError(f"Beam cannot prepare the text, given {' '.join(options)}: {reason}") from error
 
-    with pipeline() as root:
-        paths = root | "paths" >> beam.Create(_paths(data)) | "spread paths" >> beam.Reshuffle()
-        _ = paths | "index" >> beam.Map(_index, data.cache_dir)
-    corpus = with_placeholders(data, open_train(data, report), report)
-    open_dev(data, report)
     for names in tests:
         source, target = open_texts(data, *names)
         if len(source) != len(target):
             raise UserError(
                 f"{source.path} has {len(source):,} lines and {target.path} has {len(target):,}: they are not aligned"
             )
+    with pipeline() as root:
+        paths = root | "paths" >> beam.Create(_paths(data)) | "spread paths" >> beam.Reshuffle()
+        _ = paths | "index" >> beam.Map(_index, data.cache_dir)
+    corpus = with_placeholders(data, open_train(data, report), report)
+    open_dev(data, report)
     report(f"{len(corpus):,} pairs in {len(corpus.sources)} shard(s) are indexed: {time.monotonic() - started:.0f} s")
     tokenizers = prepare_tokenizers(output_dir, data, corpus, report)
     about = json.dumps(dataclasses.asdict(data)), str(output_dir.absolute())

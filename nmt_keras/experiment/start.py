@@ -132,8 +132,10 @@ def write_recipe(data: DataConfig, path: str | os.PathLike, report: Report = sil
 
 def _require_text(corpus: ParallelCorpus, data: DataConfig) -> None:
     """Refuses a column of numbers, such as those that tables begin with."""
-    for texts, code in ((corpus.sources, data.source_language), (corpus.targets, data.target_language)):
-        for text, name in zip(texts, data.train_source):
+    targets = [target or source for source, target in zip(data.train_source, data.train_target)]
+    sides = ((corpus.sources, data.train_source, data.source_language), (corpus.targets, targets, data.target_language))
+    for texts, names, code in sides:
+        for text, name in zip(texts, names):
             lines = text.lines(range(min(len(text), _SAMPLED)))
             if not any(character.isalpha() for line in lines for character in line):
                 raise UserError(

@@ -620,6 +620,34 @@ def test_a_beam_that_is_worse_than_greedy_search_is_said(monkeypatch):
 
 
 @pytest.mark.slow
+def test_an_export_says_what_comes_next(run_dir, saves_at_once, tmp_path, capsys):
+    assert export.main([f"--run_dir={run_dir}", f"--output={tmp_path}/saved"]) == 0
+    said = capsys.readouterr().err
+    assert f"Next:\n   python -m pipelines.serve --saved_model={tmp_path}/saved " in said
+    assert f"{tmp_path}/saved/1/model_card.md, for TensorFlow Serving" in said
+
+
+def test_the_penalty_in_use_is_the_best_among_equals(monkeypatch):
+    trained = argparse.Namespace(config=argparse.Namespace(decoding=DecodingConfig(beam_size=5, length_penalty=1.0)))
+    monkeypatch.setattr(experiment_evaluate, "_bleu_of", lambda *_, **options: 50.0)
+    said = []
+    experiment_evaluate._tuned(trained, [], [], None, said.append, {})
+    assert [line for line in said if "(best)" in line] == ["length penalty 1.0   BLEU 50.00  (best)"]
+
+
+def test_an_empty_file_and_the_keyboard_are_said(exported, tmp_path, monkeypatch, capsys):
+    (tmp_path / "in").write_text("")
+    assert translate.main([f"--saved_model={exported[1]}", f"--input={tmp_path}/in"]) == 0
+    assert f"{tmp_path}/in has no lines: nothing was translated" in capsys.readouterr().err
+    typed = io.TextIOWrapper(io.BytesIO(b"a b\n"))
+    typed.isatty = lambda: True
+    monkeypatch.setattr("sys.stdin", typed)
+    assert translate.main([f"--saved_model={exported[1]}"]) == 0
+    out = capsys.readouterr()
+    assert out.out == "a b\n" and "reading from the keyboard, a sentence a line; Ctrl-D ends" in out.err
+
+
+@pytest.mark.slow
 def test_a_configuration_of_a_run_is_a_recipe(run_dir, copy_text, tmp_path, capsys):
     for number, recipe in enumerate((run_dir, run_dir / "config.json")):
         arguments = [f"--config={recipe}", f"--run_dir={tmp_path}/run{number}", f"--data_dir={copy_text}"]

@@ -105,7 +105,7 @@ def test_a_training_begins_with_what_was_prepared(shards, capsys, monkeypatch):
     assert prepare.main([*arguments, *given, *beam]) == 0
     output = capsys.readouterr()
     shown = json.loads((shards / "prepared" / "prepared.json").read_text())["shards"]
-    overlaps = [[each["lines"] for each in shard["findings"] if each["kind"] == "overlap"] for shard in shown]
+    overlaps = [[each["first_lines"] for each in shard["findings"] if each["kind"] == "overlap"] for shard in shown]
     assert overlaps == [[], [[6]]] and "test.en: 1 source line(s) are in" in output.err
     assert json.loads(output.out.splitlines()[-1])["pairs"] == 380
     assert "380 pairs in 2 shard(s) are indexed" in output.err
@@ -130,6 +130,8 @@ def test_what_cannot_be_prepared_is_one_line(shards, capsys, monkeypatch):
         preparing.prepare(data, shards / "prepared")
     with pytest.raises(UserError, match="Beam cannot prepare the text, given --runner=NoSuchRunner: .*NoSuchRunner"):
         preparing.prepare(_data(shards, "cache"), shards / "prepared", options=["--runner=NoSuchRunner"])
+    with pytest.raises(UserError, match="dev.en has 2 lines and .*0.xx has 250: they are not aligned"):
+        preparing.prepare(_data(shards, "unused"), shards / "prepared", tests=[("dev.en", "0.xx")])
     assert prepare.main([RECIPE]) == 2
     assert "--output_dir, for its tokenizers, must be given" in capsys.readouterr().err
     assert prepare.main([RECIPE, f"--output_dir={shards}/prepared", "--test=test.en"]) == 2

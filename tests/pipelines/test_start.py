@@ -63,6 +63,11 @@ def test_a_recipe_is_written_sized_to_the_text_and_can_be_edited(run, folder, tm
             "has no column 'fr'; its first row is 'en', 'zh': give the codes of its columns, or",
         ),
         ("id\tsource\tgerman", (), "has no column 'zh'"),
+        (
+            "zh\tx",
+            ("source=zh-Hans",),
+            "zh-Hans and zh are the same column; its first row is 'zh', 'x': name each column",
+        ),
         ("en\tzh", ("source=english",), "--source must be a language's code: en for english"),
         ("en\tzh", ("target=en",), "--source and --target must be two languages. Received: 'en' for both"),
         (
@@ -83,6 +88,10 @@ def test_columns_that_are_not_those_are_refused(run, folder, tmp_path, capsys, h
 
 
 def test_columns_may_have_the_names_of_languages_and_codes_are_looked_up(run, folder, capsys):
+    rows = ["No\tNo", *("\t".join(pair) for pair in demo_corpus().train[:300])]
+    (folder / "first.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    assert run("notrain", "data=first.tsv", "run_dir=" + str(folder / "first")) == 0, "words that are codes too"
+    assert "301 pairs, about" in capsys.readouterr().err
     rows = ["\t".join(pair[::-1]) for pair in demo_corpus().train[:300]]
     (folder / "named.tsv").write_text("\n".join(["Chinese\tEnglish", *rows]) + "\n", encoding="utf-8")
     assert run("notrain", "data=named.tsv") == 0

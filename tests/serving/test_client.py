@@ -490,6 +490,7 @@ def test_nothing_listens(scheme):
     with Client(f"{scheme}://127.0.0.1:{port}/m", retries=0) as client:
         message = _message(lambda: client.translate(["abc"]))
     assert f"127.0.0.1:{port}/m cannot be reached" in message and "refused" in message and "8501" in message
+    assert "start TensorFlow Serving or pipelines.serve there" in message
 
 
 def test_pauses_between_tries_grow(monkeypatch):
@@ -497,8 +498,10 @@ def test_pauses_between_tries_grow(monkeypatch):
     monkeypatch.setattr(threading.Event, "wait", lambda self, pause=None: pause and pauses.append(pause))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    with Client(f"http://127.0.0.1:{port}/m", retries=7) as client:
+    said = []
+    with Client(f"http://127.0.0.1:{port}/m", retries=7, report=said.append) as client:
         _message(lambda: client.translate(["abc"]))
+    assert len(said) == 1 and "refused" in said[0] and said[0].endswith("; trying 7 times again")
     longest = [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0]
     assert len(pauses) == 7 and all(most / 2 <= pause <= most for pause, most in zip(pauses, longest))
 

@@ -101,6 +101,8 @@ def test_rest_takes_columns_and_rows(ports):
     assert status == 200 and [row["translation"] for row in rows["predictions"]] == columns["outputs"]["translation"]
     status, values = _post(ports, path, {"instances": [{"b64": "YWJj"}, "abc"]})
     assert status == 200 and values["predictions"][0] == values["predictions"][1]
+    status, refused = _post(ports, path, {"instances": [{"b64": "!!"}]})
+    assert status == 400 and "JSON Value cannot be read" in refused["error"]
     _, alone = _post(ports, path, {"inputs": TEXTS})
     assert alone == columns
     with urllib.request.urlopen(f"http://127.0.0.1:{ports.rest}/v1/models/model/versions/3/metadata") as answer:

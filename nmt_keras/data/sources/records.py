@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from operator import or_
 from typing import NamedTuple
 
 from nmt_keras.data import encodings
@@ -103,11 +102,11 @@ def named_like(names: Sequence[str], wanted: Wanted, number: int) -> int | None:
 
 
 def is_header(names: Sequence[str]) -> bool:
-    """Whether a row of cells names columns, beyond doubt: each is a language's code or name, a role, or a number's."""
-    of_others = {"id", "no", "line", "index", "score", "#", "", *_ROLES[0], *_ROLES[1]}
-    lower = [name.strip().lower() for name in names]
-    are_languages = [code_of_name(name) is not None or language_of(name).is_known for name in lower]
-    return len(names) > 1 and any(are_languages) and all(map(or_, are_languages, (name in of_others for name in lower)))
+    """Whether a row of cells names columns: other languages, by code or name, and perhaps roles and numbers of rows."""
+    of_others = {"id", "line", "index", "score", "#", "", *_ROLES[0], *_ROLES[1]}
+    lower = {name.strip().lower() for name in names}
+    languages = {name for name in lower if code_of_name(name) is not None or language_of(name).is_known}
+    return 1 < len(names) == len(lower) and bool(languages) and lower <= languages | of_others
 
 
 def one_line(text: str) -> str:
