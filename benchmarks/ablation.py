@@ -53,8 +53,8 @@ _CHANGES = MappingProxyType(
         "no dropout": _Change({f"model.{each}_dropout_rate": "0.0" for each in ("input", "output", "attention")}),
         "no label smoothing": _Change({"training.label_smoothing": "0.0"}),
         "word dropout 0.1": _Change({"model.source_word_dropout_rate": "0.1", "model.target_word_dropout_rate": "0.1"}),
-        "subword sampling, alpha 0.5": _Change({"data.sampling_alpha": "0.5"}),
-        "R-Drop, alpha 5": _Change({"training.loss": "r_drop", "training.r_drop_alpha": "5.0"}),
+        "subword sampling with alpha 0.5": _Change({"data.sampling_alpha": "0.5"}),
+        "R-Drop with alpha 5": _Change({"training.loss": "r_drop", "training.r_drop_alpha": "5.0"}),
         "twice the updates": _Change({"training.max_steps": "4000"}),
         "words distilled from the ensemble": _Change({"training.loss": "distillation"}),
         _DISTILLED: _Change({"data.train_weights": "(1.0, 1.0)"}),
@@ -154,7 +154,7 @@ class _Bench:
         return self._folder / f"{self._slug(name, seed)}.de"
 
     def _slug(self, name: str, seed: str) -> str:
-        return f"{name.replace(' ', '_').replace(',', '')}-{seed}"
+        return f"{name.replace(' ', '_')}-{seed}"
 
     def _bases(self) -> list[str]:
         return [self._train(_BASE, seed, {}) for seed in self._seeds]

@@ -407,13 +407,14 @@ def test_a_stream_keeps_the_order_with_many_requests_at_once(address, double):
 
 def test_a_stream_reads_no_further_than_its_requests_in_flight(address, double):
     read = []
-    texts = (read.append(number) or "abc" for number in itertools.count())
+    texts = (read.append(number) or "abc" for number in range(12))
     with Client(address, batch_sentences=2, concurrency=3) as client:
         stream = client.stream(texts, beam_size=1)
         assert not read
         for count, most in ((1, 6), (2, 6), (3, 8)):
             assert next(stream).hypotheses
             assert len(read) == most, count
+        assert len(list(stream)) == 9  # to its end: a request left in flight would reach the next test's double
 
 
 def test_what_passes_is_tried_again(client, double):
