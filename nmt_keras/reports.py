@@ -12,5 +12,10 @@ def shows_bars() -> bool:
     return sys.stderr.isatty() and not os.environ.get("TQDM_DISABLE")
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things in words, such as "1 line" or "1,200 lines"."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def silent(line: str) -> None:
     """A report that nobody reads."""

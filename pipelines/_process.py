@@ -13,7 +13,7 @@ from nmt_keras.engine import load_tensorflow  # noqa: F401  # jobs have all of t
 # How lines begin that tell how far a job is and what it has loaded; all others are told by a quiet job too.
 _PROGRESS = re.compile(
     r"step [\d,]+|step: |checkpoint: |model: |data: |tokenizer: |target language: |unknown pieces|largest batch|"
-    r"resuming|translating |recurrences: |doctor, note: |comparing "
+    r"resuming|translating |recurrences: |doctor, note: |comparing |scores: "
 )
 _is_quiet = False
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from nmt_keras import files
 from nmt_keras.errors import Interrupted, UserError
-from nmt_keras.reports import shows_bars
+from nmt_keras.reports import counted, shows_bars
 from pipelines import _cli, _process, _text
 
 
@@ -63,7 +63,7 @@ def _job(values: flags.FlagValues) -> None:
             write(json.dumps({"line": count, **kept}, ensure_ascii=False) + "\n")
             progress.update()
     if truncated:
-        _process.report(f"warning: {truncated:,} pair(s) were over the model's limit and scored in part")
+        _process.report(f"warning: over the model's limit, and scored in part: {counted(truncated, 'pair')}")
     _process.report(f"{count:,} pairs, log probability {total:.2f}, perplexity {math.exp(-total / max(pieces, 1)):.3f}")
 
 

@@ -18,6 +18,7 @@ from nmt_keras.constants import EOS_ID, PAD_ID
 from nmt_keras.data.batch_plan import PADDING_LINE
 from nmt_keras.data.corpus import ParallelCorpus, TextFile
 from nmt_keras.errors import UserError
+from nmt_keras.reports import counted
 from nmt_keras.tokenizers.base import Tokenizer
 from nmt_keras.tokenizers.white_space import fold
 
@@ -157,8 +158,9 @@ def _places_of(
     for name, place, words, side in zip(("source", "target"), found, places, sides):
         if place >= len(words):
             raise UserError(
-                f"{text.path}, line {number + 1:,}: the link {link}, but the {name} in {side.path} has {len(words)} "
-                "word(s) between spaces, counted from 0: align the text as it is in the training files"
+                f"{text.path}, line {number + 1:,}: the link {link}, but the {name} in {side.path} has "
+                f"{counted(len(words), 'word')} between spaces, counted from 0: align the text as it is in the "
+                "training files"
             )
     return found
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nmt_keras.errors import UserError
+from nmt_keras.reports import counted
 
 PADDING_LINE = -1
 _MASK64 = (1 << 64) - 1
@@ -177,7 +178,7 @@ class BatchPlan:
         longest = sampled(target.max(where=is_kept, initial=0), max_target_length)
         if not batch_sentences and batch_tokens < num_slices * longest:
             raise UserError(
-                f"training.batch_tokens={batch_tokens} is too small: {num_slices} slice(s) (replicas x "
+                f"training.batch_tokens={batch_tokens} is too small: {counted(num_slices, 'slice')} (replicas x "
                 f"accumulation steps) of the longest target, {longest} ids, need {num_slices * longest}; "
                 "raise it or lower data.max_target_length"
             )

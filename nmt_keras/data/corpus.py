@@ -19,6 +19,7 @@ from nmt_keras import files
 from nmt_keras.data.unpacking import file_key, plain_name, unpacked
 from nmt_keras.errors import UserError
 from nmt_keras.pipes import kept
+from nmt_keras.reports import counted
 from nmt_keras.tokenizers.white_space import is_blank
 
 _BOM = b"\xef\xbb\xbf"
@@ -47,7 +48,7 @@ class Finding(NamedTuple):
 
     def __str__(self) -> str:
         lines = ", ".join(map(str, (self.places or self.lines)[:10])) + (", ..." if self.num_lines > 10 else "")
-        return f"{self.kind} in {self.num_lines} line(s) ({lines}): {self.treatment}"
+        return f"{self.kind} in {counted(self.num_lines, 'line')} ({lines}): {self.treatment}"
 
 
 class Oddities:

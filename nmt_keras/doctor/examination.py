@@ -18,6 +18,7 @@ from nmt_keras.doctor.alignment import MAX_SHIFT, Segment, segments
 from nmt_keras.doctor.encoding import encoding_findings
 from nmt_keras.doctor.findings import LISTED, SEVERITIES, Finding, LineNumbers, severity_of
 from nmt_keras.doctor.style import Style
+from nmt_keras.reports import counted
 from nmt_keras.tokenizers.white_space import fold
 
 _BLOCK = 10_000
@@ -142,7 +143,7 @@ class _Scan:
 
     def findings(self, source: str, target: str) -> list[Finding]:
         """What was found in the files of these names."""
-        both = f"{source} and {target}"
+        both = source if source == target else f"{source} and {target}"
         found = [
             self._of("empty side", self._empty, f"{both}: a side is empty or blank", "they are left out of training"),
             self._of("blank pair", self._blank, f"{both}: both sides are empty or blank", "left out of training"),
@@ -164,7 +165,7 @@ class _Scan:
     def _of(self, kind: str, lines: "LineNumbers", what: str, remedy: str) -> Finding | None:
         if not lines.count:
             return None
-        text = f"{what} in {lines.count:,} line(s) ({lines}): {remedy}"
+        text = f"{what} in {counted(lines.count, 'line')} ({lines}): {remedy}"
         return Finding(kind, severity_of(kind, lines.count / self.size), text, lines.count, lines.numbers)
 
     def _duplicates(self, both: str) -> Finding | None:
@@ -178,7 +179,7 @@ class _Scan:
         shown = np.argsort(lines)[:LISTED]
         pairs = ", ".join(f"{self._place(lines[i])} repeats {self._place(firsts[i])}" for i in shown)
         pairs += ", ..." if len(again) > LISTED else ""
-        text = f"{both}: {len(again):,} pair(s) are there before ({pairs}): they weigh more in training"
+        text = f"{both}: {counted(len(again), 'duplicate pair')} ({pairs}): what repeats weighs more in training"
         severity = severity_of("duplicate", len(again) / self.size)
         return Finding("duplicate", severity, text, len(again), [int(line) + 1 for line in np.sort(lines)])
 
@@ -227,9 +228,8 @@ class _Overlaps:
         pairs = ", ".join(f"{text.source.place(held - 1)} is line {self._place(lines[0] - 1)}" for held, lines in shown)
         pairs += ", ..." if len(overlaps) > LISTED else ""
         what = (
-            f"{text.name} {text.source.path}: {len(overlaps):,} source line(s) are in {source} too but for case and "
-            f"punctuation ({pairs}): "
-            "its scores will be too good, take them out of the training text"
+            f"{text.name} {text.source.path}: {counted(len(overlaps), 'source line')} also in {source}, but for case "
+            f"and punctuation ({pairs}): its scores will be too good, take them out of the training text"
         )
         severity = severity_of("overlap", len(overlaps) / max(len(text.source), 1))
         lines = [line for _, lines in sorted(overlaps.items()) for line in lines]
@@ -272,8 +272,8 @@ def _describe_shift(segment: Segment, following: Segment | None, source: TextFil
         count = abs(segment.shift)
         side, other = ("source", "target") if segment.shift > 0 else ("target", "source")
         text = (
-            f"{where} the {other} is shifted by {count} line(s) against the {side}: the {side} lacks {count} that the "
-            f"{other} has about line {at(first)}, or the {other} has {count} too many"
+            f"{where} the {other} is shifted by {counted(count, 'line')} against the {side}: the {side} lacks {count} "
+            f"that the {other} has about line {at(first)}, or the {other} has {count} too many"
         )
     return Finding("shift", "serious", text, last - segment.start, list(range(first, last + 1)))
 

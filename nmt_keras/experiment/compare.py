@@ -25,9 +25,9 @@ from nmt_keras.inference.comparison import (
 )
 from nmt_keras.inference.evaluation import bleu_metric, ter_metric
 from nmt_keras.pipes import default_cache_dir
-from nmt_keras.reports import Report, silent
+from nmt_keras.reports import Report, counted, silent
 from nmt_keras.runs.layout import read_config
-from nmt_keras.runs.loading import load
+from nmt_keras.runs.loading import Run, load
 
 _DIFFERENT = 20  # sentences that are shown
 
@@ -87,17 +87,17 @@ def compare(
     metrics = Metrics(bleu_metric(data.target_language, data.bleu_tokenizer), CHRF(), ter_metric(data.target_language))
     _require_language(names, data.target_language)
     given = {name: _read(name, len(sources)) for name in names if not _is_run(name)}  # faults are found before work
-    systems = [
-        System(
-            name, given[name] if name in given else _translated(name, sources, data.target_language, decoding, report)
-        )
-        for name in names
-    ]
+    runs = [name for name in names if name not in given]
+    for name in runs[1:]:
+        _load(name, data.target_language, decoding, silent)
+    for name in runs:
+        given[name] = _translated(_load(name, data.target_language, decoding, report), name, sources, report)
+    systems = [System(name, given[name]) for name in names]
     cut = bleu_metric(data.source_language).tokenizer
     words = [len(cut(text).split()) for text in sources]
-    counted = corpus.targets[0]
+    target = corpus.targets[0]
     if frequencies:
-        counted = TextFile(os.path.join(data_dir, frequencies), default_cache_dir())
+        target = TextFile(os.path.join(data_dir, frequencies), default_cache_dir())
     result: dict[str, Any] = {
         "source": source,
         "references": list(references),
@@ -109,7 +109,7 @@ def compare(
         "bootstrap_samples": samples,
         "randomisation_trials": trials,
         "by_source_length": by_length(systems, words, streams, metrics),
-        "by_word_frequency": by_frequency(systems, streams[0], counted.lines(range(len(counted))), metrics),
+        "by_word_frequency": by_frequency(systems, streams[0], target.lines(range(len(target))), metrics),
         "most_different": most_different(systems, streams, metrics, _DIFFERENT),
     }
     for row in result["most_different"]:
@@ -176,19 +176,21 @@ def _require_language(names: Sequence[str], language: str) -> None:
             )
 
 
-def _translated(
-    name: str, sources: list[str], target_language: str, decoding: Mapping[str, Any], report: Report
-) -> list[str]:
-    """What a trained model makes of the text."""
+def _load(name: str, target_language: str, decoding: Mapping[str, Any], report: Report) -> Run:
+    """A run, or an ensemble, by its name."""
     overrides: dict[str, Any] = {f"decoding.{option}": value for option, value in decoding.items()}
     if read_config(_folders(name)[0]).data.target_languages:
         overrides["data.target_language"] = target_language
-    run = load(_folders(name), overrides, _parts(name)[1], report=report)
+    return load(_folders(name), overrides, _parts(name)[1], report=report)
+
+
+def _translated(run: Run, name: str, sources: list[str], report: Report) -> list[str]:
+    """What a trained model makes of the text."""
     report(f"translating {len(sources):,} lines with {name}")
     found = run.translator().translate(sources)
     truncated = sum(translation.truncated for translation in found)
     if truncated:
-        report(f"warning: {truncated:,} line(s) are longer than the limit of {name}, and translated in part")
+        report(f"warning: longer than the limit of {name}, and translated in part: {counted(truncated, 'line')}")
     return [translation.text for translation in found]
 
 

@@ -17,7 +17,7 @@ from nmt_keras.inference.protection import protection_of
 from nmt_keras.inference.translation import Translation
 from nmt_keras.inference.translator import Translator
 from nmt_keras.models.seq2seq import Seq2Seq
-from nmt_keras.reports import Report, silent
+from nmt_keras.reports import Report, counted, silent
 from nmt_keras.tokenizers.base import Tokenizers
 from nmt_keras.tokenizers.target_tags import tag_ids
 from nmt_keras.tokenizers.white_space import is_blank
@@ -152,7 +152,7 @@ class DevEvaluator:
         if truncated:
             scalars["dev_truncated"] = float(truncated)
             self._report(
-                f"dev BLEU: {truncated:,} line(s) are longer than the model's limit and were translated in part"
+                f"dev BLEU: longer than the model's limit, and translated in part: {counted(truncated, 'line')}"
             )
         lost = sum(
             not translation.text.strip() and not is_blank(source)
@@ -160,7 +160,7 @@ class DevEvaluator:
             for source, translation in zip(each.sources, translations)
         )
         if lost:
-            self._report(f"dev BLEU: {lost:,} line(s) have text, and an empty translation")
+            self._report(f"dev BLEU: text, but an empty translation: {counted(lost, 'line')}")
 
 
 def _names(languages: Sequence[str]) -> list[str]:

@@ -22,7 +22,7 @@ from nmt_keras.inference.glossary import Glossary, PlacedTerms, require_takes_te
 from nmt_keras.inference.minimum_bayes_risk import MBROptions, require_enough
 from nmt_keras.inference.protection import protection_of
 from nmt_keras.inference.translation import Translation
-from nmt_keras.reports import Report, shows_bars, silent
+from nmt_keras.reports import Report, counted, shows_bars, silent
 from nmt_keras.runs.loading import Run, config_of, load
 from nmt_keras.tokenizers.white_space import is_blank
 from nmt_keras.training.dev_loss import compile_dev_loss, perplexity
@@ -139,6 +139,10 @@ def evaluate(
             scores["tuned"] = _tuned(trained, sources, streams, bleu, report, given)
         if scores_file:
             files.write_text(scores_file, json.dumps(scores, ensure_ascii=False) + "\n")
+        report(
+            f"scores: BLEU {scores['bleu']:.2f}, chrF {scores['chrf']:.2f}, TER {scores['ter']:.2f}, perplexity "
+            f"{scores['perplexity']:.3f}; {counted(len(sources), 'sentence')}, {scores['sentences_per_s']:.1f} a second"
+        )
     return scores
 
 
@@ -175,12 +179,12 @@ def _odd_lines(sources: Sequence[str], results: Sequence[Translation], report: R
         if not result.text.strip() and not is_blank(text)
     ]
     for lines, what in (
-        (truncated, "are longer than the model's limit, and translated and scored in part"),
-        (lost, "have text, and an empty translation"),
+        (truncated, "longer than the model's limit, and translated and scored in part"),
+        (lost, "text, but an empty translation"),
     ):
         if lines:
             shown = ", ".join(map(str, lines[:10])) + (", ..." if len(lines) > 10 else "")
-            report(f"warning: {len(lines):,} line(s) {what} ({shown})")
+            report(f"warning: {what}: {counted(len(lines), 'line')} ({shown})")
     return {"truncated": len(truncated), "empty": len(lost)}
 
 

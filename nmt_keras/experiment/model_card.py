@@ -8,6 +8,7 @@ from typing import Any
 
 from nmt_keras.config import ExperimentConfig
 from nmt_keras.inference.evaluation import bleu_signature
+from nmt_keras.reports import counted
 from nmt_keras.runs.layout import checkpoints_of
 from nmt_keras.runs.loading import Run
 
@@ -117,5 +118,5 @@ def _best(config: ExperimentConfig, run_dir: pathlib.Path) -> str:
     if best["metric"] == "dev_bleu":
         signature = bleu_signature(config.data.target_language, config.data.bleu_tokenizer)
         mean = ", the mean of several dev sets" * (len(config.data.languages_of_dev) > 1)
-        measured = f" ({signature}{mean}), {config.training.dev_beam_size} beam(s),"
+        measured = f" ({signature}{mean}), {counted(config.training.dev_beam_size, 'beam')},"
     return f"{best['metric']} {best['value']:.2f}{measured} at step {best['step']:,}"

@@ -30,7 +30,7 @@ from nmt_keras.doctor.examination import HeldOut, overlaps
 from nmt_keras.errors import UserError
 from nmt_keras.experiment.text import open_dev, open_texts, open_train, with_placeholders
 from nmt_keras.pipes import default_cache_dir
-from nmt_keras.reports import Report, silent
+from nmt_keras.reports import Report, counted, silent
 from nmt_keras.runs.tokenizers import load_tokenizers, prepare_tokenizers
 from nmt_keras.tokenizers.base import Tokenizers
 from nmt_keras.tokenizers.white_space import is_blank
@@ -96,7 +96,9 @@ def prepare(
         _ = paths | "index" >> beam.Map(_index, data.cache_dir)
     corpus = with_placeholders(data, open_train(data, report), report)
     open_dev(data, report)
-    report(f"{len(corpus):,} pairs in {len(corpus.sources)} shard(s) are indexed: {time.monotonic() - started:.0f} s")
+    report(
+        f"{len(corpus):,} pairs in {counted(len(corpus.sources), 'shard')} indexed: {time.monotonic() - started:.0f} s"
+    )
     tokenizers = prepare_tokenizers(output_dir, data, corpus, report)
     about = json.dumps(dataclasses.asdict(data)), str(output_dir.absolute())
     tasks: list[_Task] = [

@@ -31,7 +31,7 @@ from nmt_keras.experiment.text import open_dev, open_train, with_placeholders, w
 from nmt_keras.inference.evaluation import open_bleu
 from nmt_keras.layers.recurrent import use_cudnn, ways_of
 from nmt_keras.models.seq2seq import Seq2Seq, build_seq2seq
-from nmt_keras.reports import Report, shows_bars, silent
+from nmt_keras.reports import Report, counted, shows_bars, silent
 from nmt_keras.runs.data_card import check_data_card, texts_of, write_data_card
 from nmt_keras.runs.fine_tuning import initialise
 from nmt_keras.runs.layout import checkpoints_of, open_run_dir, read_config, require_same_experiment
@@ -196,7 +196,7 @@ def _train(
         frozen = freeze(model, training.freeze)
         trainer = Trainer(model, training, workers, non_finite_steps, resources)
     replicas = workers.num_slices
-    report(f"model: {model.count_params():,} weights; {replicas} replica(s); {training.precision}")
+    report(f"model: {model.count_params():,} weights; {counted(replicas, 'replica')}; {training.precision}")
     if frozen:
         report(f"weights that stay as they are: {len(frozen)} of {len(model.variables)}, {training.freeze}")
     if not training.batch_tokens and not training.batch_sentences:

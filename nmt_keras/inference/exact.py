@@ -15,6 +15,7 @@ from nmt_keras.inference.translation import Hypothesis, Translation
 from nmt_keras.inference.translator import Translator
 from nmt_keras.models.ensemble import Ensemble
 from nmt_keras.models.seq2seq import Seq2Seq
+from nmt_keras.reports import counted
 
 
 class ExactTranslator:
@@ -54,8 +55,8 @@ class ExactTranslator:
     def summary(self) -> str:
         """What was found, for people."""
         return (
-            f"exact search: {self.translated:,} text(s), {self.proved:,} of them within {self._max_steps:,} steps of "
-            f"the model; of these, beam search found the best translation of {self.found:,}, and that of "
+            f"exact search: {counted(self.translated, 'text')}, {self.proved:,} of them within {self._max_steps:,} "
+            f"steps of the model; of these, beam search found the best translation of {self.found:,}, and that of "
             f"{self.empty:,} is empty"
         )
 

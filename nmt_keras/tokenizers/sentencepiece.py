@@ -17,7 +17,7 @@ from sentencepiece import sentencepiece_model_pb2
 
 from nmt_keras.constants import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from nmt_keras.errors import UserError
-from nmt_keras.reports import Report, silent
+from nmt_keras.reports import Report, counted, silent
 from nmt_keras.tokenizers.base import NUM_SPECIALS, SPECIALS, hash_of, without_specials, write_card
 from nmt_keras.tokenizers.white_space import fold
 from nmt_keras.tokenizers.white_space_ops import fold_tf
@@ -158,8 +158,8 @@ class SentencePieceTokenizer:
             ) from error
         if cutter.count:
             report(
-                f"tokenizer: {cutter.count:,} line(s) of over {_LONGEST_SENTENCE:,} bytes were cut at spaces to train "
-                "it"
+                f"tokenizer: {counted(cutter.count, 'line')} of over {_LONGEST_SENTENCE:,} bytes cut at spaces to "
+                "train it"
             )
         return cls(model.getvalue())
 

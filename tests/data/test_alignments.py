@@ -92,7 +92,7 @@ def test_a_tag_and_a_padding_row_have_no_links(opened):
         (LINKS[:-1], "links has 4 lines and .*s has 5; give the alignment of each line"),
         (["0-0 1:1", *LINKS[1:]], "line 1: '1:1' is no link of two words; Pharaoh's format"),
         (["0--1", *LINKS[1:]], "line 1: '0--1' is no link"),
-        ([*LINKS[:-1], "0-0 4-1"], r"line 5: the link 4-1, but the source in .*s has 4 word\(s\) between spaces"),
+        ([*LINKS[:-1], "0-0 4-1"], r"line 5: the link 4-1, but the source in .*s has 4 words between spaces"),
         (["0-3", *LINKS[1:]], r"line 1: the link 0-3, but the target in .*t has 3 word"),
         (["", "", "0-0", "", ""], r"line 3: the link 0-0, but the source in .* has 0 word"),
     ],

@@ -177,7 +177,7 @@ def test_a_budget_below_the_longest_target_of_each_slice_is_refused():
     source, target = np.array([5, 6]), np.array([20, 31])
     with pytest.raises(
         UserError,
-        match=r"^training\.batch_tokens=92 is too small: 3 slice\(s\) \(replicas x "
+        match=r"^training\.batch_tokens=92 is too small: 3 slices \(replicas x "
         r"accumulation "
         r"steps\) of the longest target, 31 ids, need 93; raise it or lower "
         r"data\.max_target_length$",

@@ -74,9 +74,9 @@ def test_a_byte_order_mark_and_carriage_returns_are_removed_and_reported(write, 
     text = TextFile(write(BOM + b"one\r\ntwo\nthree\r\n" + BOM + b"four\r\r\n"), cache)
     assert _all(text) == ["one", "two", "three", "\ufefffour\r"]
     assert list(map(str, text.findings)) == [
-        "a byte order mark in 1 line(s) (1): removed",
-        "CR LF line ends in 3 line(s) (1, 3, 4): the CR is removed",
-        "byte order marks inside the text in 1 line(s) (4): removed: files were joined",
+        "a byte order mark in 1 line (1): removed",
+        "CR LF line ends in 3 lines (1, 3, 4): the CR is removed",
+        "byte order marks inside the text in 1 line (4): removed: files were joined",
     ]
 
 
@@ -90,17 +90,17 @@ def test_oddities_are_reported_by_line_and_shift_nothing(write, cache):
     text = TextFile(write(WILD), cache)
     assert _all(text) == ["één", "两个字\u2028 和", "", "fi\0ve", "bad \ufffd\ufffd end", "last 😀"]
     assert list(map(str, text.findings)) == [
-        "a byte order mark in 1 line(s) (1): removed",
-        "CR LF line ends in 1 line(s) (1): the CR is removed",
-        "NUL characters in 1 line(s) (4): removed",
-        "U+2028 line separators in 1 line(s) (2): read as spaces",
-        "invalid UTF-8 in 1 line(s) (5): read as U+FFFD",
+        "a byte order mark in 1 line (1): removed",
+        "CR LF line ends in 1 line (1): the CR is removed",
+        "NUL characters in 1 line (4): removed",
+        "U+2028 line separators in 1 line (2): read as spaces",
+        "invalid UTF-8 in 1 line (5): read as U+FFFD",
     ]
 
 
 def test_a_finding_names_ten_lines_at_most_and_counts_all(write, cache):
     (finding,) = TextFile(write("x\0\n\n" * 12), cache).findings
-    assert str(finding) == "NUL characters in 12 line(s) (1, 3, 5, 7, 9, 11, 13, 15, 17, 19, ...): removed"
+    assert str(finding) == "NUL characters in 12 lines (1, 3, 5, 7, 9, 11, 13, 15, 17, 19, ...): removed"
 
 
 @pytest.mark.parametrize("size", [3, 4, 5, 7, 16])

@@ -13,6 +13,7 @@ from nmt_keras.doctor.alignment import Segment, segments
 from nmt_keras.doctor.examination import Doctor, HeldOut
 from nmt_keras.doctor.findings import unknown_pieces
 from nmt_keras.doctor.lengths import lengths_report
+from nmt_keras.reports import counted
 
 LINES = 2400
 
@@ -47,22 +48,17 @@ def test_clean_text_is_passed_over_in_silence(clean, examine):
 
 
 FAULTS = {
-    "empty side": (0, "", "note", "a side is empty or blank in 1 line(s) (701): they are left out of training"),
-    "blank side": (1, " \t", "note", "a side is empty or blank in 1 line(s) (701): "),
-    "short script": (0, "这是一只狗。", "note", "most letters are not Latin in 1 line(s) (701): wrong"),
-    "script": (1, "这是 only an English sentence", "note", "most letters are not Han in 1 line(s) (701): wrong"),
-    "foreign": (0, "Это написано иначе, не так", "note", "most letters are not Latin in 1 line(s) (701): wrong"),
-    "length ratio": (0, "a " * 200, "note", "target characters for one of the source in 1 line(s) (701): wrong pairs"),
-    "inner BOM": (
-        0,
-        b"\xef\xbb\xbfa few words",
-        "note",
-        "byte order marks inside the text in 1 line(s) (701): removed",
-    ),
-    "NUL": (0, b"a\0 few words", "note", "NUL characters in 1 line(s) (701): removed"),
-    "CR": (0, b"some more words\r", "note", "CR LF line ends in 1 line(s) (701): the CR is removed"),
-    "U+2028": (1, "你好。\u2028他来了。", "note", "U+2028 line separators in 1 line(s) (701): read as"),
-    "invalid": (0, b"a few \xff words", "warning", "invalid UTF-8 in 1 line(s) (701): read as U+FFFD"),
+    "empty side": (0, "", "note", "a side is empty or blank in 1 line (701): they are left out of training"),
+    "blank side": (1, " \t", "note", "a side is empty or blank in 1 line (701): "),
+    "short script": (0, "这是一只狗。", "note", "most letters are not Latin in 1 line (701): wrong"),
+    "script": (1, "这是 only an English sentence", "note", "most letters are not Han in 1 line (701): wrong"),
+    "foreign": (0, "Это написано иначе, не так", "note", "most letters are not Latin in 1 line (701): wrong"),
+    "length ratio": (0, "a " * 200, "note", "target characters for one of the source in 1 line (701): wrong pairs"),
+    "inner BOM": (0, b"\xef\xbb\xbfa few words", "note", "byte order marks inside the text in 1 line (701): removed"),
+    "NUL": (0, b"a\0 few words", "note", "NUL characters in 1 line (701): removed"),
+    "CR": (0, b"some more words\r", "note", "CR LF line ends in 1 line (701): the CR is removed"),
+    "U+2028": (1, "你好。\u2028他来了。", "note", "U+2028 line separators in 1 line (701): read as"),
+    "invalid": (0, b"a few \xff words", "warning", "invalid UTF-8 in 1 line (701): read as U+FFFD"),
 }
 
 
@@ -79,20 +75,16 @@ def test_an_untranslated_line_is_named_but_numbers_are_no_copies(clean, examine)
     source[700] = target[700] = "Nobody has translated this line."
     source[800] = target[800] = "1234567890"
     findings = {finding.kind: finding for finding in examine(source, target)}
-    assert findings["copy"].first_lines == [701] and "untranslated in 1 line(s) (701)" in findings["copy"].text
+    assert findings["copy"].first_lines == [701] and "untranslated in 1 line (701)" in findings["copy"].text
     assert findings["script"].first_lines == [701]
 
 
 STYLES = {
-    "white space": (
-        0,
-        "Nobody\u00a0says\tthis.",
-        "white space other than the space in 1 line(s) (701): each run of it",
-    ),
-    "invisible": (1, "你\u200b好，\u200e世界。", "characters that show nothing in 1 line(s) (701): they are removed"),
-    "entity": (0, "Don&apos;t say this &amp; that.", "character references of HTML, such as &apos; in 1 line(s) (701)"),
-    "markup": (0, '<doc id="7" genre="news">', "markup around text, or records in 1 line(s) (701): take the text out"),
-    "table row": (1, "这是 | 一张 | 表格，你看。", "cells with tabs or bars between them in 1 line(s) (701)"),
+    "white space": (0, "Nobody\u00a0says\tthis.", "white space other than the space in 1 line (701): each run of it"),
+    "invisible": (1, "你\u200b好，\u200e世界。", "characters that show nothing in 1 line (701): they are removed"),
+    "entity": (0, "Don&apos;t say this &amp; that.", "character references of HTML, such as &apos; in 1 line (701)"),
+    "markup": (0, '<doc id="7" genre="news">', "markup around text, or records in 1 line (701): take the text out"),
+    "table row": (1, "这是 | 一张 | 表格，你看。", "cells with tabs or bars between them in 1 line (701)"),
 }
 
 
@@ -190,7 +182,7 @@ def test_every_line_of_a_held_out_sentence_is_named(clean, examine):
     for line in (100, 200, 300):
         source[line] = "Nobody says this sentence."
     [finding] = [f for f in examine(source, target, [["Nobody says this sentence!"], ["没有"]]) if f.kind == "overlap"]
-    assert finding.lines == [101, 201, 301] and "1 source line(s) are in" in finding.text
+    assert finding.lines == [101, 201, 301] and "1 source line also in" in finding.text
 
 
 def test_an_untranslated_sentence_without_spaces_is_no_name(clean, examine):
@@ -221,8 +213,7 @@ def test_a_pair_that_is_there_before_is_named_with_the_first(clean, examine):
     target[1500] = target[300]  # another source: no duplicate
     [finding] = [finding for finding in examine(source, target) if finding.kind == "duplicate"]
     assert (
-        finding.first_lines == [901, 2001]
-        and "2 pair(s) are there before (901 repeats 301, 2001 repeats 301)" in finding.text
+        finding.first_lines == [901, 2001] and "2 duplicate pairs (901 repeats 301, 2001 repeats 301)" in finding.text
     )
     source[900] = source[2000] = source[300] = ""  # and empty ones are none
     assert "duplicate" not in [finding.kind for finding in examine(source, target)]
@@ -233,7 +224,7 @@ def test_test_sentences_in_the_training_text_are_named_whatever_their_case(clean
     held_out = [["Nobody says this.", source[700].upper() + " !!", source[70]], ["甲", "乙", "丙"]]
     [finding] = examine(source, target, held_out)
     assert (finding.kind, finding.severity, finding.first_lines) == ("overlap", "serious", [701, 71])
-    assert "2 source line(s) are in" in finding.text and "(2 is line 701, 3 is line 71)" in finding.text
+    assert "2 source lines also in" in finding.text and "(2 is line 701, 3 is line 71)" in finding.text
 
 
 SHIFTS = {
@@ -251,7 +242,7 @@ def test_a_shift_is_found_where_it_begins(clean, examine, plant, shift, line):
     [finding] = [finding for finding in examine(source, target) if finding.kind == "shift"]
     assert finding.severity == "serious" and abs(finding.first_lines[0] - 1 - line) <= 1
     side, other = ("target", "source") if shift < 0 else ("source", "target")
-    assert f"to the end the {other} is shifted by {abs(shift)} line(s) against the {side}" in finding.text
+    assert f"to the end the {other} is shifted by {counted(abs(shift), 'line')} against the {side}" in finding.text
 
 
 def test_a_shift_that_ends_is_found_at_both_ends(clean, examine):

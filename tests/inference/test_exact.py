@@ -59,7 +59,7 @@ def test_it_is_the_best_of_all_translations(decoder):
             assert scored[tuple(result.best.ids)] == pytest.approx(max(scored.values()), abs=1e-4)
             assert result.text == TOKENIZER.decode(result.best.ids) and result.outputs["is_exact"]
     assert (translator.translated, translator.proved) == (3, 3)
-    assert translator.summary().startswith("exact search: 3 text(s), 3 of them within 10,000 steps of the model; ")
+    assert translator.summary().startswith("exact search: 3 texts, 3 of them within 10,000 steps of the model; ")
 
 
 def test_steps_may_run_out():

@@ -85,6 +85,15 @@ def test_runs_are_translated_and_compared_with_a_file(trained_copy, tmp_path, ca
     assert result["systems"][2]["bleu"] == pytest.approx(100.0)
 
 
+def test_a_later_run_that_cannot_be_used_is_found_before_the_first_translates(trained_copy, tmp_path, capsys):
+    folder, other = trained_copy / "text", tmp_path / "run"
+    shutil.copytree(trained_copy / "run", other, ignore=shutil.ignore_patterns("checkpoints"))
+    arguments = [f"--source={folder}/dev.src", f"--reference={folder}/dev.tgt", f"{trained_copy}/run", str(other)]
+    assert compare.main(arguments) == 2
+    told = capsys.readouterr().err
+    assert "translating 24 lines" not in told and f"{other}/checkpoints has no best checkpoint" in told
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

@@ -63,7 +63,7 @@ def test_a_serious_finding_ends_with_status_1(folder, tmp_path, capsys):
     assert (status, report["serious"]) == (1, 1)
     [finding] = report["findings"]
     assert finding["kind"] == "shift" and finding["first_lines"][0] == 701
-    assert "serious: " in errors and "from line 701 to the end the source is shifted by 1 line(s)" in errors
+    assert "serious: " in errors and "from line 701 to the end the source is shifted by 1 line" in errors
 
 
 def test_what_was_examined_is_not_examined_again(folder, tmp_path, capsys, monkeypatch):

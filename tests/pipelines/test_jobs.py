@@ -117,8 +117,11 @@ def test_evaluate_scores_the_copies(run_dir, copy_text, tmp_path, capsys):
         )
         == 0
     )
-    scores = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
+    printed, told = capsys.readouterr()
+    scores = json.loads(printed.strip().split("\n")[-1])
     assert scores == json.loads((tmp_path / "scores.json").read_text())
+    assert f"scores: BLEU {scores['bleu']:.2f}, chrF {scores['chrf']:.2f}, TER {scores['ter']:.2f}, perplexity " in told
+    assert "; 24 sentences, " in told
     assert {
         "bleu",
         "bleu_signature",
@@ -166,7 +169,7 @@ def test_exact_search_says_how_often_beam_search_is_right(run_dir, tmp_path, cap
     rows = [json.loads(line) for line in printed.splitlines()]
     assert [row["hypotheses"][0]["text"] for row in rows] == ["a b c", "", "h g"]
     assert [row.get("is_exact") for row in rows] == [True, None, True] and rows[0]["steps"] >= 1
-    assert "exact search: 2 text(s), 2 of them within 500 steps" in told.splitlines()[-1]
+    assert "exact search: 2 texts, 2 of them within 500 steps" in told.splitlines()[-1]
     assert "found the best translation of 2, and that of 0 is empty" in told.splitlines()[-1]
 
 
@@ -175,9 +178,9 @@ def test_translate_keeps_lines_and_order(run_dir, tmp_path, monkeypatch, capsys)
     assert translate.main([f"--run_dir={run_dir}", f"--input={tmp_path}/in", f"--output={tmp_path}/out"]) == 0
     errors = capsys.readouterr().err
     for finding in (
-        "a byte order mark in 1 line(s) (1): removed",
-        "CR LF line ends in 1 line(s) (1): the CR is removed",
-        "invalid UTF-8 in 1 line(s) (5): read as U+FFFD",
+        "a byte order mark in 1 line (1): removed",
+        "CR LF line ends in 1 line (1): the CR is removed",
+        "invalid UTF-8 in 1 line (5): read as U+FFFD",
     ):
         assert f"{tmp_path}/in: {finding}" in errors
     lines = (tmp_path / "out").read_text(encoding="utf-8").split("\n")
@@ -568,7 +571,7 @@ def test_a_translation_that_is_lost_is_reported_with_its_line(run_dir, tmp_path,
     assert evaluate.main(arguments) == 0
     out = capsys.readouterr()
     assert json.loads(out.out.strip().split("\n")[-1])["empty"] == 2
-    assert "warning: 2 line(s) have text, and an empty translation (1, 3)" in out.err
+    assert "warning: text, but an empty translation: 2 lines (1, 3)" in out.err
 
 
 @pytest.mark.slow
@@ -590,7 +593,7 @@ def test_evaluation_takes_references_and_says_what_it_scored(run_dir, copy_text,
         assert evaluate.main([*arguments, *references]) == 0
         out = capsys.readouterr()
         found[name] = json.loads(out.out.strip().split("\n")[-1])
-        assert "warning: 1 line(s) are longer than the model's limit, and translated and scored in part (4)" in out.err
+        assert "warning: longer than the model's limit, and translated and scored in part: 1 line (4)" in out.err
         assert "BLEU: the language 'yy' is in no table, so tok:13a is used" in out.err
         assert (found[name]["truncated"], found[name]["empty"]) == (1, 0)
     assert "nrefs:2" in found["both"]["bleu_signature"] and found["both"]["bleu"] > found["bad"]["bleu"] + 50
@@ -1174,11 +1177,11 @@ def test_mirrored_training_on_two_devices_gives_the_losses_of_one(copy_text, tmp
         ]
         if distribution == "one_device":  # the plan of two replicas with two parts each
             arguments[-4] = "--config.training.accumulation_steps=4"
-            assert train.main(arguments) == 0 and "1 replica(s)" in capsys.readouterr().err
+            assert train.main(arguments) == 0 and "1 replica" in capsys.readouterr().err
         else:
             command = [sys.executable, "-c", program, *arguments]
             result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-            assert result.returncode == 0 and "2 replica(s)" in result.stderr, result.stderr
+            assert result.returncode == 0 and "2 replicas" in result.stderr, result.stderr
         rows[distribution] = [
             json.loads(row) for row in (tmp_path / distribution / "metrics.jsonl").read_text().split("\n")[:-1]
         ]
@@ -1252,11 +1255,11 @@ def test_odd_lines_of_the_corpus_are_reported_by_number(tmp_path, copy_text, cap
     )
     errors = capsys.readouterr().err
     for finding in (
-        "a byte order mark in 1 line(s) (1): removed",
-        "CR LF line ends in 1 line(s) (3): the CR is removed",
-        "U+2028 line separators in 1 line(s) (5): read as",
-        "invalid UTF-8 in 1 line(s) (7): read as U+FFFD",
-        "NUL characters in 1 line(s) (9): removed",
+        "a byte order mark in 1 line (1): removed",
+        "CR LF line ends in 1 line (3): the CR is removed",
+        "U+2028 line separators in 1 line (5): read as",
+        "invalid UTF-8 in 1 line (7): read as U+FFFD",
+        "NUL characters in 1 line (9): removed",
     ):
         assert finding in errors
 

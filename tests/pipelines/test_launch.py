@@ -38,7 +38,7 @@ def test_two_workers_train_and_their_lines_have_numbers(copy_text, tmp_path, cap
     assert launch.main(["--workers=2", *_arguments(copy_text, tmp_path / "two", 3, *options, *short)]) == 0
     lines = capfd.readouterr().err.splitlines()
     assert all(line.startswith(("0: ", "1: ")) for line in lines)
-    assert any(line.startswith("0: model: ") and "2 replica(s)" in line for line in lines)
+    assert any(line.startswith("0: model: ") and "2 replicas" in line for line in lines)
     parts = ["--config.training.accumulation_steps=2"]
     assert train.main(_arguments(copy_text, tmp_path / "one", 3, *options, *parts)[1:]) == 0
     logs = [(tmp_path / name / "metrics.jsonl").read_text(encoding="utf-8").splitlines() for name in ("one", "two")]

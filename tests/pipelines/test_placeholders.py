@@ -136,7 +136,7 @@ def test_text_that_was_prepared_has_them_and_the_doctor_saw_it_without(text, tmp
     arguments = [f"--config={__file__}", f"--data_dir={text}", f"--output_dir={tmp_path}/ready", cache, *dev]
     assert prepare.main(arguments) == 0
     errors = capsys.readouterr().err
-    assert "placeholders: in 800 of 800 pairs" in errors and "20 source line(s) are in" in errors
+    assert "placeholders: in 800 of 800 pairs" in errors and "20 source lines also in" in errors
     data = recipe(__file__, **{"data.data_dir": str(text), "data.cache_dir": f"{tmp_path}/cache"}).data
     corpus, tokenizers = with_placeholders(data, open_train(data, silent), silent), load_tokenizers(tmp_path / "ready")
     assert not [part for text in corpus.sources + corpus.targets for part in parts_of(text, tokenizers.source)]

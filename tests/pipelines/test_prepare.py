@@ -106,9 +106,9 @@ def test_a_training_begins_with_what_was_prepared(shards, capsys, monkeypatch):
     output = capsys.readouterr()
     shown = json.loads((shards / "prepared" / "prepared.json").read_text())["shards"]
     overlaps = [[each["first_lines"] for each in shard["findings"] if each["kind"] == "overlap"] for shard in shown]
-    assert overlaps == [[], [[6]]] and "test.en: 1 source line(s) are in" in output.err
+    assert overlaps == [[], [[6]]] and "test.en: 1 source line also in" in output.err
     assert json.loads(output.out.splitlines()[-1])["pairs"] == 380
-    assert "380 pairs in 2 shard(s) are indexed" in output.err
+    assert "380 pairs in 2 shards indexed" in output.err
 
     encode = encoded._encoded
 

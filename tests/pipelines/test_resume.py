@@ -76,7 +76,7 @@ def _train(run_dir, copy_text, family, options, max_steps):
     result = subprocess.run(  # strategies of one process get in each other's way
         [sys.executable, "-c", _ON_TWO_DEVICES, *arguments], capture_output=True, text=True, cwd=ROOT, check=False
     )
-    assert result.returncode == 0 and "2 replica(s)" in result.stderr, result.stderr
+    assert result.returncode == 0 and "2 replicas" in result.stderr, result.stderr
 
 
 def _left(run_dir):

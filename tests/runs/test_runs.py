@@ -255,8 +255,8 @@ def test_text_is_opened_below_the_data_directory_and_its_oddities_are_reported(t
     corpus = open_corpus(data, ["a.en"], [str(tmp_path / "a.zh")], reports.append)
     assert corpus.text() == (["one", "two"], ["1", "\ufffd"])
     assert reports == [
-        f"{tmp_path}/a.en: CR LF line ends in 1 line(s) (1): the CR is removed",
-        f"{tmp_path}/a.zh: invalid UTF-8 in 1 line(s) (2): read as U+FFFD",
+        f"{tmp_path}/a.en: CR LF line ends in 1 line (1): the CR is removed",
+        f"{tmp_path}/a.zh: invalid UTF-8 in 1 line (2): read as U+FFFD",
     ]
     with pytest.raises(UserError, match=r"^Cannot read \S+none\.en: No such file or directory; check the path"):
         open_corpus(data, ["none.en"], ["a.zh"], reports.append)
@@ -271,7 +271,7 @@ def test_the_data_card_names_files_lines_hashes_and_oddities(run_dir, tmp_path):
         "train": [(str(tmp_path / "a.en"), 20), (str(tmp_path / "a.zh"), 20)],
         "dev": [(str(tmp_path / "b.en"), 1), (str(tmp_path / "b.zh"), 1)],
     }
-    assert card["dev"][0]["findings"] == ["NUL characters in 1 line(s) (1): removed"]
+    assert card["dev"][0]["findings"] == ["NUL characters in 1 line (1): removed"]
     assert card["train"][0]["sha256"] == train.sources[0].sha256
 
 

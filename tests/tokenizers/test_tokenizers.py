@@ -198,7 +198,7 @@ def test_lines_too_long_for_sentencepiece_are_cut_and_said():
     said = []
     long = [" ".join(["word", "other", "third"] * 500), "字" * 3000, "short line"]
     tokenizer = train_tokenizer("unigram", long, 300, may_shrink=True, report=said.append)
-    assert "tokenizer: 2 line(s) of over 4,192 bytes were cut at spaces to train it" in said
+    assert "tokenizer: 2 lines of over 4,192 bytes cut at spaces to train it" in said
     assert len(tokenizer.encode("word other third")) < 10 and UNK_ID not in tokenizer.encode("字")
 
 

@@ -32,7 +32,7 @@ from nmt_keras.data.sources.tfds import text_of_tfds
 from nmt_keras.data.sources.xml_formats import read_tmx, read_wmt_xml, read_xliff
 from nmt_keras.data.unpacking import SUFFIXES, file_key, members, plain_name, unpacked, unzipped
 from nmt_keras.errors import UserError
-from nmt_keras.reports import shows_bars
+from nmt_keras.reports import counted, shows_bars
 
 READERS: dict[str, Reader] = {
     ".tsv": read_tsv,
@@ -152,7 +152,7 @@ def _require_same_parts(first: TextFile, second: TextFile) -> None:
         counts.append(np.bincount(parts, minlength=len(names[-1])).tolist())
     if len(names[0]) != len(names[1]):
         raise UserError(
-            f"{first.path} fits {len(names[0])} file(s) and {second.path} {len(names[1])}; each must have its "
+            f"{first.path} fits {counted(len(names[0]), 'file')} and {second.path} {len(names[1])}; each must have its "
             "translation"
         )
     for mine, yours, many, others in zip(*names, *counts):
@@ -222,7 +222,7 @@ def _converted(source: _Source, wanted: Wanted, cache_dir: str) -> list[TextFile
         left_out = _convert(source, wanted, cache_dir, paths, places)
         files.write_json(card, left_out)
     remarks = tuple(
-        f"{count:,} record(s) of {source.name} are left out: {reason} ({', '.join(some)})"
+        f"{source.name}: {counted(count, 'record')} left out: {reason} ({', '.join(some)})"
         for reason, (count, some) in json.loads(card.read_text(encoding="utf-8")).items()
     )
     origin = Origin(source.name, tuple(part.name for part in source.parts), np.load(places, mmap_mode="r"), remarks)
@@ -263,7 +263,9 @@ def _convert(
                 for text, line in zip(texts, record.texts or ("",)):  # one side keeps its place by an empty line
                     text.write(line.encode("utf-8", "surrogateescape") + b"\n")
         if not found:
-            reasons = "; ".join(f"{count:,} record(s) have {reason}" for reason, (count, _) in left_out.items())
+            reasons = "; ".join(
+                f"{counted(count, 'record')} left out: {reason}" for reason, (count, _) in left_out.items()
+            )
             raise UserError(f"{source.name} has no pairs of text{': ' + reasons if reasons else ', it is empty'}")
         with files.atomic_write(places) as temporary, open(temporary, "wb") as file:
             np.save(file, np.frombuffer(found, np.int64).reshape(-1, 2))

@@ -213,8 +213,8 @@ def test_segments_of_wmt_are_matched_by_their_ids(read):
     pair = read("s.sgm", "r.sgm", s__sgm=source, r__sgm=other)
     assert _pairs(pair) == [("one", "eins"), ("two", ""), ("three", "drei")]
     assert pair[1].origin.remarks == (
-        f"1 record(s) of {pair[1].origin.name} are left out: no segment with the ids of the source's at its line (4)",
-        f"1 record(s) of {pair[1].origin.name} are left out: the source has no segment with its ids (4)",
+        f"{pair[1].origin.name}: 1 record left out: no segment with the ids of the source's at its line (4)",
+        f"{pair[1].origin.name}: 1 record left out: the source has no segment with its ids (4)",
     )
     changed = _sgm(("c", 1, "three"), ("a b", 1, "one"))  # the cache knows that the source is another one
     assert _pairs(read("s.sgm", "r.sgm", s__sgm=changed)) == [("three", "drei"), ("one", "eins")]
@@ -299,7 +299,7 @@ def test_a_pattern_reads_its_files_one_after_the_other(read):
         read("s*.en", "s*.de", s1__de="A\n")
     with pytest.raises(UserError, match="^No file fits the pattern .*none"):
         read("none*.en", "none*.de")
-    with pytest.raises(UserError, match=r"fits 2 file\(s\) and \S+ 1; each must have its translation"):
+    with pytest.raises(UserError, match=r"fits 2 files and \S+ 1; each must have its translation"):
         read("s*.en", "s1*.de")
 
 
@@ -348,7 +348,7 @@ BAD = {
     "other.po": (PO.replace("Language: de", "Language: nl"), "is in 'nl' by its header, and en and de was asked for"),
     "cut.po": (PO.replace('"Öffne die Datei"', '"Öffne die Datei'), r"no sound PO file \(.*a string has no end\)"),
     "encoding.po": (PO.encode("latin-1"), "no sound PO file"),
-    "one.tsv": ("a\nb\n", r"has no pairs of text: 2 record\(s\) have fewer than 2 columns"),
+    "one.tsv": ("a\nb\n", r"has no pairs of text: 2 records left out: fewer than 2 columns"),
     "name.csv#nn": ("en,de\na,b\n", "has no column 'nn'; its first row is 'en', 'de'"),
     "quotes.csv": ('en,de\n"a,b\n', "line 2: .*; mend its quotes"),
     "latin.csv": (
@@ -357,7 +357,7 @@ BAD = {
     ),
     "wide.tsv": ("dog\tHund\n".encode("utf-16"), "looks like UTF-16LE: convert it, iconv -f UTF-16LE"),
     "empty.tsv": ("", "has no pairs of text, it is empty"),
-    "blank.tsv": ("\n\n", r"has no pairs of text: 2 record\(s\) have an empty line"),
+    "blank.tsv": ("\n\n", r"has no pairs of text: 2 records left out: an empty line"),
     "no.jsonl": ("not json\n", "line 1: no JSON"),
     "cut.jsonl": ('{"en": "a", "de": "b"}\n{"en": "a", "d', "line 2: no JSON"),
     "list.jsonl": ("[1]\n", "line 1: .* is no JSON object"),
