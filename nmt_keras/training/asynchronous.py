@@ -30,6 +30,7 @@ class Staleness(NamedTuple):
     mean: float  # updates by others between the reading of weights and the update
     largest: int
     repeated: int  # steps that were made again
+    workers: int  # that made steps
 
 
 class _Pending(NamedTuple):
@@ -56,6 +57,7 @@ class AsynchronousStep(TrainStep):
         self._next = 0
         self._ages: list[int] = []
         self._repeated = 0
+        self._makers: set[str] = set()
 
     @property
     def is_exact(self) -> bool:
@@ -91,9 +93,9 @@ class AsynchronousStep(TrainStep):
 
     def take_staleness(self) -> Staleness:
         """What was measured since this was last called."""
-        ages, repeated = self._ages, self._repeated
-        self._ages, self._repeated = [], 0
-        return Staleness(sum(ages) / max(len(ages), 1), max(ages, default=0), repeated)
+        ages, repeated, makers = self._ages, self._repeated, self._makers
+        self._ages, self._repeated, self._makers = [], 0, set()
+        return Staleness(sum(ages) / max(len(ages), 1), max(ages, default=0), repeated, len(makers))
 
     def _closure(self, batch: Any, step: tf.Tensor) -> tuple[Outcome, tf.Tensor]:
         """A step on a worker, and how many updates others have made meanwhile."""
@@ -106,9 +108,19 @@ class AsynchronousStep(TrainStep):
 
     def _finish(self, pending: _Pending) -> None:
         outcome, age = pending.result.fetch()
+        self._makers.add(_maker_of(pending.result))
         self._ages.append(int(age))
         if outcome.is_non_finite:
             self.on_non_finite(self._non_finite_step(pending.batch, outcome)._replace(step=pending.step + 1))
+
+
+def _maker_of(result: Any) -> str:
+    """The device of the worker that has made a result, such as `/job:worker/replica:0/task:1/device:CPU:0`.
+
+    The interface of a remote value gives copies of what it holds, which are on the chief.
+    """
+    outcome, _ = result._values  # pylint: disable=protected-access
+    return outcome.gradient_norm.backing_device
 
 
 def count_atomically(optimizer: keras.optimizers.Optimizer) -> None:

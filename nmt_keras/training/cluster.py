@@ -4,6 +4,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import logging
 import os
 import pathlib
 import socket
@@ -96,6 +97,7 @@ def _watched(
     run_dir: pathlib.Path,
     report: Report,
     goes_on_without: Callable[[Cluster, int, set[int]], bool] = lambda cluster, number, others: False,
+    on_back: Callable[[Cluster, int], None] = lambda cluster, number: None,
 ) -> Iterator[tuple[Cluster, Watch]]:
     """The meeting of the workers, and the watch over them."""
     cluster = cluster_of(os.environ.get("TF_CONFIG"), config.training.distribution)
@@ -111,8 +113,9 @@ def _watched(
         port = _port_of_running(cluster, run_dir) if config.training.distribution == "parameter_server" else 0
         if not port:
             port = meet(cluster, _started_with(config), run_dir, config.training.worker_timeout, report, own_port)
-        goes_on = functools.partial(goes_on_without, cluster)
-        watch = Watch(cluster, port if cluster.number else listener, on_lost, goes_on)
+        meeting = port if cluster.number else listener
+        goes_on, back = functools.partial(goes_on_without, cluster), functools.partial(on_back, cluster)
+        watch = Watch(cluster, meeting, on_lost, goes_on, back)
         is_done = False
         try:
             yield cluster, watch
@@ -140,11 +143,18 @@ def _coordinated(config: ExperimentConfig, run_dir: pathlib.Path, report: Report
         )
         return True
 
-    with _watched(config, run_dir, report, goes_on_without) as (cluster, watch), contextlib.ExitStack() as stack:
+    def on_back(cluster: Cluster, number: int) -> None:
+        report(f"{cluster.name_of(number)} is back")
+
+    with _watched(config, run_dir, report, goes_on_without, on_back) as (
+        cluster,
+        watch,
+    ), contextlib.ExitStack() as stack:
         place = _place_of_running(run_dir)
         files.write_json(place, {"addresses": list(cluster.addresses), "watch": watch.port})
         stack.callback(place.unlink, missing_ok=True)
         _let_closures_run(cluster)
+        stack.enter_context(_without_errors_of_workers())
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
         strategy = tf.distribute.ParameterServerStrategy(resolver)
         if strategy.num_replicas_in_sync > 1:
@@ -178,6 +188,21 @@ def serve(config: ExperimentConfig, run_dir: pathlib.Path, report: Report) -> bo
         if not watch.wait_for_end():
             raise WorkerLost(_lost_line(cluster, watch.wait_for_lost()))
     return True
+
+
+@contextlib.contextmanager
+def _without_errors_of_workers() -> Iterator[None]:
+    """Leaves out of TensorFlow's log how a worker failed that training goes on without, which `_coordinated` says."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return record.msg != "Worker %s failed with %r:%s"
+
+    logger = logging.getLogger("tensorflow")
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)
 
 
 def _let_closures_run(cluster: Cluster) -> None:

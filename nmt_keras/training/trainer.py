@@ -418,6 +418,7 @@ class Trainer:
                 "staleness": staleness.mean,
                 "largest_staleness": float(staleness.largest),
                 "repeated_steps": float(staleness.repeated),
+                "workers": float(staleness.workers),
             }
         self._window_start = time.monotonic()
         if totals.updates:

@@ -31,6 +31,7 @@ class Watch:
         on_lost: takes the number of a worker that is gone or silent; called once, in the thread.
         goes_on_without: takes the number of a worker that is gone, and those of all that are there; where it returns
             True the watch goes on, and the worker may come back.
+        on_back: takes the number of a worker that the watch went on without, and that is there again.
 
     Raises:
         UserError: the chief's port cannot be reached.
@@ -42,9 +43,11 @@ class Watch:
         meeting: socket.socket | int,
         on_lost: Callable[[int], None],
         goes_on_without: Callable[[int, set[int]], bool] = lambda number, others: False,
+        on_back: Callable[[int], None] = lambda number: None,
     ):
         self._on_lost = on_lost
-        self._goes_on_without = goes_on_without
+        self._goes_on_without, self._on_back = goes_on_without, on_back
+        self._gone: set[int] = set()  # of those that it went on without
         self._ended = threading.Event()
         self._has_lost = threading.Event()
         self._has_left = threading.Event()
@@ -114,6 +117,7 @@ class Watch:
             if lost is not None and not self._ended.is_set():
                 if self._is_gone(lost) and self._goes_on_without(lost, self._present()):
                     self._forget(lost)
+                    self._gone.add(lost)
                     continue
                 self._lost_number = lost
                 self._has_lost.set()
@@ -169,6 +173,9 @@ class Watch:
                 self._forget(int(line))  # it comes back before the end of its old connection was read
                 peer.number = int(line)
                 self._missing.discard(peer.number)
+                if peer.number in self._gone:
+                    self._gone.remove(peer.number)
+                    self._on_back(peer.number)
             elif line == _BYE:
                 peer.has_left = True
                 self._has_left.set()

@@ -41,9 +41,7 @@ def run(folder, tmp_path, monkeypatch):
 def test_a_recipe_is_written_sized_to_the_text_and_can_be_edited(run, folder, tmp_path, capsys):
     assert run("notrain") == 0
     errors = capsys.readouterr().err
-    assert (
-        ".tsv: 1 record left out: " in errors and "fewer than 2 columns (1)" in errors and "1,500 pairs" in errors
-    )
+    assert ".tsv: 1 record left out: " in errors and "fewer than 2 columns (1)" in errors and "1,500 pairs" in errors
     config = nmt_keras.recipe(tmp_path / "m.py")
     config.validate()
     data, training = config.data, config.training

@@ -115,6 +115,7 @@ def test_a_port_that_cannot_be_reached_is_one_line():
 def test_training_goes_on_without_a_worker_that_comes_back():
     """As long as it is wanted to: the second worker's loss is one of the chief's."""
     addresses, seen, lost = ("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"), [], []
+    back = []
 
     def goes_on_without(number, others):
         seen.append((number, others))
@@ -122,7 +123,7 @@ def test_training_goes_on_without_a_worker_that_comes_back():
 
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
-    chief = Watch(Cluster(addresses, 0), listener, lost.append, goes_on_without)
+    chief = Watch(Cluster(addresses, 0), listener, lost.append, goes_on_without, back.append)
     first, second = (Worker(addresses, number, port) for number in (1, 2))
     time.sleep(0.5)
     for _ in range(2):
@@ -131,7 +132,7 @@ def test_training_goes_on_without_a_worker_that_comes_back():
         assert not lost and not second.lost
         first = Worker(addresses, 1, port)
         time.sleep(0.5)
-    assert seen == [(1, {2}), (1, {2})]
+    assert seen == [(1, {2}), (1, {2})] and back == [1, 1]
     _kill(second)
     assert first.has_lost.wait(5)
     time.sleep(0.3)  # the chief tells the others first
