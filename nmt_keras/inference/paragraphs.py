@@ -220,12 +220,44 @@ def split_text(
 
 
 def _split(tokenizer: Tokenizer, sentences: tf.RaggedTensor, limit: tf.Tensor) -> _Parts:
-    """Cuts sentences into parts of at most `limit` ids."""
+    """Cuts sentences of more than `limit` ids into parts of at most so many, about equally long: where a word begins
+    behind a space, if one does near, and not inside a character."""
     ids, span_starts, span_ends = tokenizer.encode_with_offsets_tf(sentences.values)
-    starts = tf.ragged.range(ids.row_starts(), ids.row_limits(), limit)
-    splits = tf.concat([starts.values, [tf.size(ids.values, tf.int64)]], 0)
+    sizes = ids.row_lengths()
+    # A cut is moved to the left by `slack` ids at most, which are kept free. A character has four bytes at most.
+    slack = tf.where(limit > 9, tf.maximum(limit // 8, 3), limit // 8)
+    counts = tf.where(sizes > limit, -(-sizes // (limit - slack)), tf.minimum(sizes, 1))
+    numbers = tf.ragged.range(counts)
+    rows = numbers.value_rowids()
+    cuts = tf.gather(ids.row_starts(), rows) + numbers.values * tf.gather(sizes, rows) // tf.gather(counts, rows)
+    begins_character, begins_word = _begins(sentences.values, span_starts, span_ends)
+    character, word = _last_before(cuts, begins_character), _last_before(cuts, begins_word)
+    moved = tf.where(cuts - word <= slack, word, tf.where(cuts - character <= slack, character, cuts))
+    starts = tf.where(numbers.values > 0, moved, cuts)
+    splits = tf.concat([starts, [tf.size(ids.values, tf.int64)]], 0)
     text_starts = tf.gather(span_starts.values, splits[:-1])
     text_sizes = tf.gather(span_ends.values, splits[1:] - 1) - text_starts
-    text = tf.strings.substr(tf.gather(sentences.values, starts.value_rowids()), text_starts, text_sizes)
+    text = tf.strings.substr(tf.gather(sentences.values, rows), text_starts, text_sizes)
     splits = tf.concat([splits, splits[-1:]], 0)
-    return _Parts(tf.concat([text, [""]], 0), tf.RaggedTensor.from_row_splits(ids.values, splits), starts.row_lengths())
+    return _Parts(tf.concat([text, [""]], 0), tf.RaggedTensor.from_row_splits(ids.values, splits), counts)
+
+
+def _begins(texts: tf.Tensor, span_starts: tf.RaggedTensor, span_ends: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Which ids of texts [N] begin a character, and which a word behind a space; bool [ids] each."""
+    texts, starts = tf.gather(texts, span_starts.value_rowids()), span_starts.values
+    here, before = (_byte_at(texts, place) for place in (starts, tf.maximum(starts - 1, 0)))
+    is_whole = span_ends.values > starts  # of a character in several ids, the last one has its span
+    begins_character = tf.concat([[True], is_whole], 0)[:-1] & (here & 0xC0 != 0x80)
+    return begins_character, begins_character & ((here == ord(" ")) | (before == ord(" ")))
+
+
+def _byte_at(texts: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+    """The byte at a place of each string, int32 [N]; at its end a zero."""
+    found = tf.strings.substr(tf.strings.join([texts, "\0"]), places, tf.ones_like(places))
+    return tf.cast(tf.reshape(tf.io.decode_raw(found, tf.uint8), [-1]), tf.int32)
+
+
+def _last_before(places: tf.Tensor, is_there: tf.Tensor) -> tf.Tensor:
+    """The last index up to each of `places` that `is_there` is true of; -2^31 where there is none."""
+    found = tf.concat([[-(2**31)], tf.where(is_there)[:, 0]], 0)
+    return tf.gather(found, tf.searchsorted(found, places, side="right") - 1)

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from nmt_keras.config import DecodingConfig
 from nmt_keras.errors import UserError
+from nmt_keras.inference import paragraphs
 from nmt_keras.inference.paragraphs import join_sentences, split_sentences
 from nmt_keras.inference.search import Sampling
 from nmt_keras.inference.translator import Translator
@@ -100,11 +101,31 @@ def test_a_paragraph_is_translated_sentence_by_sentence(parts):
     np.testing.assert_allclose(served["log_prob"], [t.best.log_prob for t in found], atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["byte", "bpe", "char", "word"])
+def test_long_sentences_are_cut_between_words_and_never_inside_a_character(kind):
+    words = "the small dog sees 你好 two big cats and é😀x".split()
+    sentences = [" ".join(words * count) for count in (1, 3, 7)] + ["a", "猫" * 100]
+    tokenizer = train_tokenizer(kind, sentences, {"bpe": 320}.get(kind, 40))
+    whole = tokenizer.encode_tf(tf.constant(sentences)).to_list()
+    for limit in (10, 17, 40):
+        parts = paragraphs._split(tokenizer, tf.ragged.constant([sentences]), tf.constant(limit, tf.int64))
+        ids = iter(parts.ids.to_list()[:-1])
+        texts = iter(text.decode() for text in parts.text.numpy()[:-1])
+        for sentence, of_whole, count in zip(sentences, whole, parts.counts.numpy(), strict=True):
+            cut, said = [next(ids) for _ in range(count)], [next(texts) for _ in range(count)]
+            assert sum(cut, []) == of_whole and "".join(said).replace(" ", "") == sentence.replace(" ", "")
+            assert max(map(len, cut)) <= limit and (count == 1) == (len(of_whole) <= limit)
+            if limit == 40 and " " in sentence:
+                assert all(word in words for text in said for word in text.split())
+                assert max(map(len, cut)) - min(map(len, cut)) < 12  # about equally long
+        assert next(ids, None) is next(texts, None) is None
+
+
 @pytest.mark.slow
 def test_a_sentence_over_the_limit_is_translated_in_parts(parts):
     single, split = (Translator(*parts, _config(min_length=4, split_sentences=value)) for value in (False, True))
-    sentence = "abcdefgfedcbabcdefga"  # 20 characters: 8, 8 and 4
-    cut = [t.text for t in single.translate([sentence[:8], sentence[8:16], sentence[16:]])]
+    sentence = "abcdefgfedcbabcdefga"  # 20 characters: 6, 7 and 7
+    cut = [t.text for t in single.translate([sentence[:6], sentence[6:13], sentence[13:]])]
     [found] = split.translate([sentence])
     assert all(cut) and found.text == " ".join(cut) and not found.truncated
     assert single.translate([sentence])[0].truncated
