@@ -15,6 +15,7 @@ from absl import flags
 from nmt_keras import files
 from nmt_keras.data import encodings
 from nmt_keras.data.corpus import Oddities
+from nmt_keras.data.documents import require_no_document
 from nmt_keras.errors import Interrupted, UserError
 from pipelines import _cli, _process
 
@@ -128,10 +129,13 @@ def opened(path: str, flag: str = "input") -> typing.BinaryIO:
     except (OSError, EOFError, zlib.error):
         file.close()
         return _open(path)  # whoever reads it says why it cannot be
-    encoding = encodings.guess(beginning[:4096], [], "")
-    if encoding.startswith("UTF-"):
-        file.close()
-        raise UserError(f"{path} is no UTF-8, it looks like {encoding}: {encodings.command(path, encoding)}")
+    with contextlib.ExitStack() as closing:
+        closing.callback(file.close)
+        require_no_document(path, beginning)
+        encoding = encodings.guess(beginning[:4096], [], "")
+        if encoding.startswith("UTF-"):
+            raise UserError(f"{path} is no UTF-8, it looks like {encoding}: {encodings.command(path, encoding)}")
+        closing.pop_all()
     return file
 
 

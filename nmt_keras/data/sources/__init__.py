@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from nmt_keras import files
 from nmt_keras.data.corpus import Origin, TextFile
+from nmt_keras.data.documents import require_text_file
 from nmt_keras.data.sources.arrow import read_parquet, read_saved_dataset
 from nmt_keras.data.sources.gettext import read_po
 from nmt_keras.data.sources.json_lines import read_json_lines
@@ -177,6 +178,8 @@ def _resolve(name: str, language: str, cache_dir: str) -> _Source:
         if not paths:
             raise UserError(f"No file fits the pattern {path}; check it (and data_dir)")
     parts = tuple(part for each in paths for part in _parts(each, language, cache_dir))
+    for part in parts:
+        require_text_file(part.path)
     readers = {_reader_of(part.path) for part in parts}
     if len(readers) > 1:
         raise UserError(f"{path} names files of several formats: {', '.join(part.name for part in parts[:_NAMED])}")
