@@ -33,7 +33,7 @@ _ADDRESSES = {
     "tensorboard": "http://127.0.0.1:6006",
 }
 _RUNS = ("m30k", "a", "b", "base", "big", "teacher", "de-en", "ende", "other", "quickstart")
-_SECONDS = 300
+_SECONDS = 900
 _SHORTER = ((r"max_steps=\d+", "max_steps=60"), (r"--exact=\d+", "--exact=50"))
 _WORDS = {
     "a": ("ein", "一个"),

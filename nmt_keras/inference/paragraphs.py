@@ -221,10 +221,10 @@ def split_text(
 
 def _split(tokenizer: Tokenizer, sentences: tf.RaggedTensor, limit: tf.Tensor) -> _Parts:
     """Cuts sentences of more than `limit` ids into parts of at most so many, about equally long: where a word begins
-    behind a space, if one does near, and not inside a character."""
+    behind a space, if one does near, and not inside a character, unless it is normalised to more ids than `slack`."""
     ids, span_starts, span_ends = tokenizer.encode_with_offsets_tf(sentences.values)
     sizes = ids.row_lengths()
-    # A cut is moved to the left by `slack` ids at most, which are kept free. A character has four bytes at most.
+    # A cut is moved to the left by `slack` ids at most, which are kept free; a character has four bytes at most.
     slack = tf.where(limit > 9, tf.maximum(limit // 8, 3), limit // 8)
     counts = tf.where(sizes > limit, -(-sizes // (limit - slack)), tf.minimum(sizes, 1))
     numbers = tf.ragged.range(counts)
@@ -244,17 +244,14 @@ def _split(tokenizer: Tokenizer, sentences: tf.RaggedTensor, limit: tf.Tensor) -
 
 def _begins(texts: tf.Tensor, span_starts: tf.RaggedTensor, span_ends: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Which ids of texts [N] begin a character, and which a word behind a space; bool [ids] each."""
-    texts, starts = tf.gather(texts, span_starts.value_rowids()), span_starts.values
-    here, before = (_byte_at(texts, place) for place in (starts, tf.maximum(starts - 1, 0)))
+    ended = tf.strings.join([texts, "\0"])  # a piece may start where its text ends
+    bytes_ = tf.cast(tf.io.decode_raw(tf.strings.reduce_join(ended), tf.uint8), tf.int32)
+    offsets = tf.gather(tf.cumsum(tf.strings.length(ended), exclusive=True), span_starts.value_rowids())
+    starts = span_starts.values
+    here, before = (tf.gather(bytes_, offsets + place) for place in (starts, tf.maximum(starts - 1, 0)))
     is_whole = span_ends.values > starts  # of a character in several ids, the last one has its span
     begins_character = tf.concat([[True], is_whole], 0)[:-1] & (here & 0xC0 != 0x80)
     return begins_character, begins_character & ((here == ord(" ")) | (before == ord(" ")))
-
-
-def _byte_at(texts: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
-    """The byte at a place of each string, int32 [N]; at its end a zero."""
-    found = tf.strings.substr(tf.strings.join([texts, "\0"]), places, tf.ones_like(places))
-    return tf.cast(tf.reshape(tf.io.decode_raw(found, tf.uint8), [-1]), tf.int32)
 
 
 def _last_before(places: tf.Tensor, is_there: tf.Tensor) -> tf.Tensor:

@@ -101,11 +101,11 @@ def test_a_paragraph_is_translated_sentence_by_sentence(parts):
     np.testing.assert_allclose(served["log_prob"], [t.best.log_prob for t in found], atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["byte", "bpe", "char", "word"])
+@pytest.mark.parametrize("kind", ["byte", "bpe", "unigram", "char", "word"])
 def test_long_sentences_are_cut_between_words_and_never_inside_a_character(kind):
     words = "the small dog sees 你好 two big cats and é😀x".split()
     sentences = [" ".join(words * count) for count in (1, 3, 7)] + ["a", "猫" * 100]
-    tokenizer = train_tokenizer(kind, sentences, {"bpe": 320}.get(kind, 40))
+    tokenizer = train_tokenizer(kind, sentences, {"bpe": 320, "unigram": 320}.get(kind, 40), may_shrink=True)
     whole = tokenizer.encode_tf(tf.constant(sentences)).to_list()
     for limit in (10, 17, 40):
         parts = paragraphs._split(tokenizer, tf.ragged.constant([sentences]), tf.constant(limit, tf.int64))
@@ -119,6 +119,24 @@ def test_long_sentences_are_cut_between_words_and_never_inside_a_character(kind)
                 assert all(word in words for text in said for word in text.split())
                 assert max(map(len, cut)) - min(map(len, cut)) < 12  # about equally long
         assert next(ids, None) is next(texts, None) is None
+
+
+def test_finding_where_words_begin_takes_memory_for_the_text_once():
+    """Not once for each of its ids: these would be two gigabytes."""
+    tokenizer = train_tokenizer("byte", ["a"], 260)
+    text = tf.constant(["猫狗 " * 1500] * 16)
+    ids, starts, ends = tokenizer.encode_with_offsets_tf(text)
+    begin = tf.function(paragraphs._begins, autograph=False)
+    strings = [
+        output.shape
+        for operation in begin.get_concrete_function(text, starts, ends).graph.get_operations()
+        for output in operation.outputs
+        if output.dtype == tf.string
+    ]
+    assert strings and all(shape.is_fully_defined() and shape.num_elements() <= 16 for shape in strings)
+    character, word = begin(text, starts, ends)
+    assert int(tf.reduce_sum(tf.cast(character, tf.int32))) == 16 * 4499  # without the space at the end
+    assert int(tf.reduce_sum(tf.cast(word, tf.int32))) == 16 * 2 * 1499  # the space itself may be in a piece
 
 
 @pytest.mark.slow
