@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from nmt_keras.data.sources.records import Record, Wanted, is_language, one_line
 from nmt_keras.errors import UserError
 
-_STRING = re.compile(rb'(?:[a-z_]+(?:\[\d+\])?\s*)?"(?:[^"\\]|\\.)*"')
+_STRING = re.compile(r'(?:[a-z_]+(?:\[\d+\])?\s*)?"(?:[^"\\]|\\.)*"')
 
 
 def read_po(path: str, wanted: Wanted) -> Iterator[Record]:
@@ -18,7 +18,7 @@ def read_po(path: str, wanted: Wanted) -> Iterator[Record]:
     import polib  # most corpora are plain text
 
     try:
-        _require_whole_strings(path)
+        _require_whole_strings(path, polib.detect_encoding(path))
         entries = polib.pofile(path)
     except (OSError, UnicodeDecodeError, LookupError) as error:
         reason = str(error).replace(path, wanted.name)
@@ -48,15 +48,16 @@ def read_po(path: str, wanted: Wanted) -> Iterator[Record]:
             yield Record(entry.linenum, tuple(one_line(sides[role]) for role in wanted.roles))
 
 
-def _require_whole_strings(path: str) -> None:
+def _require_whole_strings(path: str, encoding: str) -> None:
     """Polib takes the last character of a string whose quotation mark is missing for that mark.
 
     Raises:
         OSError: a string does not end on its line; or the file cannot be read.
+        UnicodeDecodeError: it is not in the encoding.
     """
-    with open(path, "rb") as file:
+    with open(path, encoding=encoding, newline="\n") as file:  # in some encodings a character ends in a byte of "\\"
         for number, line in enumerate(file, 1):
             text = line.strip()
-            is_string = text.startswith((b'"', b"msgid", b"msgstr", b"msgctxt"))
+            is_string = text.startswith(('"', "msgid", "msgstr", "msgctxt"))
             if is_string and not _STRING.fullmatch(text):
                 raise OSError(f"Syntax error in po file (line {number}): a string has no end")

@@ -101,12 +101,21 @@ def named_like(names: Sequence[str], wanted: Wanted, number: int) -> int | None:
     return next((place for test in tests for place, name in enumerate(lower) if test(name)), None)
 
 
-def is_header(names: Sequence[str]) -> bool:
-    """Whether a row of cells names columns: other languages, by code or name, and perhaps roles and numbers of rows."""
-    of_others = {"id", "line", "index", "score", "#", "", *_ROLES[0], *_ROLES[1]}
+def is_header(names: Sequence[str], has_wanted: bool) -> bool:
+    """Whether a row of cells names columns: other languages, by code or name, and perhaps roles and numbers of rows.
+
+    Codes are words too, as It and Es: a row of codes alone is a header if one of them is wanted (`has_wanted`).
+    """
+    roles = {"id", "line", "index", "score", "#", *_ROLES[0], *_ROLES[1]}
     lower = {name.strip().lower() for name in names}
-    languages = {name for name in lower if code_of_name(name) is not None or language_of(name).is_known}
-    return 1 < len(names) == len(lower) and bool(languages) and lower <= languages | of_others
+    called = {name for name in lower if code_of_name(name) is not None}
+    codes = {name for name in lower if language_of(name).is_known}
+    return (
+        1 < len(names) == len(lower)
+        and bool(called | codes)
+        and lower <= called | codes | roles | {""}
+        and (has_wanted or not lower <= codes)
+    )
 
 
 def one_line(text: str) -> str:

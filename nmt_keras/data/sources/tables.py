@@ -86,7 +86,7 @@ def _columns(first: Sequence[str], wanted: Wanted) -> tuple[list[int], bool]:
     shown = ", ".join(repr(name[:30]) for name in first[:10])
     if not any(wanted.fields):
         missing = [code for code, place in zip(wanted.languages, named) if place is None]
-        if missing and is_header(first):
+        if missing and is_header(first, has_wanted=len(missing) < len(named)):
             raise UserError(
                 f"{wanted.name} has no column {' and none '.join(map(repr, missing))}; its first row is {shown}: give "
                 "the codes of its columns, or name each after #, by its name or its number from 1, such as pairs.tsv#3"

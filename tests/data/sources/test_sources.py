@@ -461,6 +461,21 @@ def test_a_placeholder_has_one_number_on_both_sides_of_a_unit(read):
     assert _pairs(read("b.xlf", keep_tags=True, b__xlf=marked)) == [("<1>One</1>", "Eins <2/>")]
 
 
+@pytest.mark.parametrize("encoding, word", [("shift_jis", "表"), ("big5", "功"), ("gbk", "誠")])
+def test_po_in_an_encoding_whose_characters_end_in_a_byte_of_a_backslash(read, encoding, word):
+    assert word.encode(encoding)[-1:] == b"\\"
+    text = PO.replace("UTF-8", encoding).replace("Language: de", "Language: ja").replace("Öffne die Datei", word)
+    found = _pairs(read("a.po", languages=("en", "ja"), a__po=text.encode(encoding, "replace")))
+    assert found[0] == ("Open the file", word)
+
+
+def test_words_that_are_codes_of_languages_are_a_pair(read):
+    assert _pairs(read("a.tsv", a__tsv="It\tEs\ndog\tHund\n")) == [("It", "Es"), ("dog", "Hund")]
+    for first in ("fr\titalian", "source\tfr", "en\tfr"):
+        with pytest.raises(UserError, match="has no column"):
+            read("b.tsv", b__tsv=f"{first}\ndog\tHund\n")
+
+
 def test_a_header_over_numbered_columns_is_no_pair_and_column_0_is_refused(read):
     assert _pairs(read("a.tsv#2", "a.tsv#1", a__tsv="de\ten\nHund\tdog\n")) == [("dog", "Hund")]
     with pytest.raises(UserError, match="has no column '0'; its first row is 'de', 'en'"):
