@@ -22,7 +22,7 @@ from nmt_keras.inference.joining import Part, joined
 from nmt_keras.inference.protection import ProtectedText, Protection, protected_again
 from nmt_keras.inference.strings import TermsOfText, join_terms, require_as_many, require_terms, require_terms_of_text
 from nmt_keras.inference.translation import NOTHING, Hypothesis, Translation
-from nmt_keras.reports import Report, silent
+from nmt_keras.reports import Report, counted, silent
 from nmt_keras.serving.transports import (
     Failure,
     GrpcTransport,
@@ -236,7 +236,7 @@ class Client:
                     raise (NoSignature if failure.kind == Kind.NO_SIGNATURE else Interrupted)(message) from None
             delay = min(_FIRST_DELAY * 2 ** (tries - 1), _LONGEST_DELAY) * random.uniform(0.5, 1.0)
             if tries == 1:
-                self._report(f"{self._server}: {reason}; trying {self._retries} times again")
+                self._report(f"{self._server}: {reason}; trying {counted(self._retries, 'time')} again")
             if self._closed.wait(delay):
                 raise Interrupted(f"The client of {self._server} was closed")
             tries += 1

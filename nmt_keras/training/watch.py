@@ -116,8 +116,9 @@ class Watch:
             lost = self._lost(time.monotonic())
             if lost is not None and not self._ended.is_set():
                 if self._is_gone(lost) and self._goes_on_without(lost, self._present()):
+                    if lost not in self._missing:
+                        self._gone.add(lost)
                     self._forget(lost)
-                    self._gone.add(lost)
                     continue
                 self._lost_number = lost
                 self._has_lost.set()
@@ -154,7 +155,9 @@ class Watch:
             with contextlib.suppress(OSError):
                 self._add(place.accept()[0])
             return
-        peer = self._peers[place]
+        peer = self._peers.get(place)
+        if peer is None:  # closed meanwhile: its worker has come back
+            return
         try:
             data = place.recv(4096)
         except OSError:

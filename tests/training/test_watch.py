@@ -112,6 +112,29 @@ def test_a_port_that_cannot_be_reached_is_one_line():
     assert "training.watch_port" in str(error.value)
 
 
+def test_a_worker_may_come_back_while_the_end_of_its_old_connection_is_read(monkeypatch):
+    """Both are then found at once, and the old connection is closed before its turn."""
+    gate, tell = threading.Event(), Watch._tell
+    gate.set()
+    monkeypatch.setattr(Watch, "_tell", lambda self, line: (gate.wait(), tell(self, line)))
+    listener = socket.create_server(("127.0.0.1", 0))
+    address, back = listener.getsockname(), []
+    cluster = Cluster(("127.0.0.1:1", "127.0.0.1:2"), 0)
+    chief = Watch(cluster, listener, back.append, lambda number, others: True, back.append)
+    with socket.create_connection(address) as new, socket.create_connection(address) as old:
+        old.sendall(b"1\n")
+        time.sleep(0.5)
+        gate.clear()  # the thread is somewhere else
+        time.sleep(0.3)
+        new.sendall(b"1\n")
+        old.shutdown(socket.SHUT_RDWR)
+        time.sleep(0.1)
+        gate.set()
+        time.sleep(0.5)
+        assert chief._thread.is_alive() and chief._present() == {1} and not back
+        chief.close(True)
+
+
 def test_training_goes_on_without_a_worker_that_comes_back():
     """As long as it is wanted to: the second worker's loss is one of the chief's."""
     addresses, seen, lost = ("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"), [], []
