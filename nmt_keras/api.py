@@ -68,7 +68,9 @@ def load(
 
         return Client(names[0], report=report)
     if not is_run and not os.path.exists(names[0]):
-        raise UserError(f"There is no {names[0]}: give a run directory, an export, or the address of a server")
+        raise UserError(
+            f"There is no {names[0] or repr(names[0])}: give a run directory, an export, or the address of a server"
+        )
     load_tensorflow()
     if not is_run:
         from nmt_keras.serving.local import load_export

@@ -8,7 +8,7 @@ import stat
 import tempfile
 import typing
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from nmt_keras.errors import UserError
@@ -26,12 +26,18 @@ def make_folder(path: str | os.PathLike) -> None:
         raise UserError(f"Cannot write {path}: {error.strerror}; free the disk or give another path") from error
 
 
-def require_writable(path: str | os.PathLike) -> None:
+def require_writable(path: str | os.PathLike, reads: Iterable[str | os.PathLike | None] = ()) -> None:
     """Checks that `path` could be written, and leaves everything as it is.
 
+    Args:
+        path: of a file that is going to be written.
+        reads: files that are going to be read, as a user names them: `#` and a field may follow, None is none.
+
     Raises:
-        UserError: `path` is a directory, or its folder cannot be written or made.
+        UserError: `path` is a directory or one of `reads`, or its folder cannot be written or made.
     """
+    for read in (os.fspath(each) for each in reads if each):
+        require_other_file(path, read if os.path.exists(read) else read.rpartition("#")[0])
     path = pathlib.Path(path)
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     reason = None
@@ -59,7 +65,7 @@ def require_other_file(path: str | os.PathLike, read: str | os.PathLike) -> None
         UserError: both are one file.
     """
     if os.path.exists(path) and os.path.exists(read) and os.path.samefile(path, read):
-        raise UserError(f"{path} is the text that is read, and would be lost: give another folder")
+        raise UserError(f"{path} is read, and would be lost: give another path to write to")
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from absl import flags
 from tqdm import tqdm
 
+from nmt_keras import files
 from nmt_keras.errors import UserError
 from nmt_keras.reports import shows_bars
 from pipelines import _cli, _process, _text
@@ -71,6 +72,7 @@ def _job(values: flags.FlagValues) -> None:
         if not values[name].value:
             raise UserError(f"--{name} must be given, as in --run_dir=runs/de-en --input=mono.de --output_dir=text/bt")
     _check(values)
+    _require_kept(values)
     _process.load_tensorflow()
     from nmt_keras.experiment.augment import Changes, Choice, Filters, augment
 
@@ -102,6 +104,13 @@ def _job(values: flags.FlagValues) -> None:
     print(json.dumps(card, ensure_ascii=False))
 
 
+def _require_kept(values: flags.FlagValues) -> None:
+    """Checks that no file of the corpus that is made is one of those it is made of."""
+    folder = pathlib.Path(values.output_dir)
+    for path in (*folder.glob("text.*"), folder / "pairs.jsonl", folder / "card.json"):
+        files.require_writable(path, [values.input, values.reference, values.glossary])
+
+
 def _annotate(values: flags.FlagValues) -> None:
     for name in ("glossary", "input", "reference", "source_language", "target_language", "output_dir"):
         if not values[name].value:
@@ -112,6 +121,7 @@ def _annotate(values: flags.FlagValues) -> None:
     for name in ("run_dir", "sample", "n_best", "mbr", "tag", "noise", "max_length_ratio", "min_score", "min_dual"):
         if values[name].present:
             raise UserError(f"--{name} does not go with --kind=terms, which translates nothing: leave it out")
+    _require_kept(values)
     _process.load_tensorflow()
     from nmt_keras.experiment.annotate import annotate
     from nmt_keras.inference.glossary import Glossary

@@ -10,6 +10,7 @@ dropped.
 
 import dataclasses
 import json
+import os
 import pathlib
 import sys
 import typing
@@ -59,9 +60,11 @@ def _job(values: flags.FlagValues) -> int:
 
     data = _data_of(values)
     data.data_dir = values.data_dir or data.data_dir
+    names = [*data.train_source, *data.train_target, *data.dev_source, *data.dev_target]
+    reads = [os.path.join(data.data_dir, name) for several in names for name in several.split(",")]
     for path in (values.output, values.fix and pathlib.Path(values.fix) / "dropped.tsv"):
         if path:
-            files.require_writable(path)
+            files.require_writable(path, reads)
     findings, result = _examine(data, values)
     if values.output:
         files.write_json(values.output, {**result, "findings": [f.card(all_lines=True) for f in findings]})

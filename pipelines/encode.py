@@ -33,7 +33,7 @@ def _job(values: flags.FlagValues) -> None:
     _text.check_model_flags(values)
     if not values.output:
         raise UserError("--output must be given, as in --output=vectors.npy")
-    files.require_writable(values.output)
+    files.require_writable(values.output, [values.input])
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(_text.opened(values.input)) if values.input else sys.stdin.buffer
         temporary = stack.enter_context(files.atomic_write(values.output))  # found to be writable before the work

@@ -42,7 +42,7 @@ def _job(values: flags.FlagValues) -> None:
     if values.resume and not values.output:
         raise UserError("--resume goes on with a file: give the --output of the interrupted job")
     if values.output not in (None, "-"):
-        files.require_writable(values.output)
+        files.require_writable(values.output, [values.source, values.target])
     names = ("run_dir", "checkpoint", "target_language", "saved_model", "server", "source", "target", "pieces")
     about = {**{name: values[name].value for name in names}, **_cli.decoding_overrides(values)}
     with contextlib.ExitStack() as stack:
@@ -64,7 +64,12 @@ def _job(values: flags.FlagValues) -> None:
             progress.update()
     if truncated:
         _process.report(f"warning: over the model's limit, and scored in part: {counted(truncated, 'pair')}")
-    _process.report(f"{count:,} pairs, log probability {total:.2f}, perplexity {math.exp(-total / max(pieces, 1)):.3f}")
+    if not count:
+        _process.report(f"{values.source} has no lines: nothing was scored")
+        return
+    _process.report(
+        f"{counted(count, 'pair')}, log probability {total:.2f}, perplexity {math.exp(-total / max(pieces, 1)):.3f}"
+    )
 
 
 def _sums(path: str) -> tuple[float, int, int]:

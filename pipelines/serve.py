@@ -10,6 +10,7 @@ import contextlib
 import pathlib
 import sys
 import threading
+import urllib.parse
 from collections.abc import Sequence
 
 from absl import flags
@@ -43,6 +44,10 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
 def _job(values: flags.FlagValues) -> int:
     if not values.saved_model:
         raise UserError("--saved_model must be given, as in --saved_model=saved_models/m30k")
+    if values.rest_port == values.grpc_port != 0:
+        raise UserError(f"--rest_port and --grpc_port are both {values.rest_port}: give two ports")
+    if set(values.name) & set("/:"):
+        raise UserError(f"--name is a part of addresses, without / and :. Received: {values.name!r}")
     folder, version = _version_of(pathlib.Path(values.saved_model))
     for port, flag in ((values.rest_port, "--rest_port"), (values.grpc_port, "--grpc_port")):
         require_free(values.host, port, flag)
@@ -56,6 +61,8 @@ def _job(values: flags.FlagValues) -> int:
         served = ServedModel(folder, name, version, batching)
     except RuntimeError as error:
         raise UserError(f"{folder} is no export that can be served: {error}; give saved_models/<name>") from error
+    _process.report(f"warming up version {version} of {name}")
+    served.warm_up(folder)
     with serving(served, values.host, values.rest_port, values.grpc_port) as ports:
         merges = f"merging up to {batching.max_batch_size} rows" if batching else "each request on its own"
         _process.report(f"version {version} of {name}, {merges}; this is no replacement for TF Serving")
@@ -63,7 +70,8 @@ def _job(values: flags.FlagValues) -> int:
             _process.report(
                 f"warning: everybody who reaches {values.host} can use this model, and nothing is encrypted"
             )
-        _process.report(f"http://{values.host}:{ports.rest}/{name}  grpc://{values.host}:{ports.grpc}/{name}")
+        model = urllib.parse.quote(name)
+        _process.report(f"http://{values.host}:{ports.rest}/{model}  grpc://{values.host}:{ports.grpc}/{model}")
         _process.report("Ctrl-C ends it")
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()

@@ -197,7 +197,7 @@ def _check(values: flags.FlagValues) -> None:
         given = [name for name in ("top_k", "top_p", "split_sentences", "mbr", "exact") if values[name].present]
         if given:
             raise UserError(f"--{given[0]} goes with --run_dir: an export keeps what it was made with")
-        if values.n_best > 1 and values.beam_size is None:
+        if values.n_best > 1 and values.beam_size is None and not values.samples:
             raise UserError(
                 "--n_best with an export needs --beam_size, at least as large, as in "
                 f"--n_best={values.n_best} --beam_size={max(values.n_best, 5)}"
@@ -219,7 +219,7 @@ def _check(values: flags.FlagValues) -> None:
     if values.protect and values.prefixes is not None:
         raise UserError("--prefixes does not go with --protect: leave out one of them")
     if values.samples and values["n_best"].present:
-        raise UserError("--n_best belongs to searching: --samples is how many are drawn")
+        raise UserError("--n_best is of a search, and --samples says how many are drawn: leave out one of them")
     if values.resume and not values.output:
         raise UserError("--resume goes on with a file: give the --output of the interrupted job")
     for name in ("input", "prefixes", "glossary"):

@@ -79,8 +79,9 @@ def compare(
         raise UserError(
             f"At least two systems must be given: run directories or files of translations. Received: {list(names)}"
         )
+    reads = [os.path.join(data_dir, name) for name in (source, *references, frequencies) if name]
     for path in filter(None, (output, page)):
-        files.require_writable(path)
+        files.require_writable(path, [*reads, *names])
     data = _data(names, source_language, target_language, bleu_tokenizer, data_dir)
     corpus = open_references(data, source, references, report)
     sources, streams = corpus.text()[0], corpus.reference_streams()

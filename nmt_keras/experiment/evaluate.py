@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
@@ -68,8 +69,9 @@ def evaluate(
     Raises:
         UserError: the run, the text or the glossary cannot be used.
     """
+    reads = [*(os.path.join(data_dir, name) for name in (source, *references)), glossary]
     for path in filter(None, (output, translations)):  # what cannot be written is found before the work
-        files.require_writable(path)
+        files.require_writable(path, reads)
     overrides: dict[str, Any] = {f"decoding.{name}": value for name, value in decoding.items()}
     overrides["data.data_dir"] = data_dir
     if bleu_tokenizer is not None:

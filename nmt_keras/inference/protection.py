@@ -234,9 +234,10 @@ def _compiled(pattern: str) -> Any:
         UserError: it is none, finds the empty string, or is too large.
     """
     if pattern not in PATTERNS and regex.fullmatch(r"[\w\s,-]*", pattern):
+        wrong = next((name for name in pattern.split(",") if name.strip() not in PATTERNS), pattern)
         raise UserError(
-            f"{pattern!r:.60} is no name of a pattern: give some of {', '.join(PATTERNS)}, or a regular expression; "
-            f"one of letters alone is written as (?:{pattern:.20})"
+            f"{wrong!r:.60} is no name of a pattern: give some of {', '.join(PATTERNS)}, or a regular expression"
+            + f"; one of letters alone is written as (?:{wrong:.20})" * bool(wrong.strip())
         )
     text = PATTERNS.get(pattern, pattern)
     counts = [max(map(int, filter(None, pair))) for pair in regex.findall(r"\{(\d*),?(\d*)\}", text) if any(pair)]

@@ -254,6 +254,7 @@ def _load(run_dir: pathlib.Path, config: ExperimentConfig, checkpoint: str, repo
     """One run, as its configuration says."""
     tokenizers = load_tokenizers(run_dir)
     model = build_seq2seq(config.model, tokenizers.source.vocab_size, tokenizers.target.vocab_size)
+    checkpoint = str(checkpoint)
     if checkpoint not in ("best", "latest", "averaged", "ema") and not checkpoint.isdecimal():
         raise UserError(f"`checkpoint` must be best, latest, averaged, ema or a step. Received: {checkpoint!r}")
     if checkpoint == "ema" and not config.training.ema_decay:

@@ -140,7 +140,7 @@ class Client:
         for name, value in (("batch_sentences", batch_sentences), ("concurrency", concurrency)):
             if value < 1:
                 raise UserError(f"{name} must be at least 1, it is {value}; leave it out for the default")
-        if timeout <= 0 or retries < 0:
+        if not timeout > 0 or retries < 0:
             raise UserError(
                 f"timeout must be above 0 and retries at least 0, they are {timeout:g} and {retries}; leave them out "
                 "for the defaults"
@@ -218,6 +218,8 @@ class Client:
             raise UserError(
                 f"The inputs of a signature have a value a row each, and these differ: {counts}; give as many"
             )
+        if self._closed.is_set():
+            raise UserError(f"The client of {self._server} is closed; open another")
         tries = 1
         while True:
             try:
@@ -461,12 +463,14 @@ class Client:
         """How probable the model finds each target as the translation of its source: see `scores`.
 
         Raises:
-            UserError: there is no answer.
-            ValueError: there are not as many targets as sources.
+            UserError: there is no answer, or there are not as many targets as sources.
         """
         for name, texts in (("sources", sources), ("targets", targets)):
             _require_several(texts, name)
-        return list(self.scores(zip(sources, targets, strict=True), target_language=target_language))
+        sources, targets = list(sources), list(targets)
+        if len(sources) != len(targets):
+            raise UserError(f"{counted(len(sources), 'source')} and {counted(len(targets), 'target')}; give as many")
+        return list(self.scores(zip(sources, targets), target_language=target_language))
 
     def scores(self, pairs: Iterable[tuple[str, str]], *, target_language: str | None = None) -> Iterator[Row]:
         """Scores pairs of a source and a target as they come, in order and in constant memory: `log_prob`,
@@ -682,7 +686,9 @@ def _checked(request_options: TranslateOptions) -> TranslateOptions:
             values[name] = type(default)(value)
         except (OverflowError, TypeError, ValueError):
             values[name] = None
-        if values[name] is None or isinstance(default, int) and (values[name] != value or abs(value) >= 2**31):
+        is_nan = values[name] != values[name]
+        is_whole = isinstance(default, int)
+        if values[name] is None or is_nan or is_whole and (values[name] != value or abs(value) >= 2**31):
             kind = "a number" if isinstance(default, float) else "a whole number below 2 ** 31"
             raise UserError(f"{name} is {value!r} and must be {kind}; leave it out for the export's default")
     return TranslateOptions(**values)

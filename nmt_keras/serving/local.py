@@ -70,7 +70,9 @@ def load_export(folder: pathlib.Path) -> Client:
         if "serving_default" not in signatures:
             raise LookupError("serving_default")
     except (OSError, LookupError, ValueError, tf.errors.OpError) as error:
-        raise UserError(f"{folder} is no export of this toolkit; give saved_models/<name>/<version>") from error
+        is_run = (folder / "config.json").exists()
+        remedy = "it is a run directory: give it as --run_dir" if is_run else "give saved_models/<name>/<version>"
+        raise UserError(f"{folder} is no export of this toolkit; {remedy}") from error
     return Client(str(folder), transport=LocalTransport(signatures, loaded, load), concurrency=1)
 
 

@@ -13,6 +13,7 @@ import json
 import pathlib
 import queue
 import re
+import sys
 import threading
 import time
 import urllib.parse
@@ -27,6 +28,7 @@ from tensorflow_serving.apis import (
     get_model_status_pb2,
     model_service_pb2_grpc,
     predict_pb2,
+    prediction_log_pb2,
     prediction_service_pb2_grpc,
 )
 
@@ -218,6 +220,24 @@ class ServedModel:
         """Whether the model has a signature."""
         return signature in self._signatures
 
+    def warm_up(self, folder: pathlib.Path) -> None:
+        """Runs the requests that an export has for this, as TensorFlow Serving does before it serves a model.
+
+        Raises:
+            UserError: one fails, so that a server would not serve it.
+        """
+        path = folder / "assets.extra" / "tf_serving_warmup_requests"
+        for record in tf.data.TFRecordDataset([str(path)] if path.exists() else []).as_numpy_iterator():
+            request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+            signature = request.model_spec.signature_name
+            try:
+                self._runner(signature)({name: tf.make_ndarray(value) for name, value in request.inputs.items()})
+            except RuntimeError as error:
+                raise UserError(
+                    f"{folder}: a warm-up request fails, of the signature {signature}: {error}; export it again on a "
+                    "machine like this one"
+                ) from error
+
     def metadata(self) -> dict[str, Any]:
         """The signatures as TensorFlow Serving's REST interface tells them."""
 
@@ -285,8 +305,13 @@ def rest_handler(served: ServedModel) -> type[http.server.BaseHTTPRequestHandler
         def _answer(self, *verbs: str) -> None:
             header = self.headers.get("Content-Length", "0")
             length = int(header) if re.fullmatch("[0-9]{1,18}", header) else served.max_body + 1
-            if length > served.max_body:
+            if self.headers.get("Transfer-Encoding", "identity").lower() != "identity":
                 self.close_connection = True  # what is sent is not read
+                text = "Send the body whole, with its Content-Length: this server reads none in chunks"
+                self._send(411, "application/json", json.dumps({"error": text}).encode())
+                return
+            if length > served.max_body:
+                self.close_connection = True
                 page = b"<html><head><title>413 Request Entity Too Large</title></head></html>"
                 self._send(413, "text/html", page)
                 return
@@ -307,8 +332,11 @@ def rest_handler(served: ServedModel) -> type[http.server.BaseHTTPRequestHandler
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            try:
+                self.end_headers()
+                self.wfile.write(body)
+            except ConnectionError:  # nobody waits for it any more
+                self.close_connection = True
 
     return Handler
 
@@ -329,7 +357,11 @@ def _prediction(served: ServedModel, body: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise Refusal("INVALID_ARGUMENT", f"JSON Parse error: {error}") from error
     if not isinstance(request, dict) or ("inputs" in request) == ("instances" in request):
-        raise Refusal("INVALID_ARGUMENT", "Missing 'inputs' or 'instances' key")
+        has_both = isinstance(request, dict) and "inputs" in request
+        text = (
+            "One of 'inputs' and 'instances' is wanted, not both" if has_both else "Missing 'inputs' or 'instances' key"
+        )
+        raise Refusal("INVALID_ARGUMENT", text)
     signature = request.get("signature_name", "serving_default")
     if not isinstance(signature, str) or not served.has(signature):
         text = f'Serving signature name: "{signature}" not found in signature def'
@@ -340,7 +372,9 @@ def _prediction(served: ServedModel, body: bytes) -> dict[str, Any]:
         given = {next(iter(known)): given}
     inputs = {}
     for name, dtype in known.items():
-        if not isinstance(given.get(name), list):
+        if name in given and not isinstance(given[name], list):
+            raise Refusal("INVALID_ARGUMENT", f"Batching input {name} must have one dimension: give a list")
+        if name not in given:
             raise Refusal("INVALID_ARGUMENT", f"Missing named input: {name} in 'inputs' object.")
         inputs[name] = _from_json(given[name], dtype)
     outputs = {name: _to_json(value) for name, value in served.predict(signature, inputs).items()}
@@ -409,7 +443,7 @@ class Servicer(prediction_service_pb2_grpc.PredictionServiceServicer, model_serv
             if set(request.inputs) != set(known):
                 sizes = f"{len(request.inputs)}!={len(known)}"
                 raise Refusal("INVALID_ARGUMENT", f"input size does not match signature: {sizes}")
-            inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
+            inputs = {name: _array_of(name, value) for name, value in request.inputs.items()}
             for name, dtype in known.items():
                 if inputs[name].dtype != dtype:
                     text = f"Expected input {name} to be {np.dtype(dtype)} but got {inputs[name].dtype}"
@@ -429,6 +463,21 @@ class Servicer(prediction_service_pb2_grpc.PredictionServiceServicer, model_serv
             for version, state in self._served.states(*_model_of(request)).items():
                 reply.model_version_status.add(version=version, state=state)
             return reply
+
+
+def _array_of(name: str, tensor: Any) -> np.ndarray:
+    """A tensor of a request as an array.
+
+    Raises:
+        Refusal: it is none.
+    """
+    try:
+        if any(dimension.size < 0 for dimension in tensor.tensor_shape.dim):
+            raise ValueError("a dimension is negative")
+        return tf.make_ndarray(tensor)
+    except (ValueError, TypeError, MemoryError) as error:
+        reason = str(error) or type(error).__name__
+        raise Refusal("INVALID_ARGUMENT", f"Input {name} is no tensor: {reason}") from error
 
 
 @contextlib.contextmanager
@@ -458,6 +507,11 @@ class _RestServer(http.server.ThreadingHTTPServer):
         self.address_family = family_of(address[0])
         super().__init__(address, handler)
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Nothing where a caller has hung up; else the traceback, as usual."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
 
 @contextlib.contextmanager
 def serving(served: ServedModel, host: str = "127.0.0.1", rest_port: int = 0, grpc_port: int = 0) -> Iterator[Ports]:
@@ -474,7 +528,8 @@ def serving(served: ServedModel, host: str = "127.0.0.1", rest_port: int = 0, gr
         raise UserError(
             f"Cannot listen at {host}, port {rest_port}: {error.strerror}; give another --rest_port or --host"
         ) from error
-    rpc = grpc.server(ThreadPoolExecutor(32))
+    unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]  # as TF Serving
+    rpc = grpc.server(ThreadPoolExecutor(32), options=unlimited)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Servicer(served), rpc)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(Servicer(served), rpc)
     try:

@@ -40,6 +40,6 @@ def test_the_text_that_is_read_is_not_written_over(tmp_path):
     for name in ("a.en", "a.de"):
         (tmp_path / name).write_text("x\n")
     texts = [TextFile(str(tmp_path / name), str(tmp_path / "cache")) for name in ("a.en", "a.de")]
-    with pytest.raises(UserError, match="a.en is the text that is read, and would be lost: give another folder"):
+    with pytest.raises(UserError, match="a.en is read, and would be lost: give another path to write to"):
         write_clean_copy(*texts, [], pathlib.Path(tmp_path))
     assert (tmp_path / "a.en").read_text() == "x\n"

@@ -1021,7 +1021,11 @@ BAD = [
         ["--run_dir={run}", "--source={tmp}/x", "--reference={tmp}/x", "--mbr=9", "--mbr_candidates=beam"],
         "needs as many beams: give --beam_size=9",
     ),
-    (translate, ["--run_dir={run}", "--input={tmp}/x", "--samples=2", "--n_best=2"], "--n_best belongs to searching"),
+    (
+        translate,
+        ["--run_dir={run}", "--input={tmp}/x", "--samples=2", "--n_best=2"],
+        "--n_best is of a search, and --samples says how many",
+    ),
     (
         translate,
         ["--run_dir={run}", "--decoding.beams=2"],

@@ -15,6 +15,7 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from nmt_keras.config import DecodingConfig
 from nmt_keras.errors import UserError
@@ -25,7 +26,7 @@ from nmt_keras.serving import client as client_module
 from nmt_keras.serving import export, proof
 from nmt_keras.serving.client import Client, TranslateOptions
 from nmt_keras.serving.local import LocalTransport
-from nmt_keras.serving.local_server import serving
+from nmt_keras.serving.local_server import Servicer, serving
 from nmt_keras.tokenizers.building import train_tokenizer
 from tests.serving.serving_double import Double
 
@@ -364,8 +365,11 @@ def test_scores_and_vectors(client, double):
         }
     vectors = _expected(double, "encode", sources)["vector"]
     assert [row["vector"] for row in client.encode(sources)] == vectors.tolist()
-    with pytest.raises(ValueError, match="shorter"):
-        client.score(["a", "b"], ["a"])
+    for pair, message in (
+        ((["a", "b"], ["a"]), "2 sources and 1 target;"),
+        (([], iter("a")), "0 sources and 1 target;"),
+    ):
+        assert message in _message(lambda: client.score(*pair))
 
 
 @pytest.mark.parametrize("value", [None, 3, b"abc", float("nan")])
@@ -424,6 +428,19 @@ def test_what_passes_is_tried_again(client, double):
     assert double.batches == [1] + [1, 1, 1]
 
 
+def test_a_closed_client_says_so(address, double):
+    with Client(address) as client:
+        pass
+    assert "is closed; open another" in _message(lambda: client.translate(["abc"]))
+
+
+@pytest.mark.parametrize("option", ["length_penalty", "temperature"])
+def test_an_option_that_is_no_number_is_refused(client, option):
+    assert f"{option} is nan and must be a number" in _message(
+        lambda: client.translate(["a"], **{option: float("nan")})
+    )
+
+
 def test_what_does_not_pass_is_said_after_the_last_try(address, double):
     with Client(address, retries=1) as client:
         assert client.translate(["abc"])[0].hypotheses
@@ -467,9 +484,15 @@ def test_too_large_for_http(served, double):
     assert "1 rows" in message and "HTTP 413" in message and "smaller batch_sentences" in message
 
 
-def test_too_large_for_grpc(served, double):
-    with Client(f"grpc://127.0.0.1:{served[1].grpc}/a%20model") as client:
-        message = _message(lambda: client.translate(["a" * (5 << 20)]))
+def test_too_large_for_a_grpc_server_with_a_limit(double):
+    """As proxies have one; TensorFlow Serving has none."""
+    server = grpc.server(ThreadPoolExecutor(1), options=[("grpc.max_receive_message_length", 1 << 20)])
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Servicer(double), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with Client(f"grpc://127.0.0.1:{port}/a%20model") as client:
+        message = _message(lambda: client.translate(["a" * (2 << 20)]))
+    server.stop(None).wait()
     assert "larger than max" in message and "smaller batch_sentences" in message
     assert not double.batches
 

@@ -1,9 +1,12 @@
 """The server of one export for a laptop: merged requests, REST by rows and columns, and its job."""
 
+import http.client
 import json
 import pathlib
 import re
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -12,8 +15,11 @@ import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import numpy as np
 import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2, prediction_service_pb2_grpc
 
 from nmt_keras.config import DecodingConfig
 from nmt_keras.errors import UserError
@@ -119,7 +125,13 @@ def test_rest_takes_columns_and_rows(ports):
         (":predict", b"[" * 5000, 400, "JSON Parse error"),
         (":predict", b'{"inputs": {"text": ["\xff"]}}', 400, "JSON Parse error"),
         (":predict", [], 400, "Missing 'inputs' or 'instances' key"),
-        (":predict", {"inputs": {"text": ["a"]}, "instances": ["a"]}, 400, "Missing 'inputs' or 'instances' key"),
+        (
+            ":predict",
+            {"inputs": {"text": ["a"]}, "instances": ["a"]},
+            400,
+            "'inputs' and 'instances' is wanted, not both",
+        ),
+        (":predict", {"inputs": {"text": "a"}}, 400, "Batching input text must have one dimension: give a list"),
         (":predict", {"instances": []}, 400, "non-empty list"),
         (":predict", {"instances": [{"text": "a"}, {"txt": "a"}]}, 400, "other keys"),
         (":predict", {"inputs": {"txt": ["a"]}}, 400, "Missing named input: text"),
@@ -139,6 +151,74 @@ def test_a_bad_request_is_refused_and_harms_no_other(ports, path, value, status,
     assert found == status and message in reply["error"]
     assert _post(ports, "/v1/models/model:predict", {"inputs": {"text": ["abc"]}})[0] == 200
     assert _post(ports, "/v1/models/other:predict", {"inputs": {"text": ["abc"]}})[0] == 404
+
+
+def test_what_is_no_tensor_is_refused(ports):
+    with grpc.insecure_channel(f"127.0.0.1:{ports.grpc}") as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        for size, kind, message in (
+            (10**15, 7, "Error"),
+            (-5, 7, "negative"),
+            (1, 99, "no tensor"),
+            (1, 3, "no tensor"),
+        ):
+            request = predict_pb2.PredictRequest()
+            request.model_spec.name = "model"
+            tensor = request.inputs["text"]
+            tensor.dtype = kind
+            tensor.tensor_shape.dim.add().size = size
+            if kind == 3:
+                tensor.tensor_content = b"abc"
+            else:
+                tensor.string_val.append(b"a")
+            with pytest.raises(grpc.RpcError) as error:
+                stub.Predict(request, timeout=30)
+            assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT and message in error.value.details(), size
+
+
+def test_a_long_text_comes_by_both_ways_and_a_body_in_chunks_is_refused(ports):
+    texts = ["abc " * 1_500_000, "abc"]
+    for place in (f"http://127.0.0.1:{ports.rest}", f"grpc://127.0.0.1:{ports.grpc}"):
+        with Client(f"{place}/model") as client:
+            long, short = client.translate(texts)
+        assert long.truncated and short.hypotheses
+    connection = http.client.HTTPConnection("127.0.0.1", ports.rest, timeout=30)
+    connection.request("POST", "/v1/models/model:predict", iter([b'{"inputs": ', b'["abc"]}']), encode_chunked=True)
+    answer = connection.getresponse()
+    assert answer.status == 411 and "Content-Length" in json.loads(answer.read())["error"]
+    connection.close()
+
+
+def test_a_caller_who_hangs_up_is_nothing_to_tell(ports, capfd):
+    body = b'{"inputs": {"text": ["abc"]}}'
+    head = f"POST /v1/models/model:predict HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    for request in (head + body, head + body[:9]):
+        with socket.create_connection(("127.0.0.1", ports.rest)) as caller:
+            caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, at once
+            caller.sendall(request)
+    assert _post(ports, "/v1/models/model:predict", {"inputs": {"text": ["abc"]}})[0] == 200
+    time.sleep(0.5)
+    assert capfd.readouterr().err == ""
+
+
+def test_warm_up_requests_are_run_and_one_that_fails_ends_it(served, folder, tmp_path, monkeypatch):
+    served.warm_up(tmp_path)  # there are none
+    (tmp_path / "assets.extra").mkdir()
+    with tf.io.TFRecordWriter(str(tmp_path / "assets.extra" / "tf_serving_warmup_requests")) as writer:
+        log = prediction_log_pb2.PredictionLog()
+        log.predict_log.request.model_spec.signature_name = "serving_default"
+        log.predict_log.request.inputs["text"].CopyFrom(tf.make_tensor_proto(["abc"] * 3))
+        writer.write(log.SerializeToString())
+    served.rows.clear()
+    served.warm_up(tmp_path)
+    assert served.rows == [3]
+
+    def fails(signature, inputs):
+        raise RuntimeError("no such product")
+
+    monkeypatch.setattr(served._session, "run", fails)
+    with pytest.raises(UserError, match="a warm-up request fails, of the signature serving_default: no such product;"):
+        served.warm_up(tmp_path)
 
 
 def test_a_batch_that_fails_tells_each_of_its_callers_and_the_next_one_runs():
@@ -205,6 +285,8 @@ def test_batching_parameters_are_read(tmp_path):
             "Cannot listen at 127.0.0.1, port TAKEN: .*another --rest_port or --host",
         ),
         (["--saved_model=FOLDER", "--rest_port=0", "--grpc_port=TAKEN"], "give another --grpc_port"),
+        (["--saved_model=FOLDER", "--rest_port=8701", "--grpc_port=8701"], "are both 8701: give two ports"),
+        (["--saved_model=FOLDER", "--name=a/b"], "--name is a part of addresses, without / and :. Received: 'a/b'"),
     ],
 )
 def test_a_mistake_is_one_line(folder, ports, tmp_path, arguments, message, capsys):
@@ -228,7 +310,7 @@ def test_the_job_serves_the_newest_version_until_it_is_asked_to_end(folder):
         line = process.stderr.readline()
         assert line, told
         told += line
-    assert "version 3 of model, merging up to 8 rows" in told
+    assert "warming up version 3" in told and "version 3 of model, merging up to 8 rows" in told
     for address in re.findall(r"(?:http|grpc)://\S+", told):
         with Client(address) as client:
             assert client.translate(["abc"])[0].hypotheses
