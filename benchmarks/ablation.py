@@ -88,7 +88,8 @@ def _job(values: flags.FlagValues) -> int:
         raise UserError(f"--seeds must be numbers from 0 with commas. Received: {','.join(values.seeds)!r}")
     if _BACK in values.rows and not values.mono:
         raise UserError(f"--mono must be given, German text for {_BACK!r}; or --rows without it")
-    require_same(pathlib.Path(values.run_dir), {"max_steps": values.max_steps, "seeds": values.seeds})
+    settings = {name: values[name].value for name in ("data_dir", "max_steps", "mono", "seeds")}
+    require_same(pathlib.Path(values.run_dir), settings)
     bench = _Bench(values)
     names = [_BASE, *(name for name in values.rows if name != _BASE)]
     for name in names:  # a row of all seeds after the other: what is there can be read early
@@ -142,8 +143,8 @@ class _Bench:
         given = [each for each in change.search if each not in search] or ["--checkpoint=latest"]
         source = self._folder / "val.en"
         if not source.exists():
-            with gzip.open(f"{self._data}/val.en.gz") as file:
-                source.write_bytes(file.read())
+            with gzip.open(f"{self._data}/val.en.gz", "rt", encoding="utf-8", newline="\n") as file:
+                files.write_text(source, file.read())
         partial = output.with_suffix(".part")
         arguments = [f"--run_dir={','.join(runs)}", f"--input={source}", f"--output={partial}", *given, *search]
         self._run("translate", *arguments)

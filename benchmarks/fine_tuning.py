@@ -56,7 +56,7 @@ def _job(values: flags.FlagValues) -> int:
     except re.error as error:
         raise UserError(f"--domain must be a regular expression. Received: {values.domain!r}: {error}") from error
     folder = pathlib.Path(values.run_dir).resolve()
-    names = ("domain", "pairs", "steps", "base_steps", "seeds")
+    names = ("data_dir", "domain", "pairs", "steps", "base_steps", "seeds")
     require_same(folder, {name: values[name].value for name in names})
     counts = _write_text(pathlib.Path(values.data_dir), folder, domain, values.pairs)
     _process.report(f"pairs: {counts}")

@@ -61,7 +61,7 @@ class _LoopState(NamedTuple):
     ids: tf.Tensor  # int32 [B, Q], the last ones
     totals: tf.Tensor  # float32 [B, Q, R], sums of scores of its derivations, best first; -inf where there is none
     recent: tf.Tensor | tuple  # int32 [B, Q, n], the last ids, with recombination
-    carried: tuple[Any, Past, Any]  # decoder state, past, coverage [B, Q, S] or (): leaves [B, Q, ...]
+    carried: tuple[Any, Past, Any]  # decoder state (see `hypotheses.reorder_state`), past, coverage [B, Q, S] or ()
     finished: _Finished
     history: _History
 
@@ -82,7 +82,7 @@ def beam_search(
 
     Args:
         step_fn: see `nmt_keras.decoding.hypotheses`.
-        state: before BOS, leaves [B, 1, ...].
+        state: before BOS, of one hypothesis a row, such as leaves [B, 1, ...].
         constraints: what hypotheses may look like.
         ranking: turns log probabilities into scores.
         beam_size: int32 [] or [B]; K is the largest. 1 is greedy: it ends where EOS is the best.
@@ -94,8 +94,8 @@ def beam_search(
         diversity_penalty: what an id costs for each time that a group before has chosen it.
 
     Returns:
-        The N best hypotheses of each row, fewer where it asked for fewer or found fewer. A row's result does not depend
-        on the other rows.
+        The N best hypotheses of each row, fewer where it asked for fewer or found fewer. But for rounding, a row does not
+        depend on the others.
     """
     max_length = constraints.max_length
     batch, limit = tf.shape(max_length)[0], tf.reduce_max(max_length)
