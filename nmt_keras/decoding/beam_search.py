@@ -94,8 +94,8 @@ def beam_search(
         diversity_penalty: what an id costs for each time that a group before has chosen it.
 
     Returns:
-        The N best hypotheses of each row, fewer where it asked for fewer or found fewer. But for rounding, a row does not
-        depend on the others.
+        The N best hypotheses of each row, fewer where it asked for fewer or found fewer. A row does not depend on the
+        others, but for rounding.
     """
     max_length = constraints.max_length
     batch, limit = tf.shape(max_length)[0], tf.reduce_max(max_length)

@@ -106,6 +106,10 @@ def export(
         raise UserError(
             f"{output} is a version of an export: give the folder of all versions, --output={output.parent}"
         )
+    if (output / "config.json").exists():
+        raise UserError(
+            f"{output} is a run directory: give another folder for the export, --output=saved_models/<name>"
+        )
     files.require_writable(output / ".tmp-export")
     overrides: dict[str, Any] = {f"decoding.{name}": value for name, value in decoding.items()}
     if target_language:

@@ -1068,6 +1068,8 @@ BAD = [
     ),
     (translate, ["--saved_model={tmp}", "--input={tmp}/x"], "is no export of this toolkit"),
     (export, ["--run_dir={run}"], "--run_dir and --output must be given"),
+    (export, ["--run_dir={run}", "--output={run}"], "is a run directory: give another folder for the export"),
+    (translate, ["--saved_model={run}", "--input={tmp}/x"], "it is a run directory: give it as --run_dir"),
     (lexicon, [], "--run_dir must be given"),
     (lexicon, ["--run_dir={run}", "--data_dir={tmp}/blank"], "have no pair with text on both sides"),
     (
