@@ -27,7 +27,7 @@ def _say(line: str) -> None:
 def load(
     model: Path | Sequence[Path],
     *,
-    checkpoint: str = "best",
+    checkpoint: str | int = "best",
     target_language: str = "",
     report: Report = _say,
     **decoding: Any,

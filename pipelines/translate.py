@@ -9,7 +9,6 @@ import dataclasses
 import itertools
 import json
 import math
-import os
 import sys
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -105,7 +104,7 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
 def _job(values: flags.FlagValues) -> int | None:
     _check(values)
     if values.output not in (None, "-"):
-        files.require_writable(values.output)
+        files.require_writable(values.output, [values.input, values.prefixes, values.glossary])
     count, has_few = 0, False
     try:
         glossary = PlacedTerms(Glossary.read(values.glossary), _process.report) if values.glossary else None
@@ -222,11 +221,6 @@ def _check(values: flags.FlagValues) -> None:
         raise UserError("--n_best is of a search, and --samples says how many are drawn: leave out one of them")
     if values.resume and not values.output:
         raise UserError("--resume goes on with a file: give the --output of the interrupted job")
-    for name in ("input", "prefixes", "glossary"):
-        path = values[name].value
-        if path and values.output and os.path.exists(values.output) and os.path.exists(path):
-            if os.path.samefile(path, values.output):
-                raise UserError(f"--output is --{name}, {path}: the text would be lost; give another --output")
 
 
 @contextlib.contextmanager

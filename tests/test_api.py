@@ -107,6 +107,7 @@ def test_mistakes_are_one_line(trained_copy, tmp_path):
     for call, message in (
         (lambda: nmt_keras.load([]), "load needs a model"),
         (lambda: nmt_keras.load("nowhere"), "There is no nowhere: give a run directory, an export, or the address"),
+        (lambda: nmt_keras.load(""), "There is no '': give a run directory, an export, or the address"),
         (lambda: nmt_keras.load(tmp_path / "empty"), "is no export of this toolkit"),
         (lambda: nmt_keras.load("grpc://localhost:1/x", beam_size=5), "beam_size goes with a run directory"),
         (lambda: nmt_keras.load(["grpc://localhost:1/x", "runs/b"]), "an ensemble is of run directories"),

@@ -89,7 +89,7 @@ def compare(
     _require_language(names, data.target_language)
     given = {name: _read(name, len(sources)) for name in names if not _is_run(name)}  # faults are found before work
     runs = [name for name in names if name not in given]
-    for name in runs[1:]:
+    for name in runs[1:]:  # and opened again in its turn, since opening one sets the process to its precision
         _load(name, data.target_language, decoding, silent)
     for name in runs:
         given[name] = _translated(_load(name, data.target_language, decoding, report), name, sources, report)

@@ -231,7 +231,7 @@ def _split(tokenizer: Tokenizer, sentences: tf.RaggedTensor, limit: tf.Tensor) -
     rows = numbers.value_rowids()
     cuts = tf.gather(ids.row_starts(), rows) + numbers.values * tf.gather(sizes, rows) // tf.gather(counts, rows)
     begins_character, begins_word = _begins(sentences.values, span_starts, span_ends)
-    character, word = _last_before(cuts, begins_character), _last_before(cuts, begins_word)
+    character, word = _last_up_to(cuts, begins_character), _last_up_to(cuts, begins_word)
     moved = tf.where(cuts - word <= slack, word, tf.where(cuts - character <= slack, character, cuts))
     starts = tf.where(numbers.values > 0, moved, cuts)
     splits = tf.concat([starts, [tf.size(ids.values, tf.int64)]], 0)
@@ -254,7 +254,7 @@ def _begins(texts: tf.Tensor, span_starts: tf.RaggedTensor, span_ends: tf.Ragged
     return begins_character, begins_character & ((here == ord(" ")) | (before == ord(" ")))
 
 
-def _last_before(places: tf.Tensor, is_there: tf.Tensor) -> tf.Tensor:
+def _last_up_to(places: tf.Tensor, is_there: tf.Tensor) -> tf.Tensor:
     """The last index up to each of `places` that `is_there` is true of; -2^31 where there is none."""
     found = tf.concat([[-(2**31)], tf.where(is_there)[:, 0]], 0)
     return tf.gather(found, tf.searchsorted(found, places, side="right") - 1)

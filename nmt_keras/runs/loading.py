@@ -166,7 +166,7 @@ class Run(NamedTuple):
 def load(
     run_dirs: pathlib.Path | Sequence[pathlib.Path],
     overrides: Mapping[str, Any] = MappingProxyType({}),
-    checkpoint: str = "best",
+    checkpoint: str | int = "best",
     *,
     report: Report = silent,
     check: Callable[[ExperimentConfig], None] = lambda config: None,
@@ -250,7 +250,7 @@ def _require_language(run_dir: pathlib.Path, data: DataConfig, language: str) ->
         )
 
 
-def _load(run_dir: pathlib.Path, config: ExperimentConfig, checkpoint: str, report: Report) -> Run:
+def _load(run_dir: pathlib.Path, config: ExperimentConfig, checkpoint: str | int, report: Report) -> Run:
     """One run, as its configuration says."""
     tokenizers = load_tokenizers(run_dir)
     model = build_seq2seq(config.model, tokenizers.source.vocab_size, tokenizers.target.vocab_size)

@@ -8,6 +8,7 @@ import pytest
 from examples.quickstart.corpus import demo_corpus
 from nmt_keras.data.corpus import TextFile
 from nmt_keras.data.scripts import ScriptCheck, words
+from nmt_keras.data.sources import open_pair
 from nmt_keras.doctor import examination
 from nmt_keras.doctor.alignment import Segment, segments
 from nmt_keras.doctor.examination import Doctor, HeldOut
@@ -206,7 +207,7 @@ def test_where_a_shift_ends_is_said_with_its_doubt():
     assert finding.lines == list(range(706, 854))
 
 
-def test_a_pair_that_is_there_before_is_named_with_the_first(clean, examine):
+def test_a_pair_that_is_there_before_is_named_with_the_first(clean, examine, tmp_path):
     source, target = (list(side) for side in clean)
     for line in (900, 2000):
         source[line], target[line] = f" {source[300]} ", target[300]
@@ -215,8 +216,16 @@ def test_a_pair_that_is_there_before_is_named_with_the_first(clean, examine):
     assert (
         finding.first_lines == [901, 2001] and "2 duplicate pairs (901 repeats 301, 2001 repeats 301)" in finding.text
     )
+    assert finding.text.startswith(f"{tmp_path}/0.txt and {tmp_path}/1.txt: ")
     source[900] = source[2000] = source[300] = ""  # and empty ones are none
     assert "duplicate" not in [finding.kind for finding in examine(source, target)]
+
+
+def test_a_file_that_holds_both_sides_is_named_once(tmp_path):
+    (tmp_path / "pairs.tsv").write_text("one\teins\n" * 3, encoding="utf-8")
+    source, target = open_pair(f"{tmp_path}/pairs.tsv", "", ("en", "de"), str(tmp_path / "cache"))
+    [finding] = [each for each in Doctor("en", "de").examine(source, target) if each.kind == "duplicate"]
+    assert finding.text.startswith(f"{tmp_path}/pairs.tsv: 2 duplicate pairs (2 repeats 1, 3 repeats 1)")
 
 
 def test_test_sentences_in_the_training_text_are_named_whatever_their_case(clean, examine):

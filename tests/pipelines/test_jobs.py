@@ -375,7 +375,9 @@ def test_translations_begin_as_a_file_says(run_dir, tmp_path, capsys):
     assert "warning: line 4: its translation does not begin with all of its line of --prefixes" in output.err
     assert [json.loads(row)["is_prefix_kept"] for row in output.out.strip().split("\n")] == [True, True, False, False]
     assert translate.main([*arguments, given, f"--output={tmp_path}/prefixes"]) == 2
-    assert "--output is --prefixes" in _error(capsys) and (tmp_path / "prefixes").read_text().startswith("\n")
+    assert "prefixes is read, and would be lost: give another path" in _error(capsys) and (
+        tmp_path / "prefixes"
+    ).read_text().startswith("\n")
     (tmp_path / "prefixes.gz").write_bytes(gzip.compress(bytes(range(97, 120)) * 9)[:20])
     assert translate.main([*arguments, f"--prefixes={tmp_path}/prefixes.gz"]) == 2
     assert "Cannot unpack --prefixes" in _error(capsys)
@@ -405,7 +407,7 @@ def test_translations_have_the_terms_of_a_glossary(run_dir, tmp_path, capsys):
         (["--split_sentences"], "--glossary goes with a sentence a line: leave out --split_sentences"),
         (["--decoding.recombine=2"], "--glossary goes with plain beam search"),
         (["--decoding.terms_beam_size=0"], "--glossary goes with plain beam search"),
-        ([f"--output={tmp_path}/terms.tsv"], "--output is --glossary"),
+        ([f"--output={tmp_path}/terms.tsv"], "terms.tsv is read, and would be lost: give another path"),
     ):
         assert translate.main([*arguments, given, *more]) == 2
         assert message in _error(capsys)
@@ -493,6 +495,7 @@ def test_translations_have_what_is_protected(run_dir, tmp_path, capsys, monkeypa
         (["--protect=a("], "'a(' is neither the name of a pattern"),
         (["--protect=x*"], "'x*' finds the empty string"),
         (["--protect=tags"], "'tags' is no name of a pattern"),
+        (["--protect=tag,link"], "'link' is no name of a pattern: give some of "),
         (["--protect=tag", f"--prefixes={tmp_path}/in"], "--prefixes does not go with --protect"),
     ):
         assert translate.main([*arguments[:2], *more]) == 2
@@ -642,6 +645,9 @@ def test_an_empty_file_and_the_keyboard_are_said(exported, tmp_path, monkeypatch
     (tmp_path / "in").write_text("")
     assert translate.main([f"--saved_model={exported[1]}", f"--input={tmp_path}/in"]) == 0
     assert f"{tmp_path}/in has no lines: nothing was translated" in capsys.readouterr().err
+    both = [f"--{side}={tmp_path}/in" for side in ("source", "target")]
+    assert score.main([f"--saved_model={exported[1]}", *both]) == 0
+    assert capsys.readouterr() == ("", f"{tmp_path}/in has no lines: nothing was scored\n")
     typed = io.TextIOWrapper(io.BytesIO(b"a b\n"))
     typed.isatty = lambda: True
     monkeypatch.setattr("sys.stdin", typed)
@@ -941,7 +947,7 @@ BAD = [
     (
         translate,
         ["--run_dir={run}", "--input={tmp}/x", "--output={tmp}/x"],
-        "--output is --input, .*/x: the text would",
+        "/x is read, and would be lost: give another path",
     ),
     (train, [RECIPE, "--run_dir={tmp}/r", "--data_dir=/nowhere"], "Cannot read /nowhere/train.src: No such file"),
     (

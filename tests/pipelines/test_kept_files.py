@@ -43,5 +43,5 @@ def test_what_is_read_is_not_written(folder, trained_copy, capsys, job, argument
         given.append(f"--run_dir={trained_copy}/run")
     assert job.main(given) == 2
     [line] = capsys.readouterr().err.strip().split("\n")
-    assert "would be lost" in line
+    assert "is read, and would be lost: give another path to write to" in line
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -455,7 +455,7 @@ def trained(run_dir, tmp_path, reports):
     return run_dir
 
 
-@pytest.mark.parametrize("checkpoint, step", [("latest", 9), ("5", 5), ("best", 5)])
+@pytest.mark.parametrize("checkpoint, step", [("latest", 9), ("5", 5), (5, 5), ("best", 5)])
 def test_a_run_is_loaded_from_the_checkpoint_that_was_asked_for(trained, checkpoint, step, reports):
     Checkpoints(checkpoints_of(trained)).mark_best(5, "dev_bleu", 1.0)
     del reports[:]
@@ -491,6 +491,11 @@ def test_what_is_no_run_directory_is_refused(tmp_path):
     ):
         with pytest.raises(UserError, match=f"^{re.escape(what)}; give the --run_dir of a training job$"):
             load(path)
+    (tmp_path / "1").mkdir()
+    for version in (tmp_path / "1", tmp_path):
+        (tmp_path / "1" / "saved_model.pb").touch()
+        with pytest.raises(UserError, match="has no readable config.json; it is an export: give it as --saved_model$"):
+            load(version)
 
 
 def test_a_run_without_tokenizer_or_checkpoint_is_refused(run_dir, tmp_path, reports):

@@ -639,7 +639,8 @@ def test_a_server_that_is_none(server):
 def test_arguments_out_of_range():
     assert "batch_sentences must be at least 1, it is 0" in _message(lambda: Client("http://h:1/m", batch_sentences=0))
     assert "concurrency must be at least 1" in _message(lambda: Client("http://h:1/m", concurrency=-1))
-    assert "timeout must be above 0" in _message(lambda: Client("http://h:1/m", timeout=0))
+    for timeout in (0, float("nan")):
+        assert "timeout must be above 0" in _message(lambda: Client("http://h:1/m", timeout=timeout))
     with Client("http://h:1/m") as client:
         for name, value in (("seed", 1 << 32), ("beam_size", 1.5), ("max_length", float("nan"))):
             message = _message(lambda: client.translate(["a"], **{name: value}))

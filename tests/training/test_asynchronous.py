@@ -54,7 +54,7 @@ def test_one_worker_with_one_step_in_flight_is_one_device(tmp_path, copy_text, m
 @pytest.mark.slow
 def test_a_worker_that_is_killed_ends_nothing_and_makes_steps_again_when_it_is_back(tmp_path, copy_text):
     arguments = [a.replace("every=100000", "every=1000") for a in worker_arguments(copy_text, tmp_path, 100000)]
-    arguments += [f"--run_dir={tmp_path}/run", "--config.training.patience=0"]
+    arguments += [f"--run_dir={tmp_path}/run"]
     arguments[3] = "--config.training.log_every=10"  # which waits for all that is under way
     processes, starts = start_asynchronous(arguments)
 

@@ -94,6 +94,19 @@ def test_a_worker_that_never_connects_is_lost():
     chief.watch.close(False)
 
 
+def test_a_worker_that_never_was_there_is_not_back_when_it_comes():
+    addresses, back = ("127.0.0.1:1", "127.0.0.1:2"), []
+    listener = socket.create_server(("127.0.0.1", 0))
+    missed = threading.Event()
+    chief = Watch(Cluster(addresses, 0), listener, back.append, lambda number, others: not missed.set(), back.append)
+    assert missed.wait(5)
+    worker = Worker(addresses, 1, listener.getsockname()[1])
+    time.sleep(0.5)
+    assert chief._present() == {1} and not back
+    worker.watch.close(True)
+    chief.close(True)
+
+
 def test_a_stranger_is_nobody(workers):
     with socket.create_connection(workers[0].watch._listener.getsockname()) as stranger:
         stranger.sendall(b"GET / HTTP/1.1\r\n\r\n\xff\n")
