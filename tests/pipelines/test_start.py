@@ -11,10 +11,16 @@ from pipelines import start
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """`pairs.tsv`: text of the project's own, a line of which is no pair, and a name that must be quoted."""
+def pairs():
+    """English and Chinese lines of the project's own."""
+    return demo_corpus(num_train=1500).train
+
+
+@pytest.fixture(scope="module")
+def folder(pairs, tmp_path_factory):
+    """`pairs.tsv`: these lines, one that is no pair, and a name that must be quoted."""
     place = tmp_path_factory.mktemp("text")
-    rows = ["\t".join(pair) for pair in list(dict.fromkeys(map(tuple, demo_corpus().train)))[:1500]]
+    rows = ["\t".join(pair) for pair in pairs]
     (place / 'my "pairs".tsv').write_text("\n".join(["no pair", *rows]) + "\n", encoding="utf-8")
     return place
 
@@ -77,8 +83,8 @@ def test_a_recipe_is_written_sized_to_the_text_and_can_be_edited(run, folder, tm
         ),
     ],
 )
-def test_columns_that_are_not_those_are_refused(run, folder, tmp_path, capsys, header, arguments, message):
-    rows = ["\t".join(pair) for pair in demo_corpus().train[:300]]
+def test_columns_that_are_not_those_are_refused(run, folder, pairs, tmp_path, capsys, header, arguments, message):
+    rows = ["\t".join(pair) for pair in pairs[:300]]
     if "numbers" in str(arguments):
         rows = [f"{number}\t{row}" for number, row in enumerate(rows)]
     (folder / "table.tsv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
@@ -87,12 +93,12 @@ def test_columns_that_are_not_those_are_refused(run, folder, tmp_path, capsys, h
     assert message in capsys.readouterr().err and not (tmp_path / "m.py").exists()
 
 
-def test_columns_may_have_the_names_of_languages_and_codes_are_looked_up(run, folder, capsys):
-    rows = ["No\tNo", *("\t".join(pair) for pair in demo_corpus().train[:300])]
+def test_columns_may_have_the_names_of_languages_and_codes_are_looked_up(run, folder, pairs, capsys):
+    rows = ["No\tNo", *("\t".join(pair) for pair in pairs[:300])]
     (folder / "first.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     assert run("notrain", "data=first.tsv", "run_dir=" + str(folder / "first")) == 0, "words that are codes too"
     assert "301 pairs, about" in capsys.readouterr().err
-    rows = ["\t".join(pair[::-1]) for pair in demo_corpus().train[:300]]
+    rows = ["\t".join(pair[::-1]) for pair in pairs[:300]]
     (folder / "named.tsv").write_text("\n".join(["Chinese\tEnglish", *rows]) + "\n", encoding="utf-8")
     assert run("notrain", "data=named.tsv") == 0
     assert "300 pairs, about" in capsys.readouterr().err
