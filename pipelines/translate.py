@@ -263,12 +263,23 @@ def _opened(values: flags.FlagValues) -> Iterator[tuple[Stream, dict[str, typing
         about = {**{name: values[name].value for name in names}, **request_options}
         if values.glossary:
             about |= _of_model(values, client.annotates_terms, client.placeholders)
+        _warn_of_fewer_beams(values, client.max_beam_size)
         if values.protect and _as_json(values) and client.splits_sentences:
             raise UserError(
                 "An export that splits texts gives one text for a line, and nothing of its sentences: leave out "
                 "--n_best, --samples, --scores and --alignments"
             )
         yield stream, about
+
+
+def _warn_of_fewer_beams(values: flags.FlagValues, most: int | None) -> None:
+    """Says that an export has fewer beams or samples than were asked for, if it says how many it has."""
+    for name in ("beam_size", "samples"):
+        if most is not None and values[name].value and values[name].value > most:
+            _process.report(
+                f"warning: --{name}={values[name].value} is cut to {most}, the most that this export was made with; "
+                f"export the run with --decoding.max_beam_size={values[name].value}"
+            )
 
 
 def _of_model(values: flags.FlagValues, annotates_terms: bool, placeholders: Sequence[str]) -> dict[str, typing.Any]:

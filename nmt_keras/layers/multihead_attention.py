@@ -109,7 +109,7 @@ class MultiHeadAttention(Layer):
             read: of `project`.
             visible: bool, broadcast to [B, H, Q, S]; None if everything is.
             positions: int32 [Q] of the queries.
-            key_positions: int32 [S] of what is read.
+            key_positions: int32 [S] of what is read, or [B, S].
             dropout_seed: int32 [2] or None.
 
         Returns:

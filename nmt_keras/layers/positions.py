@@ -93,8 +93,9 @@ class RelativePositions(Layer):
         )
 
     def call(self, query: tf.Tensor, positions: tf.Tensor, key_positions: tf.Tensor) -> tf.Tensor:
-        """query [B, H, Q, C] at positions [Q], and keys at [S], to scores [B, H, Q, S]."""
+        """query [B, H, Q, C] at positions [Q], and keys at [S] or [B, S], to scores [B, H, Q, S]."""
         said = dense.product(query, self.table, self.compute_dtype, transpose_kernel=True)  # [B, H, Q, 2k+1]
-        distances = key_positions[None, :] - positions[:, None]
-        index = tf.clip_by_value(distances, -_MAX_DISTANCE, _MAX_DISTANCE) + _MAX_DISTANCE  # [Q, S]
-        return tf.einsum("bhqk,qsk->bhqs", said, tf.one_hot(index, 2 * _MAX_DISTANCE + 1))
+        distances = key_positions[..., None, :] - positions[:, None]
+        index = tf.clip_by_value(distances, -_MAX_DISTANCE, _MAX_DISTANCE) + _MAX_DISTANCE  # [Q, S] or [B, Q, S]
+        keys = "qsk" if len(key_positions.shape) == 1 else "bqsk"
+        return tf.einsum(f"bhqk,{keys}->bhqs", said, tf.one_hot(index, 2 * _MAX_DISTANCE + 1))

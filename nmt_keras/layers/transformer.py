@@ -2,9 +2,14 @@
 
 A mixer lets a target position see those before it, in two modes that agree:
 
-    initial_state(batch) -> state, every leaf [B, 1, ...], or a tuple that says itself how it is reordered and repeated
     call(x [B,T,D], dropout_seed) -> [B,T,D]
-    step(x [B,Q,D], position, state) -> ([B,Q,D], state)
+    step(x [B,Q,D], position, own, here) -> ([B,Q,D], own)
+
+Of a search, `own` is what one layer keeps of the positions before, and `here` what all layers share at this position:
+
+    initial_state(batch, num_layers) -> state, which has
+        state.layers, the `own` of each layer
+        state.at(position) -> here, a state too
 """
 
 from typing import Any, NamedTuple
@@ -104,33 +109,55 @@ class Residual(Layer):
 
 
 class Cache(NamedTuple):
-    """What self-attention has projected in a search: keys and values of all hypotheses of a row at all positions so
-    far, Z in all, and a mask that says which of them belong to each of Q hypotheses.
+    """What self-attention has projected in a search: of each layer keys and values of the hypotheses of a row at the
+    positions so far, Z in all, and a mask that says which of them belong to each of Q hypotheses.
 
     Where hypotheses go on from others, as beams do at every position, keys and values stay where they are: what a
     hypothesis sees is reordered instead. A query is then compared with Z keys and not only with its own, which costs
-    less than it would to move the keys, of all heads, layers and positions. Hypotheses that never go on from one
-    another, such as samples, have keys of their own: they are G groups of a row, otherwise G is 1.
+    less than it would to move the keys, of all heads, layers and positions. Keys that no hypothesis sees any more are
+    left out once they are more than the others. Hypotheses that never go on from one another, such as samples, have
+    keys of their own: they are G groups of a row, otherwise G is 1.
     """
 
-    keys: tf.Tensor  # of the compute type [B * G, H, Z, C]
-    values: tf.Tensor  # the same
-    positions: tf.Tensor  # int32 [Z]
+    layers: tuple[KeyValues, ...]  # each of the compute type [B * G, H, Z, C], Z one position less in a step before it
+    positions: tf.Tensor  # int32 [B * G, Z]
     is_own: tf.Tensor  # bool [B * G, Q / G, Z]
+
+    def at(self, position: tf.Tensor) -> "Cache":
+        """With a key of each hypothesis at a position, int32 [], which it sees alone; layers add theirs in a step."""
+        groups, beams = tf.shape(self.is_own)[0], tf.shape(self.is_own)[1]
+        here = tf.fill([groups, beams], position)
+        itself = tf.eye(beams, batch_shape=[groups], dtype=tf.bool)
+        return self._replace(positions=tf.concat([self.positions, here], 1), is_own=tf.concat([self.is_own, itself], 2))
 
     def reordered(self, parents: tf.Tensor) -> "Cache":
         """Of hypotheses that go on from `parents`, int32 [B, K]; G must be 1."""
-        return self._replace(is_own=tf.gather(self.is_own, parents, batch_dims=1))
+        cache = self._replace(is_own=tf.gather(self.is_own, parents, batch_dims=1))
+        is_seen = tf.reduce_any(cache.is_own, 1)
+        most = tf.reduce_max(tf.reduce_sum(tf.cast(is_seen, tf.int32), -1))  # keys that a row still needs
+        return tf.cond(tf.shape(is_seen)[1] > 2 * most, lambda: cache._of(_first_true(is_seen, most)), lambda: cache)
 
     def repeated(self, width: int | tf.Tensor) -> "Cache":
         """Of as many groups that are the same so far."""
-        keys, values, is_own = (tf.repeat(leaf, width, axis=0) for leaf in (self.keys, self.values, self.is_own))
-        return Cache(keys, values, self.positions, is_own)
+        return tf.nest.map_structure(lambda leaf: tf.repeat(leaf, width, axis=0), self)
+
+    def _of(self, places: tf.Tensor) -> "Cache":
+        """With the keys at `places` alone, int32 [B, Y]."""
+        return Cache(
+            tf.nest.map_structure(lambda leaf: tf.gather(leaf, places, axis=2, batch_dims=1), self.layers),
+            tf.gather(self.positions, places, batch_dims=1),
+            tf.gather(self.is_own, places, axis=2, batch_dims=1),
+        )
+
+
+def _first_true(mask: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """int32 [B, count]: where a mask, bool [B, Z], is true, in order, then other places of the row."""
+    return tf.argsort(tf.cast(~mask, tf.int32), stable=True)[:, :count]
 
 
 class CausalSelfAttention(Layer):
-    """A mixer: self-attention that sees no later position. Its state is a `Cache`, which grows by a position of each
-    hypothesis a step.
+    """A mixer: self-attention that sees no later position. The state of a search is a `Cache`, which grows by a
+    position of each hypothesis a step.
 
     The arguments are those of `MultiHeadAttention`.
     """
@@ -143,11 +170,12 @@ class CausalSelfAttention(Layer):
     def build(self, *_) -> None:
         self.attention.build()
 
-    def initial_state(self, batch: tf.Tensor) -> Cache:
+    def initial_state(self, batch: tf.Tensor, num_layers: int) -> Cache:
         """No position yet."""
         heads = self.attention.num_heads
         nothing = tf.zeros([batch, heads, 0, self.d_model // heads], self.compute_dtype)
-        return Cache(nothing, nothing, tf.zeros([0], tf.int32), tf.zeros([batch, 1, 0], tf.bool))
+        layers = (KeyValues(nothing, nothing),) * num_layers
+        return Cache(layers, tf.zeros([batch, 0], tf.int32), tf.zeros([batch, 1, 0], tf.bool))
 
     def call(self, x: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
         """Teacher forcing: see the module's docstring."""
@@ -156,26 +184,38 @@ class CausalSelfAttention(Layer):
         read = self.attention.project(x, positions)
         return self.attention(x, read, causal, positions, positions, dropout_seed)[0]
 
-    def step(self, x: tf.Tensor, position: tf.Tensor, state: Cache) -> tuple[tf.Tensor, Cache]:
+    def step(self, x: tf.Tensor, position: tf.Tensor, own: KeyValues, here: Cache) -> tuple[tf.Tensor, KeyValues]:
         """One position: see the module's docstring."""
         shape = tf.shape(x)
-        groups, beams = tf.shape(state.is_own)[0], tf.shape(state.is_own)[1]
+        groups, beams = tf.shape(here.is_own)[0], tf.shape(here.is_own)[1]
         x = tf.reshape(x, [groups, beams, self.d_model])
-        here = tf.fill([beams], position)
-        own = self.attention.project(x, here)
-        keys, values = (
-            tf.concat([before, tf.cast(new, self.compute_dtype)], 2) for before, new in zip(state[:2], own, strict=True)
+        positions = tf.fill([beams], position)
+        new = self.attention.project(x, positions)
+        own = KeyValues(
+            *(
+                tf.concat([before, tf.cast(added, self.compute_dtype)], 2)
+                for before, added in zip(own, new, strict=True)
+            )
         )
-        itself = tf.eye(beams, batch_shape=[groups], dtype=tf.bool)
-        state = Cache(keys, values, tf.concat([state.positions, here], 0), tf.concat([state.is_own, itself], 2))
-        y, _ = self.attention(x, KeyValues(keys, values), state.is_own[:, None], here, state.positions)
-        return tf.reshape(y, shape), state
+        y, _ = self.attention(x, own, here.is_own[:, None], positions, here.positions)
+        return tf.reshape(y, shape), own
+
+
+class CellStates(NamedTuple):
+    """What a recurrence over target positions keeps in a search: a state of each layer, whatever the position."""
+
+    layers: tuple[tf.Tensor, ...]  # each float32 [B, Q, D]
+
+    def at(self, position: tf.Tensor) -> "CellStates":
+        """The same."""
+        del position
+        return self
 
 
 class SSRU(Layer):
     """A mixer: c_t = f_t * c_{t-1} + (1 - f_t) * W x_t, relu(c_t), f_t = sigmoid(W_f x_t + b) (Kim et al. 2019, 3.1).
 
-    No product depends on the position before, so that training has no loop and a step is cheap. Its state is c_t.
+    No product depends on the position before, so that training has no loop and a step is cheap. A layer keeps c_t.
 
     Args:
         d_model: D.
@@ -191,9 +231,9 @@ class SSRU(Layer):
         self.forget.build((None, None, self.d_model))
         self.candidate.build((None, None, self.d_model))
 
-    def initial_state(self, batch: tf.Tensor) -> tf.Tensor:
+    def initial_state(self, batch: tf.Tensor, num_layers: int) -> CellStates:
         """Zeros [B, 1, D]."""
-        return tf.zeros([batch, 1, self.d_model])
+        return CellStates((tf.zeros([batch, 1, self.d_model]),) * num_layers)
 
     def call(self, x: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
         """Teacher forcing: see the module's docstring."""
@@ -201,12 +241,12 @@ class SSRU(Layer):
         forget = tf.sigmoid(self.forget(x))
         return tf.nn.relu(linear_recurrence(forget, (1.0 - forget) * self.candidate(x), axis=1))
 
-    def step(self, x: tf.Tensor, position: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def step(self, x: tf.Tensor, position: tf.Tensor, own: tf.Tensor, here: CellStates) -> tuple[tf.Tensor, tf.Tensor]:
         """One position: see the module's docstring."""
-        del position
+        del position, here
         forget = tf.sigmoid(self.forget(x))
-        state = forget * state + (1.0 - forget) * self.candidate(x)
-        return tf.nn.relu(state), state
+        own = forget * own + (1.0 - forget) * self.candidate(x)
+        return tf.nn.relu(own), own
 
 
 class TransformerEncoderLayer(Layer):
@@ -286,11 +326,11 @@ class TransformerDecoderLayer(Layer):
         return self._rest(x, y, source, source_mask, dropout_seed)
 
     def step(
-        self, x: tf.Tensor, position: tf.Tensor, state: Any, source: KeyValues, source_mask: tf.Tensor
+        self, x: tf.Tensor, position: tf.Tensor, own: Any, here: Any, source: KeyValues, source_mask: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, Any]:
-        """One position: x [B, Q, D] to [B, Q, D], weights [B, H, Q, S] and the mixer's state."""
-        y, state = self.mixer.step(self.around_mixer.before(x), position, state)
-        return *self._rest(x, y, source, source_mask, None), state
+        """One position: x [B, Q, D] to [B, Q, D], weights [B, H, Q, S] and what the mixer keeps."""
+        y, own = self.mixer.step(self.around_mixer.before(x), position, own, here)
+        return *self._rest(x, y, source, source_mask, None), own
 
     def _rest(self, x, y, source, source_mask, dropout_seed):
         x = self.around_mixer.after(x, y, fold_in(dropout_seed, 1))

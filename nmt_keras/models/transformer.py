@@ -12,7 +12,9 @@ from nmt_keras.layers.multihead_attention import KeyValues, MultiHeadAttention
 from nmt_keras.layers.positions import PositionEmbedding
 from nmt_keras.layers.transformer import (
     SSRU,
+    Cache,
     CausalSelfAttention,
+    CellStates,
     FeedForward,
     LayerNorm,
     Residual,
@@ -136,10 +138,9 @@ class TransformerDecoder(Layer):
             source=tuple(dense.cast_fields(own, KeyValues._fields, self.compute_dtype) for own in memory.source)
         )
 
-    def init_state(self, memory: TransformerMemory) -> tuple:
-        """The mixers' states before BOS."""
-        batch = tf.shape(memory.mask)[0]
-        return tuple(layer.mixer.initial_state(batch) for layer in self.layers)
+    def init_state(self, memory: TransformerMemory) -> Cache | CellStates:
+        """The mixers' state before BOS."""
+        return self.layers[0].mixer.initial_state(tf.shape(memory.mask)[0], len(self.layers))
 
     def call(
         self, embedded: tf.Tensor, memory: TransformerMemory, dropout_seed: tf.Tensor | None = None
@@ -165,14 +166,14 @@ class TransformerDecoder(Layer):
         return x, read
 
     def step(
-        self, embedded: tf.Tensor, position: tf.Tensor, state: tuple, memory: TransformerMemory
-    ) -> tuple[tf.Tensor, tf.Tensor, tuple]:
+        self, embedded: tf.Tensor, position: tf.Tensor, state: Cache | CellStates, memory: TransformerMemory
+    ) -> tuple[tf.Tensor, tf.Tensor, Cache | CellStates]:
         """One position of a search: see `nmt_keras.models.decoders`."""
-        x, new = self.positions(embedded, position[None]), []
-        for layer, old, source in zip(self.layers, state, memory.source):
-            x, weights, layer_state = layer.step(x, position, old, source, memory.mask)
-            new.append(layer_state)
-        return *self._finish(x, weights), tuple(new)
+        x, here, kept = self.positions(embedded, position[None]), state.at(position), []
+        for layer, own, source in zip(self.layers, state.layers, memory.source):
+            x, weights, own = layer.step(x, position, own, here, source, memory.mask)
+            kept.append(own)
+        return *self._finish(x, weights), here._replace(layers=tuple(kept))
 
     def _finish(self, x, weights):
         return x if self.norm is None else self.norm(x), tf.reduce_mean(weights, 1)

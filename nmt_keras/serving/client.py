@@ -100,6 +100,7 @@ class _Limits(NamedTuple):
     placeholders: tuple[str, ...]  # the patterns that became placeholders in what it was trained on
     annotates_terms: bool  # whether it was trained with annotated terms
     language_pair: tuple[str, str]  # codes of the source and the target; "" where it does not say
+    max_beam_size: int | None  # the most beams and samples of a text; None where it does not say
 
 
 class Client:
@@ -176,6 +177,12 @@ class Client:
         """The codes of the languages that it translates from and, where nothing else is asked for, into; "" each of an
         export that does not say."""
         return self._asked_limits().language_pair
+
+    @property
+    def max_beam_size(self) -> int | None:
+        """The most beams and samples of a text, to which requests for more are cut; None of an export that does not
+        say."""
+        return self._asked_limits().max_beam_size
 
     @property
     def takes_prefixes(self) -> bool:
@@ -591,12 +598,13 @@ class Client:
                 patterns = tuple(json.loads(found["placeholders"][0])) if "placeholders" in found else ()
                 has = "takes_prefix" in found, "takes_terms" in found
                 annotates = "annotates_terms" in found and bool(found["annotates_terms"][0])
+                beams = int(found["max_beam_size"][0]) if "max_beam_size" in found else None
                 pair = [str(found[f"{side}_language"][0]) if f"{side}_language" in found else "" for side in _SIDES]
                 self._limits = _Limits(
-                    rows, languages, *has, takes_terms, splits, patterns, annotates, (pair[0], pair[1])
+                    rows, languages, *has, takes_terms, splits, patterns, annotates, (pair[0], pair[1]), beams
                 )
             except NoSignature:
-                self._limits = _Limits(self._batch_sentences, (), False, False, False, False, (), False, ("", ""))
+                self._limits = _Limits(self._batch_sentences, (), False, False, False, False, (), False, ("", ""), None)
         return self._limits
 
 

@@ -271,14 +271,16 @@ class TranslationModule(tf.Module):
 
     def _limits(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """What a client needs first: any strings [B] to `max_request_sentences`, the most rows of a call that are
-        answered, and `batch_sentences`, the most rows that a server should merge, int32 [B] each; `takes_prefix` and
-        `takes_terms`, whether `translate` heeds these inputs, and `splits_sentences`, bool [B] each; `placeholders`,
-        string [B], a JSON list of the patterns that became placeholders in what the model was trained on;
-        `annotates_terms`, bool [B], whether that had annotated terms; `source_language` and `target_language`, their
-        codes, string [B] each, "" where it was not said; of a model of several target languages also
-        `target_languages`, their codes with spaces between, the default first, string [B]."""
+        answered, `batch_sentences`, the most rows that a server should merge, and `max_beam_size`, the most beams and
+        samples of a row, int32 [B] each; `takes_prefix` and `takes_terms`, whether `translate` heeds these inputs, and
+        `splits_sentences`, bool [B] each; `placeholders`, string [B], a JSON list of the patterns that became
+        placeholders in what the model was trained on; `annotates_terms`, bool [B], whether that had annotated terms;
+        `source_language` and `target_language`, their codes, string [B] each, "" where it was not said; of a model of
+        several target languages also `target_languages`, their codes with spaces between, the default first,
+        string [B]."""
         _, _, _, config = self._parts()
         values: dict[str, Any] = {name: getattr(config, name) for name in ("max_request_sentences", "batch_sentences")}
+        values["max_beam_size"] = max(config.max_beam_size, config.beam_size)
         values |= {"takes_prefix": True, "takes_terms": self.takes_terms and not self.splits_sentences}
         values |= {"splits_sentences": self.splits_sentences, "placeholders": self._placeholders()}
         values["annotates_terms"] = self._annotates_terms

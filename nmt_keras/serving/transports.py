@@ -100,6 +100,9 @@ def parse_address(server: str) -> Address:
             "that is not the newest; give e.g. grpc://localhost:8500/en_zh, or http://localhost:8501/en_zh/3"
         )
     scheme, place, model, version = match.groups()
+    port = int(place.rpartition(":")[2])
+    if not 0 < port < 65536:
+        raise UserError(f"The port of the server {server!r} is {port}: give one from 1 to 65535")
     return Address(scheme, place, urllib.parse.unquote(model), None if version is None else int(version))
 
 

@@ -175,14 +175,45 @@ def test_a_residual_normalises_before_or_after(pre_norm):
 def test_the_cache_grows_by_a_position_a_step():
     layer = CausalSelfAttention(D, H)
     layer.build()
-    state = layer.initial_state(B)
+    state = layer.initial_state(B, 1)
     for position in range(3):
-        _, state = layer.step(tf.ones([B, 1, D]), tf.constant(position), state)
-        assert state.keys.shape == state.values.shape == (B, H, position + 1, C)
-        assert state.positions.numpy().tolist() == list(range(position + 1)) and state.is_own.shape[1:] == (
-            1,
-            position + 1,
-        )
+        _, state = _stepped(layer, tf.ones([B, 1, D]), position, state)
+        [own] = state.layers
+        assert own.keys.shape == own.values.shape == (B, H, position + 1, C)
+        assert state.positions.numpy().tolist() == [list(range(position + 1))] * B
+        assert state.is_own.shape == (B, 1, position + 1)
+
+
+def _stepped(layer, x, position, state):
+    """A step of a decoder of one layer."""
+    here = state.at(tf.constant(position))
+    y, own = layer.step(tf.constant(x, tf.float32), tf.constant(position), *state.layers, here)
+    return y, here._replace(layers=(own,))
+
+
+@pytest.mark.parametrize("options", [{}, {"rotary": True}, {"relative": True}], ids=str)
+def test_keys_that_no_hypothesis_sees_are_left_out(options):
+    layer = CausalSelfAttention(D, H, **options)
+    layer.build()
+    _filled(layer)
+    width, length = 5, 12
+    rng = np.random.default_rng(4)
+    state, paths, kept = layer.initial_state(B, 1), [[[]] * width] * B, []
+    for position in range(length):
+        x = rng.normal(size=(B, width if position else 1, D))
+        y, state = _stepped(layer, x, position, state)
+        kept.append(state.positions.shape[1])
+        paths = [[[*path, each] for path, each in zip(paths[row], x[row])] for row in range(B)]
+        for row, beam in ((row, beam) for row in range(B) for beam in range(x.shape[1])):
+            expected = layer(tf.constant([paths[row][beam]], tf.float32))[0, -1]
+            np.testing.assert_allclose(y[row, beam], expected, atol=1e-5)
+        parents = rng.integers(x.shape[1], size=(B, width))  # a few have all descendants, others of each row
+        state = state.reordered(tf.constant(parents, tf.int32))
+        paths = [[paths[row][parent] for parent in parents[row]] for row in range(B)]
+        seen = max(len({place for beam in row for place in np.flatnonzero(beam)}) for row in state.is_own.numpy())
+        assert state.positions.shape[1] <= 2 * seen
+    assert any(after < before for before, after in zip(kept, kept[1:]))
+    assert len({tuple(own) for own in state.positions.numpy().tolist()}) == B, "rows keep keys of other positions"
 
 
 @pytest.mark.parametrize("causal", [False, True])

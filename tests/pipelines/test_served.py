@@ -193,6 +193,7 @@ BAD = [
     (translate, ["--saved_model={saved}", "--n_best=2"], "--n_best with an export needs --beam_size"),
     (translate, ["--saved_model={saved}", "--timeout=2"], "--timeout is of requests: it goes with --server"),
     (translate, ["--saved_model={saved}", "--server=http://a:1/b"], "Exactly one of --run_dir, --saved_model and"),
+    (translate, ["--server=grpc://localhost:99999/m"], "is 99999: give one from 1 to 65535"),
     (translate, ["--server=localhost:8500"], "The server 'localhost:8500' must be grpc://host:port/model"),
     (score, ["--saved_model={saved}", "--source={tmp}/one"], "--source and --target must be given"),
     (
@@ -254,7 +255,15 @@ def test_fewer_translations_than_asked_for_are_told_once(saved_model, text, caps
     arguments = [f"--saved_model={saved_model[0]}", f"--input={text}"]
     assert translate.main([*arguments, "--n_best=17", "--beam_size=17"]) == 0  # decoding.max_beam_size is 16
     warnings = [line for line in capsys.readouterr().err.split("\n") if line.startswith("warning")]
-    assert len(warnings) == 1 and "warning: line 1 has 16 of 17 translations: the export's limit" in warnings[0]
+    assert len(warnings) == 2 and "warning: line 1 has 16 of 17 translations: the export's limit" in warnings[1]
+    assert warnings[0] == (
+        "warning: --beam_size=17 is cut to 16, the most that this export was made with; "
+        "export the run with --decoding.max_beam_size=17"
+    )
+    assert translate.main([*arguments, "--samples=20", "--temperature=1"]) == 0
+    assert "warning: --samples=20 is cut to 16, the most" in capsys.readouterr().err
+    assert translate.main([*arguments, "--beam_size=16"]) == 0
+    assert "is cut" not in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -100,6 +100,7 @@ def _few(module, is_old=False):
 def test_the_languages_of_an_export_are_those_of_its_run_and_unknown_of_an_older_one(few_module, trained_copy):
     with _few(few_module) as silent, _few(few_module, is_old=True) as old:
         assert silent.language_pair == old.language_pair == ("", "")
+        assert silent.max_beam_size == 16 and old.max_beam_size is None
     assert load(trained_copy / "run").client().language_pair == ("xx", "yy")
 
 
