@@ -274,11 +274,11 @@ def _opened(values: flags.FlagValues) -> Iterator[tuple[Stream, dict[str, typing
 
 def _warn_of_fewer_beams(values: flags.FlagValues, most: int | None) -> None:
     """Says that an export has fewer beams or samples than were asked for, if it says how many it has."""
-    for name in ("beam_size", "samples"):
-        if most is not None and values[name].value and values[name].value > most:
+    for name, asked in (("beam_size", values.beam_size or 0), ("samples", values.samples)):
+        if most is not None and asked > most:
             _process.report(
-                f"warning: --{name}={values[name].value} is cut to {most}, the most that this export was made with; "
-                f"export the run with --decoding.max_beam_size={values[name].value}"
+                f"warning: --{name}={asked} is cut to {most}, the most that this export was made with; "
+                f"export the run with --decoding.max_beam_size={asked}"
             )
 
 
