@@ -1,6 +1,7 @@
 """The documentation holds: links lead somewhere, jobs have the flags that it gives them, its Python compiles."""
 
 import contextlib
+import functools
 import importlib
 import io
 import json
@@ -61,23 +62,52 @@ def _flags_of(module):
     return set(re.findall(r"--(?:\[no\])?([\w.]+)", text.getvalue()))
 
 
+@functools.cache
+def _known(module):
+    return _flags_of(module) | _GENERAL
+
+
+def _is_flag(argument, known):
+    """Whether an argument, `--name` or `--name=value`, is one of the flags, or of the fields of a configuration."""
+    name = argument.removeprefix("--").partition("=")[0]
+    if name.startswith(("config.", "decoding.")):
+        section, _, rest = name.partition(".")
+        return (rest if section == "config" else name) in {field.path for field in fields_of(ExperimentConfig)}
+    return name in known or name.removeprefix("no") in known
+
+
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_jobs_have_the_flags_that_are_given(page):
-    known_fields = {field.path for field in fields_of(ExperimentConfig)}
-    flags = {}
     for module, arguments in _commands(page.read_text(encoding="utf-8")):
         if module.startswith("benchmarks."):
             assert (ROOT / (module.replace(".", "/") + ".py")).exists(), module
+        elif module != "pipelines.launch":  # which passes flags on
+            for argument in arguments:
+                assert _is_flag(argument, _known(module)), f"{module} {argument}"
+
+
+JOBS = sorted(path.stem for path in (ROOT / "pipelines").glob("[!_]*.py"))
+# Pages that name flags of other programs, or of benchmarks, in their sentences.
+_OF_OTHERS = ("migration.md", "results.md", "MEASUREMENTS.md", "WORKSPACE.md")
+_FLAGS_OF_OTHERS = ("--signal", "--", "--decoding.<name>", "--decoding.*")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_flags_in_sentences_are_those_of_the_job_or_of_some_job(page):
+    text = re.sub(r"(?ms)^```.*?^```|^    [^\n]*$", "", page.read_text(encoding="utf-8"))
+    of_any = {flag for job in JOBS for flag in _known(f"pipelines.{job}")}
+    for span in re.findall(r"`([^`]+)`", text):
+        begin, *rest = span.split()
+        job = re.sub(r"^(pipelines\.|nmt-)", "", begin)
+        if begin.startswith("--") and page.name not in _OF_OTHERS:
+            known, given = of_any, [begin]
+        elif job in JOBS:
+            known, given = of_any if job == "launch" else _known(f"pipelines.{job}"), rest
+        else:
             continue
-        if module not in flags:
-            flags[module] = _flags_of(module) | _GENERAL
-        for argument in arguments:
-            name = argument.removeprefix("--").partition("=")[0]
-            if name.startswith(("config.", "decoding.")):
-                section, _, rest = name.partition(".")
-                assert (rest if section == "config" else name) in known_fields, argument
-            elif module != "pipelines.launch":
-                assert name in flags[module] or name.removeprefix("no") in flags[module], f"{module} {argument}"
+        for argument in given:
+            is_ours = argument.startswith("--") and argument.partition("=")[0] not in _FLAGS_OF_OTHERS
+            assert not is_ours or _is_flag(argument, known), span
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
