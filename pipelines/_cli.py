@@ -96,7 +96,7 @@ def run_with_rest(
     doc: str | None,
     argv: Sequence[str] | None = None,
 ) -> int:
-    """As `run`, of a job that is also given what stands behind `--`, which is another program's."""
+    """Runs as `run` does a job that is also given what stands behind `--`, which is another program's."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     place = arguments.index("--") if "--" in arguments else len(arguments)
     return run(define, lambda values: job(values, arguments[place + 1 :]), doc, arguments[:place])

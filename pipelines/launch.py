@@ -223,7 +223,7 @@ def _jobs(addresses: Sequence[str], num_servers: int) -> dict[str, list[str]]:
 
 
 def _environment(jobs: Mapping[str, Sequence[str]], index: int) -> dict[str, str]:
-    """Of process `index` of all."""
+    """The environment of process `index` of all."""
     tasks = [(job, place) for job, addresses in jobs.items() for place in range(len(addresses))]
     job, place = tasks[index]
     config = {"cluster": jobs, "task": {"type": job, "index": place}}

@@ -263,7 +263,8 @@ def _opened(values: flags.FlagValues) -> Iterator[tuple[Stream, dict[str, typing
         about = {**{name: values[name].value for name in names}, **request_options}
         if values.glossary:
             about |= _of_model(values, client.annotates_terms, client.placeholders)
-        _warn_of_fewer_beams(values, client.max_beam_size)
+        if values.beam_size or values.samples:
+            _warn_of_fewer_beams(values, client.max_beam_size)
         if values.protect and _as_json(values) and client.splits_sentences:
             raise UserError(
                 "An export that splits texts gives one text for a line, and nothing of its sentences: leave out "
@@ -294,7 +295,7 @@ def _annotates(values: flags.FlagValues) -> bool:
 
 
 def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any], Callable[[], None]]:
-    """As `_opened`, of --run_dir, and what to do when all is translated."""
+    """What `_opened` gives, of --run_dir, and what to do when all is translated."""
     _process.load_tensorflow()
     from nmt_keras.config import DecodingConfig, ExperimentConfig
     from nmt_keras.inference.minimum_bayes_risk import require_enough

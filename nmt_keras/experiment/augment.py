@@ -175,7 +175,7 @@ def _require_fitting(run: Run, dual: Run | None, choice: Choice) -> None:
 
 
 def _dual_overrides(folder: pathlib.Path, run: Run) -> dict[str, Any]:
-    """Of a run of the other direction: where it has several target languages, that which the text is in."""
+    """Options of a run of the other direction: where it has several target languages, that which the text is in."""
     back = run.config.data.source_language
     known = read_config(folder).data.target_languages
     return {"decoding.shortlist": 0, **({"data.target_language": back} if back in known else {})}

@@ -400,7 +400,7 @@ def _is_same(expected: Mapping[str, np.ndarray], found: Mapping[str, list]) -> b
 
 
 def _batching_parameters(max_batch_size: int) -> str:
-    """Of TF Serving's `--batching_parameters_file`."""
+    """The text of TF Serving's `--batching_parameters_file`."""
     return (
         f"max_batch_size {{ value: {max_batch_size} }}\nbatch_timeout_micros {{ value: 2000 }}\n"
         "max_enqueued_batches { value: 100 }\nnum_batch_threads { value: 2 }\n"

@@ -22,7 +22,7 @@ class System(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """Of sacreBLEU, as the target language asks for."""
+    """Metrics of sacreBLEU, as the target language asks for."""
 
     bleu: BLEU
     chrf: CHRF

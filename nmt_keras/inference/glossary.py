@@ -213,7 +213,7 @@ class PlacedTerms:
             yield self._glossary.annotated(line)
 
     def placed(self, number: int, translation: "Translation") -> list[list[tuple[str, bool]]]:
-        """Of each hypothesis of the next line the terms, as the ways to say each, and whether they are placed."""
+        """The terms of each hypothesis of the next line, as the ways to say each, and whether they are placed."""
         terms = self._waiting.popleft()
         names = [" | ".join(ways) for ways in terms]
         known: Iterable[Iterable[bool]] = (each.outputs.get("is_term_placed", ()) for each in translation.hypotheses)

@@ -22,7 +22,7 @@ class Hypothesis(NamedTuple):
 
 
 class Translation(NamedTuple):
-    """Of one text."""
+    """The translation of one text."""
 
     hypotheses: list[Hypothesis]  # best first, at least one
     truncated: bool  # whether the text was longer than the limit
@@ -37,7 +37,7 @@ class Translation(NamedTuple):
 
     @property
     def text(self) -> str:
-        """Of the best hypothesis."""
+        """The text of the best hypothesis."""
         return self.best.text
 
 

@@ -264,7 +264,7 @@ class Translator:
         prefixes: Sequence[str] | None,
         terms: Sequence[TermsOfText] | None,
     ) -> list[Translation]:
-        """As `translate_batch`, with placeholders for what is protected, which the translations have again."""
+        """Translates as `translate_batch` does, with placeholders for what is protected; translations have it again."""
         inside = copy.copy(self)
         inside._protection = None
         protected = [protection.take_out(text) for text in texts]

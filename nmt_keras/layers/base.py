@@ -20,7 +20,7 @@ class Layer(keras.layers.Layer):
         super().__init__(name=name, autocast=False)
 
     def add_weight(self, *args, **kwargs):
-        """As Keras's, for a weight that is read in float32 under any policy."""
+        """Adds a weight as Keras does, for a weight that is read in float32 under any policy."""
         return super().add_weight(*args, autocast=False, **kwargs)
 
 

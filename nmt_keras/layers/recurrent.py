@@ -174,7 +174,7 @@ class RecurrentLayer(Layer):
     def _by_cudnn(
         self, x: tf.Tensor, lengths: tf.Tensor, initial: States, is_training: bool
     ) -> tuple[tf.Tensor, States]:
-        """As `_recurrence`, of sequences of these lengths."""
+        """Runs as `_recurrence` does, of sequences of these lengths."""
         kernel, recurrent_kernel, *biases = map(
             tf.convert_to_tensor, (self.kernel, self.recurrent_kernel, *self.biases)
         )
@@ -222,7 +222,7 @@ class _Recurrence:
         self._training = training
 
     def run(self, x, kernel, recurrent_kernel, biases, parameters, initial):
-        """As `tf.custom_gradient` wants it: (outputs [T, B, U], *last states) and the function of their gradients."""
+        """What `tf.custom_gradient` wants: (outputs [T, B, U], *last states) and the function of their gradients."""
         inputs, kernel, recurrent_kernel = (tf.cast(operand, self._dtype) for operand in (x, kernel, recurrent_kernel))
         projected = tf.matmul(inputs, kernel)
         kernels = _kernels(self._cell, projected.shape[-1])

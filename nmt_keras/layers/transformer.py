@@ -119,30 +119,32 @@ class Cache(NamedTuple):
     keys of their own: they are G groups of a row, otherwise G is 1.
     """
 
-    layers: tuple[KeyValues, ...]  # each of the compute type [B * G, H, Z, C], Z one position less in a step before it
+    layers: tuple[KeyValues, ...]  # of the compute type, [B * G, H, Z, C]; Q / G fewer from `at` to the layer's step
     positions: tf.Tensor  # int32 [B * G, Z]
     is_own: tf.Tensor  # bool [B * G, Q / G, Z]
 
     def at(self, position: tf.Tensor) -> "Cache":
-        """With a key of each hypothesis at a position, int32 [], which it sees alone; layers add theirs in a step."""
+        """The cache with a place more for each hypothesis, at a position, int32 []; a hypothesis sees its own new place
+        and no other's. The steps of the layers add the keys and values."""
         groups, beams = tf.shape(self.is_own)[0], tf.shape(self.is_own)[1]
         here = tf.fill([groups, beams], position)
         itself = tf.eye(beams, batch_shape=[groups], dtype=tf.bool)
         return self._replace(positions=tf.concat([self.positions, here], 1), is_own=tf.concat([self.is_own, itself], 2))
 
     def reordered(self, parents: tf.Tensor) -> "Cache":
-        """Of hypotheses that go on from `parents`, int32 [B, K]; G must be 1."""
+        """The cache of hypotheses that go on from `parents`, int32 [B, K]; G must be 1."""
         cache = self._replace(is_own=tf.gather(self.is_own, parents, batch_dims=1))
         is_seen = tf.reduce_any(cache.is_own, 1)
         most = tf.reduce_max(tf.reduce_sum(tf.cast(is_seen, tf.int32), -1))  # keys that a row still needs
-        return tf.cond(tf.shape(is_seen)[1] > 2 * most, lambda: cache._of(_first_true(is_seen, most)), lambda: cache)
+        most = tf.maximum(most, 0)  # of no rows it is the least integer
+        return tf.cond(tf.shape(is_seen)[1] > 2 * most, lambda: cache._kept(_first_true(is_seen, most)), lambda: cache)
 
     def repeated(self, width: int | tf.Tensor) -> "Cache":
-        """Of as many groups that are the same so far."""
+        """The cache of `width` groups that are the same so far."""
         return tf.nest.map_structure(lambda leaf: tf.repeat(leaf, width, axis=0), self)
 
-    def _of(self, places: tf.Tensor) -> "Cache":
-        """With the keys at `places` alone, int32 [B, Y]."""
+    def _kept(self, places: tf.Tensor) -> "Cache":
+        """The cache with the keys at `places` alone, int32 [B, Y]."""
         return Cache(
             tf.nest.map_structure(lambda leaf: tf.gather(leaf, places, axis=2, batch_dims=1), self.layers),
             tf.gather(self.positions, places, batch_dims=1),

@@ -4,11 +4,11 @@ A decoder has five methods; `Q` is 1 or the number of beams.
 
     prepare(encoder_output) -> Memory                                  what stays constant, every leaf [B, ...]
     cast(memory) -> Memory                                             for a search: operands of products are cast once
-    init_state(memory) -> State                                        before the first position, every leaf [B, 1, ...]
+    init_state(memory) -> State                                        before the first position: `decoding.hypotheses`
     call(embedded [B,T,D], memory, dropout_seed) -> (hidden [B,T,D], attention_weights [B,T,S])
     step(embedded [B,Q,D], position, state, memory) -> (hidden [B,Q,D], attention_weights [B,Q,S], State)
 
-Both modes share their body, and T steps equal one call. A step may lengthen an axis of the state, from the third on.
+Both modes share their body, and T steps equal one call. A step may lengthen an axis of the state that is 0 at first.
 Embedding and output projection belong to `Seq2Seq`.
 """
 

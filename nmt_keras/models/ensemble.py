@@ -24,7 +24,7 @@ class Ensemble:
 
     @property
     def variables(self) -> list[keras.Variable]:
-        """Of all members."""
+        """The variables of all members."""
         return [variable for member in self.members for variable in member.variables]
 
     def count_params(self) -> int:

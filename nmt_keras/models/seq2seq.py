@@ -165,7 +165,7 @@ class Seq2Seq(keras.Model):
         return self._for_one_pass().output_projection.columns(ids, penalty)
 
     def init_state(self, memory: Any) -> Any:
-        """The decoder's state before BOS, every leaf [B, 1, ...]."""
+        """The decoder's state before BOS, of one hypothesis a row: see `nmt_keras.decoding.hypotheses`."""
         return self.decoder.init_state(memory)
 
     def for_search(self) -> "Seq2Seq":

@@ -340,7 +340,7 @@ class Client:
         target_language: str | None,
         first_number: int,
     ) -> Iterator[Translation]:
-        """As `stream`, and nothing is protected; without options, prefixes and terms by `serving_default`."""
+        """Translates as `stream` does, protecting nothing; without options, prefixes and terms by `serving_default`."""
         if options is None and prefixes is None and terms is None:
             return map(_translation, self._rows("serving_default", ("text",), zip(texts), target_language))
         translate_options = options or TranslateOptions()
@@ -383,7 +383,7 @@ class Client:
         options: TranslateOptions,
         **given: Any,
     ) -> Iterator[Translation]:
-        """As `stream`, without what is protected, which is put back."""
+        """Translates as `stream` does, without what is protected, which is put back."""
         protection = protect if isinstance(protect, Protection) else Protection(protect)
         placeholders = self._asked_limits().placeholders
         if given["prefixes"] is not None and not placeholders:
@@ -529,7 +529,7 @@ class Client:
         return self._attends(list(texts), prefixes, terms, target_language)
 
     def vectors(self, texts: Iterable[str], *, target_language: str | None = None) -> Iterator[Row]:
-        """As `encode`, of texts as they come, in order and in constant memory.
+        """Sentence vectors as of `encode`, of texts as they come, in order and in constant memory.
 
         Raises:
             UserError: there is no answer.

@@ -205,7 +205,7 @@ class ServedModel:
             raise Refusal("NOT_FOUND", f"Servable not found for request: {request}")
 
     def states(self, model: str, version: int | None) -> dict[int, str]:
-        """Of the versions of a model, as the model service tells them."""
+        """The states of the versions of a model, as the model service tells them."""
         if model != self.model:
             raise Refusal("NOT_FOUND", f"Could not find any versions of model {model}")
         if version not in (None, self.version):

@@ -105,7 +105,7 @@ class FreshTransport:
 
 
 def signatures(folder: pathlib.Path) -> dict[str, dict[str, dict[str, tuple[str, int]]]]:
-    """Of each signature of a SavedModel, `inputs` and `outputs`: name to the tensor's name and TF_DataType.
+    """The `inputs` and `outputs` of each signature of a SavedModel: name to the tensor's name and TF_DataType.
 
     Raises:
         RuntimeError: `folder` holds no SavedModel.

@@ -91,7 +91,7 @@ def parse_address(server: str) -> Address:
     """Reads `grpc://host:port/model[/version]`; the scheme may be grpcs, http or https.
 
     Raises:
-        UserError: it is none.
+        UserError: it is none, or its port is out of range.
     """
     match = _SERVER.fullmatch(server)
     if not match:

@@ -25,7 +25,7 @@ _IN_FLIGHT_OF_A_WORKER = 2
 
 
 class Staleness(NamedTuple):
-    """Of the updates since this was last asked."""
+    """What is known of the updates since this was last asked."""
 
     mean: float  # updates by others between the reading of weights and the update
     largest: int

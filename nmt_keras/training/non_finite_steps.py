@@ -75,7 +75,7 @@ class NonFiniteSteps:
             self._report(f"warning: step {non_finite.step:,} is skipped: {what}; its batch cannot be kept: {error}")
 
     def names(self) -> list[str]:
-        """Of all dumps, in the order of their restarts and steps."""
+        """The names of all dumps, in the order of their restarts and steps."""
         found = (path.name for path in self.folder.glob("step-*-restart-*"))
         return sorted(found, key=lambda name: (name.partition("-restart-")[2], name))
 

@@ -76,12 +76,12 @@ class Watch:
 
     @property
     def port(self) -> int:
-        """Of the chief, where it watches."""
+        """The chief's port, where it watches."""
         assert self._listener is not None
         return self._listener.getsockname()[1]
 
     def wait_for_end(self) -> bool:
-        """Of a worker other than the chief: waits until that has left or is lost; whether it left as it should."""
+        """Waits, as a worker other than the chief, until that has left or is lost; returns whether it left well."""
         self._has_left.wait()
         return self._lost_number is None
 

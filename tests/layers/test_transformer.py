@@ -2,6 +2,7 @@
 
 import math
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -191,6 +192,19 @@ def _stepped(layer, x, position, state):
     return y, here._replace(layers=(own,))
 
 
+def test_the_cache_of_no_rows_and_of_half_precision_grows_too():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    layer = CausalSelfAttention(D, H)
+    layer.build()
+    for rows in (0, 2):
+        state = layer.initial_state(rows, 1)
+        for position in range(4):
+            y, state = _stepped(layer, np.ones([rows, 3 if position else 1, D]), position, state)
+            assert {leaf.dtype for leaf in state.layers[0]} == {tf.bfloat16} and y.shape[0] == rows
+            state = state.reordered(tf.zeros([rows, 3], tf.int32))
+            assert state.positions.shape[1] == state.layers[0].keys.shape[2] <= (2 * (position + 1) if rows else 0)
+
+
 @pytest.mark.parametrize("options", [{}, {"rotary": True}, {"relative": True}], ids=str)
 def test_keys_that_no_hypothesis_sees_are_left_out(options):
     layer = CausalSelfAttention(D, H, **options)
@@ -207,11 +221,12 @@ def test_keys_that_no_hypothesis_sees_are_left_out(options):
         for row, beam in ((row, beam) for row in range(B) for beam in range(x.shape[1])):
             expected = layer(tf.constant([paths[row][beam]], tf.float32))[0, -1]
             np.testing.assert_allclose(y[row, beam], expected, atol=1e-5)
-        parents = rng.integers(x.shape[1], size=(B, width))  # a few have all descendants, others of each row
-        state = state.reordered(tf.constant(parents, tf.int32))
+        parents = rng.integers(x.shape[1], size=(B, width))  # few have all the descendants, not the same in each row
+        before, state = state, state.reordered(tf.constant(parents, tf.int32))
         paths = [[paths[row][parent] for parent in parents[row]] for row in range(B)]
         seen = max(len({place for beam in row for place in np.flatnonzero(beam)}) for row in state.is_own.numpy())
-        assert state.positions.shape[1] <= 2 * seen
+        is_kept = before.positions.shape[1] <= 2 * seen
+        assert state.positions.shape[1] == (before.positions.shape[1] if is_kept else seen)
     assert any(after < before for before, after in zip(kept, kept[1:]))
     assert len({tuple(own) for own in state.positions.numpy().tolist()}) == B, "rows keep keys of other positions"
 

@@ -251,7 +251,7 @@ def test_what_a_server_that_goes_down_leaves_is_gone_on_with(saved_model, tmp_pa
     assert _out(capsys) == (tmp_path / "out").read_text().split("\n")[:-1]
 
 
-def test_fewer_translations_than_asked_for_are_told_once(saved_model, text, capsys):
+def test_fewer_beams_and_fewer_translations_than_asked_for_are_told_once(saved_model, text, capsys):
     arguments = [f"--saved_model={saved_model[0]}", f"--input={text}"]
     assert translate.main([*arguments, "--n_best=17", "--beam_size=17"]) == 0  # decoding.max_beam_size is 16
     warnings = [line for line in capsys.readouterr().err.split("\n") if line.startswith("warning")]

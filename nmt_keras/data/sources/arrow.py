@@ -68,7 +68,7 @@ def _pyarrow(wanted: Wanted) -> Any:
 
 
 def _columns(schema: Any, wanted: Wanted) -> list[tuple[str, str]]:
-    """Of each text the column, and the part of it where it is one of structs."""
+    """The column of each text, and the part of it where it is one of structs."""
     import pyarrow.types as types
 
     names: dict[str, tuple[str, str, Any]] = {}  # the column, the part and its type

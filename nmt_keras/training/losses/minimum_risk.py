@@ -51,7 +51,7 @@ class MinimumRisk:
         return LossSums(total, tf.reduce_sum(forward.weights), scalars)
 
     def _cross_entropy(self, forward: Forward, seed: tf.Tensor | None) -> tuple[tf.Tensor, ...]:
-        """Of the references: the smoothed one, the plain one, and right predictions."""
+        """Cross entropies of the references: the smoothed one, the plain one, and right predictions."""
 
         def values_of(logits: list[tf.Tensor], labels: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, ...]:
             values = label_smoothed_cross_entropy(logits[0], labels, self._smoothing)
