@@ -393,7 +393,7 @@ def _report_doubts(
     if has_few and not is_silent_on_few:
         _process.report(
             f"warning: line {number} has {count} of {wanted} translations: the export's limit "
-            "(decoding.max_beam_size), or all that its search found"
+            "(decoding.max_beam_size), or all that its search found; other lines like it are not named"
         )
     return has_few
 

@@ -79,8 +79,9 @@ def write_recipe(data: DataConfig, path: str | os.PathLike, report: Report = sil
     tokenizers = sample_tokenizers(data, corpus)
     sizes = [each.vocab_size for each in tokenizers]
     is_bytes = isinstance(tokenizers.source, ByteTokenizer)
-    if any(size < wanted for size in sizes) and not is_bytes:  # less text than this trains: it finds its own bound
-        data.source_vocab_size = data.target_vocab_size = DataConfig.source_vocab_size
+    data.source_vocab_size, data.target_vocab_size = (  # the default alone becomes as small as the text asks for
+        DataConfig.source_vocab_size if size < wanted and not is_bytes else wanted for size in sizes
+    )
     found = lengths_of(corpus, tokenizers)
     suggested, median = found["suggested"], found["lengths"]["target"]["p50"]
     has_gpu = bool(tf.config.list_physical_devices("GPU"))
@@ -175,7 +176,7 @@ def get_config() -> ExperimentConfig:
             test_pairs={test_pairs},
             tokenizer="{tokenizer}",
             joint_vocabulary={joint_vocabulary},  # the languages {scripts}
-            # A piece for every 6 pairs, of 1,000 to 32,000: rarer ones are hardly learned. Where the text has fewer,
+            # A piece for every 6 pairs, of 1,000 to 32,000: rarer ones are hardly learned. Where a side has fewer,
             # 8,000, which becomes as many as it has.
             source_vocab_size={source_vocab_size},
             target_vocab_size={target_vocab_size},

@@ -68,7 +68,7 @@ class Glossary:
         try:
             text = pathlib.Path(path).read_bytes().decode("utf-8-sig")
         except OSError as error:
-            raise UserError(f"Cannot read the glossary {path}: {error.strerror}") from error
+            raise UserError(f"Cannot read the glossary {path}: {error.strerror}; check its name") from error
         except UnicodeDecodeError as error:
             raise UserError(f"The glossary {path} is no UTF-8, at byte {error.start:,}: save it as UTF-8") from error
         entries, mistakes = _entries(text, f"the glossary {path}", _entry)

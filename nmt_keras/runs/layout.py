@@ -40,7 +40,11 @@ def read_config(run_dir: pathlib.Path) -> ExperimentConfig:
         if not run_dir.exists():
             raise UserError(f"There is no folder {run_dir}; give the --run_dir of a training job") from error
         is_export = any(run_dir.glob("saved_model.pb")) or any(run_dir.glob("*/saved_model.pb"))
-        remedy = "it is an export: give it as --saved_model" if is_export else "give the --run_dir of a training job"
+        remedy = (
+            "it is an export: give the run that it was made of, or --saved_model to a job that takes one"
+            if is_export
+            else "give the --run_dir of a training job"
+        )
         raise UserError(f"{run_dir} is no run directory: it has no readable config.json; {remedy}") from error
 
 

@@ -1,5 +1,6 @@
 """The first model of a user's own text, in one command."""
 
+import random
 import re
 
 import pytest
@@ -179,6 +180,21 @@ def test_a_remedy_that_is_a_flag_of_training_names_that_job(run, tmp_path, monke
     assert run() == 2
     wanted = f"on_findings=report; give it to python -m pipelines.train --config={tmp_path}/m.py --run_dir={tmp_path}/m"
     assert wanted in capsys.readouterr().err
+
+
+def test_a_side_that_cannot_fill_its_vocabulary_leaves_the_other_as_it_is(tmp_path, monkeypatch, capsys):
+    """9 English words are no 1,000 pieces; the other side has them, and would become whole phrases with 8,000."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    rng = random.Random(1)
+    english = "the dog cat runs sleeps eats fast slowly apples".split()
+    words = ["".join(map(chr, rng.choices(range(0x4E00, 0x4E00 + 300), k=2))) for _ in range(700)]
+    rows = [" ".join(rng.choices(english, k=5)) + ".\t" + "".join(rng.choices(words, k=5)) for _ in range(1500)]
+    (tmp_path / "toy.tsv").write_text("".join(row + "\n" for row in rows), encoding="utf-8")
+    flags = ["--data=toy.tsv", f"--data_dir={tmp_path}", "--source=en", "--target=zh", f"--run_dir={tmp_path}/m"]
+    assert start.main([*flags, "--notrain"]) == 0
+    data = nmt_keras.recipe(tmp_path / "m.py").data
+    assert (data.source_vocab_size, data.target_vocab_size) == (8000, 1000)
+    assert " and 1000 pieces" in capsys.readouterr().err
 
 
 def test_flags_that_a_recipe_does_not_follow_are_told(run, capsys):
