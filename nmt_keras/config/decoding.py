@@ -76,3 +76,8 @@ class DecodingConfig:
     replace_unknown: bool = spec(
         False, "put the source word that it reads most for an unknown one; word vocabularies alone", resume=FREE
     )
+
+    @property
+    def most_beams(self) -> int:
+        """The most beams and samples of a text, whatever a caller asks for."""
+        return max(self.max_beam_size, self.beam_size)

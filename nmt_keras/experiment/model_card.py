@@ -41,7 +41,7 @@ def model_card(
     beside = f"(in float32 {result['dev_bleu_float32']:.2f}) " if "dev_bleu_float32" in result else ""
     ensemble = f"an ensemble of {len(run_dirs)} models, " if len(run_dirs) > 1 else ""
     shortlist = f", a shortlist of {decoding.shortlist} pieces a source piece" if decoding.shortlist else ""
-    beams = max(decoding.max_beam_size, decoding.beam_size)
+    beams = decoding.most_beams
     kind = "any number of sentences, translated one by one and joined" if decoding.split_sentences else "one sentence"
     return f"""# {name}
 

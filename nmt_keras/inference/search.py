@@ -149,7 +149,7 @@ class Search:
             The hypotheses, and whether they begin with all of `prefix`, bool [B]; see `tokenize_prefixes`.
         """
         config = self._config
-        most = max(config.max_beam_size, config.beam_size)
+        most = config.most_beams
         temperature = _within(request_options.temperature, 0.0, 100.0)
         is_sampled = temperature > 0.0
         beam_size = tf.where(

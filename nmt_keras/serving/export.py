@@ -280,7 +280,7 @@ class TranslationModule(tf.Module):
         string [B]."""
         _, _, _, config = self._parts()
         values: dict[str, Any] = {name: getattr(config, name) for name in ("max_request_sentences", "batch_sentences")}
-        values["max_beam_size"] = max(config.max_beam_size, config.beam_size)
+        values["max_beam_size"] = config.most_beams
         values |= {"takes_prefix": True, "takes_terms": self.takes_terms and not self.splits_sentences}
         values |= {"splits_sentences": self.splits_sentences, "placeholders": self._placeholders()}
         values["annotates_terms"] = self._annotates_terms

@@ -72,7 +72,7 @@ def test_a_mistake_in_a_file_is_one_line(tmp_path, content, message):
 
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path):
-    with pytest.raises(UserError, match="Cannot read the glossary .*none.tsv: No such file"):
+    with pytest.raises(UserError, match="Cannot read the glossary .*none.tsv: No such file.*; check its name$"):
         Glossary.read(tmp_path / "none.tsv")
 
 

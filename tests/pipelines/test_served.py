@@ -256,6 +256,7 @@ def test_fewer_beams_and_fewer_translations_than_asked_for_are_told_once(saved_m
     assert translate.main([*arguments, "--n_best=17", "--beam_size=17"]) == 0  # decoding.max_beam_size is 16
     warnings = [line for line in capsys.readouterr().err.split("\n") if line.startswith("warning")]
     assert len(warnings) == 2 and "warning: line 1 has 16 of 17 translations: the export's limit" in warnings[1]
+    assert warnings[1].endswith("or all that its search found; other lines like it are not named")
     assert warnings[0] == (
         "warning: --beam_size=17 is cut to 16, the most that this export was made with; "
         "export the run with --decoding.max_beam_size=17"

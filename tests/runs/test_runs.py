@@ -494,7 +494,10 @@ def test_what_is_no_run_directory_is_refused(tmp_path):
     (tmp_path / "1").mkdir()
     for version in (tmp_path / "1", tmp_path):
         (tmp_path / "1" / "saved_model.pb").touch()
-        with pytest.raises(UserError, match="has no readable config.json; it is an export: give the run that"):
+        with pytest.raises(
+            UserError,
+            match="has no readable config.json; it is an export: give the run that it was made of, or --saved_model",
+        ):
             load(version)
 
 
