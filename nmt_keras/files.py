@@ -1,6 +1,7 @@
 """Files that are whole or absent: written under a temporary name, flushed to the disk, renamed."""
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -23,7 +24,26 @@ def make_folder(path: str | os.PathLike) -> None:
     try:
         os.makedirs(path, exist_ok=True)
     except OSError as error:
-        raise UserError(f"Cannot write {path}: {error.strerror}; free the disk or give another path") from error
+        raise _cannot_write(path, error) from error
+
+
+def remedy_of(error: OSError) -> str:
+    """What a user can do about a file that cannot be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "free the disk or give another path"
+    if isinstance(error, IsADirectoryError):
+        return "give the path of a file"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "give a path where you may write"
+    return "give another path"
+
+
+def _directory() -> IsADirectoryError:
+    return IsADirectoryError(None, "it is a directory")
+
+
+def _cannot_write(path: str | os.PathLike, error: OSError) -> UserError:
+    return UserError(f"Cannot write {path}: {error.strerror}; {remedy_of(error)}")
 
 
 def require_writable(path: str | os.PathLike, reads: Iterable[str | os.PathLike | None] = ()) -> None:
@@ -40,22 +60,18 @@ def require_writable(path: str | os.PathLike, reads: Iterable[str | os.PathLike 
         require_other_file(path, read if os.path.exists(read) else read.rpartition("#")[0])
     path = pathlib.Path(path)
     folder = next(parent for parent in path.absolute().parents if parent.exists())
-    reason = None
-    if path.is_dir():
-        reason = "it is a directory"
-    elif path.exists() and not path.is_file():
+    if path.exists() and not path.is_file() and not path.is_dir():
         return  # a pipe or a device
-    elif not folder.is_dir():
-        reason = f"{folder} is no folder"
-    else:
-        try:
-            handle, name = tempfile.mkstemp(dir=folder, prefix=".tmp-")
-            os.close(handle)
-            os.unlink(name)
-        except OSError as error:
-            reason = error.strerror
-    if reason:
-        raise UserError(f"Cannot write {path}: {reason}; free the disk or give another path")
+    try:
+        if path.is_dir():
+            raise _directory()
+        if not folder.is_dir():
+            raise NotADirectoryError(None, f"{folder} is no folder")
+        handle, name = tempfile.mkstemp(dir=folder, prefix=".tmp-")
+        os.close(handle)
+        os.unlink(name)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
 
 
 def require_other_file(path: str | os.PathLike, read: str | os.PathLike) -> None:
@@ -81,7 +97,7 @@ def atomic_write(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     name = None
     try:
         if path.is_dir():
-            raise IsADirectoryError(None, "it is a directory")
+            raise _directory()
         if path.exists() and not path.is_file():
             yield path
             return
@@ -102,7 +118,7 @@ def atomic_write(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     except _OfAnotherFile as other:
         raise typing.cast(OSError, other.__cause__)
     except OSError as error:
-        raise UserError(f"Cannot write {path}: {error.strerror}; free the disk or give another path") from error
+        raise _cannot_write(path, error) from error
     finally:
         if name:
             pathlib.Path(name).unlink(missing_ok=True)
@@ -129,7 +145,7 @@ def resumable_write(
     path = pathlib.Path(path)
     try:
         if path.is_dir():
-            raise IsADirectoryError(None, "it is a directory")
+            raise _directory()
         if path.exists() and not path.is_file():
             with open(path, "w", encoding="utf-8", newline="\n") as file:
                 yield file, 0
@@ -160,7 +176,7 @@ def resumable_write(
     except _OfAnotherFile as other:
         raise typing.cast(OSError, other.__cause__)
     except OSError as error:
-        raise UserError(f"Cannot write {path}: {error.strerror}; free the disk or give another path") from error
+        raise _cannot_write(path, error) from error
 
 
 def _resumed_lines(

@@ -15,6 +15,7 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
+from nmt_keras import files
 from nmt_keras.config import DecodingConfig, reference
 from nmt_keras.errors import Failure, Stopped, UserError, WorkerLost
 from pipelines._process import quiet, report
@@ -106,7 +107,7 @@ def _of_system(error: OSError) -> str:
     """The message for an error of the operating system that no other code has explained."""
     place = "" if error.filename is None else f"{error.filename}: "
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return f"{place}{error.strerror or error}" + ("; free the disk or give another path" if full else "")
+    return f"{place}{error.strerror or error}" + (f"; {files.remedy_of(error)}" if full else "")
 
 
 def define_inference_flags(values: flags.FlagValues, argv: list[str], searches: bool = True) -> None:
@@ -150,7 +151,7 @@ def define_search_flags(values: flags.FlagValues, argv: list[str]) -> None:
     Raises:
         UserError: an option of the search is unknown.
     """
-    flags.DEFINE_integer("beam_size", None, "Beams; 1 is greedy. Default: the recipe's.", flag_values=values)
+    flags.DEFINE_integer("beam_size", None, "Beams; 1 is greedy. Default: the recipe's.", 1, flag_values=values)
     flags.DEFINE_float(
         "length_penalty", None, "Alpha of the length penalty. Default: the recipe's.", flag_values=values
     )
@@ -262,6 +263,20 @@ def recipe(values: flags.FlagValues) -> "ExperimentConfig":
     return values.config
 
 
+def pair_of(name: str) -> tuple[str, str]:
+    """The source and the target file that a --data names; the target is "" where one file has both sides.
+
+    Raises:
+        UserError: there are more.
+    """
+    source, _, target = name.partition(",")
+    if "," in target:
+        raise UserError(
+            f"--data is one file of pairs, or two with a comma, source first; repeat it for more. Received: {name}"
+        )
+    return source, target
+
+
 def run_dirs(values: flags.FlagValues) -> list[pathlib.Path]:
     """What --run_dir names."""
     return [pathlib.Path(path) for path in values.run_dir]
@@ -370,7 +385,7 @@ def _parse(values: flags.FlagValues, arguments: list[str], positional: str = "")
         raise UserError(f"Unknown command line flag --{error.flagname}{meant} --help lists all") from error
     except flags.Error as error:
         message, traceback, cause = str(error).partition("Traceback")
-        explained = _explain_recipe(message + cause)
+        explained = _explain_value(values, message) or _explain_recipe(message + cause)
         if explained:
             raise UserError(explained) from error
         if "get_config() takes 0 positional arguments" in message + cause:
@@ -416,12 +431,29 @@ def _explain_recipe(message: str) -> str:
     if unknown and hasattr(config, unknown[1]):
         valid = ", ".join(typing.get_type_hints(getattr(config, unknown[1])))
         return f"{unknown[2]!r} in the recipe is no field of {unknown[1]}; valid ones: {valid}"
-    number = re.search(
-        r"(flag --\S+): (?:invalid literal for int.. with base 10|could not convert string to float): (.*)", message
-    )
-    if number:
-        return f"{number[1]}: {number[2]} is no {'whole ' if ' int' in message else ''}number"
     return ""
+
+
+def _explain_value(values: flags.FlagValues, message: str) -> str:
+    """One line on a value that a flag does not take; "" for other mistakes."""
+    given = re.fullmatch(r"flag --([\w.]+)=(.*): .*", message.strip(), re.DOTALL)
+    if not given or given[1] not in values:
+        return ""
+    name, value = given[1], given[2].partition(": ")[0]
+    flag = values[name]
+    if isinstance(flag.parser, flags.BooleanParser):
+        return f"--{name} must be true or false. Received: {value!r}"
+    if isinstance(flag.parser, flags.EnumParser):
+        return f"--{name} must be one of {', '.join(flag.parser.enum_values)}. Received: {value!r}"
+    if not isinstance(flag.parser, flags.FloatParser | flags.IntegerParser):
+        return ""
+    rule = "a number" if isinstance(flag.parser, flags.FloatParser) else "a whole number"
+    low, high = flag.parser.lower_bound, flag.parser.upper_bound
+    if low is not None:
+        rule += f" from {low:,} to {high:,}" if high is not None else f", at least {low:,}"
+    elif high is not None:
+        rule += f", at most {high:,}"
+    return f"--{name} must be {rule}. Received: {value!r}"
 
 
 def _fail(error: object) -> int:

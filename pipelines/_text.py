@@ -27,7 +27,9 @@ _SERVER_FLAGS = ("timeout", "batch_sentences", "concurrency")
 
 def define_model_flags(values: flags.FlagValues) -> None:
     """The flags of jobs that take an export or a server in the place of --run_dir."""
-    flags.DEFINE_string("saved_model", None, "Or a SavedModel: saved_models/<name>/<version>.", flag_values=values)
+    flags.DEFINE_string(
+        "saved_model", None, "Or a SavedModel, or a folder of its versions, of which the newest.", flag_values=values
+    )
     flags.DEFINE_string(
         "server",
         None,
@@ -45,8 +47,10 @@ def check_model_flags(values: flags.FlagValues, request_options: Sequence[str] =
     Raises:
         UserError: there is no model or several, or a flag does not fit it.
     """
-    if sum(bool(values[name].value) for name in ("run_dir", "saved_model", "server")) != 1:
-        raise UserError("Exactly one of --run_dir, --saved_model and --server must be given")
+    models = [f"--{name}" for name in ("run_dir", "saved_model", "server") if values[name].value]
+    if len(models) != 1:
+        remedy = f"{' and '.join(models)} are; leave one out" if models else "give a model, as in --run_dir=runs/m30k"
+        raise UserError(f"Exactly one of --run_dir, --saved_model and --server must be given: {remedy}")
     for name in _SERVER_FLAGS:
         if values[name].present and not values.server:
             raise UserError(f"--{name} is of requests: it goes with --server")

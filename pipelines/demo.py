@@ -28,7 +28,9 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_multi_string(
         "run_dir", [], "The run directory of a training job; several with commas are an ensemble.", flag_values=values
     )
-    flags.DEFINE_multi_string("saved_model", [], "A SavedModel: saved_models/<name>/<version>.", flag_values=values)
+    flags.DEFINE_multi_string(
+        "saved_model", [], "A SavedModel, or a folder of its versions, of which the newest.", flag_values=values
+    )
     flags.DEFINE_multi_string(
         "server", [], "TF Serving: grpc://host:port/model or http://host:port/model.", flag_values=values
     )

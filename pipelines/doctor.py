@@ -1,4 +1,5 @@
 """Examines parallel text before it is trained on: python -m pipelines.doctor --source=train.en --target=train.de
+or --data=pairs.tsv --source_language=en --target_language=de
 
 Prints what it finds, by line: shifted lines, empty or untranslated ones, duplicates, lengths that do not fit, a wrong
 script, broken encoding, test sentences in the training text; then the lengths in ids, and what they suggest for the
@@ -40,6 +41,12 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
         "config", None, "A recipe, whose text and languages are examined.", sys_argv=argv, flag_values=values
     )
     flags.DEFINE_string("data_dir", "", "Folder of relative paths.", flag_values=values)
+    flags.DEFINE_multi_string(
+        "data",
+        [],
+        "Text to train on: a file of pairs, or two files with a comma; repeated for more.",
+        flag_values=values,
+    )
     for name, what in zip(_SOURCES, ("train on", "choose checkpoints by", "measure on")):
         flags.DEFINE_string(name, None, f"Text to {what}: its source side.", flag_values=values)
         target = name.replace("source", "target")
@@ -75,16 +82,20 @@ def _job(values: flags.FlagValues) -> int:
 def _data_of(values: flags.FlagValues) -> DataConfig:
     if values["config"].present:
         return _cli.recipe(values).data
-    if not values.source:
-        raise UserError("--source and --target, or --config, must be given: the text that is to be examined")
+    if bool(values.source) == bool(values.data):
+        raise UserError(
+            "The text that is to be examined must be given, as --source=train.en --target=train.de, as "
+            "--data=pairs.tsv or as the recipe, --config"
+        )
     for name in _SOURCES:
         if values[name.replace("source", "target")].value and not values[name].value:
             raise UserError(f"--{name} and --{name.replace('source', 'target')} must be given together")
+    pairs = [(values.source, values.target or "")] if values.source else list(map(_cli.pair_of, values.data))
     return DataConfig(
         source_language=values.source_language,
         target_language=values.target_language,
-        train_source=(values.source,),
-        train_target=(values.target or "",),
+        train_source=tuple(source for source, _ in pairs),
+        train_target=tuple(target for _, target in pairs),
         dev_source=(values.dev_source,) if values.dev_source else (),
         dev_target=(values.dev_target or "",) if values.dev_source else (),
     )

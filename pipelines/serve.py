@@ -17,6 +17,7 @@ from absl import flags
 
 from nmt_keras.errors import UserError
 from nmt_keras.serving.ports import require_free
+from nmt_keras.serving.versions import newest_version
 from pipelines import _cli, _process
 
 
@@ -48,7 +49,8 @@ def _job(values: flags.FlagValues) -> int:
         raise UserError(f"--rest_port and --grpc_port are both {values.rest_port}: give two ports")
     if set(values.name) & set("/:"):
         raise UserError(f"--name is a part of addresses, without / and :. Received: {values.name!r}")
-    folder, version = _version_of(pathlib.Path(values.saved_model))
+    folder = newest_version(pathlib.Path(values.saved_model))
+    version = int(folder.name) if folder.name.isdecimal() else 1
     for port, flag in ((values.rest_port, "--rest_port"), (values.grpc_port, "--grpc_port")):
         require_free(values.host, port, flag)
     _process.load_tensorflow()
@@ -76,15 +78,6 @@ def _job(values: flags.FlagValues) -> int:
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
     return 0
-
-
-def _version_of(folder: pathlib.Path) -> tuple[pathlib.Path, int]:
-    """The folder of the newest version, or the folder itself, and the version's number."""
-    versions = [path.parent for path in folder.glob("*/saved_model.pb") if path.parent.name.isdecimal()]
-    folder = max(versions, key=lambda path: int(path.name), default=folder)
-    if not (folder / "saved_model.pb").exists():
-        raise UserError(f"{folder} is no export: give saved_models/<name>, or a version of it")
-    return folder, int(folder.name) if folder.name.isdecimal() else 1
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def _report_what_differs(values: flags.FlagValues, recipe: pathlib.Path) -> None
     from nmt_keras.api import recipe as read_recipe
 
     data = read_recipe(recipe).data
-    pairs = [tuple((*name.split(","), "")[:2]) for name in values.data]
+    pairs = list(map(_cli.pair_of, values.data))
     given = {
         "data": pairs != list(zip(data.train_source, data.train_target)),
         "source": values.source != data.source_language,
@@ -112,15 +112,13 @@ def _write(values: flags.FlagValues, recipe: pathlib.Path) -> None:
     from nmt_keras.config import DataConfig
     from nmt_keras.experiment.start import write_recipe
 
-    pairs = [name.split(",") for name in values.data]
-    if any(len(names) > 2 for names in pairs):
-        raise UserError("--data is one file of pairs, or two with a comma, source first; repeat the flag for more text")
+    pairs = list(map(_cli.pair_of, values.data))
     data = DataConfig(
         source_language=values.source,
         target_language=values.target,
         data_dir=values.data_dir,
-        train_source=tuple(names[0] for names in pairs),
-        train_target=tuple(names[1] if len(names) > 1 else "" for names in pairs),
+        train_source=tuple(source for source, _ in pairs),
+        train_target=tuple(target for _, target in pairs),
     )
     write_recipe(data, recipe, _process.report)
     _process.report(f"{recipe}: the recipe, with its reasons")

@@ -38,7 +38,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 
 
 def test_a_directory_is_not_replaced(tmp_path):
-    with pytest.raises(UserError, match=r"^Cannot write \S+: it is a directory; free the disk or give another path$"):
+    with pytest.raises(UserError, match=r"^Cannot write \S+: it is a directory; give the path of a file$"):
         files.write_text(tmp_path, "text")
 
 
@@ -109,10 +109,29 @@ def test_what_can_be_written_is_known_before_the_work(tmp_path):
     files.require_writable(tmp_path / "file")
     files.require_writable("/dev/null")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
-    for path, reason in (
-        (tmp_path, "it is a directory"),
-        (tmp_path / "file" / "a", "is no folder"),
-        ("/proc/x", "No such"),
+    for path, reason, remedy in (
+        (tmp_path, "it is a directory", "give the path of a file"),
+        (tmp_path / "file" / "a", "is no folder", "give another path"),
+        ("/proc/x", "No such", "give another path"),
     ):
-        with pytest.raises(UserError, match=f"^Cannot write {path}: .*{reason}.*; free the disk or give another path$"):
+        with pytest.raises(UserError, match=f"^Cannot write {path}: .*{reason}.*; {remedy}$"):
             files.require_writable(path)
+
+
+@pytest.mark.parametrize(
+    "number, remedy",
+    [
+        (errno.EDQUOT, "free the disk or give another path"),
+        (errno.EACCES, "give a path where you may write"),
+        (errno.EROFS, "give a path where you may write"),
+        (errno.EIO, "give another path"),
+    ],
+)
+def test_the_remedy_is_that_of_the_reason(tmp_path, monkeypatch, number, remedy):
+    def refuse(*args, **kwargs):
+        raise OSError(number, "the reason")
+
+    monkeypatch.setattr(files.tempfile, "mkstemp", refuse)
+    for write in (files.require_writable, lambda path: files.write_text(path, "text")):
+        with pytest.raises(UserError, match=f"^Cannot write {tmp_path}/a: the reason; {remedy}$"):
+            write(tmp_path / "a")

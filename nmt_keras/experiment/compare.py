@@ -77,7 +77,8 @@ def compare(
     """
     if len(names) < 2:
         raise UserError(
-            f"At least two systems must be given: run directories or files of translations. Received: {list(names)}"
+            "At least two systems must be given, run directories or files of translations, the one that the others are "
+            f"compared with first. Received: {', '.join(names) or 'none'}; give another behind it, as in runs/a runs/b"
         )
     reads = [os.path.join(data_dir, name) for name in (source, *references, frequencies) if name]
     for path in filter(None, (output, page)):

@@ -3,13 +3,14 @@
 import dataclasses
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import tensorflow as tf
 from sacrebleu.metrics import BLEU
+from tqdm import tqdm
 
 from nmt_keras import files
 from nmt_keras.config import DataConfig, TrainingConfig
@@ -23,7 +24,7 @@ from nmt_keras.inference.text import tokenize
 from nmt_keras.inference.translation import Translation
 from nmt_keras.inference.translator import Translator
 from nmt_keras.layers.int8 import NEEDS, is_available
-from nmt_keras.reports import Report, silent
+from nmt_keras.reports import Report, shows_bars, silent
 from nmt_keras.runs.loading import Run, config_of, load
 from nmt_keras.serving import client
 from nmt_keras.serving import export as exporting
@@ -52,6 +53,7 @@ _PROTECTED = [
 ]
 _LOG_PROB_TOLERANCE = 1e-5  # nats; both run one graph on a CPU
 _WARMUP_BATCHES = (1, 8, 64)  # rows
+_Call = TypeVar("_Call")
 
 
 class _Proof(NamedTuple):
@@ -225,11 +227,13 @@ class _DevText:
         """SacreBLEU's, which names the number of references once `bleu` has been called."""
         return ", ".join(dict.fromkeys(str(metric.get_signature()) for _, _, metric, _ in self._sets))
 
-    def translated(self, run: Run, translator: Translator) -> list[Translation]:
+    def translated(
+        self, run: Run, translator: Translator, progress: Callable[[Iterable], Iterable] = iter
+    ) -> list[Translation]:
         """The lines by a translator of the run, in batches as the proof asks the export for."""
         return [
             translation
-            for texts, codes in self.batches(run.config.decoding.batch_sentences)
+            for texts, codes in progress(self.batches(run.config.decoding.batch_sentences))
             for translation in translator.with_tags(run.tags_of(codes[:1])).translate_batch(texts)
         ]
 
@@ -332,7 +336,6 @@ def _prove(
     """Compares an export with its model: the translations of the dev lines and of nasty lines with the translator's,
     the replies of all signatures to some of these lines with those of this process, and what a client makes of both
     for lines with protected spans."""
-
     size = trained.config.decoding.batch_sentences
     nasty = [_NASTY[i : i + size] for i in range(0, len(_NASTY), size)]
     batches = [*dev.batches(size), *((texts, [""] * len(texts)) for texts in nasty)]
@@ -342,37 +345,47 @@ def _prove(
     here = local.LocalTransport(exporting.signatures_of(module), module)
     spans = Protection(PATTERNS)
     translator = trained.translator(protects=False)
-    with tf.device("CPU"):  # where the proof runs
-        expected = [
-            *dev.translated(trained, translator),
-            *(t for texts in nasty for t in translator.translate_batch(texts)),
-        ]
-        expected_replies = [
-            here.predict(name, {key: as_tensor(values) for key, values in inputs.items()}) for name, inputs in requests
-        ]
-        expected_protected = client.Client("the model", transport=here, concurrency=1).translate(
-            _PROTECTED, protect=spans
-        )
 
     def request_of(texts: list[str], codes: list[str]) -> dict[str, list[str]]:
         return {"text": texts, "target_language": codes} if module.target_languages else {"text": texts}
 
-    try:
-        missing = [*proof.functions_that_must_compile(folder), *proof.unsupported_operations(folder)]
-        if missing:
-            raise RuntimeError(f"a server cannot run {', '.join(missing)}")
-        with proof.FreshProcess(folder) as served:
-            served.ask("serving_default", request_of(*batches[0]))  # the first run is slower
-            start = time.monotonic()
-            replies = [served.ask("serving_default", request_of(*batch)) for batch in dev.batches(size)]
-            seconds = time.monotonic() - start
-            replies += [served.ask("serving_default", request_of(*batch)) for batch in batches[len(replies) :]]
-            other_replies = [served.ask(name, inputs) for name, inputs in requests]
-            there = client.Client(str(folder), transport=proof.FreshTransport(served), concurrency=1)
-            protected = there.translate(_PROTECTED, protect=spans)
-    except RuntimeError as error:
-        report(f"the proof failed: {error}")
-        return _Proof(len(expected), len(expected), None, [], 0.0)
+    def progress(calls: Iterable[_Call]) -> Iterator[_Call]:
+        for call in calls:
+            yield call
+            bar.update()
+
+    total = 2 * (len(batches) + len(requests))
+    with tqdm(total=total, unit="request", disable=not shows_bars(), desc="comparing") as bar:
+        with tf.device("CPU"):  # where the proof runs
+            expected = [
+                *dev.translated(trained, translator, progress),
+                *(t for texts in progress(nasty) for t in translator.translate_batch(texts)),
+            ]
+            expected_replies = [
+                here.predict(name, {key: as_tensor(values) for key, values in inputs.items()})
+                for name, inputs in progress(requests)
+            ]
+            expected_protected = client.Client("the model", transport=here, concurrency=1).translate(
+                _PROTECTED, protect=spans
+            )
+        try:
+            missing = [*proof.functions_that_must_compile(folder), *proof.unsupported_operations(folder)]
+            if missing:
+                raise RuntimeError(f"a server cannot run {', '.join(missing)}")
+            with proof.FreshProcess(folder) as served:
+                served.ask("serving_default", request_of(*batches[0]))  # the first run is slower
+                start = time.monotonic()
+                replies = [served.ask("serving_default", request_of(*batch)) for batch in progress(dev.batches(size))]
+                seconds = time.monotonic() - start
+                replies += [
+                    served.ask("serving_default", request_of(*batch)) for batch in progress(batches[len(replies) :])
+                ]
+                other_replies = [served.ask(name, inputs) for name, inputs in progress(requests)]
+                there = client.Client(str(folder), transport=proof.FreshTransport(served), concurrency=1)
+                protected = there.translate(_PROTECTED, protect=spans)
+        except RuntimeError as error:
+            report(f"the proof failed: {error}")
+            return _Proof(len(expected), len(expected), None, [], 0.0)
     found = [row for reply in replies for row in zip(reply["translation"], reply["log_prob"], reply["truncated"])]
     distances = [abs(ours.best.log_prob - theirs[1]) for ours, theirs in zip(expected, found, strict=True)]
     different = sum(

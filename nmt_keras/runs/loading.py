@@ -256,7 +256,7 @@ def _load(run_dir: pathlib.Path, config: ExperimentConfig, checkpoint: str | int
     model = build_seq2seq(config.model, tokenizers.source.vocab_size, tokenizers.target.vocab_size)
     checkpoint = str(checkpoint)
     if checkpoint not in ("best", "latest", "averaged", "ema") and not checkpoint.isdecimal():
-        raise UserError(f"`checkpoint` must be best, latest, averaged, ema or a step. Received: {checkpoint!r}")
+        raise UserError(f"There is no checkpoint {checkpoint!r}; give best, latest, averaged, ema or a step")
     if checkpoint == "ema" and not config.training.ema_decay:
         raise UserError(
             f"{run_dir} keeps no moving average of its weights, which checkpoint ema asks for: train with "

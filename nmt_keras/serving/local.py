@@ -11,6 +11,7 @@ import tensorflow_text  # noqa: F401  registers the operations of an export
 from nmt_keras.errors import UserError
 from nmt_keras.serving.client import Client
 from nmt_keras.serving.transports import Failure, Kind, Tensors, bytes_of, strings_of
+from nmt_keras.serving.versions import newest_version
 
 Functions = Mapping[str, Callable[..., Mapping[str, tf.Tensor]]]
 
@@ -57,9 +58,7 @@ def load_export(folder: pathlib.Path) -> Client:
     Raises:
         UserError: `folder` is no export.
     """
-    versions = [path for path in folder.glob("*/saved_model.pb") if path.parent.name.isdecimal()]
-    if versions:
-        folder = max((path.parent for path in versions), key=lambda path: int(path.name))
+    folder = newest_version(folder)
 
     def load() -> tuple[Functions, Any]:
         loaded = tf.saved_model.load(str(folder))
@@ -70,9 +69,9 @@ def load_export(folder: pathlib.Path) -> Client:
         if "serving_default" not in signatures:
             raise LookupError("serving_default")
     except (OSError, LookupError, ValueError, tf.errors.OpError) as error:
-        is_run = (folder / "config.json").exists()
-        remedy = "it is a run directory: give it as --run_dir" if is_run else "give saved_models/<name>/<version>"
-        raise UserError(f"{folder} is no export of this toolkit; {remedy}") from error
+        raise UserError(
+            f"{folder} is no export of this toolkit, or it is damaged; give another, or export the model again"
+        ) from error
     return Client(str(folder), transport=LocalTransport(signatures, loaded, load), concurrency=1)
 
 

@@ -218,7 +218,7 @@ def test_saved_model_cli_runs_an_export(parts, saved):
 def test_a_folder_that_is_no_export_is_refused(tmp_path):
     from nmt_keras.errors import UserError
 
-    with pytest.raises(UserError, match="is no export of this toolkit; give saved_models/<name>/<version>"):
+    with pytest.raises(UserError, match="is no export of this toolkit; give saved_models/<name>, or a version of it"):
         load_export(tmp_path)
 
 

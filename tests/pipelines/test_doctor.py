@@ -83,7 +83,9 @@ def test_other_counts_are_reported_and_not_only_refused(folder, tmp_path, capsys
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--source=", "--target="], "--source and --target, or --config, must be given"),
+        (["--source=", "--target="], "must be given, as --source=train.en --target=train.de, as --data=pairs.tsv or"),
+        (["--data=pairs.tsv"], "must be given, as --source=train.en --target=train.de, as --data=pairs.tsv or"),
+        (["--source=", "--target=", "--data=a,b,c"], "--data is one file of pairs, or two with a comma, source first"),
         (["--dev_target=x"], "--dev_source and --dev_target must be given together"),
         (["--test_target=x"], "--test_source and --test_target must be given together"),
         (["--source=/nowhere/x"], "Cannot read /nowhere/x: No such file or directory"),
@@ -169,7 +171,7 @@ def test_a_table_is_examined_by_the_lines_of_its_file(folder, tmp_path, capsys):
     rows = ["\t".join(pair) for pair in zip(*sides)]
     rows[100:100] = ["broken", rows[50]]
     (tmp_path / "pairs.tsv").write_text("\n".join(["en\tzh", *rows]) + "\n", encoding="utf-8")
-    _, report, errors = _run(folder, tmp_path, capsys, f"--source={tmp_path}/pairs.tsv", "--target=")
+    _, report, errors = _run(folder, tmp_path, capsys, "--source=", "--target=", f"--data={tmp_path}/pairs.tsv")
     finding = next(finding for finding in report["findings"] if finding["kind"] == "duplicate")
     assert "103 repeats 52" in finding["text"] and finding["first_lines"] == ["103"]
     assert report["lines"] == {f"{tmp_path}/pairs.tsv": 301}

@@ -931,7 +931,16 @@ BAD = [
         "unknown section 'modle'.*valid ones: data, model",
     ),
     (train, [RECIPE, "--run_dir={tmp}/r", "--config.model.cell=gruu"], "`model.cell` must be one of lstm, gru, rnn"),
-    (train, [RECIPE, "--run_dir={tmp}/r", "--config.model.d_model=x"], "'x' is no whole number"),
+    (
+        train,
+        [RECIPE, "--run_dir={tmp}/r", "--config.model.d_model=x"],
+        "--config.model.d_model must be a whole number. R",
+    ),
+    (
+        train,
+        [RECIPE, "--run_dir={tmp}/r", "--config.model.tie_output=x"],
+        "--config.model.tie_output must be true or f",
+    ),
     (
         train,
         [f"--config={ROOT}/pipelines/recipes/multi30k_en_de.py:gnt", "--run_dir={tmp}/r"],
@@ -1037,7 +1046,11 @@ BAD = [
         ["--run_dir={run}", "--decoding.beams=2"],
         "unknown field 'beams' in '--decoding.beams=2'; did you mean beam_size",
     ),
-    (translate, ["--run_dir={run}", "--decoding.min_length=x"], "flag --decoding.min_length=x: 'x' is no whole number"),
+    (
+        translate,
+        ["--run_dir={run}", "--decoding.min_length=x"],
+        "--decoding.min_length must be a whole number. Received: 'x'",
+    ),
     (
         evaluate,
         ["--run_dir={run}", "--source={tmp}/x", "--reference={tmp}/x", "--decoding.min_length=-1"],
@@ -1052,9 +1065,22 @@ BAD = [
     ),
     (translate, ["--run_dir={run}", "--input={tmp}/x", "--resume"], "give the --output of the interrupted job"),
     (translate, ["--run_dir={run}", "--input={tmp}/x", "--n_best=9"], "--n_best must be at most the beam size"),
-    (translate, ["--run_dir={run}", "--input={tmp}/x", "--samples=1", "--seed=3000000000"], "flag --seed=3000000000"),
+    (
+        translate,
+        ["--run_dir={run}", "--input={tmp}/x", "--samples=1", "--seed=3000000000"],
+        "to 2,147,483,647. Received",
+    ),
+    (
+        translate,
+        ["--run_dir={run}", "--samples=3", "--temperature=0"],
+        "must be a number, at least 0.001. Received: '0'",
+    ),
+    (translate, ["--run_dir={run}", "--top_p=2"], "--top_p must be a number from 0.0 to 1.0. Received: '2'"),
+    (translate, ["--run_dir={run}", "--mbr_utility=ter"], "--mbr_utility must be one of chrf, bleu. Received: 'ter'"),
+    (translate, ["--run_dir={run}", "--quiet=maybe"], "--quiet must be true or false. Received: 'maybe'"),
+    (translate, ["--run_dir={run}", "--beam_size=0"], "--beam_size must be a whole number, at least 1. Received: '0'"),
     (translate, ["--run_dir={run}", "--input={tmp}/no.gz"], "Cannot unpack --input: "),
-    (translate, [], "Exactly one of --run_dir, --saved_model and --server must be given"),
+    (translate, [], "--saved_model and --server must be given: give a model, as in --run_dir=runs/m30k"),
     (translate, ["--run_dir={run}", "--input=/nowhere"], "Cannot read /nowhere: No such file"),
     (translate, ["--run_dir={run}", "--input={tmp}/x", "--output=/proc/x/y"], "Cannot write /proc/x/y: No such file"),
     (
@@ -1065,17 +1091,21 @@ BAD = [
     (
         translate,
         ["--run_dir={run}", "--input={tmp}/x", "--checkpoint=worst"],
-        "`checkpoint` must be best, latest, averaged, ema or a step",
+        "; give best, latest, averaged, ema or a step",
     ),
     (
         translate,
-        ["--run_dir={run}", "--input={tmp}/x", "--beam_size=0"],
-        "`decoding.beam_size` must be positive. Received: 0",
+        ["--saved_model={tmp}", "--input={tmp}/x"],
+        "is no export of this toolkit; give saved_models/<name>, or a ver",
     ),
-    (translate, ["--saved_model={tmp}", "--input={tmp}/x"], "is no export of this toolkit"),
+    (translate, ["--saved_model={tmp}/none", "--input={tmp}/x"], "There is no folder {tmp}/none; give an export"),
     (export, ["--run_dir={run}"], "--run_dir and --output must be given"),
     (export, ["--run_dir={run}", "--output={run}"], "is a run directory: give another folder for the export"),
-    (translate, ["--saved_model={run}", "--input={tmp}/x"], "it is a run directory: give it as --run_dir"),
+    (
+        translate,
+        ["--saved_model={run}", "--input={tmp}/x"],
+        "it is a run directory; give it as --run_dir, or export it",
+    ),
     (lexicon, [], "--run_dir must be given"),
     (lexicon, ["--run_dir={run}", "--data_dir={tmp}/blank"], "have no pair with text on both sides"),
     (

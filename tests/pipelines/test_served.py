@@ -192,7 +192,11 @@ BAD = [
     (translate, ["--saved_model={saved}", "--decoding.min_length=2"], "--decoding.min_length goes with --run_dir"),
     (translate, ["--saved_model={saved}", "--n_best=2"], "--n_best with an export needs --beam_size"),
     (translate, ["--saved_model={saved}", "--timeout=2"], "--timeout is of requests: it goes with --server"),
-    (translate, ["--saved_model={saved}", "--server=http://a:1/b"], "Exactly one of --run_dir, --saved_model and"),
+    (
+        translate,
+        ["--saved_model={saved}", "--server=http://a:1/b"],
+        "be given: --saved_model and --server are; leave one out",
+    ),
     (translate, ["--server=grpc://localhost:99999/m"], "is 99999: give one from 1 to 65535"),
     (translate, ["--server=localhost:8500"], "The server 'localhost:8500' must be grpc://host:port/model"),
     (score, ["--saved_model={saved}", "--source={tmp}/one"], "--source and --target must be given"),

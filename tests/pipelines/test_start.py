@@ -1,5 +1,6 @@
 """The first model of a user's own text, in one command."""
 
+import dataclasses
 import random
 import re
 
@@ -8,6 +9,9 @@ import pytest
 import nmt_keras
 from examples.quickstart.corpus import demo_corpus
 from nmt_keras.errors import UserError
+from nmt_keras.experiment.text import open_train
+from nmt_keras.reports import silent
+from nmt_keras.tokenizers.building import sample_tokenizers
 from pipelines import start
 
 
@@ -137,10 +141,30 @@ def test_a_mistake_is_one_line(run, tmp_path, capsys, argument, message):
     assert not (tmp_path / "m.py").exists()
 
 
+def test_a_vocabulary_that_only_the_text_with_its_dev_and_test_set_fills_is_as_large_as_the_text_asks_for(
+    run, folder, tmp_path
+):
+    rng = random.Random(1)
+    words = ["".join(rng.choice("abcdefghijklmnop") for _ in range(6)) for _ in range(560)]
+    rows = [f"{source}\t{target.upper()}\n" for source, target in zip(words[::2], words[1::2])]
+    (folder / "words.tsv").write_text("".join(rows), encoding="utf-8")
+    assert run("notrain", "data=words.tsv", "target=de") == 0
+    data = nmt_keras.recipe(tmp_path / "m.py").data
+    sizes = []
+    for held_out in (0, 14):
+        text = dataclasses.replace(data, source_vocab_size=1000, dev_pairs=held_out, test_pairs=held_out)
+        sizes.append(sample_tokenizers(text, open_train(text, silent)).source.vocab_size)
+    assert sizes[0] == 1000 > sizes[1]
+    assert (data.dev_pairs, data.source_vocab_size) == (14, 8000)
+
+
 def test_a_text_that_is_too_small_is_refused(run, folder, capsys):
     (folder / "few.tsv").write_text("dog\t狗\n" * 20, encoding="utf-8")
     assert run("notrain", "data=few.tsv") == 2
-    assert "few.tsv has 20 pairs, and a model needs 200 at least" in capsys.readouterr().err
+    assert (
+        "few.tsv: 20 pairs, and a model needs 200 at least; give more text, as a further --data"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.slow

@@ -275,7 +275,10 @@ def test_batching_parameters_are_read(tmp_path):
     "arguments, message",
     [
         ([], "--saved_model must be given"),
-        (["--saved_model=nowhere"], "nowhere is no export: give saved_models/<name>, or a version of it"),
+        (
+            ["--saved_model=nowhere"],
+            "There is no folder nowhere; give an export, saved_models/<name> or a version of it",
+        ),
         (
             ["--saved_model=BROKEN", "--rest_port=0", "--grpc_port=0"],
             "is no export that can be served: the export does not load",

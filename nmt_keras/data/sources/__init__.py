@@ -269,7 +269,8 @@ def _convert(
             reasons = "; ".join(
                 f"{counted(count, 'record')} left out: {reason}" for reason, (count, _) in left_out.items()
             )
-            raise UserError(f"{source.name} has no pairs of text{': ' + reasons if reasons else ', it is empty'}")
+            reasons = f": {reasons}" if reasons else ", it is empty"
+            raise UserError(f"{source.name} has no pairs of text{reasons}; give text of both languages")
         with files.atomic_write(places) as temporary, open(temporary, "wb") as file:
             np.save(file, np.frombuffer(found, np.int64).reshape(-1, 2))
     return left_out

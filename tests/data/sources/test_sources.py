@@ -356,7 +356,7 @@ BAD = {
         "line 2: byte 0xfc .*iconv",
     ),
     "wide.tsv": ("dog\tHund\n".encode("utf-16"), "looks like UTF-16LE: convert it, iconv -f UTF-16LE"),
-    "empty.tsv": ("", "has no pairs of text, it is empty"),
+    "empty.tsv": ("", "has no pairs of text, it is empty; give text of both languages$"),
     "blank.tsv": ("\n\n", r"has no pairs of text: 2 records left out: an empty line"),
     "no.jsonl": ("not json\n", "line 1: no JSON"),
     "cut.jsonl": ('{"en": "a", "de": "b"}\n{"en": "a", "d', "line 2: no JSON"),
