@@ -89,6 +89,17 @@ def guess(sample: bytes, broken_lines: Sequence[bytes], language: str) -> str:
     return "" if best is None or best.encoding in ("utf_8", "ascii") else best.encoding.upper().replace("_", "-")
 
 
+def guess_of_several(sample: bytes, broken_lines: Sequence[bytes], languages: Sequence[str]) -> str:
+    """The encoding that lines look like with text of several languages; see `guess`.
+
+    Most bytes of any text are letters of Western Europe too. They are taken for these where they make frequent ones, or
+    where no other language says what else they are.
+    """
+    found = [name for language in languages if (name := guess(sample, broken_lines, language))]
+    is_western = _is_western(b"\n".join(broken_lines))
+    return min(found, key=lambda name: (name in _WESTERN) != is_western, default="")
+
+
 def _is_western(raw: bytes) -> bool:
     """Whether text looks Western European: few characters are beyond ASCII, and most of these are frequent there."""
     try:

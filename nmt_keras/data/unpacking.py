@@ -124,7 +124,7 @@ def members(path: str) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             found = [member for member in archive.infolist() if not member.is_dir()]
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError) as error:  # the last one of versions and methods
         raise UserError(
             f"Cannot read {path}: {error}; it is truncated or no zip file, make or fetch it again"
         ) from error

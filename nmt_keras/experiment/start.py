@@ -15,7 +15,7 @@ from nmt_keras.data.languages import language_of
 from nmt_keras.doctor.lengths import lengths_of
 from nmt_keras.errors import UserError
 from nmt_keras.experiment.text import open_train
-from nmt_keras.reports import Report, silent
+from nmt_keras.reports import Report, counted, silent
 from nmt_keras.tokenizers.building import Text, sample_tokenizers
 from nmt_keras.tokenizers.characters import ByteTokenizer
 
@@ -91,9 +91,10 @@ def write_recipe(data: DataConfig, path: str | os.PathLike, report: Report = sil
     has_gpu = bool(tf.config.list_physical_devices("GPU"))
     network = _NETWORKS[has_gpu, pairs > _MANY_PAIRS]
     batch_tokens = min(suggested["batch_tokens"], 25_000 if has_gpu else 4096)
-    epochs = 60 if pairs < 50_000 else 30 if pairs < 500_000 else 10
-    steps = epochs * (pairs - 2 * held_out) * (median + 1) // batch_tokens
+    steps_of_epoch = (pairs - 2 * held_out) * (median + 1) / batch_tokens
+    steps = int((60 if pairs < 50_000 else 30 if pairs < 500_000 else 10) * steps_of_epoch)
     steps = min(max(-(-steps // 100) * 100, _STEPS[0]), _STEPS[1])
+    epochs = round(steps / steps_of_epoch, 0 if steps > 10 * steps_of_epoch else 1)
     values = {
         "dev_pairs": held_out,
         "test_pairs": held_out,
@@ -114,7 +115,7 @@ def write_recipe(data: DataConfig, path: str | os.PathLike, report: Report = sil
             sources=_tuple(data.train_source),
             targets=_tuple(data.train_target if any(data.train_target) else ()),
             pairs=pairs,
-            epochs=epochs,
+            epochs=f"{epochs:,g}",
             scripts="share a script" if data.joint_vocabulary else "are written in other scripts",
             machine="a GPU" if has_gpu else "a CPU",
             size="more" if pairs > _MANY_PAIRS else "at most",
@@ -128,9 +129,9 @@ def write_recipe(data: DataConfig, path: str | os.PathLike, report: Report = sil
         ),
     )
     report(
-        f"{pairs:,} pairs, about {median} pieces each; {held_out:,} are the dev set and {held_out:,} the test set; "
-        f"{' and '.join(dict.fromkeys(map(str, sizes)))} pieces; a Transformer {network.d_model} wide; "
-        f"{steps:,} steps, about {epochs} epochs"
+        f"{counted(pairs, 'pair')}, about {counted(median, 'piece')} each; {held_out:,} are the dev set and {held_out:,} "
+        f"the test set; {' and '.join(dict.fromkeys(map(str, sizes)))} pieces; a Transformer {network.d_model} wide; "
+        f"{steps:,} steps, about {epochs:,g} epochs"
     )
     return {**values, **network._asdict()}
 
@@ -167,7 +168,7 @@ def _require_text(corpus: ParallelCorpus, data: DataConfig) -> None:
             lines = text.lines(range(min(len(text), _SAMPLED)))
             if not any(character.isalpha() for line in lines for character in line):
                 raise UserError(
-                    f"{name} has no letter in the first {len(lines):,} lines that were taken for {code!r}: name the "
+                    f"{name} has no letter in the first {counted(len(lines), 'line')} taken for {code!r}: name the "
                     f"columns after #, by their names or numbers from 1, as in --data={name}#2,{name}#3"
                 )
 
@@ -227,7 +228,7 @@ def get_config() -> ExperimentConfig:
             tie_output=True,
         ),
         TrainingConfig(
-            max_steps={max_steps},  # about {epochs} epochs, of 2,000 to 100,000 steps
+            max_steps={max_steps},  # about {epochs} epochs, in 2,000 to 100,000 steps
             patience=10,  # or until ten evaluations in a row were no better
             batch_tokens={batch_tokens},
             learning_rate={network.learning_rate},

@@ -81,11 +81,7 @@ def test_a_recipe_is_written_sized_to_the_text_and_can_be_edited(run, folder, tm
         ),
         ("en\tzh", ("source=english",), "--source must be a language's code: en for english"),
         ("en\tzh", ("target=en",), "--source and --target must be two languages. Received: 'en' for both"),
-        (
-            "1\t2",
-            ("data=numbers.tsv",),
-            "numbers.tsv has no letter in the first 100 lines that were taken for 'en': name",
-        ),
+        ("1\t2", ("data=numbers.tsv",), "numbers.tsv has no letter in the first 100 lines taken for 'en': name"),
     ],
 )
 def test_columns_that_are_not_those_are_refused(run, folder, pairs, tmp_path, capsys, header, arguments, message):
@@ -139,6 +135,19 @@ def test_a_mistake_is_one_line(run, tmp_path, capsys, argument, message):
     lines = [line for line in capsys.readouterr().err.split("\n") if line]
     assert len(lines) == 1 and re.search(message, lines[0])
     assert not (tmp_path / "m.py").exists()
+
+
+@pytest.mark.parametrize("fewest, most", [(9000, 100_000), (10, 30)])
+def test_the_epochs_are_those_of_the_steps(run, tmp_path, capsys, monkeypatch, fewest, most):
+    monkeypatch.setattr("nmt_keras.experiment.start._STEPS", (fewest, most))
+    assert run("notrain") == 0
+    said = capsys.readouterr().err
+    [(median, steps, epochs)] = re.findall(r"about (\d+) pieces each;.* ([\d,]+) steps, about ([\d.]+) epochs", said)
+    training = nmt_keras.recipe(tmp_path / "m.py").training
+    assert training.max_steps == int(steps.replace(",", "")) in (fewest, most), "else the test sees no bound"
+    of_epoch = (1500 - 2 * 75) * (int(median) + 1) / training.batch_tokens
+    assert float(epochs) == pytest.approx(training.max_steps / of_epoch, abs=0.5)
+    assert f"about {epochs} epochs" in (tmp_path / "m.py").read_text(encoding="utf-8")
 
 
 def test_a_vocabulary_that_only_the_text_with_its_dev_and_test_set_fills_is_as_large_as_the_text_asks_for(

@@ -23,7 +23,8 @@ from tqdm import tqdm
 from nmt_keras import files
 from nmt_keras.data.corpus import Origin, TextFile
 from nmt_keras.data.documents import require_text_file
-from nmt_keras.data.sources.arrow import read_parquet, read_saved_dataset
+from nmt_keras.data.languages import language_of
+from nmt_keras.data.sources.arrow import only_split, read_parquet, read_saved_dataset
 from nmt_keras.data.sources.gettext import read_po
 from nmt_keras.data.sources.json_lines import read_json_lines
 from nmt_keras.data.sources.records import Reader, Record, Wanted
@@ -50,7 +51,7 @@ READERS: dict[str, Reader] = {
     ".parquet": read_parquet,
 }
 _ROWS = (read_tsv, read_csv, read_json_lines, read_parquet, read_saved_dataset, read_sgml)  # may be one side alone
-_VERSION = 1  # of what readers make of a file
+_VERSION = 2  # of what readers make of a file
 _NAMED = 10  # places of what was left out, in a message
 
 
@@ -112,6 +113,11 @@ def open_pair(
         return first, second
     if not target and sides[0].parts == sides[1].parts:
         file_key(sides[0].parts[0].path)  # says so where there is none
+        if plain_name(sides[0].name).lower().endswith(".json"):
+            raise UserError(
+                f"{source} is not read as JSON, which may be anything; write an object a line: "
+                f"jq -c '.[]' {source} > {os.path.splitext(source)[0]}.jsonl"
+            )
         raise UserError(
             f"{source} holds one side of a corpus, and the other was not given: name its file, or a file of both ("
             f"{', '.join(READERS)})"
@@ -159,8 +165,8 @@ def _require_same_parts(first: TextFile, second: TextFile) -> None:
     for mine, yours, many, others in zip(*names, *counts):
         if many != others:
             raise UserError(
-                f"{mine} has {many:,} lines and {yours} has {others:,}; they must be aligned line by line, each with "
-                "its own translation"
+                f"{mine} has {counted(many, 'line')} and {yours} has {others:,}; they must be aligned line by line, "
+                "each with its own translation"
             )
 
 
@@ -198,12 +204,20 @@ def _is_dataset(path: str) -> bool:
 
 def _parts(path: str, language: str, cache_dir: str) -> Iterator[_File]:
     """The files that a path stands for: itself, or members of a zip file."""
+    if os.path.isdir(path) and _is_dataset(path):
+        yield _File(path, only_split(path))
+        return
     if not path.lower().endswith(".zip") or os.path.isdir(path):
         yield _File(path, path)
         return
     found = [name for name in members(path) if not os.path.basename(name).startswith(".")]
     plain = [name for name in found if plain_name(name).endswith(f".{language}")]
     tables = [name for name in found if os.path.splitext(plain_name(name))[1].lower() in READERS]
+    codes = sorted({code for name in found if language_of(code := plain_name(name).rpartition(".")[2]).is_known})
+    if not plain and len(codes) > 1:  # beside text a table may say what belongs together
+        raise UserError(
+            f"{path} has no text in {language!r}; it has text in {', '.join(codes)}: give one of these codes"
+        )
     chosen = plain or tables
     if len(chosen) != 1:
         raise UserError(

@@ -51,6 +51,15 @@ def read_saved_dataset(path: str, wanted: Wanted) -> Iterator[Record]:
         raise _damaged(wanted, "saved data set", error) from error
 
 
+def only_split(path: str) -> str:
+    """The folder of the split of a saved data set that has one split; `path` of others."""
+    try:
+        splits = json.loads((pathlib.Path(path) / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
+        return str(pathlib.Path(path) / splits[0]) if len(splits) == 1 else path
+    except (OSError, ValueError, LookupError, TypeError):  # is said by what reads it
+        return path
+
+
 def _damaged(wanted: Wanted, what: str, error: Exception) -> UserError:
     reason = str(error).strip().split("\n")[0][:200]
     return UserError(f"{wanted.name} is no sound {what} ({reason}); it is truncated, or no such file: make it again")
@@ -73,9 +82,11 @@ def _columns(schema: Any, wanted: Wanted) -> list[tuple[str, str]]:
 
     names: dict[str, tuple[str, str, Any]] = {}  # the column, the part and its type
     for column in schema:
-        for part in column.type if types.is_struct(column.type) else ():
-            names[f"{column.name}.{part.name}"] = column.name, part.name, part.type
-        names.setdefault(column.name, (column.name, "", column.type))
+        if types.is_struct(column.type):
+            for part in column.type:
+                names[f"{column.name}.{part.name}"] = column.name, part.name, part.type
+        else:
+            names.setdefault(column.name, (column.name, "", column.type))
     columns = []
     for number, (field, language) in enumerate(zip(wanted.fields, wanted.languages)):
         name = field_of(list(names), wanted, number)
@@ -85,7 +96,8 @@ def _columns(schema: Any, wanted: Wanted) -> list[tuple[str, str]]:
                 "after #, such as pairs.parquet#translation.en"
             )
         *place, kind = names[name]
-        if not (types.is_string(kind) or types.is_large_string(kind)):
+        kind = kind.value_type if types.is_dictionary(kind) else kind  # a table of pandas with categories
+        if not (types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)):
             raise UserError(f"{wanted.name}: column {name!r} is {kind}, no text; name another after #")
         columns.append((place[0], place[1]))
     return columns
@@ -94,6 +106,7 @@ def _columns(schema: Any, wanted: Wanted) -> list[tuple[str, str]]:
 def _records(batches: Any, columns: list[tuple[str, str]], first: int = 1) -> Iterator[Record]:
     line = first
     for batch in batches:
+        batch.validate(full=True)  # what is damaged would be read from anywhere in memory
         texts = []
         for column, part in columns:
             values = batch.column(column).to_pylist()

@@ -1,9 +1,10 @@
 """PO files of GNU gettext, read by polib."""
 
+import collections
 import re
 from collections.abc import Iterator
 
-from nmt_keras.data.sources.records import Record, Wanted, is_language, one_line
+from nmt_keras.data.sources.records import Record, Wanted, is_language, lines_of, one_line
 from nmt_keras.errors import UserError
 
 _STRING = re.compile(r'(?:[a-z_]+(?:\[\d+\])?\s*)?"(?:[^"\\]|\\.)*"')
@@ -21,6 +22,8 @@ def read_po(path: str, wanted: Wanted) -> Iterator[Record]:
         _require_whole_strings(path, polib.detect_encoding(path))
         entries = polib.pofile(path)
     except (OSError, UnicodeDecodeError, LookupError) as error:
+        if isinstance(error, UnicodeDecodeError):
+            collections.deque(lines_of(path, wanted), maxlen=0)  # which names the line and the encoding of most
         reason = str(error).replace(path, wanted.name)
         raise UserError(f"{wanted.name} is no sound PO file ({reason}); mend it: msgfmt --check says where") from error
     language = entries.metadata.get("Language", "")

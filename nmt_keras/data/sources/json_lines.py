@@ -23,8 +23,9 @@ def read_json_lines(path: str, wanted: Wanted) -> Iterator[Record]:
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
+            reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
             raise UserError(
-                f'{where}: no JSON ({error}); each line must be an object, such as {{"en": ...}}'
+                f'{where}: no JSON ({reason}); each line must be an object, such as {{"en": ...}}'
             ) from error
         if not isinstance(value, dict):
             raise UserError(f"{where}: {line.strip()[:40]!r} is no JSON object; each line must be one")
@@ -60,9 +61,10 @@ def _field(value: dict[str, Any], wanted: Wanted, number: int) -> str:
 
 def _names(value: dict[str, Any], prefix: str = "") -> Iterator[str]:
     for name, part in value.items():
-        yield prefix + name
         if isinstance(part, dict):
             yield from _names(part, f"{prefix}{name}.")
+        else:
+            yield prefix + name
 
 
 def _text(value: Any, field: str, where: str) -> str | None:

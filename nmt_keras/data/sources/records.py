@@ -56,7 +56,7 @@ def lines_of(path: str, wanted: Wanted) -> Iterator[str]:
     with open(path, "rb") as file:
         sample = file.read(_SAMPLED_BYTES)
         file.seek(0)
-        encoding = encodings.guess(sample, [], wanted.languages[0])
+        encoding = encodings.guess_of_several(sample, [], wanted.languages)
         if encoding:
             raise UserError(f"{wanted.name} looks like {encoding}: {_convert(wanted.name, encoding)}")
         for number, line in enumerate(file, 1):
@@ -65,7 +65,7 @@ def lines_of(path: str, wanted: Wanted) -> Iterator[str]:
             try:
                 yield line.decode("utf-8")
             except UnicodeDecodeError as error:
-                guessed = next((g for code in wanted.languages if (g := encodings.guess(sample, [line], code))), "")
+                guessed = encodings.guess_of_several(sample, [line], wanted.languages)
                 looks = f", and looks like {guessed}" if guessed else ""
                 raise UserError(
                     f"{wanted.name}, line {number:,}: byte {line[error.start]:#04x} is no UTF-8{looks}: "

@@ -5,13 +5,16 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from nmt_keras.data.sources.records import Record, Wanted, lines_of, one_line
+from nmt_keras.data.languages import code_of_name, language_of
+from nmt_keras.data.sources.records import Record, Wanted, is_language, lines_of, one_line
 from nmt_keras.errors import UserError
+from nmt_keras.reports import counted
 
 _PART = re.compile(r"<doc\b([^>]*)>|<seg\b([^>]*)>(?:(.*?)</seg\s*>)?", re.IGNORECASE | re.DOTALL)
-_SYSTEM, _DOCUMENT, _ID = (
+_SET = re.compile(r"<((?:src|ref|tst)set)\b([^>]*)>", re.IGNORECASE)
+_SYSTEM, _DOCUMENT, _ID, _SOURCE_LANGUAGE, _TARGET_LANGUAGE = (
     re.compile(rf"""\b{name}\s*=\s*(?:"([^"]*)"|'([^']*)'|([^"'\s>]+))""", re.IGNORECASE)
-    for name in ("sysid", "docid", "id")
+    for name in ("sysid", "docid", "id", "srclang", "trglang")
 )
 
 
@@ -30,11 +33,12 @@ def read_sgml(path: str, wanted: Wanted) -> Iterator[Record]:
     they are in their own order.
 
     Raises:
-        UserError: it is no UTF-8, has no segments, or none of this system, or no id that the other file has; or both
-            sides were asked of one file.
+        UserError: it is no UTF-8, is cut off, is in another language, has no segments, or none of this system, or no id
+            that the other file has; or both sides were asked of one file.
     """
     if len(wanted.fields) > 1:
         raise UserError(f"{wanted.name} has one side of a test set: give the files of the source and of the reference")
+    _require_language("".join(lines_of(path, wanted)), wanted)
     if not wanted.beside:
         yield from (Record(segment.line, (segment.text,)) for segment in _segments(path, wanted))
         return
@@ -72,6 +76,7 @@ def _by_id(segments: list[_Segment]) -> dict[tuple[str, str, int], _Segment]:
 
 def _segments(path: str, wanted: Wanted) -> Iterator[_Segment]:
     content = "".join(lines_of(path, wanted))
+    _require_whole(content, wanted)
     systems: dict[str, None] = {}
     system, document, found, line, position = "", "", 0, 1, 0
     for match in _PART.finditer(content):
@@ -91,6 +96,30 @@ def _segments(path: str, wanted: Wanted) -> Iterator[_Segment]:
         raise UserError(
             f"{wanted.name} has no segments{asked}; its translators: {', '.join(filter(None, systems)) or 'none'}"
         )
+
+
+def _require_whole(content: str, wanted: Wanted) -> None:
+    """Checks that what begins ends, but for segments."""
+    for name in ("doc", *(match[1] for match in _SET.finditer(content))):
+        begun, ended = (
+            len(re.findall(pattern, content, re.IGNORECASE)) for pattern in (rf"<{name}\b", rf"</{name}\s*>")
+        )
+        if begun > ended:
+            raise UserError(
+                f"{wanted.name}: {counted(begun, f'<{name}>')} and {ended:,} </{name}>; it is truncated, fetch it again"
+            )
+
+
+def _require_language(content: str, wanted: Wanted) -> None:
+    """Checks that the text is in the language that is wanted, as far as the file names one that is known."""
+    [code] = wanted.languages
+    for match in _SET.finditer(content):
+        tag = _value(_SOURCE_LANGUAGE if match[1].lower() == "srcset" else _TARGET_LANGUAGE, match[2])
+        named = code_of_name(tag) or tag
+        if language_of(named).is_known and not is_language(named, code):  # "any" is of no language
+            raise UserError(
+                f"{wanted.name} is in {tag!r} by its {match[1]}, and {code!r} was asked for: give the file of that one"
+            )
 
 
 def _value(attribute: re.Pattern[str], attributes: str) -> str:

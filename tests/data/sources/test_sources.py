@@ -6,6 +6,8 @@ import json
 import lzma
 import os
 import pathlib
+import subprocess
+import sys
 import zipfile
 
 import pytest
@@ -255,11 +257,13 @@ def test_parquet_and_saved_data_sets(read, tmp_path):
                 stream.write_table(table)
     files = [{"filename": f"data-{number}.arrow"} for number in range(2)]
     (folder / "state.json").write_text(json.dumps({"_data_files": files}))
-    (folder.parent / "dataset_dict.json").write_text(json.dumps({"splits": ["train"]}))
+    (folder.parent / "dataset_dict.json").write_text(json.dumps({"splits": ["train", "test"]}))
     pair = read("saved/train")
     assert _pairs(pair) == [("dog", "Hund"), ("x", "y")] * 2 and _places(pair) == ["1", "3", "4", "6"]
-    with pytest.raises(UserError, match=r"saved has the splits train: name one, \S+saved/train$"):
+    with pytest.raises(UserError, match=r"saved has the splits train, test: name one, \S+saved/train$"):
         read("saved")
+    (folder.parent / "dataset_dict.json").write_text(json.dumps({"splits": ["train"]}))
+    assert _pairs(read("saved")) == _pairs(pair)
 
 
 def test_stems_and_packed_text(read, tmp_path):
@@ -347,7 +351,7 @@ BAD = {
     "bad.po": (PO.replace('msgstr ""\n\n', "msgstr\n\n", 1).replace('"Öffne', "Öffne"), "no sound PO file"),
     "other.po": (PO.replace("Language: de", "Language: nl"), "is in 'nl' by its header, and en and de was asked for"),
     "cut.po": (PO.replace('"Öffne die Datei"', '"Öffne die Datei'), r"no sound PO file \(.*a string has no end\)"),
-    "encoding.po": (PO.encode("latin-1"), "no sound PO file"),
+    "encoding.po": (PO.encode("latin-1"), r"encoding.po, line 11: byte 0xd6 is no UTF-8.*: convert it, iconv -f"),
     "one.tsv": ("a\nb\n", r"has no pairs of text: 2 records left out: fewer than 2 columns"),
     "name.csv#nn": ("en,de\na,b\n", "has no column 'nn'; its first row is 'en', 'de'"),
     "quotes.csv": ('en,de\n"a,b\n', "line 2: .*; mend its quotes"),
@@ -363,6 +367,11 @@ BAD = {
     "list.jsonl": ("[1]\n", "line 1: .* is no JSON object"),
     "field.jsonl": ('{"en": "a", "nl": "b"}\n', "has no field 'de' in its first object; its fields: en, nl"),
     "number.jsonl": ('{"en": "a", "de": 1}\n', "line 1: field 'de' is 1, and no text"),
+    "nested.jsonl": (
+        '{"translation": {"en": "a", "nl": "b"}}\n',
+        "no field 'de' .*; its fields: translation.en, trans",
+    ),
+    "column.jsonl": ('{"en": "a", "d', r"no JSON \([^()]* at column 13\); each line must be an object"),
     "deep.jsonl": ('{"en": ' + "[" * 100_000 + "\n", "line 1: no JSON"),
     "cut.parquet": (b"PAR1 and nothing more", "is no sound Parquet"),
     "cut.xml": (WMT[:500], "no sound XML"),
@@ -385,6 +394,93 @@ def test_a_bad_file_is_one_line_and_leaves_nothing_in_the_cache(read, tmp_path, 
         read(name, name.partition("#")[0], **{name.partition("#")[0].replace(".", "__"): content})
     assert "\n" not in str(raised.value) and name.partition("#")[0] in str(raised.value)
     assert [path.name for path in pathlib.Path(tmp_path / "cache").glob("*") if not path.name.endswith(".txt")] == []
+
+
+_READ_DAMAGED = """
+import pathlib, random, sys
+from nmt_keras.data.sources import open_pair
+from nmt_keras.errors import UserError
+folder, rng = pathlib.Path(sys.argv[1]), random.Random(1)
+file = next(folder.glob("*.arrow"))
+whole, refused = file.read_bytes(), 0
+for turn in range(30):
+    damaged = bytearray(whole)
+    for _ in range(2):
+        damaged[rng.randrange(len(whole))] = rng.randrange(256)
+    file.unlink()
+    file.write_bytes(damaged)
+    try:
+        open_pair(str(folder), "", ("en", "de"), f"{folder}/cache{turn}")
+    except UserError as error:
+        assert "is no sound saved data set" in str(error), error
+        assert not list(pathlib.Path(f"{folder}/cache{turn}").glob("*")), "half written"
+        refused += 1
+print(refused)
+"""
+
+
+def test_a_damaged_saved_data_set_is_refused_and_does_not_end_the_process(tmp_path):
+    import pyarrow as arrow
+
+    schema = arrow.schema([("en", arrow.string()), ("de", arrow.string())])
+    with arrow.OSFile(str(tmp_path / "data.arrow"), "wb") as sink, arrow.ipc.new_stream(sink, schema) as writer:
+        words = [f"word{number}" for number in range(20)]
+        writer.write_batch(arrow.record_batch([words, words], schema=schema))
+    (tmp_path / "state.json").write_text(json.dumps({"_data_files": [{"filename": "data.arrow"}]}))
+    done = subprocess.run(
+        [sys.executable, "-c", _READ_DAMAGED, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 5
+
+
+def test_columns_of_categories_are_text(read, tmp_path):
+    import pyarrow as arrow
+    import pyarrow.parquet as parquet
+
+    words = arrow.array(["dog", "cat", "dog"])
+    table = arrow.table({"en": words.dictionary_encode(), "de": words.cast(arrow.string_view())})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    assert _pairs(read("a.parquet")) == [("dog", "dog"), ("cat", "cat"), ("dog", "dog")]
+
+
+@pytest.mark.parametrize(
+    "end, message",
+    [
+        ("<se", r"r\.sgm: 2 <doc>s and 1 </doc>; it is truncated"),
+        ("</refset>", r"r\.sgm: 1 <refset> and 0 </refset>; it is truncated"),
+    ],
+)
+def test_a_test_set_that_is_cut_off_is_refused(read, end, message):
+    with pytest.raises(UserError, match=message):
+        read("s.sgm", "r.sgm", s__sgm=SGM, r__sgm=REFERENCES[: REFERENCES.rindex(end)])
+
+
+@pytest.mark.parametrize(
+    "tag, is_read", [("de", True), ("de-AT", True), ("German", True), ("any", True), ("nl", False)]
+)
+def test_the_language_of_a_test_set_is_that_of_its_header(read, tag, is_read):
+    files = {"s__sgm": SGM, "r__sgm": REFERENCES.replace('trglang="de"', f'trglang="{tag}"')}
+    if is_read:
+        assert len(_pairs(read("s.sgm", "r.sgm", **files))) == 2
+        return
+    with pytest.raises(UserError, match=r"r\.sgm is in 'nl' by its refset, and 'de' was asked for"):
+        read("s.sgm", "r.sgm", **files)
+
+
+@pytest.mark.parametrize(
+    "language, text, encoding", [("zh", "一只狗在草地上跑", "GB18030"), ("de", "Größe über schöne Häuser", "CP1252")]
+)
+def test_the_encoding_of_a_table_is_that_of_the_column_beyond_ascii(read, language, text, encoding):
+    for languages in ((language, "en"), ("en", language), ("zh", "de"), ("de", "zh")):
+        rows = f"{languages[0]}\t{languages[1]}\na dog\t{text}\n".encode(encoding)
+        with pytest.raises(UserError, match=f"line 2: .*, and looks like {encoding}: convert it"):
+            read("a.tsv", languages=languages, a__tsv=rows)
+
+
+def test_a_file_of_one_json_value_is_not_taken_for_text(read):
+    with pytest.raises(UserError, match=r"is not read as JSON, .*; write an object a line: jq -c '\.\[\]' \S+json > "):
+        read("a.json", a__json='[{"en": "a", "de": "b"}]')
 
 
 def test_both_sides_of_one_sgm_file_are_refused(read):
@@ -422,6 +518,26 @@ def test_a_zip_file_without_the_language_lists_what_it_has(read, tmp_path):
         archive.writestr("a.fr", "x")
         archive.writestr("b.fr", "x")
     with pytest.raises(UserError, match=r"has 0 files that may hold the text in 'en', and must have one: a\.fr, b\.fr"):
+        read("o.zip")
+
+
+def test_a_zip_file_with_text_in_other_languages_says_which_whatever_else_it_has(read, tmp_path):
+    with zipfile.ZipFile(tmp_path / "o.zip", "w") as archive:
+        for name in ("Books.de-nl.de", "Books.de-nl.nl", "Books.de-nl.xml", "README"):
+            archive.writestr(name, "x")
+    with pytest.raises(UserError, match=r"o\.zip has no text in 'en'; it has text in de, nl: give one of these codes"):
+        read("o.zip")
+
+
+def test_a_zip_file_of_a_later_version_is_refused(read, tmp_path):
+    with zipfile.ZipFile(tmp_path / "o.zip", "w") as archive:
+        archive.writestr("a.en", "x")
+    content = bytearray((tmp_path / "o.zip").read_bytes())
+    content[content.index(b"PK\x01\x02") + 6] = 255  # the version that is needed to unpack it
+    (tmp_path / "o.zip").write_bytes(content)
+    with pytest.raises(
+        UserError, match=r"Cannot read \S+o\.zip: zip file version 25\.5; it is truncated or no zip file"
+    ):
         read("o.zip")
 
 
