@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nmt_keras.api import evaluate, load, recipe, train
+    from nmt_keras.api import evaluate, export, load, recipe, train
     from nmt_keras.config import DataConfig, DecodingConfig, ExperimentConfig, ModelConfig, TrainingConfig
     from nmt_keras.errors import UserError
     from nmt_keras.inference.translation import Hypothesis, Translation
@@ -25,6 +25,7 @@ __all__ = [
     "Translation",
     "UserError",
     "evaluate",
+    "export",
     "load",
     "recipe",
     "train",
@@ -36,7 +37,7 @@ _MODULES = {
     "Translation": "inference.translation",
     "UserError": "errors",
     **dict.fromkeys(("DataConfig", "DecodingConfig", "ExperimentConfig", "ModelConfig", "TrainingConfig"), "config"),
-    **dict.fromkeys(("evaluate", "load", "recipe", "train"), "api"),
+    **dict.fromkeys(("evaluate", "export", "load", "recipe", "train"), "api"),
 }
 
 

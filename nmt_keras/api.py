@@ -44,7 +44,7 @@ def load(
             keep what they were made with; they take some as options of a call.
 
     Returns:
-        The client, with `translate`, `stream`, `score`, `encode` and, of a run, `attention`.
+        The client, with `translate`, `stream`, `score`, `encode` and `attention`.
 
     Raises:
         UserError: there is no such model, or an option is not valid or is another kind of model's.
@@ -213,5 +213,51 @@ def evaluate(
         data_dir=str(data_dir),
         target_language=target_language,
         glossary=str(glossary) or None,
+        report=report,
+    )
+
+
+def export(
+    run_dir: Path | Sequence[Path],
+    output: Path,
+    *,
+    checkpoint: str = "best",
+    precision: str = "float32",
+    data_dir: Path | None = None,
+    target_language: str = "",
+    report: Report = _say,
+    **decoding: Any,
+) -> dict[str, Any]:
+    """Exports a run, or an ensemble of several, for TF Serving, as `pipelines.export` does.
+
+    Args:
+        run_dir: a run, or several.
+        output: `saved_models/<name>`; the export is the next version in it.
+        checkpoint: `best`, `latest`, `averaged`, `ema` or a step.
+        precision: `float32`, `bfloat16`, `int8` or `int8_compute`.
+        data_dir: where the dev set is, if not where it was.
+        target_language: the default of a model of several; "" is the recipe's.
+        report: takes a line for the user. By default it is written to stderr.
+        **decoding: options of the search, fields of `DecodingConfig`, which the export keeps.
+
+    Returns:
+        `saved_model`, the folder of the version, or None where the export differs from the model and was not kept;
+        `compared` and `different`, how many translations; `dev_bleu` and more, as `parity.json` has them.
+
+    Raises:
+        UserError: the run cannot be used, or `output` cannot be written.
+    """
+    load_tensorflow()
+    from nmt_keras.experiment.export import export as export_runs
+
+    runs = [run_dir] if isinstance(run_dir, (str, os.PathLike)) else list(run_dir)
+    return export_runs(
+        [pathlib.Path(run) for run in runs],
+        checkpoint,
+        pathlib.Path(output),
+        precision=precision,
+        decoding=decoding,
+        target_language=target_language,
+        data_dir=None if data_dir is None else str(data_dir),
         report=report,
     )

@@ -1,6 +1,8 @@
 """The public API: its names, what its import costs, and that its functions do what the jobs do."""
 
 import importlib.metadata
+import inspect
+import json
 import logging
 import os
 import pathlib
@@ -26,6 +28,19 @@ def test_the_documentation_has_every_name_and_no_other():
     assert set(nmt_keras.__all__) <= set(dir(nmt_keras))
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         nmt_keras.nothing
+
+
+@pytest.mark.parametrize("name", ["evaluate", "export", "load", "recipe", "train"])
+def test_a_function_is_documented_with_its_arguments_and_their_defaults(name):
+    parts = []
+    for parameter in inspect.signature(getattr(nmt_keras, name)).parameters.values():
+        if parameter.kind == parameter.KEYWORD_ONLY and "*" not in parts:
+            parts.append("*")
+        stars = "**" * (parameter.kind == parameter.VAR_KEYWORD)
+        default = "..." if parameter.name == "report" else json.dumps(parameter.default, default=lambda _: "")
+        default = {"false": "False", "null": "None"}.get(default, default)
+        parts.append(f"{stars}{parameter.name}" + f"={default}" * (parameter.default is not parameter.empty))
+    assert f"`{name}({', '.join(parts)})`" in (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 
 
 def test_the_import_brings_nothing_with_it():
@@ -79,6 +94,17 @@ def test_a_run_is_opened_as_the_jobs_open_it(trained_copy, tmp_path, capsys):
         assert drawn.text == expected[0]
         assert drawn.best.attention_weights.shape == (len(drawn.best.pieces), len(drawn.source_pieces))
         np.testing.assert_allclose(drawn.best.attention_weights.sum(-1), 1.0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_an_export_says_what_its_run_says(trained_copy, tmp_path):
+    said, texts = [], ["a b c d", "d c b"]
+    found = nmt_keras.export(trained_copy / "run", tmp_path / "saved", beam_size=2, report=said.append)
+    assert found["different"] == 0 < found["compared"] and any("comparing" in line for line in said)
+    with nmt_keras.load(tmp_path / "saved") as export, nmt_keras.load(trained_copy / "run", beam_size=2) as run:
+        for one, other in zip(export.attention(texts), run.attention(texts), strict=True):
+            assert one.text == other.text and one.best.pieces == other.best.pieces
+            np.testing.assert_allclose(one.best.attention_weights, other.best.attention_weights, atol=1e-5)
 
 
 @pytest.mark.slow

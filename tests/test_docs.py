@@ -158,7 +158,8 @@ def test_the_notebook_runs_from_its_top_to_its_end(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "<table><tr><th></th>" in done.stdout and "tok:zh" in done.stdout
-    assert list(tmp_path.glob("saved_models/1/saved_model.pb"))
+    assert list(tmp_path.glob("saved_models/mine/1/saved_model.pb"))
+    assert re.search(r"grpc://127\.0\.0\.1:\d+/mine \S", done.stdout)
 
 
 @pytest.mark.slow

@@ -129,7 +129,7 @@ def write_recipe(data: DataConfig, path: str | os.PathLike, report: Report = sil
         ),
     )
     report(
-        f"{counted(pairs, 'pair')}, about {counted(median, 'piece')} each; {held_out:,} are the dev set and {held_out:,} "
+        f"{counted(pairs, 'pair')}, about {counted(median, 'piece')} each; {held_out:,} are the dev set, {held_out:,} "
         f"the test set; {' and '.join(dict.fromkeys(map(str, sizes)))} pieces; a Transformer {network.d_model} wide; "
         f"{steps:,} steps, about {epochs:,g} epochs"
     )

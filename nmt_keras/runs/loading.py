@@ -16,8 +16,6 @@ from nmt_keras.inference.exact import ExactTranslator
 from nmt_keras.inference.minimum_bayes_risk import MBROptions, MinimumBayesRisk, require_enough, utility
 from nmt_keras.inference.protection import protection_of
 from nmt_keras.inference.search import Sampling
-from nmt_keras.inference.strings import TermsOfText
-from nmt_keras.inference.translation import Translation
 from nmt_keras.inference.translator import Translator
 from nmt_keras.layers.recurrent import use_cudnn
 from nmt_keras.models.ensemble import Ensemble
@@ -145,22 +143,7 @@ class Run(NamedTuple):
             )
             return signatures_of(module), module
 
-        functions, module = make()
-        translator: list[Translator] = []  # made when it is needed, and then kept with what it has compiled
-
-        def attend(
-            texts: Sequence[str],
-            prefixes: Sequence[str] | None,
-            terms: Sequence[TermsOfText] | None,
-            language: str | None,
-        ) -> list[Translation]:
-            if not translator:
-                translator.append(self.translator())
-            own = translator[0].with_tags(self.tags_of([language])) if language else translator[0]
-            return own.translate(texts, prefixes=prefixes, terms=terms)
-
-        transport = LocalTransport(functions, module, make)
-        return Client(str(self.folder), transport=transport, attends=attend, concurrency=1)
+        return Client(str(self.folder), transport=LocalTransport(*make(), make), concurrency=1)
 
 
 def load(

@@ -69,10 +69,6 @@ _Result = TypeVar("_Result")
 Row = dict[str, Any]
 
 
-# Translates texts, given the prefixes and the terms of each, or None, and a target language, or None.
-Attends = Callable[[Sequence[str], Sequence[str] | None, Sequence[TermsOfText] | None, str | None], list[Translation]]
-
-
 class TranslateOptions(NamedTuple):
     """Request options with one value for all texts; the defaults stand for the export's own."""
 
@@ -92,15 +88,17 @@ class _Limits(NamedTuple):
     """What a client must know of an export."""
 
     rows: int  # of a request at most: those that are answered, and that a server merges
-    target_languages: tuple[str, ...]  # the default first; none of a model of one
-    takes_prefix: bool  # whether `translate` has that input
-    has_terms: bool  # whether it has `terms`
-    takes_terms: bool  # and places them
-    splits: bool  # texts into sentences, and says how
-    placeholders: tuple[str, ...]  # the patterns that became placeholders in what it was trained on
-    annotates_terms: bool  # whether it was trained with annotated terms
-    language_pair: tuple[str, str]  # codes of the source and the target; "" where it does not say
-    max_beam_size: int | None  # the most beams and samples of a text; None where it does not say
+    target_languages: tuple[str, ...] = ()  # the default first; none of a model of one
+    takes_prefix: bool = False  # whether `translate` has that input
+    has_terms: bool = False  # whether it has `terms`
+    takes_terms: bool = False  # and places them
+    splits: bool = False  # texts into sentences, and says how
+    placeholders: tuple[str, ...] = ()  # the patterns that became placeholders in what it was trained on
+    annotates_terms: bool = False  # whether it was trained with annotated terms
+    language_pair: tuple[str, str] = ("", "")  # codes of the source and the target; "" where it does not say
+    max_beam_size: int | None = None  # the most beams and samples of a text; None where it does not say
+    has_attention: bool = False  # whether `translate` has that input
+    gives_attention: bool = False  # and a text is translated by it
 
 
 class Client:
@@ -118,8 +116,6 @@ class Client:
         batch_sentences: texts of a request.
         concurrency: requests at once.
         transport: sends the requests; `server` is then only a name for messages. None connects to `server`.
-        attends: translates texts, given what their translations begin with, their terms and a target language, with
-            their attention weights, where the model is in this process.
         report: takes a line for the user, when a request is tried again.
 
     Raises:
@@ -135,7 +131,6 @@ class Client:
         batch_sentences: int = 64,
         concurrency: int = 4,
         transport: Transport | None = None,
-        attends: Attends | None = None,
         report: Report = silent,
     ):
         for name, value in (("batch_sentences", batch_sentences), ("concurrency", concurrency)):
@@ -152,7 +147,6 @@ class Client:
         self._batch_sentences = batch_sentences
         self._concurrency = concurrency
         self._report = report
-        self._attends = attends
         self._closed = threading.Event()
         self._limits: _Limits | None = None  # once the export was asked
         self._transport = _transport(server, timeout, concurrency) if transport is None else transport
@@ -196,8 +190,9 @@ class Client:
 
     @property
     def gives_attention(self) -> bool:
-        """Whether `attention` can be called: of a run."""
-        return self._attends is not None
+        """Whether `attention` can be called, which exports of older versions and those that split texts cannot
+        answer."""
+        return self._asked_limits().gives_attention
 
     def close(self) -> None:
         """Ends the connections; a request that waits to be tried again is given up."""
@@ -304,14 +299,10 @@ class Client:
                 there is no answer.
         """
         _require_several(texts, "texts")
-        options: dict[str, Any] = {name: value for name, value in request_options.items() if value is not None}
         for what, values in (("prefixes", prefixes), ("terms", terms)):
             if values is not None:
                 _require_several(values, what)
-        unknown = sorted(options.keys() - set(TranslateOptions._fields))
-        if unknown:
-            raise UserError(f"There is no option {unknown[0]!r}; valid ones: {', '.join(TranslateOptions._fields)}")
-        asked = _checked(TranslateOptions(**options)) if options else None
+        asked = _options(request_options)
         given: dict[str, Any] = {"prefixes": prefixes, "terms": terms, "target_language": target_language}
         given["first_number"] = first_number
         if protect is not None:
@@ -339,6 +330,7 @@ class Client:
         terms: Iterable[TermsOfText] | None,
         target_language: str | None,
         first_number: int,
+        attention: bool = False,
     ) -> Iterator[Translation]:
         """Translates as `stream` does, protecting nothing; without options, prefixes and terms by `serving_default`."""
         if options is None and prefixes is None and terms is None:
@@ -349,8 +341,8 @@ class Client:
             raise UserError(f"{self._server} takes no prefixes: it is of an older version, export the run again")
         if terms is not None:
             self._require_takes_terms()
-        strings = {"prefix": limits.takes_prefix, "terms": limits.has_terms}
-        names = ("text", *TranslateOptions._fields, *(name for name, has in strings.items() if has))
+        inputs = {"prefix": limits.takes_prefix, "terms": limits.has_terms, "attention": limits.has_attention}
+        names = ("text", *TranslateOptions._fields, *(name for name, has in inputs.items() if has))
         several = {"texts": texts} | {
             name: values for name, values in (("prefixes", prefixes), ("terms", terms)) if values is not None
         }
@@ -370,9 +362,9 @@ class Client:
                         f'a prefix, number {number:,}, is {prefix!r:.60}: give a text, "" where there is none'
                     )
                 require_terms_of_text(row.get("terms", ()))
-                values = {"prefix": prefix, "terms": join_terms(row.get("terms", ()))}
+                values = {"prefix": prefix, "terms": join_terms(row.get("terms", ())), "attention": attention}
                 options = translate_options._replace(seed=_seed(translate_options.seed, number))
-                yield row["texts"], *options, *(values[name] for name, has in strings.items() if has)
+                yield row["texts"], *options, *(values[name] for name, has in inputs.items() if has)
 
         return map(_translation, self._rows("translate", names, asked(), target_language))
 
@@ -423,7 +415,13 @@ class Client:
                 f"{self._server} splits texts, and joins the best translations of their sentences: leave out "
                 "num_hypotheses and temperature, or export the run without decoding.split_sentences"
             )
-        names = ("text", *TranslateOptions._fields, "prefix", "terms")
+        names = (
+            "text",
+            *TranslateOptions._fields,
+            "prefix",
+            "terms",
+            *("attention",) * self._asked_limits().has_attention,
+        )
 
         def translated() -> Iterator[Translation]:
             several = iter(texts)
@@ -431,7 +429,7 @@ class Client:
                 rows = list(self._rows("split", ("text",), zip(batch), target_language))
                 parts = [list(map(Part, row["part_text"], row["part_is_break"])) for row in rows]
                 sentences = (part.text for each in parts for part in each if not part.is_break)
-                asked = ((text, *options, "", "") for text in sentences)
+                asked = ((text, *options, "", "", False)[: len(names)] for text in sentences)
                 found = map(_translation, self._rows("translate_part", names, asked, target_language))
                 for text, own, row in zip(batch, parts, rows):
                     yield joined(text, own, found, bool(row["truncated"]))
@@ -503,30 +501,30 @@ class Client:
         prefixes: Sequence[str] | None = None,
         terms: Sequence[TermsOfText] | None = None,
         target_language: str | None = None,
+        **request_options: float | None,
     ) -> list[Translation]:
-        """The translations of texts by a run's own search, each hypothesis with its `attention_weights`; `prefixes`,
-        `terms` and `target_language` as for `stream`.
+        """The translations of texts, each hypothesis with its `attention_weights`; the arguments are those of `stream`.
 
-        These are float32 [pieces, source pieces]: what each piece of the translation read of the source. Of several
-        heads and layers they are the mean of the last layer's. `pieces` and `source_pieces` are their labels.
+        These are float32 [pieces, source pieces], </s> included: what each piece of the translation read of the
+        source. Of several heads and layers they are the mean of the last layer's. `pieces` and `source_pieces` are
+        their labels. Of a model with placeholders the texts are those that it reads.
 
         Raises:
-            UserError: the model is an export or a server, which give the `alignment` of each piece alone; or it has no
-                such target language, or places no terms.
+            UserError: as `stream`; or the model is of an older version, or splits texts, and has no weights to give.
         """
         _require_several(texts, "texts")
-        if self._attends is None:
+        if not self.gives_attention:
             raise UserError(
-                f"{self._server} gives no attention weights: load the run directory, or ask `translate` for "
-                "alignments, as in translate(texts, num_hypotheses=1)"
+                f"{self._server} gives no attention weights, since it splits texts or is of an older version: export "
+                "the run again, without decoding.split_sentences"
             )
-        self._require_language(target_language)
         if prefixes is not None:
             require_as_many("prefixes", prefixes, len(texts))
         if terms is not None:
             require_terms(terms, len(texts))
-            self._require_takes_terms()
-        return self._attends(list(texts), prefixes, terms, target_language)
+        given: dict[str, Any] = {"prefixes": prefixes, "terms": terms, "target_language": target_language}
+        options = _options(request_options) or TranslateOptions()
+        return list(self._searched(texts, options, **given, first_number=0, attention=True))
 
     def vectors(self, texts: Iterable[str], *, target_language: str | None = None) -> Iterator[Row]:
         """Sentence vectors as of `encode`, of texts as they come, in order and in constant memory.
@@ -599,12 +597,13 @@ class Client:
                 has = "takes_prefix" in found, "takes_terms" in found
                 annotates = "annotates_terms" in found and bool(found["annotates_terms"][0])
                 beams = int(found["max_beam_size"][0]) if "max_beam_size" in found else None
+                attends = "gives_attention" in found, "gives_attention" in found and bool(found["gives_attention"][0])
                 pair = [str(found[f"{side}_language"][0]) if f"{side}_language" in found else "" for side in _SIDES]
                 self._limits = _Limits(
-                    rows, languages, *has, takes_terms, splits, patterns, annotates, (pair[0], pair[1]), beams
+                    rows, languages, *has, takes_terms, splits, patterns, annotates, (pair[0], pair[1]), beams, *attends
                 )
             except NoSignature:
-                self._limits = _Limits(self._batch_sentences, (), False, False, False, False, (), False, ("", ""), None)
+                self._limits = _Limits(self._batch_sentences)
         return self._limits
 
 
@@ -682,6 +681,19 @@ def _seed(seed: int, number: int) -> int:
     return (seed * 2654435761 + number + 2**31) % 2**32 - 2**31
 
 
+def _options(request_options: Mapping[str, float | None]) -> TranslateOptions | None:
+    """Request options by their names, None where none is given.
+
+    Raises:
+        UserError: there is no such option, or one has no such value.
+    """
+    options: dict[str, Any] = {name: value for name, value in request_options.items() if value is not None}
+    unknown = sorted(options.keys() - set(TranslateOptions._fields))
+    if unknown:
+        raise UserError(f"There is no option {unknown[0]!r}; valid ones: {', '.join(TranslateOptions._fields)}")
+    return _checked(TranslateOptions(**options)) if options else None
+
+
 def _checked(request_options: TranslateOptions) -> TranslateOptions:
     """Request options in the types of the signature.
 
@@ -717,10 +729,16 @@ def _row(outputs: Mapping[str, Any]) -> Row:
         value = value[: outputs["num_hypotheses"]]
         if value.ndim == 1:
             return value.tolist()
+        if name == "attention_weights":
+            size = outputs["num_source_pieces"]
+            return [each[:length, :size] for each, length in zip(value, outputs["num_pieces"])]
         if name == "is_term_placed":
             return value[:, : outputs["num_terms"]].tolist()
         return [each[:length].tolist() for each, length in zip(value, outputs["num_pieces"])]
 
+    weights = outputs.get("attention_weights")
+    if weights is not None and not weights.shape[-1]:  # nobody asked for them
+        outputs = {name: value for name, value in outputs.items() if name != "attention_weights"}
     return {name: cut(name, value) for name, value in outputs.items()}
 
 
@@ -743,5 +761,5 @@ def _translation(row: Row) -> Translation:
 def _hypothesis(row: Row) -> Hypothesis:
     alignment = row.pop("alignment", [])[:-1]  # that of </s>
     text, log_prob = row.pop("translation"), row.pop("log_prob", math.nan)
-    known = {name: row.pop(name) for name in ("pieces", "token_log_probs") if name in row}
+    known = {name: row.pop(name) for name in ("pieces", "token_log_probs", "attention_weights") if name in row}
     return Hypothesis(text, log_prob, row.pop("score", math.nan), **known, alignment=alignment, outputs=row)

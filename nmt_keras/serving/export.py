@@ -42,7 +42,7 @@ from nmt_keras.serving.compression import StoredWeight
 from nmt_keras.tokenizers.base import Tokenizer
 from nmt_keras.tokenizers.target_tags import TargetLanguages
 
-_TEXT = tf.TensorSpec([None], tf.string)
+_TEXT, _FLAG = tf.TensorSpec([None], tf.string), tf.TensorSpec([None], tf.bool)
 # The values of outputs for rows beyond the limit; outputs not listed have 0.
 _PADDING = {"alignment": -1, "truncated": True, "log_prob": tf.float32.min, "score": tf.float32.min}
 _REQUEST_OPTIONS = RequestOptions(
@@ -98,7 +98,7 @@ class TranslationModule(tf.Module):
         self._language_pair = lambda: language_pair
         self._placeholders = lambda: json.dumps(list(placeholders), ensure_ascii=False)
         self.serve = self._exported(self._serve, _TEXT)
-        self.translate = self._exported(self._translate, _TEXT, *_REQUEST_OPTIONS, _TEXT, _TEXT)
+        self.translate = self._exported(self._translate, _TEXT, *_REQUEST_OPTIONS, _TEXT, _TEXT, _FLAG)
         self.split = self._exported(self._split, _TEXT)
         self.score = self._exported(self._score, _TEXT, _TEXT)
         self.encode = self._exported(self._encode, _TEXT)
@@ -147,6 +147,7 @@ class TranslationModule(tf.Module):
         seed: tf.Tensor,
         prefix: tf.Tensor,
         terms: tf.Tensor,
+        attention: tf.Tensor,
         target_language: tf.Tensor | None = None,
     ) -> dict[str, tf.Tensor]:
         """Several translations of each text, a sentence, with all that is known of them.
@@ -162,26 +163,28 @@ class TranslationModule(tf.Module):
             prefix: characters that the translations begin with, string [B]; "" for none. They may end inside a word.
             terms: what the translations must contain as whole words, string [B]: a term a line, ways to say it between
                 tabs; "" for none. A row that is sampled places none.
+            attention: whether `attention_weights` are wanted, bool [B].
             target_language: string [B].
 
         Returns:
             `num_hypotheses` int32 [B]; `translation` string, `log_prob` and `score` float32, `num_pieces` int32, [B, N]
-            each; `pieces` string, `token_log_probs` float32, `alignment`, `piece_starts` and `piece_ends` int32,
-            [B, N, L] each, </s> included, of which `alignment` is the place of the source piece read most, -1 where
-            none is, for </s> and beyond, and the last two are the bytes of the translation where the piece starts and
-            ends; `source_pieces` string, `source_piece_starts` and `source_piece_ends` int32, [B, S] each,
-            `num_source_pieces` int32 [B], </s> included; `truncated` bool [B]. Bytes are those of the text as valid
-            UTF-8. `is_prefix_kept` bool [B]: whether the translations begin with all of `prefix`, as the
-            tokenizer normalises it; from the first character on that the vocabulary cannot write they do not, nor where
-            `max_length` leaves no room, nor that of a blank text. `num_terms` int32 [B] of `terms`, and
-            `is_term_placed` bool [B, N, C], whether each is in the translation; none where `limits` says `takes_terms`
-            False.
+            each; `pieces` string, `token_log_probs` float32, `alignment`, `piece_starts` and `piece_ends` int32, [B, N,
+            L] each, </s> included, of which `alignment` is the place of the source piece read most, -1 where none is,
+            for </s> and beyond, and the last two are the bytes of the translation where the piece starts and ends;
+            `attention_weights` float32 [B, N, L, S], what each piece reads of the source, 0 in rows that do not ask for
+            them, and [B, N, L, 0] where none does; `source_pieces` string, `source_piece_starts` and
+            `source_piece_ends` int32, [B, S] each, `num_source_pieces` int32 [B], </s> included; `truncated` bool [B].
+            Bytes are those of the text as valid UTF-8. `is_prefix_kept` bool [B]: whether the translations begin with
+            all of `prefix`, as the tokenizer normalises it; from the first character on that the vocabulary cannot
+            write they do not, nor where `max_length` leaves no room, nor that of a blank text. `num_terms` int32 [B] of
+            `terms`, and `is_term_placed` bool [B, N, C], whether each is in the translation; none where `limits` says
+            `takes_terms` False.
         """
         _, source_tokenizer, target_tokenizer, config = self._parts()
 
         def translate(tags: tf.Tensor | None, text: tf.Tensor, *given: tf.Tensor) -> dict[str, tf.Tensor]:
             source, given = at_least_two_rows(tokenize(source_tokenizer, text, config, tags), given)
-            *options, prefix, terms = given
+            *options, prefix, terms, attention = given
             hypotheses, is_kept = self._search().with_options(source.ids, RequestOptions(*options), prefix, terms)
             of_batch = (source_tokenizer, target_tokenizer, config, source)
             translation, hypotheses = detokenize(*of_batch, hypotheses)
@@ -198,6 +201,7 @@ class TranslationModule(tf.Module):
                 "piece_ends": ends,
                 "token_log_probs": hypotheses.token_log_probs,
                 "alignment": alignment(hypotheses),
+                "attention_weights": _of_rows(hypotheses.attention_weights, attention),
                 "source_pieces": pieces(source_tokenizer, source.ids),
                 "source_piece_starts": source_starts,
                 "source_piece_ends": source_ends,
@@ -209,7 +213,7 @@ class TranslationModule(tf.Module):
             }
 
         options = (beam_size, num_hypotheses, max_length, length_penalty, temperature, seed)
-        return self._run(translate, target_language, text, *options, prefix, terms)
+        return self._run(translate, target_language, text, *options, prefix, terms, attention)
 
     def _split(self, text: tf.Tensor, target_language: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         """What of each text is translated by itself: string [B] to `part_text` string and `part_is_break` bool, [B, P]
@@ -275,6 +279,7 @@ class TranslationModule(tf.Module):
         samples of a row, int32 [B] each; `takes_prefix` and `takes_terms`, whether `translate` heeds these inputs, and
         `splits_sentences`, bool [B] each; `placeholders`, string [B], a JSON list of the patterns that became
         placeholders in what the model was trained on; `annotates_terms`, bool [B], whether that had annotated terms;
+        `gives_attention`, bool [B], whether `translate` heeds `attention`;
         `source_language` and `target_language`, their codes, string [B] each, "" where it was not said; of a model of
         several target languages also `target_languages`, their codes with spaces between, the default first,
         string [B]."""
@@ -283,7 +288,7 @@ class TranslationModule(tf.Module):
         values["max_beam_size"] = config.most_beams
         values |= {"takes_prefix": True, "takes_terms": self.takes_terms and not self.splits_sentences}
         values |= {"splits_sentences": self.splits_sentences, "placeholders": self._placeholders()}
-        values["annotates_terms"] = self._annotates_terms
+        values |= {"annotates_terms": self._annotates_terms, "gives_attention": not self.splits_sentences}
         values["source_language"], values["target_language"] = self._language_pair()
         if self.target_languages:
             values["target_languages"] = " ".join(self.target_languages)
@@ -321,6 +326,13 @@ class TranslationModule(tf.Module):
             return tf.pad(value[:kept], missing, constant_values=_PADDING.get(name, tf.zeros([], value.dtype)))
 
         return {name: padded(name, value) for name, value in outputs.items()}
+
+
+def _of_rows(values: tf.Tensor, is_asked: tf.Tensor) -> tf.Tensor:
+    """Values [B, N, L, S] of the rows that ask for them, bool [B], and 0 of others; [B, N, L, 0] where none asks, so
+    that a reply is small."""
+    size = tf.where(tf.reduce_any(is_asked), tf.shape(values)[-1], 0)
+    return tf.where(is_asked[:, None, None, None], values, 0.0)[..., :size]
 
 
 def _token_log_probs(model: Seq2Seq | Ensemble, source_ids: tf.Tensor, target_ids: tf.Tensor, size: int) -> tf.Tensor:
@@ -409,6 +421,7 @@ def sample_requests(module: TranslationModule, texts: Sequence[str]) -> list[tup
     options: dict[str, list] = {name: [value] * len(rows) for name, value in translate_options.items()}
     options["prefix"] = [text[: len(text) // 2] if row % 2 else "" for row, text in enumerate(rows)]
     options["terms"] = ["\t".join(text[:40].split()) if row % 3 == 0 else "" for row, text in enumerate(rows)]
+    options["attention"] = [row % 2 == 0 for row in range(len(rows))]
     inputs = {
         "serving_default": {"text": rows, **of_language},
         "translate": {"text": rows, **options, **of_language},

@@ -38,12 +38,13 @@ from nmt_keras.serving.ports import family_of, require_free
 
 _PATH = re.compile(r"/v1/models/([^/:]+)(?:/versions/([0-9]{1,18}))?(:predict|/metadata)?")
 _HTTP = {"INVALID_ARGUMENT": 400, "FAILED_PRECONDITION": 400, "NOT_FOUND": 404, "UNAVAILABLE": 503, "INTERNAL": 500}
-_DTYPES: dict[int, type] = {1: np.float32, 3: np.int32, 7: object}  # TF_DataType to NumPy's
+_DTYPES: dict[int, type] = {1: np.float32, 3: np.int32, 7: object, 10: np.bool_}  # TF_DataType to NumPy's
 _NAMES = {1: "DT_FLOAT", 3: "DT_INT32", 7: "DT_STRING", 9: "DT_INT64", 10: "DT_BOOL"}
 _JSON_TYPES: dict[Any, tuple[tuple[type, ...], str]] = {  # of Python, and what the type is called
     object: ((str, dict), "string"),
     np.int32: ((int,), "int32"),
     np.float32: ((int, float), "float"),
+    np.bool_: ((bool,), "bool"),
 }
 _MOST_BYTES = 64 << 20  # of a REST request
 _SECONDS = 60  # that a slow sender is waited for
@@ -398,7 +399,7 @@ def _columns(instances: Any, names: list[str]) -> dict[str, list[Any]]:
 def _from_json(values: list[Any], dtype: type) -> Any:
     accepted, kind = _JSON_TYPES[dtype]
     for value in values:
-        if not isinstance(value, accepted) or isinstance(value, bool):
+        if not isinstance(value, accepted) or isinstance(value, bool) != (dtype is np.bool_):
             raise Refusal(
                 "INVALID_ARGUMENT", f"JSON Value: {value} Type: {type(value)} is not of expected type: {kind}"
             )

@@ -25,7 +25,7 @@ from nmt_keras.runs.loading import load
 from nmt_keras.serving import client as client_module
 from nmt_keras.serving import export, proof
 from nmt_keras.serving.client import Client, TranslateOptions
-from nmt_keras.serving.local import LocalTransport
+from nmt_keras.serving.local import LocalTransport, load_export
 from nmt_keras.serving.local_server import Servicer, serving
 from nmt_keras.tokenizers.building import train_tokenizer
 from tests.serving.serving_double import Double
@@ -92,7 +92,10 @@ def _few(module, is_old=False):
     if is_old:
         del functions["limits"]
         functions["translate"] = lambda text, **inputs: module.translate(
-            text=text, **{name: tf.fill(tf.shape(text), "") for name in ("prefix", "terms")}, **inputs
+            text=text,
+            **{name: tf.fill(tf.shape(text), "") for name in ("prefix", "terms")},
+            attention=tf.fill(tf.shape(text), False),
+            **inputs,
         )
     return Client("few", transport=LocalTransport(functions, module))
 
@@ -148,6 +151,32 @@ def test_beginnings_go_with_their_texts_and_an_older_export_takes_none(few_modul
     with _few(few_module, is_old=True) as old:
         with pytest.raises(UserError, match="few takes no prefixes: .*export the run again"):
             old.translate(["abc"], prefixes=["a"])
+
+
+def test_attention_weights_are_those_of_each_text_alone_and_an_older_export_has_none(few_module):
+    texts = ["abc", "g", "bb"]
+    with _few(few_module) as client:
+        assert client.gives_attention
+        found = client.attention(texts, prefixes=["fe", "", "d"], num_hypotheses=2)
+        searched = client.translate(texts, prefixes=["fe", "", "d"], num_hypotheses=2)
+        alone = [client.attention([text], prefixes=[prefix])[0] for text, prefix in zip(texts, ("fe", "", "d"))]
+        assert all(one.attention_weights is None for each in searched for one in each.hypotheses)
+        for one, other, own in zip(found, searched, alone, strict=True):
+            assert [each.text for each in one.hypotheses] == [each.text for each in other.hypotheses]
+            for each in one.hypotheses:
+                assert each.attention_weights.shape == (len(each.pieces), len(one.source_pieces))
+                np.testing.assert_allclose(each.attention_weights.sum(-1), 1.0, atol=1e-5)
+                assert each.attention_weights.argmax(-1)[:-1].tolist() == each.alignment
+            np.testing.assert_allclose(one.best.attention_weights, own.best.attention_weights, atol=1e-5)
+        assert len({each.best.attention_weights.shape for each in found}) > 1
+        with pytest.raises(UserError, match="There is no option 'beams'"):
+            client.attention(texts, beams=2)
+        with pytest.raises(UserError, match="prefixes"):
+            client.attention(texts, prefixes=["f"])
+    with _few(few_module, is_old=True) as old:
+        assert not old.gives_attention
+        with pytest.raises(UserError, match="few gives no attention weights, since it splits texts or is of an older"):
+            old.attention(texts)
 
 
 def test_terms_go_with_their_texts_and_an_older_export_places_none(few_module, varied_transformer):
@@ -242,7 +271,8 @@ def _decoded(value):
 def _request_options(rows):
     kinds = {"length_penalty": np.float32, "temperature": np.float32}
     options = {name: np.full(rows, value, kinds.get(name, np.int32)) for name, value in OPTIONS.items()}
-    return {**options, "prefix": np.array([""] * rows, object), "terms": np.array([""] * rows, object)}
+    strings = {name: np.array([""] * rows, object) for name in ("prefix", "terms")}
+    return {**options, **strings, "attention": np.zeros(rows, bool)}
 
 
 def _message(call):
@@ -261,7 +291,8 @@ def test_an_answer_is_that_of_the_c_library(client, double):
         assert list(double.inputs["text"]) == [_bytes(text) for text in TEXTS]
         assert set(outputs) == set(expected)
         for name, value in outputs.items():
-            assert value.dtype == (object if isinstance(expected[name], list) else expected[name].dtype), name
+            dtype = object if isinstance(expected[name], list) else expected[name].dtype
+            assert value.dtype == dtype or value.size == 0, name  # JSON has no type without a value
             np.testing.assert_array_equal(value, np.array(expected[name], value.dtype), err_msg=name)
 
 
@@ -294,6 +325,7 @@ def test_terms_and_beginnings_that_are_none_harm_no_other_row(client, double):
     def asked(rows):
         texts, prefixes, terms = zip(*rows)
         columns = {name: [value] * len(rows) for name, value in zip(TranslateOptions._fields, options)}
+        columns["attention"] = [False] * len(rows)
         return client.call("translate", {"text": texts, **columns, "prefix": prefixes, "terms": terms})
 
     merged, alone = asked([good, *bad, good]), asked([good])
@@ -302,6 +334,14 @@ def test_terms_and_beginnings_that_are_none_harm_no_other_row(client, double):
         np.testing.assert_allclose(merged["log_prob"][row], alone["log_prob"][0], atol=1e-5)
     assert merged["num_terms"].max() == 16 and not merged["is_prefix_kept"][8]
     assert merged["is_term_placed"][5][0][0] and not merged["is_term_placed"][2].any()
+
+
+def test_attention_weights_come_from_a_server(client, folder):
+    texts = ["abc", "gfedc", "b"]
+    local = load_export(folder)
+    for found, expected in zip(client.attention(texts), local.attention(texts), strict=True):
+        assert found.best.pieces == expected.best.pieces and found.source_pieces == expected.source_pieces
+        np.testing.assert_allclose(found.best.attention_weights, expected.best.attention_weights, atol=1e-5)
 
 
 def test_a_row_is_cut_to_what_is_no_padding(client, double):

@@ -68,9 +68,8 @@ def _check_spans(process, texts):
         name: [value] * len(texts) for name, value in TranslateOptions(num_hypotheses=2)._asdict().items()
     }
     prefixes = [text[: len(text) // 2] for text in texts]
-    reply = process.ask(
-        "translate", {"text": texts, **translate_options, "prefix": prefixes, "terms": [""] * len(texts)}
-    )
+    given = {"prefix": prefixes, "terms": [""] * len(texts), "attention": [False] * len(texts)}
+    reply = process.ask("translate", {"text": texts, **translate_options, **given})
     for row, count in enumerate(reply["num_hypotheses"]):
         for number in range(count):
             line = reply["translation"][row][number].encode("utf-8")

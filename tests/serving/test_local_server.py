@@ -24,7 +24,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2, prediction_
 from nmt_keras.config import DecodingConfig
 from nmt_keras.errors import UserError
 from nmt_keras.serving import export
-from nmt_keras.serving.client import Client
+from nmt_keras.serving.client import Client, TranslateOptions
 from nmt_keras.serving.local_server import Batching, Refusal, ServedModel, _Merger, serving
 from nmt_keras.tokenizers.building import train_tokenizer
 from pipelines import serve
@@ -109,6 +109,12 @@ def test_rest_takes_columns_and_rows(ports):
     assert status == 200 and values["predictions"][0] == values["predictions"][1]
     status, refused = _post(ports, path, {"instances": [{"b64": "!!"}]})
     assert status == 400 and "JSON Value cannot be read" in refused["error"]
+    row = {"text": "abc", **TranslateOptions()._asdict(), "prefix": "", "terms": ""}
+    for attention, expected in ((True, 200), (False, 200), (1, 400), ("true", 400)):
+        status, reply = _post(
+            ports, path, {"signature_name": "translate", "instances": [{**row, "attention": attention}]}
+        )
+        assert status == expected and ("is not of expected type: bool" in reply.get("error", "")) == (status == 400)
     _, alone = _post(ports, path, {"inputs": TEXTS})
     assert alone == columns
     with urllib.request.urlopen(f"http://127.0.0.1:{ports.rest}/v1/models/model/versions/3/metadata") as answer:

@@ -24,8 +24,15 @@ OPTIONS = {
     "seed": [1, 1, 1, 5, 6, 7],
     "prefix": ["", "ab", "a", "g ", "", "aXc"],
     "terms": ["fa\nc\tbb", "a", "d", "c", "X", "ga\tgX\n\nXX"],
+    "attention": [True, False, True, True, False, False],
 }
-DTYPES = {"length_penalty": tf.float32, "temperature": tf.float32, "prefix": tf.string, "terms": tf.string}
+DTYPES = {
+    "length_penalty": tf.float32,
+    "temperature": tf.float32,
+    "prefix": tf.string,
+    "terms": tf.string,
+    "attention": tf.bool,
+}
 
 
 @pytest.fixture(scope="module")
@@ -154,11 +161,23 @@ def test_a_sentence_vector_is_the_mean_of_the_encoders_states(module, parts):
     assert vectors.shape == (2, 16) and np.abs(vectors[0] - vectors[1]).max() > 1e-3
 
 
+def test_attention_weights_are_of_the_rows_that_ask_for_them(module):
+    together = _call(module, range(len(TEXTS)))
+    weights = together["attention_weights"]
+    assert weights.shape == (*together["pieces"].shape, together["source_pieces"].shape[1])
+    for row, is_asked in enumerate(OPTIONS["attention"]):
+        for number in range(together["num_hypotheses"][row]):
+            sums = weights[row, number].sum(-1)[: together["num_pieces"][row, number]]
+            np.testing.assert_allclose(sums, float(is_asked), atol=1e-5)
+    none = _call(module, range(len(TEXTS)), attention=False)
+    assert none["attention_weights"].shape == (*none["pieces"].shape, 0)
+
+
 @pytest.mark.slow
 def test_all_signatures_run_through_the_c_library(module, tmp_path):
     folder = export.save(module, tmp_path)
     request_options = {
-        name: values if name in ("prefix", "terms") else np.nan_to_num(values, nan=-1.0).tolist()
+        name: values if name in ("prefix", "terms", "attention") else np.nan_to_num(values, nan=-1.0).tolist()
         for name, values in OPTIONS.items()
     }
     with proof.FreshProcess(folder) as process:
