@@ -1,6 +1,8 @@
 """What the benchmarks say to a mistake, before they install or measure anything."""
 
+import collections
 import itertools
+import json
 import sys
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from benchmarks import (
     ablation,
     fine_tuning,
+    formats,
     glossary_file,
     measure,
     serving,
@@ -91,3 +94,11 @@ def test_a_glossary_has_words_that_are_translations_of_each_other(is_random):
     known = {**words, "wild boar": "Wildschwein", "The": "Das", "runs": "rennt"}
     assert entries and all(known[source] == target for source, target in entries)
     assert is_random or ("wild boar", "Wildschwein") in entries
+
+
+def test_files_in_the_shapes_of_real_projects_are_read_and_bad_ones_refused(capsys):
+    assert formats.main(["--pairs=20"]) == 0
+    rows = json.loads(capsys.readouterr().out.strip().rpartition("\n")[2])["rows"]
+    counts = collections.Counter(row["pairs"] for row in rows)  # a tenth of XLIFF is new, two of PO, which has a plural
+    assert counts == {20: 22, 18: 2, 17: 1, "refused": 10}
+    assert all("; " in row["said"] or ": " in row["said"] for row in rows if row["pairs"] == "refused")

@@ -148,8 +148,9 @@ class TrainingConfig:
     log_every: int = spec(50, "steps between rows of the log", positive=True, resume=FREE)
     evaluate_every: int = spec(500, "steps between evaluations on the dev set", positive=True, resume=FREE)
     histograms_every: int = spec(
-        0,
-        "evaluations between histograms in TensorBoard, of weights and Adam's mean of gradients; 0: none",
+        5,
+        "evaluations between histograms in TensorBoard, of weights, Adam's mean of their gradients, and its norms by "
+        "layer; 0: none",
         not_negative=True,
         resume=FREE,
     )

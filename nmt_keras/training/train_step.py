@@ -156,14 +156,21 @@ class TrainStep:
         return Totals(values[0], values[1:end], *values[end:])
 
     def distributions(self) -> dict[str, np.ndarray]:
-        """The weights, as `weights/<path>`, and the moving means of their gradients, as `gradients/<path>`, where the
-        optimizer keeps them, as Adam does and SGD does not. Arrays of their shapes."""
-        weights = {f"weights/{weight.path}": weight.numpy() for weight in self.model.trainable_variables}
+        """The weights, as `weights/<path>`, and the moving means of their gradients, as `gradients/<path>`, arrays of
+        their shapes, and the norm of the latter for each output of a layer's matrices, as `gradient_norms/<layer>`;
+        of gradients where the optimizer keeps them, as Adam does and SGD does not."""
+        found = {f"weights/{weight.path}": weight.numpy() for weight in self.model.trainable_variables}
         means = [variable for variable in self.optimizer.variables if variable.path.endswith("_momentum")]
-        if len(means) == len(weights):
-            names = (weight.path for weight in self.model.trainable_variables)
-            weights |= {f"gradients/{name}": mean.numpy() for name, mean in zip(names, means)}
-        return weights
+        if len(means) != len(found):
+            return found
+        norms: dict[str, list[np.ndarray]] = {}
+        for weight, mean in zip(self.model.trainable_variables, means):
+            gradient = mean.numpy()
+            found[f"gradients/{weight.path}"] = gradient
+            if gradient.ndim > 1:
+                of_outputs = np.linalg.norm(gradient.reshape(-1, gradient.shape[-1]), axis=0)
+                norms.setdefault(weight.path.rpartition("/")[0], []).append(of_outputs)
+        return found | {f"gradient_norms/{layer}": np.concatenate(of_layer) for layer, of_layer in norms.items()}
 
     def is_between_steps(self) -> bool:
         """Whether the variables are those after a whole number of steps, also where a step failed half-way."""

@@ -76,6 +76,7 @@ def test_dashboards_have_a_profile_histograms_and_embeddings(copy_text, tmp_path
     events.Reload()
     tags = events.Tags()["tensors"]
     assert any(tag.startswith("weights/seq2seq/") for tag in tags)
+    assert any(tag.startswith("gradient_norms/seq2seq/") for tag in tags)
     [gradient, *_] = [tag for tag in tags if tag.startswith("gradients/seq2seq/")]
     assert [event.step for event in events.Tensors(gradient)] == [4]
     capsys.readouterr()

@@ -437,3 +437,29 @@ def test_a_worker_that_is_stopped_stops_all_and_they_go_on(tmp_path, copy_text):
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0 and f"resuming at step {int(step[5:])}" in errors, errors
     np.testing.assert_allclose(losses_of(tmp_path / "one"), losses_of(tmp_path / "two"), rtol=2e-4)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_distributions_have_the_norms_of_gradients_by_layer_where_the_optimizer_keeps_gradients(copy_text, optimizer):
+    config = dataclasses.replace(TRAINING, optimizer=optimizer)
+    trainer = _trainer(config, tf.distribute.get_strategy())
+    step, batches = _start(trainer, _text(copy_text, 1))
+    step(next(batches))
+    found = step.distributions()
+    weights = {weight.path: weight for weight in trainer.model.trainable_variables}
+    assert {name.removeprefix("weights/") for name in found if name.startswith("weights/")} == set(weights)
+    norms = {name.removeprefix("gradient_norms/"): value for name, value in found.items() if "gradient_norms/" in name}
+    if optimizer == "sgd":
+        assert not norms
+        return
+    assert set(norms) == {path.rpartition("/")[0] for path, weight in weights.items() if weight.ndim > 1}
+    for layer, values in norms.items():
+        gradients = [
+            found[f"gradients/{path}"]
+            for path, weight in weights.items()
+            if weight.ndim > 1
+            if path.rpartition("/")[0] == layer
+        ]
+        assert values.size == sum(gradient.shape[-1] for gradient in gradients)
+        np.testing.assert_allclose(np.sum(values**2), sum(np.sum(g.astype(float) ** 2) for g in gradients), rtol=1e-4)
+    assert any(values.max() > 0 for values in norms.values())

@@ -158,7 +158,8 @@ def _read(path: str, handler: _Handler, wanted: Wanted) -> Iterator[Record]:
     except DefusedXmlException as error:
         raise _entities(wanted) from error
     if not has_text:
-        raise UserError(f"{wanted.name} has no text in {' and '.join(wanted.languages)}; {handler.explain()}")
+        languages = " and ".join(wanted.languages)
+        raise UserError(f"{wanted.name} has no text in {languages}; {handler.explain()}: give what it has")
 
 
 def _entities(wanted: Wanted) -> UserError:
