@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import fcntl
 import gzip
 import importlib
 import io
@@ -9,10 +10,13 @@ import itertools
 import json
 import os
 import pathlib
+import pty
 import re
 import shutil
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import weakref
 
@@ -1346,3 +1350,26 @@ def test_a_lost_worker_is_one_line(capsys):
 
     assert _cli.run(lambda values, argv: None, job, "", []) == 75
     assert "worker 2 (b:1) stopped or cannot be reached" in _error(capsys)
+
+
+@pytest.mark.slow
+def test_a_terminal_of_80_columns_shows_bars_that_fit_and_nothing_of_libraries(copy_text, tmp_path):
+    main, side = pty.openpty()
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    arguments = [RECIPE, f"--run_dir={tmp_path}/run", f"--data_dir={copy_text}", "--config.training.max_steps=6"]
+    command = [sys.executable, "-m", "pipelines.train", *arguments, "--config.data.tokenizer=unigram"]
+    command += ["--config.data.source_vocab_size=8000", "--config.data.target_vocab_size=8000"]
+    environment = {k: v for k, v in os.environ.items() if k not in ("TF_CPP_MIN_LOG_LEVEL", "TQDM_DISABLE", "COLUMNS")}
+    process = subprocess.Popen(command, stdout=side, stderr=side, cwd=ROOT, env=environment)
+    os.close(side)
+    shown = b""
+    with contextlib.suppress(OSError):  # the other end is closed
+        while part := os.read(main, 1 << 16):
+            shown += part
+    os.close(main)
+    assert process.wait() == 0, shown
+    text = shown.decode("utf-8")
+    bars = [part for part in re.split(r"[\r\n]", text) if "%|" in part]
+    assert any("step/s" in bar or "s/step" in bar for bar in bars) and max(map(len, bars)) <= 80
+    for remark in ("normalizer.cc", "oneDNN", "cuda", "W0000", "WARNING", "trainer_interface"):
+        assert remark not in text
