@@ -67,7 +67,7 @@ coverage:  ## `make test`, and what it leaves out
 # In an environment of its own: MkDocs has nothing to do with what is tested.
 docs:  ## builds docs/ as a site, build/docs
 	test -x build/venv-docs/bin/mkdocs || ($(PYTHON) -m venv build/venv-docs && \
-		build/venv-docs/bin/pip install --quiet 'mkdocs-material>=9.5,<10')
+		build/venv-docs/bin/pip install --quiet 'mkdocs==1.6.1' 'mkdocs-material==9.8.2')
 	build/venv-docs/bin/mkdocs build --strict --quiet
 
 lint: $(VENV)/ready

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nmt_keras.config import ExperimentConfig
 from nmt_keras.config.fields import fields_of
+from nmt_keras.constants import EXPORT_PRECISIONS
 from nmt_keras.engine import load_tensorflow
 from nmt_keras.errors import UserError
 from nmt_keras.reports import Report
@@ -221,7 +222,7 @@ def export(
     run_dir: Path | Sequence[Path],
     output: Path,
     *,
-    checkpoint: str = "best",
+    checkpoint: str | int = "best",
     precision: str = "float32",
     data_dir: Path | None = None,
     target_language: str = "",
@@ -245,15 +246,22 @@ def export(
         `compared` and `different`, how many translations; `dev_bleu` and more, as `parity.json` has them.
 
     Raises:
-        UserError: the run cannot be used, or `output` cannot be written.
+        UserError: there is no such run, precision or checkpoint, the run cannot be used, or `output` cannot be written.
     """
+    runs = [run_dir] if isinstance(run_dir, (str, os.PathLike)) else list(run_dir)
+    if not runs:
+        raise UserError("export needs a run directory; give one, or several, which are an ensemble")
+    for run in map(str, runs):
+        if "://" in run:
+            raise UserError(f"{run} is the address of a server; give the run directory that it was exported from")
+    if precision not in EXPORT_PRECISIONS:
+        raise UserError(f"precision must be one of {', '.join(EXPORT_PRECISIONS)}. Received: {precision!r}")
     load_tensorflow()
     from nmt_keras.experiment.export import export as export_runs
 
-    runs = [run_dir] if isinstance(run_dir, (str, os.PathLike)) else list(run_dir)
     return export_runs(
         [pathlib.Path(run) for run in runs],
-        checkpoint,
+        str(checkpoint),
         pathlib.Path(output),
         precision=precision,
         decoding=decoding,

@@ -19,3 +19,4 @@ PLACEHOLDERS = tuple(
 TERM_MARKS = tuple(
     f"\N{FULLWIDTH LEFT WHITE PARENTHESIS}{name}\N{FULLWIDTH RIGHT WHITE PARENTHESIS}" for name in ("t", "=", "/t")
 )
+EXPORT_PRECISIONS = ("float32", "bfloat16", "int8", "int8_compute")  # of weights; the last one of products too

@@ -39,6 +39,7 @@ def remedy_of(error: OSError) -> str:
 
 
 def _directory() -> IsADirectoryError:
+    """The error of a path that is a directory, where a file is to be."""
     return IsADirectoryError(None, "it is a directory")
 
 

@@ -436,10 +436,11 @@ def _explain_recipe(message: str) -> str:
 
 def _explain_value(values: flags.FlagValues, message: str) -> str:
     """One line on a value that a flag does not take; "" for other mistakes."""
-    given = re.fullmatch(r"flag --([\w.]+)=(.*): .*", message.strip(), re.DOTALL)
+    reason = r"(?:invalid literal for|could not convert|\S+ is not |value should be one of|\('Non-boolean).*"
+    given = re.fullmatch(rf"flag --([\w.]+)=(.*): {reason}", message.strip(), re.DOTALL)
     if not given or given[1] not in values:
         return ""
-    name, value = given[1], given[2].partition(": ")[0]
+    name, value = given.groups()
     flag = values[name]
     if isinstance(flag.parser, flags.BooleanParser):
         return f"--{name} must be true or false. Received: {value!r}"

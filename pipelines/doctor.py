@@ -80,13 +80,15 @@ def _job(values: flags.FlagValues) -> int:
 
 
 def _data_of(values: flags.FlagValues) -> DataConfig:
+    given = [f"--{name}" for name in ("config", "source", "data") if values[name].value]
+    if len(given) != 1:
+        said = f"{' and '.join(given)} are; leave one out" if given else "none is; give one of these"
+        raise UserError(
+            "The text that is to be examined must be given in one way, as --source=train.en --target=train.de, as "
+            f"--data=pairs.tsv or as the recipe, --config: {said}"
+        )
     if values["config"].present:
         return _cli.recipe(values).data
-    if bool(values.source) == bool(values.data):
-        raise UserError(
-            "The text that is to be examined must be given, as --source=train.en --target=train.de, as "
-            "--data=pairs.tsv or as the recipe, --config"
-        )
     for name in _SOURCES:
         if values[name.replace("source", "target")].value and not values[name].value:
             raise UserError(f"--{name} and --{name.replace('source', 'target')} must be given together")

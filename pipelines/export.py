@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from nmt_keras.constants import EXPORT_PRECISIONS
 from nmt_keras.errors import UserError
 from pipelines import _cli, _process
 
@@ -30,7 +31,7 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_enum(
         "precision",
         "float32",
-        ["float32", "bfloat16", "int8", "int8_compute"],
+        EXPORT_PRECISIONS,
         "Of the weights: bfloat16 halves the size and is computed in, int8 quarters it and is computed in float32, "
         "int8_compute quarters it and is computed in int8 where that is faster on this machine.",
         flag_values=values,

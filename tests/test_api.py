@@ -126,6 +126,23 @@ def test_training_and_measuring(trained_copy, tmp_path):
     assert 0 <= scores["bleu"] <= 100 and "nrefs:1" in scores["bleu_signature"]
 
 
+@pytest.mark.parametrize(
+    "runs, precision, message",
+    [
+        ([], "int8", "^export needs a run directory; give one"),
+        (
+            "grpc://localhost:8500/m",
+            "int8",
+            "^grpc://localhost:8500/m is the address of a server; give the run directory",
+        ),
+        ("run", "int4", "^precision must be one of float32, bfloat16, int8, int8_compute. Received: 'int4'$"),
+    ],
+)
+def test_what_cannot_be_exported_is_one_line(tmp_path, runs, precision, message):
+    with pytest.raises(nmt_keras.UserError, match=message):
+        nmt_keras.export(runs, tmp_path / "saved", precision=precision)
+
+
 def test_mistakes_are_one_line(trained_copy, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "none.py").write_text("x = 1\n")

@@ -384,6 +384,7 @@ def _prove(
                 there = client.Client(str(folder), transport=proof.FreshTransport(served), concurrency=1)
                 protected = there.translate(_PROTECTED, protect=spans)
         except RuntimeError as error:
+            bar.close()
             report(f"the proof failed: {error}")
             return _Proof(len(expected), len(expected), None, [], 0.0)
     found = [row for reply in replies for row in zip(reply["translation"], reply["log_prob"], reply["truncated"])]

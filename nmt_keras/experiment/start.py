@@ -16,7 +16,7 @@ from nmt_keras.doctor.lengths import lengths_of
 from nmt_keras.errors import UserError
 from nmt_keras.experiment.text import open_train
 from nmt_keras.reports import Report, counted, silent
-from nmt_keras.tokenizers.building import Text, sample_tokenizers
+from nmt_keras.tokenizers.building import sample_tokenizers
 from nmt_keras.tokenizers.characters import ByteTokenizer
 
 _FEWEST_PAIRS = 200
@@ -24,7 +24,6 @@ _SAMPLED = 100  # lines of each side
 _VOCABULARIES = (1000, 2000, 4000, 8000, 16_000, 32_000)
 _PAIRS_A_PIECE = 6
 _HELD_OUT, _MOST_HELD_OUT = 0.05, 2000
-_TRAINED_ON = 0.8  # of the pairs, at least
 _STEPS = (2000, 100_000)
 
 
@@ -80,7 +79,8 @@ def write_recipe(data: DataConfig, path: str | os.PathLike, report: Report = sil
     data.joint_vocabulary = bool(scripts[0] & scripts[1]) or not all(scripts)
     wanted = max((size for size in _VOCABULARIES if size * _PAIRS_A_PIECE <= pairs), default=_VOCABULARIES[0])
     data.source_vocab_size = data.target_vocab_size = wanted
-    tokenizers = sample_tokenizers(data, _Part(corpus))
+    trained_on = dataclasses.replace(data, dev_pairs=held_out, test_pairs=held_out)
+    tokenizers = sample_tokenizers(data, open_train(trained_on, silent))
     sizes = [each.vocab_size for each in tokenizers]
     is_bytes = isinstance(tokenizers.source, ByteTokenizer)
     data.source_vocab_size, data.target_vocab_size = (  # the default alone becomes as small as the text asks for
@@ -134,29 +134,6 @@ def write_recipe(data: DataConfig, path: str | os.PathLike, report: Report = sil
         f"{steps:,} steps, about {epochs:,g} epochs"
     )
     return {**values, **network._asdict()}
-
-
-class _Part:
-    """The beginning of each text of a corpus: fewer lines than are trained on, so that what a vocabulary is filled with
-    here, the lines without dev and test set fill too."""
-
-    def __init__(self, corpus: ParallelCorpus):
-        self.sources = [_Beginning(text, int(_TRAINED_ON * len(text))) for text in corpus.sources]
-        self.targets = [_Beginning(text, int(_TRAINED_ON * len(text))) for text in corpus.targets]
-
-
-class _Beginning(NamedTuple):
-    """So many lines of a text."""
-
-    text: Text
-    size: int
-
-    def __len__(self) -> int:
-        return self.size
-
-    def lines(self, indices: range) -> list[str]:
-        """The lines at `indices`."""
-        return self.text.lines(indices)
 
 
 def _require_text(corpus: ParallelCorpus, data: DataConfig) -> None:

@@ -16,8 +16,8 @@ class Hypothesis(NamedTuple):
     pieces: Sequence[str] = ()  # with </s>; none where an export was asked for no more than its best translation
     token_log_probs: Sequence[float] = ()  # of `pieces`
     alignment: Sequence[int] = ()  # of each piece but </s>, the source piece read most; -1 where it reads none
-    ids: Sequence[int] = ()  # of `pieces`; of a model in this process alone, as the next
-    attention_weights: np.ndarray | None = None  # float32 [pieces, source pieces]
+    ids: Sequence[int] = ()  # of `pieces`; of a `Translator` alone
+    attention_weights: np.ndarray | None = None  # float32 [pieces, source pieces]; where they were asked for
     outputs: Mapping[str, Any] = MappingProxyType({})  # what else an export gives of a hypothesis, by name
 
 
@@ -27,7 +27,7 @@ class Translation(NamedTuple):
     hypotheses: list[Hypothesis]  # best first, at least one
     truncated: bool  # whether the text was longer than the limit
     source_pieces: Sequence[str] = ()  # with </s>
-    source_ids: Sequence[int] = ()  # of a model in this process alone
+    source_ids: Sequence[int] = ()  # of a `Translator` alone
     outputs: Mapping[str, Any] = MappingProxyType({})  # what else an export gives of a text, by name
 
     @property

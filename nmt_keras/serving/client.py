@@ -366,7 +366,8 @@ class Client:
                 options = translate_options._replace(seed=_seed(translate_options.seed, number))
                 yield row["texts"], *options, *(values[name] for name, has in inputs.items() if has)
 
-        return map(_translation, self._rows("translate", names, asked(), target_language))
+        rows = self._rows("translate", names, asked(), target_language)
+        return map(_translation, rows if attention else map(_without_attention, rows))
 
     def _protected(
         self,
@@ -430,7 +431,8 @@ class Client:
                 parts = [list(map(Part, row["part_text"], row["part_is_break"])) for row in rows]
                 sentences = (part.text for each in parts for part in each if not part.is_break)
                 asked = ((text, *options, "", "", False)[: len(names)] for text in sentences)
-                found = map(_translation, self._rows("translate_part", names, asked, target_language))
+                found_rows = self._rows("translate_part", names, asked, target_language)
+                found = map(_translation, map(_without_attention, found_rows))
                 for text, own, row in zip(batch, parts, rows):
                     yield joined(text, own, found, bool(row["truncated"]))
 
@@ -503,28 +505,39 @@ class Client:
         target_language: str | None = None,
         **request_options: float | None,
     ) -> list[Translation]:
-        """The translations of texts, each hypothesis with its `attention_weights`; the arguments are those of `stream`.
+        """The translations that `translate` gives, each hypothesis with its `attention_weights`.
 
         These are float32 [pieces, source pieces], </s> included: what each piece of the translation read of the
         source. Of several heads and layers they are the mean of the last layer's. `pieces` and `source_pieces` are
-        their labels. Of a model with placeholders the texts are those that it reads.
+        their labels; of a model with placeholders, these stand there for what they were put in the place of.
+
+        Args:
+            texts: of any length.
+            prefixes: see `stream`, as the next three.
+            terms: see there.
+            target_language: see there.
+            **request_options: see there.
 
         Raises:
             UserError: as `stream`; or the model is of an older version, or splits texts, and has no weights to give.
         """
         _require_several(texts, "texts")
         if not self.gives_attention:
-            raise UserError(
-                f"{self._server} gives no attention weights, since it splits texts or is of an older version: export "
-                "the run again, without decoding.split_sentences"
-            )
+            why = "is of an older version: export the run again"
+            if self._asked_limits().splits:
+                why = "splits texts: load or export the run with split_sentences=False"
+            raise UserError(f"{self._server} gives no attention weights, it {why}")
         if prefixes is not None:
             require_as_many("prefixes", prefixes, len(texts))
         if terms is not None:
             require_terms(terms, len(texts))
         given: dict[str, Any] = {"prefixes": prefixes, "terms": terms, "target_language": target_language}
-        options = _options(request_options) or TranslateOptions()
-        return list(self._searched(texts, options, **given, first_number=0, attention=True))
+        given |= {"first_number": 0, "attention": True}
+        options, placeholders = _options(request_options) or TranslateOptions(), self._asked_limits().placeholders
+        found = self._searched(texts, options, **given)
+        if placeholders:
+            found = self._protected(texts, placeholders, options, **given)
+        return list(map(_with_weights, found))
 
     def vectors(self, texts: Iterable[str], *, target_language: str | None = None) -> Iterator[Row]:
         """Sentence vectors as of `encode`, of texts as they come, in order and in constant memory.
@@ -736,10 +749,23 @@ def _row(outputs: Mapping[str, Any]) -> Row:
             return value[:, : outputs["num_terms"]].tolist()
         return [each[:length].tolist() for each, length in zip(value, outputs["num_pieces"])]
 
-    weights = outputs.get("attention_weights")
-    if weights is not None and not weights.shape[-1]:  # nobody asked for them
-        outputs = {name: value for name, value in outputs.items() if name != "attention_weights"}
     return {name: cut(name, value) for name, value in outputs.items()}
+
+
+def _without_attention(row: Row) -> Row:
+    """A row of `translate` whose caller asked for no attention weights: they are there, and 0, where the server merged
+    it with a call that did."""
+    return {name: value for name, value in row.items() if name != "attention_weights"}
+
+
+def _with_weights(translation: Translation) -> Translation:
+    """A translation each of whose hypotheses has attention weights; those of a blank text have no pieces."""
+    size = len(translation.source_pieces)
+    hypotheses = [
+        each if each.attention_weights is not None else each._replace(attention_weights=np.zeros([0, size], np.float32))
+        for each in translation.hypotheses
+    ]
+    return translation._replace(hypotheses=hypotheses)
 
 
 def _translation(row: Row) -> Translation:

@@ -332,7 +332,7 @@ def _of_rows(values: tf.Tensor, is_asked: tf.Tensor) -> tf.Tensor:
     """Values [B, N, L, S] of the rows that ask for them, bool [B], and 0 of others; [B, N, L, 0] where none asks, so
     that a reply is small."""
     size = tf.where(tf.reduce_any(is_asked), tf.shape(values)[-1], 0)
-    return tf.where(is_asked[:, None, None, None], values, 0.0)[..., :size]
+    return tf.where(is_asked[:, None, None, None], values[..., :size], 0.0)
 
 
 def _token_log_probs(model: Seq2Seq | Ensemble, source_ids: tf.Tensor, target_ids: tf.Tensor, size: int) -> tf.Tensor:

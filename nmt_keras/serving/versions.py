@@ -20,7 +20,7 @@ def newest_version(folder: pathlib.Path) -> pathlib.Path:
         return max(versions, key=lambda path: int(path.name))
     if not folder.exists():
         raise UserError(f"There is no folder {folder}; give an export, saved_models/<name> or a version of it")
-    inside = sorted({path.parent.parent.name for path in folder.glob(f"*/*/{_MODEL}")})
+    inside = sorted({path.parent.parent.name for path in folder.glob(f"*/*/{_MODEL}") if path.parent.name.isdecimal()})
     if inside:
         raise UserError(f"{folder} is a folder of exports; give one of them, such as {folder / inside[0]}")
     if (folder / "config.json").exists():

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar import summary as custom_scalar
+from tensorboard.plugins.histogram import metadata as histogram_metadata
 from tensorboard.plugins.hparams import api as hparams
 from tensorboard.plugins.projector import ProjectorConfig
 
@@ -15,6 +16,7 @@ from nmt_keras import files
 from nmt_keras.config import ExperimentConfig
 from nmt_keras.config.fields import fields_of
 
+_BUCKETS = 30  # of a histogram
 _COMPARED = (  # whatever their values are
     "data.tokenizer",
     "model.d_model",
@@ -67,6 +69,16 @@ def write_hyperparameters(config: ExperimentConfig, name: str) -> None:
         hparams=[hparams.HParam(path) for path in values], metrics=[hparams.Metric(tag) for tag in _METRICS]
     )
     hparams.hparams(values, trial_id=name)
+
+
+def write_histogram(name: str, numbers: np.ndarray) -> None:
+    """Writes, to the default writer, how numbers of any shape are distributed.
+
+    NumPy counts them: `tf.summary.histogram` makes a matrix of 30 columns out of them, 4 GiB of a large embedding.
+    """
+    counts, edges = np.histogram(numbers, bins=_BUCKETS)
+    buckets = np.stack([edges[:-1], edges[1:], counts], -1)
+    tf.summary.write(name, buckets, metadata=histogram_metadata.create_summary_metadata(None, None))
 
 
 def write_embeddings(folder: pathlib.Path, tables: Mapping[str, tuple[np.ndarray, Sequence[str]]]) -> None:

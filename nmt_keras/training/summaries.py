@@ -7,7 +7,7 @@ import io
 import json
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -89,13 +89,13 @@ class Summaries:
         if self._enabled:
             dashboards.write_embeddings(self._folder, tables)
 
-    def histograms(self, step: int, values: Mapping[str, np.ndarray]) -> None:
-        """Writes how numbers are distributed, by name."""
+    def histograms(self, step: int, values: Iterable[tuple[str, np.ndarray]]) -> None:
+        """Writes how numbers are distributed, by name; nothing is asked of `values` where nothing is written."""
         if not self._enabled:
             return
         with self._writer.as_default(step=step):
-            for name, numbers in values.items():
-                tf.summary.histogram(name, numbers)
+            for name, numbers in values:
+                dashboards.write_histogram(name, numbers)
         self._writer.flush()
 
     def translations(

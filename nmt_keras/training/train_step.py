@@ -1,6 +1,6 @@
 """One update: gradients of a global batch, summed over its parts and replicas, checked, clipped and applied."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import keras
@@ -155,22 +155,28 @@ class TrainStep:
         end = 1 + len(self.loss.names)
         return Totals(values[0], values[1:end], *values[end:])
 
-    def distributions(self) -> dict[str, np.ndarray]:
-        """The weights, as `weights/<path>`, and the moving means of their gradients, as `gradients/<path>`, arrays of
-        their shapes, and the norm of the latter for each output of a layer's matrices, as `gradient_norms/<layer>`;
-        of gradients where the optimizer keeps them, as Adam does and SGD does not."""
-        found = {f"weights/{weight.path}": weight.numpy() for weight in self.model.trainable_variables}
+    def distributions(self) -> Iterator[tuple[str, np.ndarray]]:
+        """The weights, as `weights/<path>`, one after the other.
+
+        Where the optimizer keeps moving means of gradients, as Adam does and SGD does not, these follow: as
+        `gradients/<path>`, arrays of the weights' shapes, and as `gradient_norms/<layer>`, the norm of the gradient of
+        each column of the layer's matrices.
+        """
+        weights = self.model.trainable_variables
+        for weight in weights:
+            yield f"weights/{weight.path}", weight.numpy()
         means = [variable for variable in self.optimizer.variables if variable.path.endswith("_momentum")]
-        if len(means) != len(found):
-            return found
+        if len(means) != len(weights):
+            return
         norms: dict[str, list[np.ndarray]] = {}
-        for weight, mean in zip(self.model.trainable_variables, means):
+        for weight, mean in zip(weights, means):
             gradient = mean.numpy()
-            found[f"gradients/{weight.path}"] = gradient
+            yield f"gradients/{weight.path}", gradient
             if gradient.ndim > 1:
-                of_outputs = np.linalg.norm(gradient.reshape(-1, gradient.shape[-1]), axis=0)
-                norms.setdefault(weight.path.rpartition("/")[0], []).append(of_outputs)
-        return found | {f"gradient_norms/{layer}": np.concatenate(of_layer) for layer, of_layer in norms.items()}
+                of_columns = np.linalg.norm(gradient.reshape(-1, gradient.shape[-1]), axis=0)
+                norms.setdefault(weight.path.rpartition("/")[0], []).append(of_columns)
+        for layer, of_layer in norms.items():
+            yield f"gradient_norms/{layer}", np.concatenate(of_layer)
 
     def is_between_steps(self) -> bool:
         """Whether the variables are those after a whole number of steps, also where a step failed half-way."""

@@ -83,13 +83,17 @@ def test_other_counts_are_reported_and_not_only_refused(folder, tmp_path, capsys
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--source=", "--target="], "must be given, as --source=train.en --target=train.de, as --data=pairs.tsv or"),
-        (["--data=pairs.tsv"], "must be given, as --source=train.en --target=train.de, as --data=pairs.tsv or"),
+        (
+            ["--source=", "--target="],
+            "must be given in one way, as --source=train.en --target=train.de, as --data=pairs",
+        ),
+        (["--data=pairs.tsv"], "as the recipe, --config: --source and --data are; leave one out"),
+        (["--source=", "--target=", "--data=a", RECIPE], "--config: --config and --data are; leave one out"),
         (["--source=", "--target=", "--data=a,b,c"], "--data is one file of pairs, or two with a comma, source first"),
         (["--dev_target=x"], "--dev_source and --dev_target must be given together"),
         (["--test_target=x"], "--test_source and --test_target must be given together"),
         (["--source=/nowhere/x"], "Cannot read /nowhere/x: No such file or directory"),
-        (["--config=nowhere.py"], "nowhere.py"),
+        (["--source=", "--target=", "--config=nowhere.py"], "nowhere.py"),
     ],
 )
 def test_a_mistake_is_one_line(folder, tmp_path, capsys, arguments, message):

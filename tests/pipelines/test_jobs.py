@@ -1082,6 +1082,7 @@ BAD = [
     ),
     (translate, ["--run_dir={run}", "--top_p=2"], "--top_p must be a number from 0.0 to 1.0. Received: '2'"),
     (translate, ["--run_dir={run}", "--mbr_utility=ter"], "--mbr_utility must be one of chrf, bleu. Received: 'ter'"),
+    (translate, ["--run_dir={run}", "--length_penalty=a: b"], "--length_penalty must be a number. Received: 'a: b'"),
     (translate, ["--run_dir={run}", "--quiet=maybe"], "--quiet must be true or false. Received: 'maybe'"),
     (translate, ["--run_dir={run}", "--beam_size=0"], "--beam_size must be a whole number, at least 1. Received: '0'"),
     (translate, ["--run_dir={run}", "--input={tmp}/no.gz"], "Cannot unpack --input: "),

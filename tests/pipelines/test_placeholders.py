@@ -116,6 +116,9 @@ def test_an_export_says_what_it_has_placeholders_for(run_dir, tmp_path, capsys):
         [other] = client.translate(["a b <x> AB-1"], protect=["tag", CODE])
         assert other.text.count("<x>") == other.text.count("AB-1") == 1
         assert client.translate(sources[:1], prefixes=["a"])[0].text.startswith("a")
+        for drawn, text in zip(client.attention(sources[:5]), found):
+            assert drawn.text == text
+            assert drawn.best.attention_weights.shape == (len(drawn.best.pieces), len(drawn.source_pieces))
 
 
 @pytest.mark.slow

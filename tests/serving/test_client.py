@@ -161,6 +161,7 @@ def test_attention_weights_are_those_of_each_text_alone_and_an_older_export_has_
         searched = client.translate(texts, prefixes=["fe", "", "d"], num_hypotheses=2)
         alone = [client.attention([text], prefixes=[prefix])[0] for text, prefix in zip(texts, ("fe", "", "d"))]
         assert all(one.attention_weights is None for each in searched for one in each.hypotheses)
+        assert client.attention([""])[0].best.attention_weights.shape == (0, 1)
         for one, other, own in zip(found, searched, alone, strict=True):
             assert [each.text for each in one.hypotheses] == [each.text for each in other.hypotheses]
             for each in one.hypotheses:
@@ -175,7 +176,9 @@ def test_attention_weights_are_those_of_each_text_alone_and_an_older_export_has_
             client.attention(texts, prefixes=["f"])
     with _few(few_module, is_old=True) as old:
         assert not old.gives_attention
-        with pytest.raises(UserError, match="few gives no attention weights, since it splits texts or is of an older"):
+        with pytest.raises(
+            UserError, match="few gives no attention weights, it is of an older version: export the run again"
+        ):
             old.attention(texts)
 
 
@@ -334,6 +337,18 @@ def test_terms_and_beginnings_that_are_none_harm_no_other_row(client, double):
         np.testing.assert_allclose(merged["log_prob"][row], alone["log_prob"][0], atol=1e-5)
     assert merged["num_terms"].max() == 16 and not merged["is_prefix_kept"][8]
     assert merged["is_term_placed"][5][0][0] and not merged["is_term_placed"][2].any()
+
+
+def test_a_caller_that_was_merged_with_one_that_asks_for_attention_gets_none(few_module):
+    class Merged(LocalTransport):
+        def predict(self, signature, inputs):
+            asks = {"attention": np.ones_like(inputs["attention"])} if "attention" in inputs else {}
+            return super().predict(signature, {**inputs, **asks})
+
+    with Client("few", transport=Merged(export.signatures_of(few_module), few_module)) as client:
+        [translation] = client.translate(["abc"], beam_size=2)
+        assert translation.best.attention_weights is None and "attention_weights" not in translation.best.outputs
+        assert client.attention(["abc"])[0].best.attention_weights.any()
 
 
 def test_attention_weights_come_from_a_server(client, folder):

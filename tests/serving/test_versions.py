@@ -13,6 +13,8 @@ def exports(tmp_path):
         folder = tmp_path / "saved" / "mine" / version
         folder.mkdir(parents=True)
         (folder / "saved_model.pb").touch()
+    (tmp_path / "saved" / "begun" / ".tmp-1").mkdir(parents=True)
+    (tmp_path / "saved" / "begun" / ".tmp-1" / "saved_model.pb").touch()
     return tmp_path / "saved"
 
 

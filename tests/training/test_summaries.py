@@ -120,18 +120,20 @@ def test_samples_stand_beside_what_they_were(tmp_path):
 
 
 def test_histograms_have_names(tmp_path):
-    Summaries(tmp_path).histograms(5, {"weights/a": np.arange(10.0)})
+    Summaries(tmp_path).histograms(5, [("weights/a", np.arange(10.0).reshape(2, 5)), ("zeros", np.zeros(3))])
     events = EventAccumulator(str(tmp_path / "summaries"))
     events.Reload()
     [histogram] = events.Tensors("weights/a")
-    assert histogram.step == 5 and tf.make_ndarray(histogram.tensor_proto)[:, 2].sum() == 10
+    buckets = tf.make_ndarray(histogram.tensor_proto)  # [left, right, count]
+    assert histogram.step == 5 and buckets[:, 2].sum() == 10 and (buckets[0, 0], buckets[-1, 1]) == (0.0, 9.0)
+    assert events.SummaryMetadata("weights/a").plugin_data.plugin_name == "histograms"
 
 
 def test_a_worker_that_is_not_the_chief_writes_nothing(tmp_path):
     summaries = Summaries(tmp_path, enabled=False)
     summaries.run(ExperimentConfig(), "mine")
     summaries.embeddings({"a": (np.zeros((1, 1)), ["a"])})
-    summaries.histograms(1, {"a": np.zeros(1)})
+    summaries.histograms(1, (pytest.fail("weights are copied for nothing") for _ in "a"))
     summaries.scalars(1, {"loss": 1.0})
     summaries.translations(1, ["a"], ["b"], ["c"])
     summaries.attention(1, b"no picture")

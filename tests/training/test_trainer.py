@@ -445,7 +445,7 @@ def test_distributions_have_the_norms_of_gradients_by_layer_where_the_optimizer_
     trainer = _trainer(config, tf.distribute.get_strategy())
     step, batches = _start(trainer, _text(copy_text, 1))
     step(next(batches))
-    found = step.distributions()
+    found = dict(step.distributions())
     weights = {weight.path: weight for weight in trainer.model.trainable_variables}
     assert {name.removeprefix("weights/") for name in found if name.startswith("weights/")} == set(weights)
     norms = {name.removeprefix("gradient_norms/"): value for name, value in found.items() if "gradient_norms/" in name}

@@ -115,8 +115,8 @@ def open_pair(
         file_key(sides[0].parts[0].path)  # says so where there is none
         if plain_name(sides[0].name).lower().endswith(".json"):
             raise UserError(
-                f"{source} is not read as JSON, which may be anything; write an object a line: "
-                f"jq -c '.[]' {source} > {os.path.splitext(source)[0]}.jsonl"
+                f"{source} is not read as JSON, which may be anything: if each line is an object, give the file the "
+                "ending .jsonl; write the objects of a list one a line, as jq -c '.[]' does"
             )
         raise UserError(
             f"{source} holds one side of a corpus, and the other was not given: name its file, or a file of both ("
@@ -213,11 +213,18 @@ def _parts(path: str, language: str, cache_dir: str) -> Iterator[_File]:
     found = [name for name in members(path) if not os.path.basename(name).startswith(".")]
     plain = [name for name in found if plain_name(name).endswith(f".{language}")]
     tables = [name for name in found if os.path.splitext(plain_name(name))[1].lower() in READERS]
-    codes = sorted({code for name in found if language_of(code := plain_name(name).rpartition(".")[2]).is_known})
-    if not plain and len(codes) > 1:  # beside text a table may say what belongs together
-        raise UserError(
-            f"{path} has no text in {language!r}; it has text in {', '.join(codes)}: give one of these codes"
-        )
+    if not plain:
+        stems: dict[str, list[str]] = {}  # of text in languages: Books.de-en of Books.de-en.de and Books.de-en.en
+        for stem, _, code in (plain_name(name).rpartition(".") for name in found):
+            if language_of(code).is_known:
+                stems.setdefault(stem, []).append(code)
+        several = {stem: codes for stem, codes in stems.items() if len(codes) > 1}
+        tables = [name for name in tables if os.path.splitext(plain_name(name))[0] not in several]  # links of OPUS
+        if several and not tables:
+            codes = sorted({code for codes in several.values() for code in codes})
+            raise UserError(
+                f"{path} has no text in {language!r}; it has text in {', '.join(codes)}: give one of these codes"
+            )
     chosen = plain or tables
     if len(chosen) != 1:
         raise UserError(

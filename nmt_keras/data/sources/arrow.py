@@ -92,8 +92,8 @@ def _columns(schema: Any, wanted: Wanted) -> list[tuple[str, str]]:
         name = field_of(list(names), wanted, number)
         if name is None:
             raise UserError(
-                f"{wanted.name} has no column {field or language!r}; its columns: {', '.join(names)}: name one "
-                "after #, such as pairs.parquet#translation.en"
+                f"{wanted.name} has no column {field or language!r}; its columns: {', '.join(names) or 'none'}: name "
+                "one after #, such as pairs.parquet#translation.en"
             )
         *place, kind = names[name]
         kind = kind.value_type if types.is_dictionary(kind) else kind  # a table of pandas with categories
@@ -104,9 +104,9 @@ def _columns(schema: Any, wanted: Wanted) -> list[tuple[str, str]]:
 
 
 def _records(batches: Any, columns: list[tuple[str, str]], first: int = 1) -> Iterator[Record]:
-    line = first
+    line, wanted = first, sorted({name for name, _ in columns})
     for batch in batches:
-        batch.validate(full=True)  # what is damaged would be read from anywhere in memory
+        batch.select(wanted).validate(full=True)  # what is damaged would be read from anywhere in memory
         texts = []
         for column, part in columns:
             values = batch.column(column).to_pylist()

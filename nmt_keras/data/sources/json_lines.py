@@ -21,7 +21,7 @@ def read_json_lines(path: str, wanted: Wanted) -> Iterator[Record]:
             continue
         where = f"{wanted.name}, line {number:,}"
         try:
-            value = json.loads(line)
+            value = json.loads(line.rstrip("\r\n"))
         except (ValueError, RecursionError) as error:
             reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
             raise UserError(
@@ -53,8 +53,8 @@ def _field(value: dict[str, Any], wanted: Wanted, number: int) -> str:
     if found is None:
         field = wanted.fields[number] or wanted.languages[number]
         raise UserError(
-            f"{wanted.name} has no field {field!r} in its first object; its fields: {', '.join(names[:20])}: name one "
-            "after #, such as pairs.jsonl#translation.en"
+            f"{wanted.name} has no field {field!r} in its first object; its fields: {', '.join(names[:20]) or 'none'}: "
+            "name one after #, such as pairs.jsonl#translation.en"
         )
     return found
 

@@ -11,6 +11,7 @@ from nmt_keras.errors import UserError
 from nmt_keras.reports import counted
 
 _PART = re.compile(r"<doc\b([^>]*)>|<seg\b([^>]*)>(?:(.*?)</seg\s*>)?", re.IGNORECASE | re.DOTALL)
+_SEGMENT = re.compile(r"<seg\b[^>]*>.*?</seg\s*>", re.IGNORECASE | re.DOTALL)
 _SET = re.compile(r"<((?:src|ref|tst)set)\b([^>]*)>", re.IGNORECASE)
 _SYSTEM, _DOCUMENT, _ID, _SOURCE_LANGUAGE, _TARGET_LANGUAGE = (
     re.compile(rf"""\b{name}\s*=\s*(?:"([^"]*)"|'([^']*)'|([^"'\s>]+))""", re.IGNORECASE)
@@ -38,12 +39,13 @@ def read_sgml(path: str, wanted: Wanted) -> Iterator[Record]:
     """
     if len(wanted.fields) > 1:
         raise UserError(f"{wanted.name} has one side of a test set: give the files of the source and of the reference")
-    _require_language("".join(lines_of(path, wanted)), wanted)
+    content = _content(path, wanted)
+    _require_language(content, wanted)
     if not wanted.beside:
-        yield from (Record(segment.line, (segment.text,)) for segment in _segments(path, wanted))
+        yield from (Record(segment.line, (segment.text,)) for segment in _segments(content, wanted))
         return
-    own = list(_segments(path, wanted))
-    others = list(_segments(wanted.beside, wanted._replace(name=wanted.beside, fields=("",))))
+    own, beside = list(_segments(content, wanted)), wanted._replace(name=wanted.beside, fields=("",))
+    others = list(_segments(_content(wanted.beside, beside), beside))
     if not all(any(segment.document or segment.id for segment in segments) for segments in (own, others)):
         yield from (Record(segment.line, (segment.text,)) for segment in own)
         return
@@ -74,9 +76,14 @@ def _by_id(segments: list[_Segment]) -> dict[tuple[str, str, int], _Segment]:
     return found
 
 
-def _segments(path: str, wanted: Wanted) -> Iterator[_Segment]:
+def _content(path: str, wanted: Wanted) -> str:
+    """The text of a file that is not cut off."""
     content = "".join(lines_of(path, wanted))
     _require_whole(content, wanted)
+    return content
+
+
+def _segments(content: str, wanted: Wanted) -> Iterator[_Segment]:
     systems: dict[str, None] = {}
     system, document, found, line, position = "", "", 0, 1, 0
     for match in _PART.finditer(content):
@@ -99,10 +106,11 @@ def _segments(path: str, wanted: Wanted) -> Iterator[_Segment]:
 
 
 def _require_whole(content: str, wanted: Wanted) -> None:
-    """Checks that what begins ends, but for segments."""
-    for name in ("doc", *(match[1] for match in _SET.finditer(content))):
+    """Checks that documents and the set have their end tags; `_segments` checks the segments."""
+    outside = _SEGMENT.sub("", content)
+    for name in ("doc", *(match[1] for match in _SET.finditer(outside))):
         begun, ended = (
-            len(re.findall(pattern, content, re.IGNORECASE)) for pattern in (rf"<{name}\b", rf"</{name}\s*>")
+            len(re.findall(pattern, outside, re.IGNORECASE)) for pattern in (rf"<{name}\b", rf"</{name}\s*>")
         )
         if begun > ended:
             raise UserError(
@@ -118,7 +126,8 @@ def _require_language(content: str, wanted: Wanted) -> None:
         named = code_of_name(tag) or tag
         if language_of(named).is_known and not is_language(named, code):  # "any" is of no language
             raise UserError(
-                f"{wanted.name} is in {tag!r} by its {match[1]}, and {code!r} was asked for: give the file of that one"
+                f"{wanted.name} is in {tag!r} by its {match[1]}, and {code!r} was asked for: give the file of "
+                f"that one, {tag!r} as the code, or mend the header"
             )
 
 
