@@ -72,11 +72,11 @@ def write_hyperparameters(config: ExperimentConfig, name: str) -> None:
 
 
 def write_histogram(name: str, numbers: np.ndarray) -> None:
-    """Writes, to the default writer, how numbers of any shape are distributed.
+    """Writes, to the default writer, how numbers of any shape are distributed, those that are finite.
 
     NumPy counts them: `tf.summary.histogram` makes a matrix of 30 columns out of them, 4 GiB of a large embedding.
     """
-    counts, edges = np.histogram(numbers, bins=_BUCKETS)
+    counts, edges = np.histogram(numbers[np.isfinite(numbers)], bins=_BUCKETS)
     buckets = np.stack([edges[:-1], edges[1:], counts], -1)
     tf.summary.write(name, buckets, metadata=histogram_metadata.create_summary_metadata(None, None))
 

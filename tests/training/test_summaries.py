@@ -120,12 +120,16 @@ def test_samples_stand_beside_what_they_were(tmp_path):
 
 
 def test_histograms_have_names(tmp_path):
-    Summaries(tmp_path).histograms(5, [("weights/a", np.arange(10.0).reshape(2, 5)), ("zeros", np.zeros(3))])
+    values = [("weights/a", np.arange(10.0).reshape(2, 5)), ("zeros", np.zeros(3)), ("none", np.full(3, np.nan))]
+    values += [("some", np.array([1.0, np.inf, np.nan, 2.0]))]
+    Summaries(tmp_path).histograms(5, values)
     events = EventAccumulator(str(tmp_path / "summaries"))
     events.Reload()
     [histogram] = events.Tensors("weights/a")
     buckets = tf.make_ndarray(histogram.tensor_proto)  # [left, right, count]
     assert histogram.step == 5 and buckets[:, 2].sum() == 10 and (buckets[0, 0], buckets[-1, 1]) == (0.0, 9.0)
+    counts = [tf.make_ndarray(events.Tensors(name)[0].tensor_proto)[:, 2].sum() for name in ("zeros", "none", "some")]
+    assert counts == [3, 0, 2]
     assert events.SummaryMetadata("weights/a").plugin_data.plugin_name == "histograms"
 
 
