@@ -3,6 +3,7 @@
 import inspect
 import os
 import pathlib
+import re
 import runpy
 import sys
 from collections.abc import Sequence
@@ -50,7 +51,7 @@ def load(
     Raises:
         UserError: there is no such model, or an option is not valid or is another kind of model's.
     """
-    models = [model] if isinstance(model, (str, os.PathLike)) else list(model)
+    models = [model] if isinstance(model, (str, os.PathLike)) else list(model or ())
     names = [str(each) for each in models]
     if not names:
         raise UserError("load needs a model: a run directory, an export, or the address of a server")
@@ -69,6 +70,10 @@ def load(
 
         return Client(names[0], report=report)
     if not is_run and not os.path.exists(names[0]):
+        if re.fullmatch(r"[\w.-]+:\d+/.+", names[0]):
+            raise UserError(
+                f"{names[0]} is no folder; write the address of a server as grpc://{names[0]} or http://..."
+            )
         raise UserError(
             f"There is no {names[0] or repr(names[0])}: give a run directory, an export, or the address of a server"
         )

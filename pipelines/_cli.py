@@ -31,6 +31,12 @@ STATUS_USER_ERROR = 2
 STATUS_STOPPED = 75  # by a signal, with the state saved
 STATUS_INTERRUPTED = 130
 _LIMITS = ("max_source_length", "max_source_characters", "max_request_sentences")
+_CALLED_OTHERWISE = {  # what the flag of a job is in others
+    "target": ("reference",),
+    "reference": ("target",),
+    "source": ("input",),
+    "input": ("source",),
+}
 _ALIKE = 0.65  # of 1: how alike names are that are proposed for one that is not known
 _RECIPE_OF_RUN = pathlib.Path(__file__).with_name("_recipe_of_run.py")
 
@@ -380,7 +386,9 @@ def _parse(values: flags.FlagValues, arguments: list[str], positional: str = "")
     except flags.UnrecognizedFlagError as error:
         if error.flagname.startswith("config.") and "config" in values:
             raise UserError(f"--{error.flagname} changes a recipe: give --config, the recipe, too") from error
-        nearest = _nearest(error.flagname, [name for name in values if name not in ("flagfile", "undefok")])
+        nearest = _of_other_jobs(values, error.flagname) or _nearest(
+            error.flagname, [name for name in values if name not in ("flagfile", "undefok")]
+        )
         meant = f": did you mean {' or '.join(f'--{name}' for name in nearest)}?" if nearest else ";"
         raise UserError(f"Unknown command line flag --{error.flagname}{meant} --help lists all") from error
     except flags.Error as error:
@@ -403,6 +411,17 @@ def _parse(values: flags.FlagValues, arguments: list[str], positional: str = "")
         values[positional].value = list(values[positional].value or ()) + rest[1:]
     elif len(rest) > 1:
         raise UserError(f"Unexpected argument {rest[1]!r}; every argument is a --flag=value")
+
+
+def _of_other_jobs(values: flags.FlagValues, name: str) -> list[str]:
+    """The names here of what another job, or a recipe, calls so."""
+    others = [other for other in _CALLED_OTHERWISE.get(name, ()) if other in values]
+    if not others and "config" in values:
+        from nmt_keras.config import ExperimentConfig
+        from nmt_keras.config.fields import fields_of
+
+        others = [f"config.{field.path}" for field in fields_of(ExperimentConfig) if field.name == name]
+    return others
 
 
 def _nearest(name: str, known: Sequence[str]) -> list[str]:

@@ -83,6 +83,8 @@ def _data_of(values: flags.FlagValues) -> DataConfig:
     given = [f"--{name}" for name in ("config", "source", "data") if values[name].value]
     if len(given) != 1:
         said = f"{' and '.join(given)} are; leave one out" if given else "none is; give one of these"
+        if given == ["--source", "--data"]:
+            said += ", and give the codes of languages as --source_language and --target_language"
         raise UserError(
             "The text that is to be examined must be given in one way, as --source=train.en --target=train.de, as "
             f"--data=pairs.tsv or as the recipe, --config: {said}"

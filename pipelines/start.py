@@ -72,7 +72,7 @@ def _job(values: flags.FlagValues) -> int:
                 return _cli.STATUS_STOPPED
         except UserError as error:  # its remedies are flags of pipelines.train
             remedy = f"; give it to python -m pipelines.train --config={recipe} --run_dir={run_dir}"
-            raise UserError(f"{error}{remedy * ('--config.' in str(error))}") from error
+            raise type(error)(f"{error}{remedy * ('--config.' in str(error))}") from error
         test = [run_dir / "split" / f"test.{code}" for code in (values.source, values.target)]
         commands = [
             f"python -m pipelines.evaluate --run_dir={run_dir} --checkpoint=ema --source={test[0]} "

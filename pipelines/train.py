@@ -48,10 +48,9 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
 
 def _job(values: flags.FlagValues) -> int:
     if not values["config"].present or not values.run_dir:
-        raise UserError(
-            "--config and --run_dir must be given, for instance --config=pipelines/recipes/multi30k_en_de.py "
-            "--run_dir=runs/m30k"
-        )
+        run_dir = values.run_dir or "runs/m30k"
+        recipe = run_dir if (pathlib.Path(run_dir) / "config.json").exists() else "pipelines/recipes/multi30k_en_de.py"
+        raise UserError(f"--config and --run_dir must be given, for instance --config={recipe} --run_dir={run_dir}")
     config = _cli.recipe(values)
     if values.data_dir is not None:
         config.data.data_dir = values.data_dir

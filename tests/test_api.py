@@ -127,6 +127,21 @@ def test_training_and_measuring(trained_copy, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "model, message",
+    [
+        (None, "^load needs a model: a run directory"),
+        (
+            "localhost:8500/mine",
+            "^localhost:8500/mine is no folder; write the address of a server as grpc://localhost:8500/mi",
+        ),
+    ],
+)
+def test_what_cannot_be_loaded_is_one_line(model, message):
+    with pytest.raises(nmt_keras.UserError, match=message):
+        nmt_keras.load(model)
+
+
+@pytest.mark.parametrize(
     "runs, precision, message",
     [
         ([], "int8", "^export needs a run directory; give one"),

@@ -74,8 +74,8 @@ class Style:
         found = []
         if self._is_header:
             text = (
-                f"{path}: line 1 names a column, and is no text: take it out on both sides, or name a table's columns, "
-                "as in pairs.tsv#3"
+                f"{path}: line 1 names a column, and is no text: take it out on both sides, or name a table's columns "
+                "as it does, as in pairs.tsv#English"
             )
             found.append(Finding("header", "warning", text, 1, [1]))
         apart, lower = (counts[1] / max(sum(counts), 1) for counts in (self._tokenized, self._lower_case))

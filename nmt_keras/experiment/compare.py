@@ -29,6 +29,7 @@ from nmt_keras.reports import Report, counted, silent
 from nmt_keras.runs.layout import read_config
 from nmt_keras.runs.loading import Run, load
 
+_FEW_DIFFERENT = 10  # lines
 _DIFFERENT = 20  # sentences that are shown
 
 
@@ -95,6 +96,13 @@ def compare(
     for name in runs:
         given[name] = _translated(_load(name, data.target_language, decoding, report), name, sources, report)
     systems = [System(name, given[name]) for name in names]
+    for system in systems[1:]:
+        others = sum(one != other for one, other in zip(systems[0].translations, system.translations))
+        if 0 < others < _FEW_DIFFERENT:
+            report(
+                f"warning: {system.name} differs from {systems[0].name} in {counted(others, 'line')}: p-values of so "
+                "few say nothing; compare on more text"
+            )
     cut = bleu_metric(data.source_language).tokenizer
     words = [len(cut(text).split()) for text in sources]
     target = corpus.targets[0]

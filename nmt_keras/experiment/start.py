@@ -143,10 +143,12 @@ def _require_text(corpus: ParallelCorpus, data: DataConfig) -> None:
     for texts, names, code in sides:
         for text, name in zip(texts, names):
             lines = text.lines(range(min(len(text), _SAMPLED)))
-            if not any(character.isalpha() for line in lines for character in line):
+            with_letters = sum(any(character.isalpha() for character in line) for line in lines)
+            if 2 * with_letters < len(lines):  # a header has some
                 raise UserError(
-                    f"{name} has no letter in the first {counted(len(lines), 'line')} taken for {code!r}: name the "
-                    f"columns after #, by their names or numbers from 1, as in --data={name}#2,{name}#3"
+                    f"{name} has letters in {with_letters} of the first {counted(len(lines), 'line')} taken for "
+                    f"{code!r}: name the columns after #, by their names or numbers from 1, as in "
+                    f"--data={name}#2,{name}#3"
                 )
 
 

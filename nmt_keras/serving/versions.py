@@ -24,5 +24,8 @@ def newest_version(folder: pathlib.Path) -> pathlib.Path:
     if inside:
         raise UserError(f"{folder} is a folder of exports; give one of them, such as {folder / inside[0]}")
     if (folder / "config.json").exists():
-        raise UserError(f"{folder} is no export, it is a run directory; give it as --run_dir, or export it")
+        raise UserError(
+            f"{folder} is no export, it is a run directory; export it, or give it as --run_dir to a job "
+            "that takes one"
+        )
     raise UserError(f"{folder} is no export of this toolkit; give saved_models/<name>, or a version of it")

@@ -41,6 +41,18 @@ def test_files_of_translations_are_compared(text, capsys):
     assert "BLEU by words of the source" in told and "F1 of words by their frequency" in told
 
 
+def test_p_values_of_a_few_lines_are_warned_of(text, capsys):
+    lines = (text / "good").read_text(encoding="utf-8").replace("dog 7 ", "cat 7 ")
+    (text / "one").write_text(lines, encoding="utf-8")
+    assert (
+        compare.main(_arguments(text, "--target_language=en", *(f"{text}/{name}" for name in ("good", "one", "bad"))))
+        == 0
+    )
+    told = capsys.readouterr().err
+    assert "one differs from " in told and "in 1 line: p-values of so few say nothing" in told
+    assert told.count("p-values of so few") == 1
+
+
 def test_the_page_needs_no_network_and_shows_text_as_text(text, capsys):
     files = [f"{text}/bad", f"{text}/good"]
     assert (

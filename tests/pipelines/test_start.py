@@ -81,14 +81,16 @@ def test_a_recipe_is_written_sized_to_the_text_and_can_be_edited(run, folder, tm
         ),
         ("en\tzh", ("source=english",), "--source must be a language's code: en for english"),
         ("en\tzh", ("target=en",), "--source and --target must be two languages. Received: 'en' for both"),
-        ("1\t2", ("data=numbers.tsv",), "numbers.tsv has no letter in the first 100 lines taken for 'en': name"),
+        ("id\tSource Text", ("data=headed.tsv",), "headed.tsv has letters in 1 of the first 100 lines taken for 'en'"),
+        ("1\t2", ("data=numbers.tsv",), "numbers.tsv has letters in 0 of the first 100 lines taken for 'en': name"),
     ],
 )
 def test_columns_that_are_not_those_are_refused(run, folder, pairs, tmp_path, capsys, header, arguments, message):
     rows = ["\t".join(pair) for pair in pairs[:300]]
-    if "numbers" in str(arguments):
+    if "numbers" in str(arguments) or "headed" in str(arguments):
         rows = [f"{number}\t{row}" for number, row in enumerate(rows)]
     (folder / "table.tsv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    (folder / "headed.tsv").write_text("\n".join(["id\tSource Text\ttext", *rows]) + "\n", encoding="utf-8")
     (folder / "numbers.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     assert run("notrain", "data=table.tsv", *arguments) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "m.py").exists()

@@ -29,7 +29,7 @@ def test_the_newest_version_is_the_one_of_the_greatest_number(exports):
         ("saved", "saved is a folder of exports; give one of them, such as .*saved/mine$"),
         ("none", "^There is no folder .*none; give an export"),
         ("empty", "empty is no export of this toolkit; give"),
-        ("run", "run is no export, it is a run directory; give it as --run_dir, or export it$"),
+        ("run", "run is no export, it is a run directory; export it, or give it as --run_dir to a job that takes one$"),
     ],
 )
 def test_another_folder_is_said_to_be_what_it_is(exports, tmp_path, folder, message):

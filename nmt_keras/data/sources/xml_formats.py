@@ -158,6 +158,10 @@ def _read(path: str, handler: _Handler, wanted: Wanted) -> Iterator[Record]:
     except DefusedXmlException as error:
         raise _entities(wanted) from error
     if not has_text:
+        if not all(wanted.languages):
+            raise UserError(
+                f"{wanted.name} is read by the codes of its languages, which must be given; {handler.explain()}"
+            )
         languages = " and ".join(wanted.languages)
         raise UserError(f"{wanted.name} has no text in {languages}; {handler.explain()}: give what it has")
 
