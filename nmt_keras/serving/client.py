@@ -534,9 +534,10 @@ class Client:
         given: dict[str, Any] = {"prefixes": prefixes, "terms": terms, "target_language": target_language}
         given |= {"first_number": 0, "attention": True}
         options, placeholders = _options(request_options) or TranslateOptions(), self._asked_limits().placeholders
-        found = self._searched(texts, options, **given)
         if placeholders:
             found = self._protected(texts, placeholders, options, **given)
+        else:
+            found = self._searched(texts, options, **given)
         return list(map(_with_weights, found))
 
     def vectors(self, texts: Iterable[str], *, target_language: str | None = None) -> Iterator[Row]:

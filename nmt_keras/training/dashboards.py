@@ -74,7 +74,7 @@ def write_hyperparameters(config: ExperimentConfig, name: str) -> None:
 def write_histogram(name: str, numbers: np.ndarray) -> None:
     """Writes, to the default writer, how numbers of any shape are distributed, those that are finite.
 
-    NumPy counts them: `tf.summary.histogram` makes a matrix of 30 columns out of them, 4 GiB of a large embedding.
+    NumPy counts them: `tf.summary.histogram` makes a matrix of 30 columns out of them.
     """
     counts, edges = np.histogram(numbers[np.isfinite(numbers)], bins=_BUCKETS)
     buckets = np.stack([edges[:-1], edges[1:], counts], -1)

@@ -222,6 +222,16 @@ def test_a_folder_that_is_no_export_is_refused(tmp_path):
         load_export(tmp_path)
 
 
+def test_a_damaged_export_is_refused(tmp_path):
+    from nmt_keras.errors import UserError
+
+    (tmp_path / "saved_model.pb").write_bytes(b"nothing of the kind")
+    with pytest.raises(
+        UserError, match="is no export of this toolkit, or it is damaged; give another, or export the mo"
+    ):
+        load_export(tmp_path)
+
+
 def test_a_broken_export_is_noticed(tmp_path):
     with pytest.raises(RuntimeError, match="the export does not load"):
         FreshProcess(tmp_path)

@@ -87,7 +87,10 @@ def test_other_counts_are_reported_and_not_only_refused(folder, tmp_path, capsys
             ["--source=", "--target="],
             "must be given in one way, as --source=train.en --target=train.de, as --data=pairs",
         ),
-        (["--data=pairs.tsv"], "as the recipe, --config: --source and --data are; leave one out"),
+        (
+            ["--data=pairs.tsv"],
+            "--source and --data are; leave one out, and give the codes of languages as --source_language",
+        ),
         (["--source=", "--target=", "--data=a", RECIPE], "--config: --config and --data are; leave one out"),
         (["--source=", "--target=", "--data=a,b,c"], "--data is one file of pairs, or two with a comma, source first"),
         (["--dev_target=x"], "--dev_source and --dev_target must be given together"),

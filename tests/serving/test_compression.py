@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nmt_keras.serving.compression import compress
+from nmt_keras.constants import EXPORT_PRECISIONS
+from nmt_keras.serving.compression import PRECISIONS, compress
 
 
 def _weights():
@@ -13,6 +14,10 @@ def _weights():
     rng = np.random.default_rng(1)
     arrays = [rng.normal(size=shape) * 3 for shape in ((8, 256), (300, 9), (3, 16, 64), (2000,), (30, 30))]
     return [keras.Variable(array.astype(np.float32)) for array in arrays], arrays
+
+
+def test_each_precision_that_may_be_asked_for_is_computed_in_something():
+    assert tuple(PRECISIONS) == EXPORT_PRECISIONS
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])

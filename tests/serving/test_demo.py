@@ -155,6 +155,13 @@ def test_a_term_is_found_as_whole_words_where_there_are_spaces(text, way, found)
     assert span == found or _utf16(text, *span) == found and (text != "Hunde und Hund" or span == [10, 14])
 
 
+def test_a_client_of_what_splits_texts_says_how_to_have_attention(varied_transformer):
+    with pytest.raises(
+        UserError, match="^paragraphs gives no attention weights, it splits texts: load or export the run w"
+    ):
+        _paragraphs(varied_transformer).attention(["abc."])
+
+
 def test_attention_is_that_of_the_translation_that_is_shown(server):
     status, answer = _ask(server, "/api/attention", model=0, line="a b c", prefix="h")
     assert status == 200 and answer["target"][0] == "h" and answer["target"][-1] == "</s>"

@@ -34,10 +34,11 @@ def _card(run_dir):
 
 @pytest.mark.slow
 def test_one_worker_with_one_step_in_flight_is_one_device(tmp_path, copy_text, monkeypatch):
-    """With dropout, an average and a schedule; and it goes on to the same bits."""
+    """With dropout, an average, a schedule and histograms; and it goes on to the same bits."""
     monkeypatch.delenv("TF_CONFIG", raising=False)
     arguments = worker_arguments(copy_text, tmp_path, 6)[:-2]
     arguments += ["--config.training.ema_decay=0.9", "--config.training.compile=off"]
+    arguments += ["--config.training.histograms_every=1"]
     alone = [*arguments, f"--run_dir={tmp_path}/one"]
     assert train.main(alone) == 0
     exact = [*arguments, "--config.training.max_in_flight=1"]

@@ -439,11 +439,16 @@ def test_a_worker_that_is_stopped_stops_all_and_they_go_on(tmp_path, copy_text):
     np.testing.assert_allclose(losses_of(tmp_path / "one"), losses_of(tmp_path / "two"), rtol=2e-4)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_distributions_have_the_norms_of_gradients_by_layer_where_the_optimizer_keeps_gradients(copy_text, optimizer):
+@pytest.mark.parametrize("optimizer, replicas", [("adam", 1), ("sgd", 1), ("adam", 2)])
+def test_distributions_have_the_norms_of_gradients_by_layer_where_the_optimizer_keeps_gradients(
+    copy_text, optimizer, replicas
+):
     config = dataclasses.replace(TRAINING, optimizer=optimizer)
-    trainer = _trainer(config, tf.distribute.get_strategy())
-    step, batches = _start(trainer, _text(copy_text, 1))
+    strategy = tf.distribute.get_strategy()
+    if replicas > 1:
+        strategy = tf.distribute.MirroredStrategy([f"CPU:{number}" for number in range(replicas)])
+    trainer = _trainer(config, strategy)
+    step, batches = _start(trainer, _text(copy_text, replicas))
     step(next(batches))
     found = dict(step.distributions())
     weights = {weight.path: weight for weight in trainer.model.trainable_variables}

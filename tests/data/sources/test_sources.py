@@ -502,6 +502,13 @@ def test_the_encoding_of_a_table_is_that_of_the_column_beyond_ascii(read, langua
             read("a.tsv", languages=languages, a__tsv=rows)
 
 
+def test_a_memory_without_the_codes_of_its_languages_says_which_it_has(read):
+    with pytest.raises(
+        UserError, match="by the codes of its languages, which must be given; its languages: DE-de, EN, de, e"
+    ):
+        read("a.tmx", languages=("", ""), a__tmx=TMX)
+
+
 def test_a_file_of_one_json_value_is_not_taken_for_text(read):
     with pytest.raises(
         UserError, match=r"is not read as JSON, .*: if each line is an object, give the file the ending \.jsonl"
