@@ -351,10 +351,16 @@ def test_a_caller_that_was_merged_with_one_that_asks_for_attention_gets_none(few
         assert client.attention(["abc"])[0].best.attention_weights.any()
 
 
-def test_attention_weights_come_from_a_server(client, folder):
+@pytest.fixture(scope="module")
+def local_attention(folder):
+    """Texts, and what the export says of them in this process."""
     texts = ["abc", "gfedc", "b"]
-    local = load_export(folder)
-    for found, expected in zip(client.attention(texts), local.attention(texts), strict=True):
+    return texts, load_export(folder).attention(texts)
+
+
+def test_attention_weights_come_from_a_server(client, local_attention):
+    texts, translations = local_attention
+    for found, expected in zip(client.attention(texts), translations, strict=True):
         assert found.best.pieces == expected.best.pieces and found.source_pieces == expected.source_pieces
         np.testing.assert_allclose(found.best.attention_weights, expected.best.attention_weights, atol=1e-5)
 

@@ -439,7 +439,9 @@ def test_a_worker_that_is_stopped_stops_all_and_they_go_on(tmp_path, copy_text):
     np.testing.assert_allclose(losses_of(tmp_path / "one"), losses_of(tmp_path / "two"), rtol=2e-4)
 
 
-@pytest.mark.parametrize("optimizer, replicas", [("adam", 1), ("sgd", 1), ("adam", 2)])
+@pytest.mark.parametrize(
+    "optimizer, replicas", [("adam", 1), ("sgd", 1), pytest.param("adam", 2, marks=pytest.mark.slow)]
+)
 def test_distributions_have_the_norms_of_gradients_by_layer_where_the_optimizer_keeps_gradients(
     copy_text, optimizer, replicas
 ):
