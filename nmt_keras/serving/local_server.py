@@ -13,6 +13,7 @@ import json
 import pathlib
 import queue
 import re
+import socket
 import sys
 import threading
 import time
@@ -48,6 +49,7 @@ _JSON_TYPES: dict[Any, tuple[tuple[type, ...], str]] = {  # of Python, and what 
 }
 _MOST_BYTES = 64 << 20  # of a REST request
 _SECONDS = 60  # that a slow sender is waited for
+_LINGERING_SECONDS = 2.0  # that one is listened to who was refused
 
 
 class Refusal(Exception):
@@ -307,14 +309,12 @@ def rest_handler(served: ServedModel) -> type[http.server.BaseHTTPRequestHandler
             header = self.headers.get("Content-Length", "0")
             length = int(header) if re.fullmatch("[0-9]{1,18}", header) else served.max_body + 1
             if self.headers.get("Transfer-Encoding", "identity").lower() != "identity":
-                self.close_connection = True  # what is sent is not read
                 text = "Send the body whole, with its Content-Length: this server reads none in chunks"
-                self._send(411, "application/json", json.dumps({"error": text}).encode())
+                self._send_without_body(411, "application/json", json.dumps({"error": text}).encode())
                 return
             if length > served.max_body:
-                self.close_connection = True
                 page = b"<html><head><title>413 Request Entity Too Large</title></head></html>"
-                self._send(413, "text/html", page)
+                self._send_without_body(413, "text/html", page)
                 return
             body = self.rfile.read(length)
             match = _PATH.fullmatch(self.path)
@@ -328,6 +328,21 @@ def rest_handler(served: ServedModel) -> type[http.server.BaseHTTPRequestHandler
                 status, value = _HTTP[refusal.code], {"error": refusal.text}
             text = json.dumps(value, indent=4, ensure_ascii=False)
             self._send(status, "application/json", text.encode("utf-8", "surrogateescape"))
+
+        def _send_without_body(self, status: int, kind: str, body: bytes) -> None:
+            """Answers a request whose body is not wanted, and ends the connection.
+
+            What the caller still sends is taken for a moment and forgotten: it may send all before it reads, and a
+            connection that is closed before would be reset, with the answer.
+            """
+            self._send(status, kind, body)
+            self.close_connection = True
+            end = time.monotonic() + _LINGERING_SECONDS
+            with contextlib.suppress(OSError):
+                self.connection.shutdown(socket.SHUT_WR)
+                self.connection.settimeout(_LINGERING_SECONDS)
+                while time.monotonic() < end and self.connection.recv(1 << 16):
+                    pass
 
         def _send(self, status: int, kind: str, body: bytes) -> None:
             self.send_response(status)

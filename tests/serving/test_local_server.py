@@ -1,5 +1,6 @@
 """The server of one export for a laptop: merged requests, REST by rows and columns, and its job."""
 
+import contextlib
 import http.client
 import json
 import pathlib
@@ -182,17 +183,24 @@ def test_what_is_no_tensor_is_refused(ports):
             assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT and message in error.value.details(), size
 
 
-def test_a_long_text_comes_by_both_ways_and_a_body_in_chunks_is_refused(ports):
+def test_a_long_text_comes_by_both_ways(ports):
     texts = ["abc " * 1_500_000, "abc"]
     for place in (f"http://127.0.0.1:{ports.rest}", f"grpc://127.0.0.1:{ports.grpc}"):
         with Client(f"{place}/model") as client:
             long, short = client.translate(texts)
         assert long.truncated and short.hypotheses
-    connection = http.client.HTTPConnection("127.0.0.1", ports.rest, timeout=30)
-    connection.request("POST", "/v1/models/model:predict", iter([b'{"inputs": ', b'["abc"]}']), encode_chunked=True)
-    answer = connection.getresponse()
-    assert answer.status == 411 and "Content-Length" in json.loads(answer.read())["error"]
-    connection.close()
+
+
+def test_a_body_in_chunks_is_refused_and_who_still_sends_reads_the_answer(ports):
+    def chunks():
+        for part in (b'{"inputs": ', b'["abc"]}', b" " * 100_000):
+            yield part
+            time.sleep(0.2)  # the answer is there before the next one
+
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", ports.rest, timeout=30)) as connection:
+        connection.request("POST", "/v1/models/model:predict", chunks(), encode_chunked=True)
+        answer = connection.getresponse()
+        assert answer.status == 411 and "Content-Length" in json.loads(answer.read())["error"]
 
 
 def test_a_caller_who_hangs_up_is_nothing_to_tell(ports, capfd):
