@@ -64,21 +64,32 @@ def _job(values: flags.FlagValues) -> int:
 
 
 def _write(folder: pathlib.Path, pairs: int) -> dict:
-    """Words with Zipf's frequencies, about 16 on a side; a target line has as many words as its source."""
     folder.mkdir(parents=True, exist_ok=True)
-    if all((folder / f"train.{side}").exists() for side in ("src", "tgt")):
+    paths = [folder / f"train.{side}" for side in ("src", "tgt")]
+    if all(path.exists() for path in paths):
         return {}
     started = time.monotonic()
-    for seed, side in enumerate(("src", "tgt")):
+    write_pairs(paths, range(pairs))
+    return {"write_s": time.monotonic() - started}
+
+
+def write_pairs(paths: Sequence[pathlib.Path], lines: range) -> None:
+    """Writes source and target: words with Zipf's frequencies, about 16 on a side, as many in a line as in its other.
+
+    Args:
+        paths: of both files.
+        lines: of the corpus that has no end; a line ends with its number.
+    """
+    for seed, path in enumerate(paths):
         rng = np.random.default_rng(seed)
         letters = [bytes(rng.integers(97, 123, rng.integers(2, 9)).astype(np.uint8)) for _ in range(20_000)]
         sizes = np.random.default_rng(7).integers(2, 15, _POOL)
         halves = [b" ".join(letters[min(i, 19_999)] for i in rng.zipf(1.3, size)) for size in sizes]
-        with open(folder / f"train.{side}", "wb", buffering=1 << 20) as file:
-            for start in range(0, pairs, 100_000):
-                picks = np.random.default_rng([9, start]).integers(0, _POOL, (min(100_000, pairs - start), 2)).tolist()
+        with open(path, "wb", buffering=1 << 20) as file:
+            for start in range(lines.start, lines.stop, 100_000):
+                size = min(100_000, lines.stop - start)
+                picks = np.random.default_rng([9, start]).integers(0, _POOL, (size, 2)).tolist()
                 file.write(b"".join(b"%b %b %d\n" % (halves[a], halves[b], n) for n, (a, b) in enumerate(picks, start)))
-    return {"write_s": time.monotonic() - started}
 
 
 def _texts(folder: pathlib.Path):

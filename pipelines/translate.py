@@ -383,8 +383,8 @@ def _report_doubts(
         )
     if not translation.outputs.get("is_protected", True):
         _process.report(
-            f"warning: line {number}: the regular expressions of --protect took over 1 s, and nothing in it is "
-            "protected; give ones that need not go back, as a+b and not (a+)+b"
+            f"warning: line {number}: the regular expressions of --protect took over 1 s, and only what its named "
+            "patterns find is protected; give ones that need not go back, as a+b and not (a+)+b"
         )
     if not translation.text.strip() and not is_blank(line):
         _process.report(f"warning: line {number} has text, and its translation is empty")

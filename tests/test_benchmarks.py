@@ -13,6 +13,7 @@ from benchmarks import (
     formats,
     glossary_file,
     measure,
+    prepare,
     serving,
     training_quality,
     training_speed,
@@ -60,6 +61,25 @@ def test_results_of_other_settings_are_not_taken(tmp_path):
     measure.require_same(tmp_path / "new", {"seeds": ["1"], "steps": 1})
     with pytest.raises(UserError, match=r'holds results of \{"seeds": \["1"\], "steps": 1\}: give these, or another'):
         measure.require_same(tmp_path / "new", {"steps": 2, "seeds": ["1"]})
+
+
+def test_what_an_earlier_run_prepared_is_not_measured(tmp_path, capsys):
+    (tmp_path / "beam").mkdir()
+    assert prepare.main(["--pairs=1000", f"--folder={tmp_path}"]) == 2
+    assert f"error: {tmp_path}/beam is there already, of an earlier run; remove it" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["beam"]
+
+
+def test_caches_with_different_files_are_told(tmp_path):
+    for name, text in (("one", b"a"), ("beam", b"b")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "same").write_bytes(b"x")
+        (tmp_path / name / f"{name}.lock").touch()
+        (tmp_path / name / "ids").write_bytes(text)
+    with pytest.raises(UserError, match="different files, or one lacks them: ids; this is a bug"):
+        prepare.require_same_files(tmp_path / "one", tmp_path / "beam")
+    (tmp_path / "beam" / "ids").write_bytes(b"a")
+    assert prepare.require_same_files(tmp_path / "one", tmp_path / "beam") == 2
 
 
 def test_an_export_is_measured_against_the_run_it_was_made_of(tmp_path, capsys, monkeypatch):

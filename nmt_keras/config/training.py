@@ -35,6 +35,7 @@ class TrainingConfig:
     )
     warmup_steps: int = spec(400, "steps that the learning rate rises for", not_negative=True, resume=ALLOWED)
     weight_decay: float = spec(0.0, "of adamw", not_negative=True, resume=ALLOWED)
+    adam_beta1: float = spec(0.9, "of adam and adamw: momentum", rate=True, resume=ALLOWED)
     adam_beta2: float = spec(0.999, "of adam and adamw", rate=True, resume=ALLOWED)
     adam_epsilon: float = spec(1e-8, "of adam and adamw", positive=True, resume=ALLOWED)
     clip_norm: float = spec(1.0, "largest norm of the gradient; 0 is off", not_negative=True, resume=ALLOWED)

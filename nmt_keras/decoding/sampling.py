@@ -10,6 +10,8 @@ from nmt_keras.decoding.constraints import NEVER, Constraints, Past
 from nmt_keras.decoding.hypotheses import Hypotheses, StepFn, loop_shapes, repeat_state
 from nmt_keras.decoding.ranking import Ranking
 
+_LEAST = 1e-30  # of noise that is uniform, whose logarithm is taken
+
 
 class _LoopState(NamedTuple):
     position: tf.Tensor  # int32 []
@@ -61,8 +63,13 @@ def sample(
     temperature: float | tf.Tensor = 1.0,
     top_k: int | tf.Tensor = 0,
     top_p: float | tf.Tensor = 1.0,
+    among: tuple[tf.Tensor, int] | None = None,
 ) -> Hypotheses:
     """Samples from the model's distribution, sharpened and truncated.
+
+    An id is drawn as the one whose score and noise are greatest together (the Gumbel-max trick, Maddison et al. 2014).
+    The noise of an id depends on nothing but the row's seed, the position and the id, so that a rounding error of a
+    score, as a batch of another size makes one, changes a sample only where two ids were equal but for it.
 
     Args:
         step_fn: see `nmt_keras.decoding.hypotheses`.
@@ -75,6 +82,7 @@ def sample(
         top_k: only the k most probable ids (Fan et al. 2018), [] or [B]; 0 is all.
         top_p: only the smallest set of most probable ids with at least this mass (Holtzman et al. 2020), [] or [B]; 1
             is all.
+        among: where logits are of some ids only, these, int32 [U], and the size of the vocabulary.
 
     Returns:
         N hypotheses a row, in the order they were drawn. `log_prob` is the model's own, before temperature and
@@ -85,15 +93,16 @@ def sample(
 
     def choose(logits: tf.Tensor, position: tf.Tensor, past: Past) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         scores, log_probs = constraints.score(logits, position, past)
-        cumulated = tf.cumsum(tf.nn.softmax(_truncate(scores / temperature, top_k, top_p)), axis=-1)
-        drawn = tf.map_fn(  # uniform on [0, 1), [B, N]; the first n of them are those of n samples
-            lambda seed: tf.random.stateless_uniform(
-                [num_samples], tf.random.experimental.stateless_fold_in(seed, position), alg="philox"
-            ),
-            seeds,
-            fn_output_signature=tf.float32,
-        )
-        ids = tf.argmax(cumulated > drawn[:, :, None] * cumulated[:, :, -1:], -1, output_type=tf.int32)
+        num_ids = tf.shape(logits)[-1] if among is None else among[1]
+
+        def noise(seed: tf.Tensor) -> tf.Tensor:  # [N, U]; that of the first n samples is that of n samples
+            folded = tf.random.experimental.stateless_fold_in(seed, position)
+            uniform = tf.random.stateless_uniform([num_samples, num_ids], folded, _LEAST, alg="philox")
+            return -tf.math.log(-tf.math.log(uniform if among is None else tf.gather(uniform, among[0], axis=1)))
+
+        truncated = _truncate(scores / temperature, top_k, top_p)
+        noises = tf.map_fn(noise, seeds, fn_output_signature=tf.float32)
+        ids = tf.argmax(truncated + noises, -1, output_type=tf.int32)
         return ids, *(tf.gather(leaf, ids, batch_dims=2) for leaf in (scores, log_probs))
 
     return _decode(step_fn, state, constraints, ranking, choose, num_samples)

@@ -50,6 +50,9 @@ class Terms(NamedTuple):
 
     phrases: tf.Tensor  # int32 [B, P, L], then PAD; a phrase of no ids is none
     owners: tf.Tensor  # int32 [B, P], the number of the term that the phrase says
+    is_offered: (
+        tf.Tensor
+    )  # bool [B, P], whether hypotheses begin it so as to place a term, or it only counts if it stands
     count: tf.Tensor  # int32 [], C
     letters: Letters  # of what a search calls ids
 
@@ -78,8 +81,8 @@ class Terms(NamedTuple):
 
     @property
     def is_possible(self) -> tf.Tensor:
-        """bool [B, C]: whether the term has a phrase; one without is none that a hypothesis needs."""
-        return tf.reduce_any(self._says & (self.lengths > 0)[:, :, None], 1)
+        """bool [B, C]: whether the term has a phrase that is offered; one without is none that a hypothesis needs."""
+        return tf.reduce_any(self._says & ((self.lengths > 0) & self.is_offered)[:, :, None], 1)
 
     @property
     def _says(self) -> tf.Tensor:
@@ -118,11 +121,13 @@ class Terms(NamedTuple):
         do where a space is a piece, and the next id goes on with one of them.
         """
         is_own = (self._says & (self.lengths > 0)[:, :, None])[:, None]
+        longest = self._longest(progress)
 
-        def fewest(ids: tf.Tensor) -> tf.Tensor:  # of each term, [B, Q, C]
-            return tf.reduce_min(tf.where(is_own, ids[..., None], _MANY), 2)
+        def fewest(ids: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:  # of each term, [B, Q, C]
+            return tf.reduce_min(tf.where(is_own & counts[..., None], ids[..., None], _MANY), 2)
 
-        whole, left = fewest(self.lengths[:, None]), fewest(self.lengths[:, None] - self._longest(progress))
+        whole = fewest(self.lengths[:, None], self.is_offered[:, None])
+        left = fewest(self.lengths[:, None] - longest, self.is_offered[:, None] | (longest > 0))
         is_needed = self.is_possible[:, None] & ~self.placed_at_end(progress)
         saved = tf.reduce_max(tf.where(is_needed, whole - left, 0), -1)
         return tf.reduce_sum(tf.where(is_needed, whole, 0), -1) - saved
@@ -138,7 +143,8 @@ class Terms(NamedTuple):
         )
         owners = tf.clip_by_value(self.owners, 0, tf.maximum(self.count - 1, 0))
         is_done = tf.gather(tf.transpose(self.placed_at_end(progress), [0, 2, 1]), owners, batch_dims=1)
-        ids = tf.where(tf.transpose(is_done, [0, 2, 1]), PAD_ID, ids)
+        may_go_on = self.is_offered[:, None] | (longest > 0)
+        ids = tf.where(tf.transpose(is_done, [0, 2, 1]) | ~may_go_on, PAD_ID, ids)
         number = tf.range(tf.shape(ids)[2])
         repeats = tf.reduce_any((ids[..., None] == ids[..., None, :]) & (number < number[:, None]), -1)
         return tf.where(repeats, PAD_ID, ids)

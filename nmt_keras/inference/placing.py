@@ -5,6 +5,7 @@ one before it. Pairs that were in each other stay so, and two that were beside e
 alignment; those that cross in the source may cross here.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,7 +15,18 @@ from nmt_keras.data.scripts import TOKEN, WITHOUT_SPACES, is_letter
 
 _MAX_DEPTH = 50  # of tags in tags; those in these come back, but may be around other words
 _BREAK = regex.compile(r"[\n\v\f\r\x85\u2028\u2029]")  # between sentences; it stays as it is
-_TAG = regex.compile(r"<(?P<end>/)?(?P<name>[\p{L}_][\w.:-]*)(?:[^<>\"']|\"[^\"]*\"|'[^']*')*?(?P<empty>/)?>")
+_TAG = regex.compile(
+    r"<(?P<end>/)?(?P<name>[\p{L}_][\w.:-]*)(?:(?:[^<>\"']|\"[^\"]*\"|'[^']*')*?|[^<>]*?)(?P<empty>/)?>"
+)
+_BLOCKS = frozenset(  # elements of HTML that end a word; any other name may stand within one
+    "address article aside blockquote body br button caption center col colgroup dd details dialog div dl dt fieldset "
+    "figcaption figure footer form h1 h2 h3 h4 h5 h6 head header hr html iframe img input legend li link main "
+    "menu meta nav object ol optgroup option p pre section select source style summary table tbody td template "
+    "textarea tfoot th thead title tr track ul video".split()
+)
+_OPENING = "([{„‘«¿¡（「『"  # what has no space after it
+_FULL_WIDTH = "，。、；：！？"
+_CLOSING = ".,;:!?)]}»…%”’）」』" + _FULL_WIDTH  # what has no space before it
 
 
 class Reading(NamedTuple):
@@ -27,13 +39,27 @@ class Reading(NamedTuple):
     source_ends: Sequence[int]
 
 
+class Side(NamedTuple):
+    """What is beside a span in its text."""
+
+    character: str  # the nearest one that is no white space; "" where there is none
+    is_apart: bool  # whether there is white space between, or nothing
+    is_span: bool  # whether the character is of another span
+
+    @property
+    def is_glued(self) -> bool:
+        """Whether a letter or another span touches the span."""
+        return not self.is_apart and (self.is_span or is_letter(self.character))
+
+
 class Span(NamedTuple):
     """What was taken out of a text."""
 
     text: str
     start: int  # in the text, in characters
     place: int  # in the text without what is protected, in bytes
-    is_glued: tuple[bool, bool]  # whether a letter or another span is right before and right after it
+    left: Side
+    right: Side
 
 
 class Pair(NamedTuple):
@@ -48,7 +74,12 @@ class Token(NamedTuple):
 
     gap: str  # the white space before it
     text: str
-    read: int | None  # the byte of the source that it reads
+    read: range | None  # the bytes of the source that it reads
+
+    @property
+    def at(self) -> int | None:
+        """The byte in the midst of what it reads."""
+        return None if self.read is None else (self.read.start + self.read.stop) // 2
 
 
 class _Node(NamedTuple):
@@ -75,11 +106,11 @@ class Placing:
         self._source = source
         self._tokens = tokens
         if tokens and all(token.read is None for token in tokens):  # a model that reads nothing: as if in order
-            words = [match.start() for match in regex.finditer(rb"\S+", source)]
+            words = [range(*match.span()) for match in regex.finditer(rb"\S+", source)]
             self._tokens = [
                 token._replace(read=words[number * len(words) // len(tokens)]) for number, token in enumerate(tokens)
             ]
-        crossing = {b for a in pairs for b in pairs if a.first < b.first < a.last < b.last}
+        crossing = {c for a in pairs for b in pairs if a.first < b.first < a.last < b.last for c in (a, b)}
         deep = set(pairs) - crossing - set(_shallow([pair for pair in pairs if pair not in crossing]))
         self._pairs = {pair.first: pair for pair in pairs if pair not in crossing | deep}
         self._loose = {number: pair for pair in crossing | deep for number in pair}
@@ -125,7 +156,8 @@ class Placing:
 
     def _place_of(self, number: int, low: int, high: int) -> int:
         """The token before which a span goes that is no pair, or a pair around none."""
-        place, is_glued = self._spans[number].place, self._spans[number].is_glued
+        span = self._spans[number]
+        place = span.place
         loose = self._loose.get(number)
         inside = self._inside(loose, low, high) if loose else []
         if loose and inside:
@@ -134,9 +166,9 @@ class Placing:
             return low
         if not self._source[place:].strip():
             return high
-        before = [(read, at) for at in range(low, high) if (read := self._tokens[at].read) is not None and read < place]
+        before = [(read, at) for at in range(low, high) if (read := self._tokens[at].at) is not None and read < place]
         following = self._next(place, low, high)
-        goes_before = is_glued == (False, True) or self._begins_line(number)
+        goes_before = span.right.is_glued and not span.left.is_glued or self._begins_line(number)
         if before and (not goes_before or following is None):
             nearest = max(read for read, _ in before)
             return max(at for read, at in before if read == nearest) + 1
@@ -151,11 +183,11 @@ class Placing:
         """The tokens that read what a pair was around."""
         begin, end = (self._spans[each].place for each in pair)
         reads = ((at, self._tokens[at].read) for at in range(low, high))
-        return [at for at, read in reads if read is not None and begin <= read < end]
+        return [at for at, read in reads if read is not None and read.start < end and begin < read.stop]
 
     def _next(self, place: int, low: int, high: int) -> int | None:
         """The token that reads what is next after a place of the source."""
-        after = [(read, at) for at in range(low, high) if (read := self._tokens[at].read) is not None and read >= place]
+        after = [(read, at) for at in range(low, high) if (read := self._tokens[at].at) is not None and read >= place]
         return min(after)[1] if after else None
 
     def _write_tokens(self, start: int, end: int) -> None:
@@ -172,7 +204,8 @@ class Placing:
 
     def _write_pair(self, pair: Pair, start: int, end: int) -> None:
         """Writes a pair of tags around tokens; around none, with what is between them in the source."""
-        self._write_gap(self._gaps[start] if start < end else " " * (not self._spans[pair.first].is_glued[0]))
+        left, right = self._spans[pair.first].left, self._spans[pair.last].right
+        self._write_gap(self._gaps[start] if start < end else " " * self._takes_space_after(left))
         self._out += self._spans[pair.first].text
         if start < end:
             self._gaps[start] = ""
@@ -180,21 +213,49 @@ class Placing:
         else:
             for number in range(pair.first + 1, pair.last):
                 self._write_span(number)
+            if end < len(self._tokens):
+                self._set_gap_behind(right, end)
         self._out += self._spans[pair.last].text
 
     def _write_point(self, number: int, at: int) -> None:
-        """Writes a span before a token: with the word that it stood at, before or after it, or by itself."""
-        span = self._spans[number]
-        is_after, is_before = span.is_glued
-        gap = " " * (not is_after and _takes_space(self._out[-1:]))
-        if is_before and not is_after and at < len(self._tokens):
-            gap, self._gaps[at] = self._gaps[at], ""
-        elif at < len(self._tokens) and has_break(self._gaps[at]) and self._begins_line(number):
-            gap, self._gaps[at] = self._gaps[at], " "
-        elif not is_before and at < len(self._tokens) and is_letter(self._tokens[at].text[0]):
-            self._gaps[at] = self._gaps[at] or " " * _takes_space(self._tokens[at].text[0])
+        """Writes a span before a token: with the word that it stood at, before or after it, or by itself; with a space
+        where the source has one, but for what stands beside it here and not there."""
+        left, right = self._spans[number].left, self._spans[number].right
+        gap = " " * self._takes_space_after(left)
+        if at < len(self._tokens):
+            if right.is_glued and not left.is_glued:
+                gap, self._gaps[at] = self._gaps[at], ""
+            elif has_break(self._gaps[at]) and self._begins_line(number):
+                gap, self._gaps[at] = self._gaps[at], " "
+            else:
+                self._set_gap_behind(right, at)
         self._write_gap(gap)
         self._write_span(number)
+
+    def _takes_space_after(self, left: Side) -> bool:
+        """Whether a space belongs between what is written and a span that has this to its left in the source."""
+        last = self._out[-1:]
+        if not last or left.is_glued or last in _OPENING + _FULL_WIDTH:
+            return False
+        if last == "“":  # it opens in English, and closes in German what „ has opened
+            return self._out.count("„") >= self._out.count("“")
+        if WITHOUT_SPACES.match(last):
+            return left.is_apart and _are_without_spaces(left.character)
+        return left.is_apart or is_letter(last) or (last != left.character and last in _CLOSING)
+
+    def _set_gap_behind(self, right: Side, at: int) -> None:
+        """Sets the white space of the token that follows a span that has this to its right in the source."""
+        following = self._tokens[at].text[0]
+        if right.is_glued or has_break(self._gaps[at]):
+            return
+        if is_letter(following):
+            self._gaps[at] = " "
+        elif right.is_apart:
+            closes = following in _CLOSING or following == '"' and self._out.count('"') % 2 == 1
+            is_between_words = right.character and not closes and not WITHOUT_SPACES.match(following)
+            self._gaps[at] = self._gaps[at] or " " * bool(is_between_words)
+        elif following in (right.character, *_CLOSING) or _are_without_spaces(following, right.character):
+            self._gaps[at] = ""
 
     def _write_span(self, number: int) -> None:
         """Writes a span; a loose tag that closes waits for the one that opens."""
@@ -212,9 +273,9 @@ class Placing:
             self._opened.add(number)
 
 
-def _takes_space(neighbour: str) -> bool:
-    """Whether a space belongs between a character and what is not its own word."""
-    return bool(neighbour) and not WITHOUT_SPACES.match(neighbour) and neighbour not in "([{„“‘«¿¡，。、；：！？（「『"
+def _are_without_spaces(*characters: str) -> bool:
+    """Whether characters are all of scripts without spaces."""
+    return all(WITHOUT_SPACES.match(each) for each in characters)
 
 
 def _shallow(pairs: Sequence[Pair]) -> list[Pair]:
@@ -231,9 +292,9 @@ def _shallow(pairs: Sequence[Pair]) -> list[Pair]:
 
 
 def is_inline(span: str) -> bool:
-    """Whether a span is a tag that may stand within a word."""
+    """Whether a span is a tag that may stand within a word: it opens or closes an element that ends none."""
     match = _TAG.fullmatch(span)
-    return match is not None and not match["empty"] and match["name"].lower() not in ("br", "hr")
+    return match is not None and not match["empty"] and match["name"].lower() not in _BLOCKS
 
 
 def has_break(text: str) -> bool:
@@ -242,7 +303,8 @@ def has_break(text: str) -> bool:
 
 
 def pairs_of(spans: Sequence[str]) -> list[Pair]:
-    """The pairs among tags: each that closes, with the nearest open one of its name."""
+    """The pairs among tags: each that closes, with the nearest open one of its name, as it is written or else in other
+    capitals, which HTML takes for the same."""
     pairs, waiting = [], []
     for number, span in enumerate(spans):
         match = _TAG.fullmatch(span)
@@ -251,15 +313,23 @@ def pairs_of(spans: Sequence[str]) -> list[Pair]:
         if not match["end"]:
             waiting.append((match["name"], number))
             continue
-        own = [place for place, (name, _) in enumerate(waiting) if name == match["name"]]
+        name = match["name"]
+        own = [place for place, (other, _) in enumerate(waiting) if other == name] or [
+            place for place, (other, _) in enumerate(waiting) if other.lower() == name.lower()
+        ]
         if own:
             pairs.append(Pair(waiting.pop(own[-1])[1], number))
     return pairs
 
 
-def tokens_of(text: str, reading: Reading) -> list[Token]:
-    """The tokens of a translation with what each reads: what the first of its pieces does that reads anything."""
+def tokens_of(text: str, reading: Reading, source: bytes) -> list[Token]:
+    """The tokens of a translation with what each reads: what the first of its pieces does that reads anything.
+
+    A token that is part of a piece reads the same part of what the piece does: of "dog." read from "Hund.", the point
+    reads the point.
+    """
     tokens, end, byte = [], 0, 0
+    translated = text.encode()
     pieces = sorted(zip(reading.starts, reading.ends, reading.alignment))
     for match in TOKEN.finditer(text):
         gap = text[end : match.start()]
@@ -270,9 +340,22 @@ def tokens_of(text: str, reading: Reading) -> list[Token]:
         for piece_start, piece_end, aligned in pieces:
             if not 0 <= aligned < len(reading.source_ends) or not reading.source_ends[aligned]:
                 continue  # what reads </s>, or the tag of a language, reads no word
-            if piece_start < byte and piece_end > start_byte:
-                read = (reading.source_starts[aligned] + reading.source_ends[aligned]) // 2
-                read = max(read, reading.source_ends[aligned] - 1) if read == reading.source_starts[aligned] else read
+            piece = _without_space(translated, piece_start, piece_end)
+            if piece.start < byte and piece.stop > start_byte:
+                whole = _without_space(source, reading.source_starts[aligned], reading.source_ends[aligned])
+                part = range(max(start_byte, piece.start), min(byte, piece.stop))
+                read = _scaled(part, piece, whole)
                 break
         tokens.append(Token(gap if has_break(gap) else " " * bool(gap), match[0], read))
     return tokens
+
+
+def _without_space(text: bytes, start: int, end: int) -> range:
+    """A piece of a text without the white space that it begins with."""
+    return range(end - len(text[start:end].lstrip()), end) if text[start:end].strip() else range(start, end)
+
+
+def _scaled(part: range, piece: range, whole: range) -> range:
+    """What is as far in `whole` as `part` is in `piece`, a byte at least where there is one."""
+    start, stop = (whole.start + (each - piece.start) * len(whole) / len(piece) for each in (part.start, part.stop))
+    return range(math.floor(start), max(math.ceil(stop), math.floor(start) + bool(whole)))

@@ -12,7 +12,7 @@ import copy
 import itertools
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import regex
@@ -22,24 +22,29 @@ from nmt_keras.constants import PLACEHOLDERS
 from nmt_keras.data.placeholders import symbols_for
 from nmt_keras.data.scripts import WITHOUT_SPACES, is_letter
 from nmt_keras.errors import UserError
-from nmt_keras.inference.placing import Pair, Placing, Reading, Span, has_break, is_inline, pairs_of, tokens_of
+from nmt_keras.inference.placing import Pair, Placing, Reading, Side, Span, has_break, is_inline, pairs_of, tokens_of
 from nmt_keras.inference.strings import to_bytes
 from nmt_keras.inference.translation import Hypothesis, Translation
 
 _INSIDE = rf"(?:(?!{WITHOUT_SPACES.pattern})[^\s<>\"，。；：！？）」』])"  # of an address
 _ATTRIBUTES = r"(?:[^<>\"']|\"[^\"]*\"|'[^']*')*"
+_LETTER = rf"(?:(?!{WITHOUT_SPACES.pattern})[\p{{L}}\p{{N}}\p{{M}}_])"
+_BRACES = r"\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*+\})*+\})*+\}"  # in each other three deep, as plurals of ICU have them
 PATTERNS = {
     # Elements whose content is code are one span: those of XLIFF 1.2, scripts; then comments and single tags.
-    "tag": rf"<(?P<code>bpt|ept|ph|it|script|style)\b{_ATTRIBUTES}(?<!/)>.*?</(?P=code)\s*>"
+    "tag": rf"(?i:<(?P<code>bpt|ept|ph|it|script|style)\b{_ATTRIBUTES}(?<!/)>.*?</(?P=code)\s*>)"
     r"|<!--.*?-->|<!\[CDATA\[.*?\]\]>"
-    rf"|<[/!?]?\p{{L}}{_ATTRIBUTES}>|<[/!?]?\p{{L}}[^<>]*>",
+    rf"|<[/!?]?[\p{{L}}_]{_ATTRIBUTES}>|<[/!?]?[\p{{L}}_][^<>]*>",
     "entity": r"&(?:#\d+|#[xX][0-9A-Fa-f]+|[A-Za-z][A-Za-z0-9]*);",
-    # A bracket that closes belongs to an address where the one that opens does.
-    "url": r"(?<![A-Za-z0-9])(?:(?:https?|ftp)://|www\.)"
+    # A bracket that closes belongs to an address where the one that opens does. Of a host all but the last name may be
+    # of any script; where an address in a script without spaces ends, nobody can say.
+    "url": r"(?<![A-Za-z0-9])(?:(?:https?|ftp)://|www\.)(?:[\p{L}\p{N}-]+\.)*"
     rf"(?:\((?:(?![()]){_INSIDE})*\)|(?![()]){_INSIDE})+(?<![.,;:!?\]}}'])",
     "email": r"(?<![A-Za-z0-9.+-])[A-Za-z0-9_.+%-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+",
-    "number": r"(?<![A-Za-z0-9_])[+-]?\d+(?:[.,:/]\d+)*%?(?![A-Za-z0-9_])",
-    "placeholder": r"\{\{[^{}]*\}\}|\$?\{[^{}]*\}|(?<![\d%])%(?:\(\w+\)|\d+\$)?[-+#0]*\d*(?:\.\d+)?[sdifgexXc]"
+    # Dates and versions are one number; what touches a letter, also with a point or dash between, is none.
+    "number": rf"(?<!{_LETTER})(?<!{_LETTER}[.,:/-])[+-]?\d++(?:[.,:/-]\d++)*+%?+(?![.,:/]?{_LETTER})",
+    "placeholder": rf"\$?{_BRACES}"
+    r"|(?<![\d%])%(?:\(\w+\)|\d+\$)?[-+#0]*\d*(?:\.\d+)?(?:hh?|ll?|[Lqzjt])?[sduifFgGeExXcp@]"
     r"|(?<![\d%])%\d+(?!\d)|\$\d+(?![.,]?\d)|__\w+__",
 }
 _SECONDS = 1.0  # for the regular expressions on one text
@@ -74,6 +79,11 @@ class Protection:
             self._patterns.append(_PLACEHOLDER)
 
     @property
+    def has_placeholders(self) -> bool:
+        """Whether the model was trained with placeholders, and so may make some up, which are taken out."""
+        return self._has_placeholders
+
+    @property
     def expressions(self) -> list[str]:
         """The regular expressions of all patterns."""
         return [pattern.pattern for pattern in self._patterns]
@@ -91,26 +101,23 @@ class Protection:
         return other
 
     def take_out(self, text: str) -> "ProtectedText":
-        """A text without what is protected; where the regular expressions take too long on it, nothing is."""
+        """A text without what is protected; where the regular expressions take too long on it, what those of `PATTERNS`
+        find."""
         text = to_bytes(text).decode("utf-8", errors="replace")
-        try:
-            found = self.spans_of(text)
-        except (TimeoutError, MemoryError):  # one that calls itself without end takes memory
-            return ProtectedText(text, text, (), makes_symbols=self._has_placeholders, is_protected=False)
+        found, is_whole = self.find(text)
         symbols = symbols_for(text, len(found)) if self._has_placeholders else ()
         starts, ends = {start for start, _ in found}, {end for _, end in found}
-        plain, spans, done = "", [], 0
+        plain, spans, done, is_end = "", [], 0, False
         for number, (start, end) in enumerate(found):
             plain += text[done:start]
-            before, after = text[:start][-1:], text[end : end + 1]
-            is_glued = is_letter(before) or start in ends, is_letter(after) or end in starts
-            spans.append(Span(text[start:end], start, len(plain.encode()), is_glued))
+            is_end = not is_inline(text[start:end]) or is_end and start == done
+            spans.append(Span(text[start:end], start, len(plain.encode()), *_sides(text, start, end, starts, ends)))
             if symbols:
                 plain += symbols[number]
-            elif not is_inline(text[start:end]) and is_letter(plain[-1:]) and is_letter(after):
+            elif is_end and is_letter(plain[-1:]) and is_letter(text[end : end + 1]):
                 plain += " "  # two words are not to become one
             done = end
-        return ProtectedText(text, plain + text[done:], spans, symbols, self._has_placeholders)
+        return ProtectedText(text, plain + text[done:], spans, symbols, self, is_whole)
 
     def spans_of(self, text: str) -> list[tuple[int, int]]:
         """Where what is protected starts and ends: the first of all patterns, of several the longest, and so on.
@@ -119,16 +126,18 @@ class Protection:
             TimeoutError: the regular expressions take too long on the text.
             MemoryError: one of them calls itself without end.
         """
-        deadline = time.monotonic() + _SECONDS
-        found: list[tuple[int, int, int]] = []
-        for number, pattern in enumerate(self._patterns):
-            left = max(deadline - time.monotonic(), 1e-3)
-            found += [(*match.span(), number) for match in pattern.finditer(text, timeout=left) if match[0].strip()]
-        kept: list[tuple[int, int]] = []
-        for start, end, _ in sorted(found, key=lambda each: (each[0], -each[1], each[2])):
-            if not kept or start >= kept[-1][1]:
-                kept.append((start, end))
-        return kept
+        return _found(self._patterns, text)
+
+    def find(self, text: str) -> tuple[list[tuple[int, int]], bool]:
+        """The spans of a text, and whether all patterns ended in time; if not, those of the patterns that always do."""
+        try:
+            return self.spans_of(text), True
+        except (TimeoutError, MemoryError):  # one that calls itself without end takes memory
+            known = [each for each in self._patterns if each is _PLACEHOLDER or each.pattern in PATTERNS.values()]
+        try:
+            return _found(known, text), False
+        except (TimeoutError, MemoryError):
+            return [], False
 
 
 def protection_of(data: DataConfig) -> Protection | None:
@@ -155,7 +164,7 @@ class ProtectedText:
     Attributes:
         text: the whole text.
         plain: the text without what is protected, or with placeholders for it.
-        is_protected: whether what is to be protected was found in time; if not, it is all in `plain`.
+        is_protected: whether what is to be protected was found in time; if not, some of it is in `plain`.
     """
 
     def __init__(
@@ -163,8 +172,8 @@ class ProtectedText:
         text: str,
         plain: str,
         spans: Sequence[Span],
-        symbols: Sequence[str] = (),
-        makes_symbols: bool = False,  # whether the model may make up some, which are taken out
+        symbols: Sequence[str],
+        protection: Protection,
         is_protected: bool = True,
     ):
         self.text = text
@@ -172,13 +181,13 @@ class ProtectedText:
         self.plain = plain
         self._spans = spans
         self._symbols = symbols
-        self._makes_symbols = makes_symbols
+        self._protection = protection
         self._pairs = pairs_of([span.text for span in spans])
 
     def put_back(self, translation: str, reading: Reading) -> str:
         """A translation of `plain` with what is protected; the text itself where nothing else is in it."""
         if not self._spans:
-            made_up = self._makes_symbols and self.is_protected and _PLACEHOLDER.search(translation)
+            made_up = self._protection.has_placeholders and self.is_protected and _PLACEHOLDER.search(translation)
             return _folded(_PLACEHOLDER.sub(" ", translation)) if made_up else translation
         translation = to_bytes(translation).decode("utf-8", errors="replace")
         plain = _without(_PLACEHOLDER, self.plain) if self._symbols else self.plain
@@ -190,18 +199,25 @@ class ProtectedText:
             if self._has_every_symbol(translation):
                 spans = dict(zip(self._symbols, (span.text for span in self._spans)))
                 return _PLACEHOLDER.sub(lambda match: spans[match[0]], _folded(translation))
-        if self._makes_symbols:
+        if self._protection.has_placeholders:
             translation = _without(_PLACEHOLDER, translation)
-        placed = Placing(self._spans, self._pairs, tokens_of(translation, reading), plain.encode()).text()
+        source = plain.encode()
+        placed = Placing(self._spans, self._pairs, tokens_of(translation, reading, source), source).text()
         end = translation[len(translation.rstrip()) :]
         return placed + end if has_break(end) else placed
 
     def beginning(self, prefix: str) -> str:
         """What a translation of `plain` begins with, where that of the whole text begins with `prefix`: with the symbol
         of each span that is in it."""
-        for symbol, span in zip(self._symbols, self._spans):
-            prefix = prefix.replace(span.text, symbol, 1)
-        return prefix
+        left = list(zip((span.text for span in self._spans), self._symbols))
+        begun, done = "", 0
+        for start, end in self._protection.find(prefix)[0] if left else ():
+            same = next((each for each in left if each[0] == prefix[start:end]), None)
+            if same:
+                left.remove(same)
+                begun += prefix[done:start] + same[1]
+                done = end
+        return begun + prefix[done:]
 
     def _has_every_symbol(self, translation: str) -> bool:
         """Whether a translation has each symbol once, and pairs of tags in order: each around what it is around in the
@@ -225,6 +241,28 @@ class ProtectedText:
             out += " " * bool(between and out) + span.text
             done = span.start + len(span.text)
         return out
+
+
+def _found(patterns: Iterable[Any], text: str) -> list[tuple[int, int]]:
+    """See `Protection.spans_of`."""
+    deadline = time.monotonic() + _SECONDS
+    found: list[tuple[int, int, int]] = []
+    for number, pattern in enumerate(patterns):
+        left = max(deadline - time.monotonic(), 1e-3)
+        found += [(*match.span(), number) for match in pattern.finditer(text, timeout=left) if match[0].strip()]
+    kept: list[tuple[int, int]] = []
+    for start, end, _ in sorted(found, key=lambda each: (each[0], -each[1], each[2])):
+        if not kept or start >= kept[-1][1]:
+            kept.append((start, end))
+    return kept
+
+
+def _sides(text: str, start: int, end: int, starts: Collection[int], ends: Collection[int]) -> tuple[Side, Side]:
+    """What is beside a span, given where all spans start and end."""
+    before = len(text[:start].rstrip())
+    after = len(text) - len(text[end:].lstrip())
+    left = Side(text[:before][-1:], before < start or not before, before in ends)
+    return left, Side(text[after : after + 1], after > end or after == len(text), after in starts)
 
 
 def _compiled(pattern: str) -> Any:

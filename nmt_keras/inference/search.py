@@ -121,6 +121,7 @@ class Search:
                 temperature=temperature,
                 top_k=top_k,
                 top_p=top_p,
+                among=self._among(shortlist),
             )
         elif config.beam_size == 1 and placed is None:
             found = greedy(*problem)
@@ -186,6 +187,7 @@ class Search:
                 seeds=tf.stack([request_options.seed, tf.zeros_like(request_options.seed)], 1),
                 num_samples=tf.reduce_max(tf.where(is_sampled, count, 1)),
                 temperature=tf.where(is_sampled, tf.maximum(temperature, 1e-3), 1.0),
+                among=self._among(shortlist),
             )
             return found if placed is None else _with_none_placed(found, placed.count)
 
@@ -204,6 +206,9 @@ class Search:
         """The target ids, int32 [U], that a batch of sources, int32 [B, S], is searched among; None for all."""
         shortlist = self._shortlist(source_ids, padding_mask(source_ids), None, None)
         return None if shortlist is None else shortlist.ids
+
+    def _among(self, shortlist: Shortlist | None) -> tuple[tf.Tensor, int] | None:
+        return None if shortlist is None else (shortlist.ids, self._model.target_vocab_size)
 
     def _tokenized(self, prefix: tf.Tensor) -> tuple[Prefix, tf.Tensor]:
         return tokenize_prefixes(self._tokenizer, Surfaces.of(surfaces_of(self._tokenizer)), prefix, self._config)

@@ -14,17 +14,21 @@ from nmt_keras.inference.text import surfaces_of
 from nmt_keras.tokenizers.base import Tokenizer
 from nmt_keras.tokenizers.white_space_ops import fold_tf
 
-_MAX_PHRASES = 32  # of a text: the ways to say its terms, each term's first before any second
+_MAX_PHRASES = 64  # of a text: the ways to say its terms, each term's first before any second
 _MAX_WAYS = 16  # of a term, that are looked at
 _MAX_IDS = 24  # of a phrase
-_COMMA = "，"  # of scripts without spaces: a phrase after it is cut as one in the midst of a sentence
+_COMMA = "，"  # of scripts without spaces: a phrase after it is cut as one that no space is before
+# What a phrase begins with that a translation may have no space before.
+_BEGINS_ANYWHERE = rf"(?s)(?:{WITHOUT_SPACES.pattern}|[^\pL\pN\pM]).*"
 
 
 def tokenize_terms(tokenizer: Tokenizer, letters: Letters, text: tf.Tensor, config: DecodingConfig) -> Terms:
     """Cuts terms into pieces.
 
-    A phrase that begins in a script without spaces is cut twice, as the beginning of a text and as what goes on with
-    one. One that the vocabulary cannot write, or that has more than 24 ids or than a translation may have, is none.
+    A phrase is cut twice, as the beginning of a text and as what no space is before: a search finds both, "shirt" in
+    "a shirt" and in "T-shirt", and offers the second where the script has no spaces or the phrase begins with no
+    letter. A phrase that is no UTF-8, that the vocabulary cannot write, or that has more than 24 ids or than a
+    translation may have, is none.
 
     Args:
         tokenizer: of the target.
@@ -40,19 +44,23 @@ def tokenize_terms(tokenizer: Tokenizer, letters: Letters, text: tf.Tensor, conf
     owners = tf.gather(_places_in_rows(lines), phrases.value_rowids())
     rows = tf.gather(lines.value_rowids(), phrases.value_rowids())
     fits = (flat != "") & (tf.strings.length(flat, "UTF8_CHAR") <= MAX_CHARACTERS)
-    begins_anywhere = fits & tf.strings.regex_full_match(flat, f"(?s){WITHOUT_SPACES.pattern}.*")
-    inside, is_cut_there = _cut_inside(tokenizer, tf.where(begins_anywhere, flat, ""))
-    every = [(tokenizer.encode_tf(tf.where(fits, flat, "")), fits), (inside, begins_anywhere & is_cut_there)]
+    fits &= ~tf.strings.regex_full_match(flat, "(?s).*\ufffd.*")
+    flat = tf.where(fits, flat, "")
+    begins_anywhere = tf.strings.regex_full_match(flat, _BEGINS_ANYWHERE)
+    first, (inside, is_cut_there) = tokenizer.encode_tf(flat), _cut_inside(tokenizer, flat)
+    every = [(first, fits), (inside, fits & is_cut_there & ~_are_equal(first, inside))]
     ids = tf.concat([each for each, _ in every], 0)
     is_known = tf.reduce_all(ids != UNK_ID, 1)
     lengths = tf.cast(ids.row_lengths(), tf.int32)
     fits_search = (lengths > 0) & (lengths <= min(_MAX_IDS, config.max_length - 1))
     is_phrase = tf.concat([each for _, each in every], 0) & is_known & fits_search
     ways = _places_in_rows(phrases)
-    turns = tf.concat([2 * ways, 2 * ways + 1], 0)  # of a term's phrases: of too many the last are left out
+    # Of a term's phrases: of too many the last are left out, at first those that are not offered.
+    turns = tf.concat([2 * ways, 2 * ways + tf.where(begins_anywhere, 1, 1 + 2 * _MAX_WAYS)], 0)
+    is_offered = tf.concat([fits, begins_anywhere], 0)
     rows, owners = (tf.concat([each, each], 0) for each in (rows, owners))
-    rows, owners, turns = (tf.boolean_mask(each, is_phrase) for each in (rows, owners, turns))
-    order = tf.argsort(rows * (2 * _MAX_WAYS) + tf.cast(turns, rows.dtype), stable=True)
+    rows, owners, turns, is_offered = (tf.boolean_mask(each, is_phrase) for each in (rows, owners, turns, is_offered))
+    order = tf.argsort(rows * (4 * _MAX_WAYS) + tf.cast(turns, rows.dtype), stable=True)
     padded = tf.cast(tf.ragged.boolean_mask(ids, is_phrase).to_tensor(PAD_ID), tf.int32)
 
     def by_row(values: tf.Tensor) -> tf.Tensor:
@@ -60,12 +68,12 @@ def tokenize_terms(tokenizer: Tokenizer, letters: Letters, text: tf.Tensor, conf
         gathered = tf.RaggedTensor.from_value_rowids(
             tf.gather(values, order), tf.gather(rows, order), tf.size(text, tf.int64)
         )
-        dense = gathered[:, :_MAX_PHRASES].to_tensor(0)
+        dense = gathered[:, :_MAX_PHRASES].to_tensor(tf.zeros([], values.dtype))
         missing = [[0, 0]] + [[0, tf.maximum(1 - size, 0)] for size in tf.unstack(tf.shape(dense)[1:])]
         return tf.pad(dense, missing)
 
     count = tf.cast(lines.bounding_shape(1), tf.int32)
-    return Terms(by_row(padded), by_row(tf.cast(owners, tf.int32)), count, letters)
+    return Terms(by_row(padded), by_row(tf.cast(owners, tf.int32)), by_row(is_offered), count, letters)
 
 
 def letters_of(tokenizer: Tokenizer) -> Letters:
@@ -83,6 +91,14 @@ def _places_in_rows(lines: tf.RaggedTensor) -> tf.Tensor:
     """The place of each value in its row, int32."""
     starts = tf.gather(lines.row_starts(), lines.value_rowids())
     return tf.cast(tf.range(tf.size(lines.values, tf.int64)) - starts, tf.int32)
+
+
+def _are_equal(first: tf.RaggedTensor, second: tf.RaggedTensor) -> tf.Tensor:
+    """Which rows of ids, [N, (ids)], are equal, bool [N]."""
+    dense = [each.to_tensor(PAD_ID) for each in (first, second)]
+    width = tf.reduce_max([tf.shape(each)[1] for each in dense])
+    padded = [tf.pad(each, [[0, 0], [0, width - tf.shape(each)[1]]], constant_values=PAD_ID) for each in dense]
+    return tf.reduce_all(tf.equal(*padded), 1)
 
 
 def _cut_inside(tokenizer: Tokenizer, phrases: tf.Tensor) -> tuple[tf.RaggedTensor, tf.Tensor]:

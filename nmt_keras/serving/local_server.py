@@ -236,9 +236,10 @@ class ServedModel:
             try:
                 self._runner(signature)({name: tf.make_ndarray(value) for name, value in request.inputs.items()})
             except RuntimeError as error:
+                needs = _needs(folder)
+                remedy = f"; the export needs {needs}" if needs else "; export it again on a machine like this one"
                 raise UserError(
-                    f"{folder}: a warm-up request fails, of the signature {signature}: {error}; export it again on a "
-                    "machine like this one"
+                    f"{folder}: a warm-up request fails, of the signature {signature}: {error}{remedy}"
                 ) from error
 
     def metadata(self) -> dict[str, Any]:
@@ -283,6 +284,14 @@ class ServedModel:
                 return self._session.run(signature, inputs)
 
         return run
+
+
+def _needs(folder: pathlib.Path) -> str:
+    """What an export says that it needs of a machine; "" where it says nothing."""
+    try:
+        return str(json.loads((folder / "parity.json").read_text(encoding="utf-8")).get("needs", ""))
+    except (OSError, ValueError):
+        return ""
 
 
 def rest_handler(served: ServedModel) -> type[http.server.BaseHTTPRequestHandler]:

@@ -57,7 +57,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 def build_optimizer(config: TrainingConfig, restarts: tf.Variable) -> keras.optimizers.Optimizer:
     """The Keras optimizer of the configuration. It neither sums gradients over replicas nor clips: the step does."""
     schedule, name = Schedule(config, restarts), config.optimizer  # the name is part of a checkpoint
-    moments = {"beta_2": config.adam_beta2, "epsilon": config.adam_epsilon}
+    moments = {"beta_1": config.adam_beta1, "beta_2": config.adam_beta2, "epsilon": config.adam_epsilon}
     if config.optimizer == "adam":
         optimizer = keras.optimizers.Adam(schedule, name=name, **moments)
     elif config.optimizer == "adamw":

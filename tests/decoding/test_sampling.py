@@ -118,3 +118,35 @@ def test_equal_seeds_give_equal_samples():
 
     np.testing.assert_array_equal(draw(1), draw(1))
     assert draw(1).shape != draw(2).shape or (draw(1) != draw(2)).any()
+
+
+def _random_logits(scale, seed=0):
+    """Logits of a step, the same at each position, over 3,000 ids, and others that differ by rounding errors."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=[2, 1, 3000]) * scale
+    return [tf.constant(each, tf.float32) for each in (logits, logits * (1 + rng.uniform(-1e-6, 1e-6, logits.shape)))]
+
+
+def _samples(logits, among=None, count=300):
+    def step_fn(ids, position, state):
+        shape = [*ids.shape, logits.shape[-1]]
+        return tf.broadcast_to(logits, shape), tf.zeros([*ids.shape, S]), state
+
+    limits, seeds = Constraints(tf.constant([8, 8])), tf.constant([[1, 2], [1, 3]])
+    return sample(step_fn, STATE, limits, seeds=seeds, num_samples=count, among=among).ids.numpy()
+
+
+def test_a_rounding_error_changes_no_sample():
+    """Where the distribution is flat, so that many ids are about equally probable."""
+    for scale in (0.1, 1.0, 3.0):
+        np.testing.assert_array_equal(*map(_samples, _random_logits(scale)))
+
+
+def test_what_is_drawn_does_not_depend_on_which_ids_are_left_out():
+    """As with a shortlist, which has the ids of other rows of the batch too."""
+    logits, _ = _random_logits(2.0)
+    listed = tf.constant([0, 1, 2, 3, *range(5, 3000, 7)])
+    kept = tf.reduce_any(tf.range(3000)[:, None] == listed, 1)
+    every = _samples(tf.where(kept, logits, NEVER))
+    some = _samples(tf.gather(logits, listed, axis=2), (listed, 3000))
+    np.testing.assert_array_equal(listed.numpy()[some], every)

@@ -18,8 +18,8 @@ ORDINARY = [1, 4, 5, 6]
 SURFACES = [b"", b" ,", b"", b"", b" x", b"y", b" z"]  # of each id: 5 goes on with a word
 
 
-def _terms(rows, width=None):
-    """Terms of their rows: lists of terms, each a list of phrases, each a list of ids."""
+def _terms(rows, width=None, seen=()):
+    """Terms of their rows: lists of terms, each a list of phrases, each a list of ids; none in `seen` is offered."""
     phrases = [[(number, phrase) for number, term in enumerate(row) for phrase in term] for row in rows]
     size = max(1, *(len(row) for row in phrases))
     length = max([1, *(len(phrase) for row in phrases for _, phrase in row)])
@@ -28,7 +28,9 @@ def _terms(rows, width=None):
         for place, (number, phrase) in enumerate(each):
             ids[row, place, : len(phrase)], owners[row, place] = phrase, number
     count = max(len(row) for row in rows) if width is None else width
-    return Terms(tf.constant(ids), tf.constant(owners), tf.constant(count), Letters.of(SURFACES, str.isalpha))
+    offered = np.array([[[i for i in phrase if i] not in seen for phrase in row] for row in ids.tolist()])
+    leaves = map(tf.constant, (ids, owners, offered, count))
+    return Terms(*leaves, Letters.of(SURFACES, str.isalpha))
 
 
 def _model(batch, length, seed, spread=2.0):
@@ -99,6 +101,22 @@ def test_a_wide_enough_beam_finds_the_best_strings_with_most_terms(seed, alpha):
         np.testing.assert_allclose(found.score[row], [-score for _, score, _, _ in expected], atol=1e-5)
         placed = found.is_placed[row, :, : len(terms)].numpy().tolist()
         assert placed == [each for *_, each in expected]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_phrase_that_is_not_offered_counts_where_it_stands(seed):
+    rows = [[[[6, 5, 4], [5]]], [[[4, 4], [1]], [[5, 6], [6]]]]
+    step_fn, state, table = _model(2, 5, seed)
+    terms = _terms(rows, seen=([5], [1], [5, 6]))
+    found = beam_search(step_fn, state, Constraints(tf.fill([2], 5), terms=terms), beam_size=700, num_hypotheses=3)
+    for row, needed in enumerate(rows):
+        expected = _brute_force(table[row], needed, 0.0)[:3]
+        assert [[i for i in each if i] for each in found.ids[row].numpy().tolist()] == [
+            each for _, _, each, _ in expected
+        ]
+    begun = terms.advance(terms.begin(), tf.constant([[1], [5]]))
+    assert terms.next_ids(terms.begin()).numpy().tolist() == [[[6, 0, 0, 0]], [[4, 0, 0, 6]]]
+    assert terms.next_ids(begun).numpy().tolist() == [[[6, 0, 0, 0]], [[4, 0, 6, 0]]]  # what is begun goes on
 
 
 @pytest.mark.parametrize("width", [2, 5])

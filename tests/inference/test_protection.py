@@ -56,6 +56,70 @@ def test_it_is_put_where_it_is_read(text, translation, links, expected):
     assert _back(text, translation, links) == expected
 
 
+def _copied(text, patterns=tuple(PATTERNS)):
+    """What a model makes of a text that says each word again."""
+    plain = Protection(patterns).take_out(text).plain
+    return _back(text, " ".join(plain.split()), range(len(plain.split())), patterns)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'He said "{name}" to me',
+        "Hello, {name}!",
+        "{0}, {1}, and {2}.",
+        "{0}:{1}",
+        "a/{0}, #{1}, @{2} and €{3}",
+        "Mail: me@a.org, or call.",
+        "价格 {0} 元",
+        "价格{0}元",
+        "价格 {0}元",
+        "„{0}“ {1} and “{2}” {3}",
+        "{0} & {1} - x",
+        '<i>"{0}"</i> (x)',
+    ],
+)
+def test_spaces_are_where_they_were(text):
+    assert _copied(text) == text
+
+
+def test_spaces_are_where_they_were_in_random_texts():
+    rng = random.Random(1)
+    for _ in range(2000):
+        words = []
+        for number in range(rng.randint(1, 7)):
+            word = rng.choice(["dog", "runs", "Größe", f"{{{number}}}", "me@a.org", f"https://a.b/c?d={number}", "17"])
+            around = rng.choice(['"{}"', "({})", "„{}“", "<b>{}</b>", '<i>"{}"</i>', *["{}"] * 6])
+            words.append(around.format(word) + rng.choice(["", "", "", *",.;:!?", " -", " /", " &"]))
+        assert _copied(" ".join(words)) == " ".join(words)
+
+
+def test_a_tag_within_a_word_is_around_the_word():
+    assert _back("<b>T</b>he dog", "der Hund", [0, 1]) == "<b>der</b> Hund"
+    assert _back("the W<i>o</i>man runs", "die Frau rennt", [0, 1, 2]) == "die <i>Frau</i> rennt"
+    assert _back("one <b>dog </b>runs", "ein Hund rennt", [0, 1, 2]) == "ein <b>Hund</b> rennt"
+
+
+def test_words_of_two_blocks_never_become_one():
+    for first, last in (("<li>", "</li>"), ("<td>", "</td>"), ("<H1>", "</H1>"), ("<p class='x'>", "</p>")):
+        for between in ("", "<b>", "</i>", "<b></b>"):
+            text = f"{first}One dog{last}{between}{first}Two men{last}"
+            assert Protection(["tag"]).take_out(text).plain == "One dog Two men", text
+    assert Protection(["tag"]).take_out("<g id='1'>H</g><g id='2'>ello</g>").plain == "Hello"
+    found = _back("<li>one dog</li><li>two men</li>", "ein Hund zwei Männer", [0, 1, 2, 3])
+    assert found == "<li>ein Hund</li> <li>zwei Männer</li>"
+
+
+def test_a_point_reads_the_point_of_a_piece_that_is_more():
+    assert _back("a dog{x}. b", "ein Hund. b", [0, 1, 2]) == "ein Hund{x}. b"
+
+
+@pytest.mark.parametrize("tags", ["<B>|</b>", "<a title=don't>|</a>", "<Li>|</lI>"])
+def test_tags_that_are_written_in_two_ways_are_a_pair(tags):
+    first, last = tags.split("|")
+    assert _back(f"aa {first}bb cc{last} dd", "dd cc bb aa", [3, 2, 1, 0]) == f"dd {first}cc bb{last} aa"
+
+
 def test_a_model_that_reads_nothing_is_taken_to_read_in_order():
     assert _back("a <b>dog</b> runs", "ein Hund rennt", [-1, -1, -1]) == "ein <b>Hund</b> rennt"
 
@@ -170,6 +234,27 @@ def test_a_tag_that_closes_comes_after_the_one_that_opens():
 def test_a_pair_that_crosses_another_is_around_its_own_words():
     found = _back("<b>a red <i>dog</b> runs</i>", "ein roter Hund rennt", [0, 1, 2, 3])
     assert found == "<b>ein roter <i>Hund</b> rennt</i>"
+    assert _back("<b>aa <i>bb</b></i>", "bb aa", [1, 0]) == "<b><i>bb</i> aa</b>"
+
+
+def test_pairs_that_cross_are_around_their_own_words_in_any_order():
+    rng = random.Random(4)
+    tried = 0
+    for _ in range(2000):
+        size = rng.randint(4, 7)
+        words = [f"w{number}" for number in range(size)]
+        a, b, c, d = sorted(rng.sample(range(size), 4))
+        tags = {a: "<b>{}", b: "<i>{}", c: "{}</b>", d: "{}</i>"}
+        text = " ".join(tags.get(number, "{}").format(word) for number, word in enumerate(words))
+        order = rng.sample(range(size), size)
+        found = _back(text, " ".join(words[number] for number in order), order)
+        for name, first, last in (("b", a, c), ("i", b, d)):
+            places = [place for place, number in enumerate(order) if first <= number <= last]
+            if places[-1] - places[0] == last - first:  # they are beside each other
+                inside = re.search(f"<{name}>(.*)</{name}>", found)[1]
+                assert set(re.findall(r"w\d", inside)) == set(words[first : last + 1]), (text, order, found)
+                tried += 1
+    assert tried > 300
 
 
 @pytest.mark.parametrize(
@@ -178,6 +263,16 @@ def test_a_pair_that_crosses_another_is_around_its_own_words():
         ("url", "at http://a.b/c?d=1&e=2. And (www.x.org/y), ok", ["http://a.b/c?d=1&e=2", "www.x.org/y"]),
         ("email", "Mail a.b+c@d-e.co.uk, please", ["a.b+c@d-e.co.uk"]),
         ("number", "3 dogs, -1,000.50 and 50% at 12:30 of B2", ["3", "-1,000.50", "50%", "12:30"]),
+        ("number", "80.5kg, v1.2.3, COVID-19, Größe5 and 2ｘ", []),
+        ("number", "2026-11-27, 1.2.3 and 3-5, a 10-year plan.", ["2026-11-27", "1.2.3", "3-5", "10"]),
+        ("number", "12.", ["12"]),
+        ("placeholder", "%ld %lu %@ %zu {n, plural, one {# of {x}} other {#}} {", None),
+        ("url", "https://例.cn/x and http://münchen.de.", ["https://例.cn/x", "http://münchen.de"]),
+        (
+            "tag",
+            "<_x> <SCRIPT>a < b</SCRIPT> <a title=don't>x</a>",
+            ["<_x>", "<SCRIPT>a < b</SCRIPT>", "<a title=don't>", "</a>"],
+        ),
         (
             "placeholder",
             "{0} {{x.y}} ${v} %s %(n)d %1$s $1 50% off",
@@ -197,6 +292,8 @@ def test_a_pair_that_crosses_another_is_around_its_own_words():
     ],
 )
 def test_patterns_find_what_they_are_named_for(name, text, found):
+    if found is None:
+        found = ["%ld", "%lu", "%@", "%zu", "{n, plural, one {# of {x}} other {#}}"]
     assert [span.text for span in Protection([name]).take_out(text)._spans] == found
 
 
@@ -227,8 +324,8 @@ def test_a_regular_expression_that_is_none_or_finds_nothing_or_never_ends_is_one
 
 def test_a_text_that_takes_too_long_is_not_protected_and_says_so():
     slow = Protection([r"(?:(?:a|aa)+)+\d", "tag"]).take_out("<b>" + "a" * 10_000)
-    assert not slow.is_protected and slow.plain == "<b>" + "a" * 10_000
-    assert slow.put_back("x", _reading(slow.plain, "x", [0])) == "x"
+    assert not slow.is_protected and slow.plain == "a" * 10_000  # the named pattern ends in time
+    assert slow.put_back("x", _reading(slow.plain, "x", [0])) == "<b>x"
 
 
 def test_of_several_patterns_the_longest_match_is_taken():
@@ -341,6 +438,9 @@ def test_a_beginning_has_the_symbols_of_its_spans():
     protected, [one, two] = _with_symbols("a 5 and 7 dogs")
     assert protected.beginning("7 Hunde und 5") == f"{two} Hunde und {one}"
     assert protected.put_back(f"{two} Hunde und {one}.", NO_READING) == "7 Hunde und 5."
+    protected, [one, two] = _with_symbols("1 dog and 15 cats")
+    assert protected.beginning("15 Katzen und 2") == f"{two} Katzen und 2"
+    assert protected.beginning("1 Hund, 1") == f"{one} Hund, 1"
 
 
 def test_what_reads_a_tag_of_a_language_moves_no_markup():

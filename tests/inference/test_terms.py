@@ -10,6 +10,7 @@ from nmt_keras.config import DecodingConfig
 from nmt_keras.data.scripts import is_letter
 from nmt_keras.decoding.terms import Letters
 from nmt_keras.errors import UserError
+from nmt_keras.inference.glossary import stands_in
 from nmt_keras.inference.search import Sampling
 from nmt_keras.inference.terms import letters_of, num_terms, tokenize_terms
 from nmt_keras.inference.translator import Translator
@@ -71,12 +72,12 @@ def test_a_term_that_cannot_be_written_is_said_and_holds_nobody_up(translator, p
     tokenizer = parts[1]
     writes_all = 1 not in tokenizer.encode("\U0001f600")
     long = "hund " * 39 + "hund"  # 199 characters, of more pieces than a term may have
-    terms = [["\U0001f600", "hund"], [long], ["hund"] * 3, [], ["x" * 201]]
-    found = translator.translate(["die katze schläft"] * 5, terms=terms)
+    terms = [["\U0001f600", "hund"], [long], ["hund"] * 3, [], ["x" * 201], ["x\udcff"]]
+    found = translator.translate(["die katze schläft"] * 6, terms=terms)
     placed = [translation.best.outputs.get("is_term_placed") for translation in found]
-    assert placed == [[writes_all, True], [False], [True] * 3, None, [False]]
+    assert placed == [[writes_all, True], [False], [True] * 3, None, [False], [False]]
     [plain] = translator.translate(["die katze schläft"])
-    assert [found[row].text for row in (1, 3, 4)] == [plain.text] * 3
+    assert [found[row].text for row in (1, 3, 4, 5)] == [plain.text] * 4
 
 
 @pytest.mark.slow
@@ -133,8 +134,44 @@ def test_too_many_ways_are_left_out_and_no_term_of_its_only_one(parts):
     text = "\n".join("\t".join(words[number % 8 :] + words[: number % 8]) for number in range(16))
     terms = tokenize_terms(tokenizer, letters_of(tokenizer), tf.constant([text, "hund"]), DecodingConfig())
     known = [1 not in tokenizer.encode(word) for word in words]
-    assert terms.phrases.shape[1] <= 32 and terms.is_possible.numpy()[0].all()
+    assert terms.phrases.shape[1] <= 64 and terms.is_possible.numpy()[0].all()
     assert terms.is_possible.numpy()[1].tolist() == [known[0]] + [False] * 15
+
+
+def test_a_term_is_placed_where_it_stands_in_the_text(parts):
+    """Also after a hyphen, a bracket or a quotation mark, and not within a word."""
+    tokenizer = parts[1]
+    letters = letters_of(tokenizer)
+    rng = random.Random(1)
+    words = ["hund", "katze", "ein", "hunde", "马", "好", "und hund"]
+    for _ in range(60):
+        text = "".join(
+            rng.choice(words) + rng.choice([" ", " ", "", "-", "! ", " „", "“ ", "(", ") ", "/", "，"])
+            for _ in range(rng.randint(1, 6))
+        ).strip()
+        phrases = rng.sample(["hund", "katze", "ein", "und", "马", "hund katze", "!"], 4)
+        ids = tokenizer.encode(text)
+        if 1 in ids or any(1 in tokenizer.encode(phrase) for phrase in phrases):
+            continue
+        terms = tokenize_terms(tokenizer, letters, tf.constant(["\n".join(phrases)]), DecodingConfig())
+        progress = terms.begin()
+        for each in ids:
+            progress = terms.advance(progress, tf.constant([[each]]))
+        placed = terms.placed_at_end(progress)[0, 0, :4].numpy().tolist()
+        assert placed == [stands_in(phrase, tokenizer.decode(ids)) for phrase in phrases], (text, phrases)
+
+
+def test_what_no_space_is_before_is_offered_where_a_script_has_none_or_no_letter_begins_it(parts):
+    tokenizer = parts[1]
+    terms = tokenize_terms(tokenizer, letters_of(tokenizer), tf.constant(["hund\n马\n!"]), DecodingConfig())
+    said = {}
+    for ids, owner, offered in zip(
+        *(leaf[0].numpy().tolist() for leaf in (terms.phrases, terms.owners, terms.is_offered))
+    ):
+        said.setdefault(owner, []).append((offered, tokenizer.decode([i for i in ids if i])))
+    assert set(text for ways in said.values() for _, text in ways) <= {"hund", "马", "!"}
+    assert all(offered for offered, text in said.get(1, []) + said.get(2, []))
+    assert [offered for offered, _ in said[0]] in ([True], [True, False])
 
 
 def test_a_mark_belongs_to_its_word(parts):

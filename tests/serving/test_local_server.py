@@ -233,6 +233,9 @@ def test_warm_up_requests_are_run_and_one_that_fails_ends_it(served, folder, tmp
     monkeypatch.setattr(served._session, "run", fails)
     with pytest.raises(UserError, match="a warm-up request fails, of the signature serving_default: no such product;"):
         served.warm_up(tmp_path)
+    (tmp_path / "parity.json").write_text('{"needs": "oneDNN, without TF_ENABLE_ONEDNN_OPTS=0"}', encoding="utf-8")
+    with pytest.raises(UserError, match="no such product; the export needs oneDNN, without TF_ENABLE_ONEDNN_OPTS=0"):
+        served.warm_up(tmp_path)
 
 
 def test_a_batch_that_fails_tells_each_of_its_callers_and_the_next_one_runs():

@@ -107,5 +107,6 @@ def test_the_first_step_of_adam_has_the_size_of_the_rate():
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])
 def test_moments_of_adam_are_those_of_the_configuration(name):
-    optimizer = build_optimizer(TrainingConfig(optimizer=name, adam_beta2=0.98, adam_epsilon=1e-9), tf.Variable(0))
-    assert (optimizer.beta_2, optimizer.epsilon) == (0.98, 1e-9)
+    config = TrainingConfig(optimizer=name, adam_beta1=0.5, adam_beta2=0.98, adam_epsilon=1e-9)
+    optimizer = build_optimizer(config, tf.Variable(0))
+    assert (optimizer.beta_1, optimizer.beta_2, optimizer.epsilon) == (0.5, 0.98, 1e-9)
