@@ -88,6 +88,7 @@ def sample(
         N hypotheses a row, in the order they were drawn. `log_prob` is the model's own, before temperature and
         truncation.
     """
+    is_cut = tf.reduce_any(top_k > 0) | tf.reduce_any(tf.cast(top_p, tf.float32) < 1.0)  # else nothing is sorted
     temperature, top_p = (tf.reshape(tf.cast(option, tf.float32), [-1, 1, 1]) for option in (temperature, top_p))
     top_k = tf.reshape(top_k, [-1, 1, 1])
 
@@ -100,7 +101,8 @@ def sample(
             uniform = tf.random.stateless_uniform([num_samples, num_ids], folded, _LEAST, alg="philox")
             return -tf.math.log(-tf.math.log(uniform if among is None else tf.gather(uniform, among[0], axis=1)))
 
-        truncated = _truncate(scores / temperature, top_k, top_p)
+        sharpened = scores / temperature
+        truncated = tf.cond(is_cut, lambda: _truncate(sharpened, top_k, top_p), lambda: sharpened)
         noises = tf.map_fn(noise, seeds, fn_output_signature=tf.float32)
         ids = tf.argmax(truncated + noises, -1, output_type=tf.int32)
         return ids, *(tf.gather(leaf, ids, batch_dims=2) for leaf in (scores, log_probs))

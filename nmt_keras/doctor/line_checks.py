@@ -18,9 +18,9 @@ _HEADER_WORDS = frozenset(
     "source target src tgt trg text sentence sentences translation reference ref id english german french spanish "
     "chinese hausa pidgin japanese russian arabic hindi czech en de fr es zh ja ru ar cs ha hi pcm".split()
 )
-_SPACED_MARK = re.compile(r"[^\W\d_]+ [.,](?: |$)")
-_JOINED_MARK = re.compile(r"[^\W\d_]+[.,](?: |$)")
-_JOINERS_OF_TOKENIZERS = re.compile(r"@@ |@-@|\u2581|\uffed")
+_SPACED_MARK = re.compile(r"[^\W\d_] [.,](?: |$)")
+_JOINED_MARK = re.compile(r"[^\W\d_][.,](?: |$)")
+_JOINERS_OF_TOKENIZERS = ("@@ ", "@-@", "\u2581", "\uffed")
 _CASED = re.compile("[A-Za-z\u00c0-\u024f\u0370-\u03ff\u0400-\u052f\u0530-\u058f]")
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _CODE = re.compile(r"[{}<>=_\\;$#|~^`]|\(\)|://|\w\.\w+\(|\w/\w|--\w")
@@ -59,8 +59,10 @@ def is_header(line: str) -> bool:
 
 def is_tokenized(line: str) -> bool | None:
     """Whether full stops and commas stand apart from their words; None where there is none after a word."""
-    if _JOINERS_OF_TOKENIZERS.search(line):
+    if any(joiner in line for joiner in _JOINERS_OF_TOKENIZERS):
         return True
+    if "." not in line and "," not in line:
+        return None
     spaced, joined = _SPACED_MARK.search(line), _JOINED_MARK.search(line)
     return None if spaced is None and joined is None else spaced is not None and joined is None
 

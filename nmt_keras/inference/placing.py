@@ -325,7 +325,7 @@ def pairs_of(spans: Sequence[str]) -> list[Pair]:
 def tokens_of(text: str, reading: Reading, source: bytes) -> list[Token]:
     """The tokens of a translation with what each reads: what the first of its pieces does that reads anything.
 
-    A token that is part of a piece reads the same part of what the piece does: of "dog." read from "Hund.", the point
+    A token that is part of a piece reads the same part of what the piece does: of "Hund." that reads "dog.", the point
     reads the point.
     """
     tokens, end, byte = [], 0, 0
@@ -356,6 +356,9 @@ def _without_space(text: bytes, start: int, end: int) -> range:
 
 
 def _scaled(part: range, piece: range, whole: range) -> range:
-    """What is as far in `whole` as `part` is in `piece`, a byte at least where there is one."""
+    """What is as far in `whole` as `part` is in `piece`, a byte at least where there is one; of a piece without bytes,
+    as some of a character's are, all of it."""
+    if not piece:
+        return whole
     start, stop = (whole.start + (each - piece.start) * len(whole) / len(piece) for each in (part.start, part.stop))
     return range(math.floor(start), max(math.ceil(stop), math.floor(start) + bool(whole)))

@@ -400,6 +400,19 @@ def test_where_it_does_not_say_of_each_the_alignment_does(translation):
     assert found.index("<b>") < found.index("</b>") and not any(symbol in found for symbol in symbols)
 
 
+def test_what_a_server_says_of_pieces_may_be_anything():
+    """Pieces without bytes, ends before starts, places beyond the texts: nothing is lost."""
+    rng = random.Random(6)
+    text = "<b>a</b> dog {x} <i>runs</i>."
+    protected = Protection(["tag", "placeholder"]).take_out(text)
+    for _ in range(500):
+        size = rng.randint(0, 5)
+        starts, ends, links, source_starts, source_ends = ([rng.randint(-3, 30) for _ in range(size)] for _ in range(5))
+        found = protected.put_back("ein Hund, rennt", Reading(starts, ends, links, source_starts, source_ends))
+        assert sorted(_MARK.findall(found)) == sorted(["<b>", "</b>", "<i>", "</i>"]) and found.count("{x}") == 1
+        assert found.index("<b>") < found.index("</b>") and found.index("<i>") < found.index("</i>")
+
+
 def test_pairs_of_tags_stay_in_each_other():
     protected, symbols = _with_symbols("<b>a <i>red</i> dog</b> x <u>y</u>")
     nested = "{4}y{5} {0}ein {1}roter{2} Hund{3}".format(*symbols)
