@@ -210,9 +210,11 @@ def _check(values: flags.FlagValues) -> None:
         if values.prefixes is not None and values[name].value:
             raise UserError(f"--prefixes goes with a search or samples of sentences: leave out --{name}")
     for name in ("mbr", "exact", "samples"):
-        for other in ("glossary", "protect"):
-            if values[other].value and values[name].value:
-                raise UserError(f"--{other} goes with beam search: leave out --{name}")
+        if values.glossary and values[name].value:
+            raise UserError(f"--glossary goes with beam search: leave out --{name}")
+    for name in ("mbr", "exact", "top_k", "top_p"):
+        if values.protect and values[name].present:
+            raise UserError(f"--protect does not go with --{name}: leave out one of them")
     if values.glossary and values.split_sentences:
         raise UserError("--glossary goes with a sentence a line: leave out --split_sentences")
     if values.protect and values.prefixes is not None:
@@ -317,6 +319,11 @@ def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any], Ca
             raise UserError(
                 f"--exact knows no decoding.{rules[0]}: give --decoding.{rules[0]} its default, or no --exact"
             )
+        if values.protect and values.samples > config.decoding.most_beams:
+            raise UserError(
+                f"--protect goes with {config.decoding.most_beams} samples at most: give as many, or "
+                f"--decoding.max_beam_size={values.samples}"
+            )
         if values.glossary and not (_annotates(values) and config.data.annotated_terms):
             require_takes_terms(config.decoding)
         if options:
@@ -345,7 +352,8 @@ def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any], Ca
                 **given,
                 first_number=first_number,
                 target_language=values.target_language or None,
-                num_hypotheses=values.n_best if _as_json(values) else None,
+                num_hypotheses=max(values.n_best, values.samples) if _as_json(values) else None,
+                **({"temperature": values.temperature, "seed": values.seed} if values.samples else {}),
             )
         if given:
             return searching.stream(texts, **given, first_number=first_number)

@@ -216,7 +216,7 @@ def test_translate_gives_all_it_knows_as_json(run_dir, tmp_path, capsys):
             assert len(hypothesis["pieces"]) == len(hypothesis["token_log_probs"]) == len(hypothesis["alignment"]) + 1
         copied = [row["source_pieces"][i] for i in best["alignment"]]
         assert sum(a == b for a, b in zip(copied, best["pieces"])) > len(copied) / 2  # it learned to copy
-    assert translate.main([*arguments, "--samples=3", "--seed=4"]) == 0
+    assert translate.main([*arguments, "--samples=3", "--temperature=4"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.split("\n")[:-1]]
     assert [len(row["hypotheses"]) for row in rows] == [3, 1, 3] and set(rows[0]["hypotheses"][0]) == {"text"}
 
@@ -489,6 +489,10 @@ def test_translations_have_what_is_protected(run_dir, tmp_path, capsys, monkeypa
         for hypothesis in row["hypotheses"]:
             assert [hypothesis["text"].count(mark) for mark in marks] == [1] * len(marks)
             assert hypothesis["text"].count("<") == sum(mark.startswith("<") for mark in marks)
+    assert translate.main([*arguments, "--samples=3", "--temperature=4"]) == 0
+    samples = [json.loads(row)["hypotheses"] for row in capsys.readouterr().out.strip().split("\n")]
+    assert [len(each) for each in samples] == [3, 1, 3, 3] and len({each["text"] for each in samples[2]}) > 1
+    assert all("AB-1" in each["text"] and "<i>" in each["text"] for each in samples[2])
     (tmp_path / "terms.tsv").write_text("b\tg\nAB-1\th\nx\th\n")
     searched, take_out = [], Protection.take_out
     monkeypatch.setattr(Protection, "take_out", lambda self, text: searched.append(text) or take_out(self, text))
@@ -496,7 +500,9 @@ def test_translations_have_what_is_protected(run_dir, tmp_path, capsys, monkeypa
     assert "glossary: 1 of 1 terms placed" in capsys.readouterr().err  # what is protected is no text
     assert searched == (tmp_path / "in").read_text().split("\n")[:-1]  # each line once
     for more, message in (
-        (["--protect=tag", "--mbr=4"], "--protect goes with beam search: leave out --mbr"),
+        (["--protect=tag", "--mbr=4"], "--protect does not go with --mbr: leave out one of them"),
+        (["--protect=tag", "--samples=2", "--top_k=5"], "--protect does not go with --top_k: leave out one of them"),
+        (["--protect=tag", "--samples=20"], "--protect goes with 16 samples at most: give as many, or --decoding.max"),
         (["--protect=a("], "'a(' is neither the name of a pattern"),
         (["--protect=x*"], "'x*' finds the empty string"),
         (["--protect=tags"], "'tags' is no name of a pattern"),
