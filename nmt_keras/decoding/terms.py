@@ -50,9 +50,7 @@ class Terms(NamedTuple):
 
     phrases: tf.Tensor  # int32 [B, P, L], then PAD; a phrase of no ids is none
     owners: tf.Tensor  # int32 [B, P], the number of the term that the phrase says
-    is_offered: (
-        tf.Tensor
-    )  # bool [B, P], whether hypotheses begin it so as to place a term, or it only counts if it stands
+    is_offered: tf.Tensor  # bool [B, P], whether a search begins the phrase, or only counts it where it stands
     count: tf.Tensor  # int32 [], C
     letters: Letters  # of what a search calls ids
 
@@ -123,8 +121,8 @@ class Terms(NamedTuple):
         is_own = (self._says & (self.lengths > 0)[:, :, None])[:, None]
         longest = self._longest(progress)
 
-        def fewest(ids: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:  # of each term, [B, Q, C]
-            return tf.reduce_min(tf.where(is_own & counts[..., None], ids[..., None], _MANY), 2)
+        def fewest(ids: tf.Tensor, is_way: tf.Tensor) -> tf.Tensor:  # of each term, [B, Q, C]
+            return tf.reduce_min(tf.where(is_own & is_way[..., None], ids[..., None], _MANY), 2)
 
         whole = fewest(self.lengths[:, None], self.is_offered[:, None])
         left = fewest(self.lengths[:, None] - longest, self.is_offered[:, None] | (longest > 0))

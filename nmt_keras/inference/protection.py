@@ -38,7 +38,7 @@ PATTERNS = {
     "entity": r"&(?:#\d+|#[xX][0-9A-Fa-f]+|[A-Za-z][A-Za-z0-9]*);",
     # A bracket that closes belongs to an address where the one that opens does. Of a host all but the last name may be
     # of any script; where an address in a script without spaces ends, nobody can say.
-    "url": r"(?<![A-Za-z0-9])(?:(?:https?|ftp)://|www\.)(?:[\p{L}\p{N}-]+\.)*"
+    "url": r"(?<![A-Za-z0-9])(?:(?:https?|ftp)://|www\.)(?:[\p{L}\p{N}-]++\.)*"
     rf"(?:\((?:(?![()]){_INSIDE})*\)|(?![()]){_INSIDE})+(?<![.,;:!?\]}}'])",
     "email": r"(?<![A-Za-z0-9.+-])[A-Za-z0-9_.+%-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+",
     # Dates and versions are one number; what touches a letter, also with a point or dash between, is none.
@@ -107,14 +107,14 @@ class Protection:
         found, is_whole = self.find(text)
         symbols = symbols_for(text, len(found)) if self._has_placeholders else ()
         starts, ends = {start for start, _ in found}, {end for _, end in found}
-        plain, spans, done, is_end = "", [], 0, False
+        plain, spans, done, ends_word = "", [], 0, False  # of the spans right before, whether one ends a word
         for number, (start, end) in enumerate(found):
             plain += text[done:start]
-            is_end = not is_inline(text[start:end]) or is_end and start == done
+            ends_word = not is_inline(text[start:end]) or (ends_word and start == done)
             spans.append(Span(text[start:end], start, len(plain.encode()), *_sides(text, start, end, starts, ends)))
             if symbols:
                 plain += symbols[number]
-            elif is_end and is_letter(plain[-1:]) and is_letter(text[end : end + 1]):
+            elif ends_word and is_letter(plain[-1:]) and is_letter(text[end : end + 1]):
                 plain += " "  # two words are not to become one
             done = end
         return ProtectedText(text, plain + text[done:], spans, symbols, self, is_whole)

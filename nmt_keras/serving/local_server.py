@@ -289,9 +289,10 @@ class ServedModel:
 def _needs(folder: pathlib.Path) -> str:
     """What an export says that it needs of a machine; "" where it says nothing."""
     try:
-        return str(json.loads((folder / "parity.json").read_text(encoding="utf-8")).get("needs", ""))
+        card = json.loads((folder / "parity.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return ""
+    return str(card.get("needs", "")) if isinstance(card, dict) else ""
 
 
 def rest_handler(served: ServedModel) -> type[http.server.BaseHTTPRequestHandler]:
