@@ -140,6 +140,8 @@ class Placing:
 
     def _nodes(self, low: int, high: int, first: int, last: int) -> list[_Node]:
         nodes = []
+        begin = self._spans[first - 1].place if first else 0  # of what the pair around these spans was around
+        end = self._spans[last].place if last < len(self._spans) else len(self._source)
         number = first
         while number < last:
             pair = self._pairs.get(number)
@@ -150,7 +152,15 @@ class Placing:
                 continue
             inside = self._inside(pair, low, high)
             place = inside[0] if inside else self._place_of(number, low, high)
-            nodes.append(_Node(place, inside[-1] + 1 if inside else place, number, pair))
+            stop = inside[-1] + 1 if inside else place
+            # Where nothing was before or behind it, no sign is here: the full stop of a paragraph is in it.
+            if inside and not self._source[begin : self._spans[pair.first].place].strip():
+                while place > low and self._is_sign(place - 1):
+                    place -= 1
+            if inside and not self._source[self._spans[pair.last].place : end].strip():
+                while stop < high and self._is_sign(stop):
+                    stop += 1
+            nodes.append(_Node(place, stop, number, pair))
             number = pair.last + 1
         return nodes
 
@@ -160,11 +170,12 @@ class Placing:
         place = span.place
         loose = self._loose.get(number)
         inside = self._inside(loose, low, high) if loose else []
+        is_first, is_last = not self._source[:place].strip(), not self._source[place:].strip()
         if loose and inside:
             return inside[0] if number == loose.first else inside[-1] + 1
-        if not self._source[:place].strip():
+        if is_first:
             return low
-        if not self._source[place:].strip():
+        if is_last:
             return high
         before = [(read, at) for at in range(low, high) if (read := self._tokens[at].at) is not None and read < place]
         following = self._next(place, low, high)
@@ -174,16 +185,31 @@ class Placing:
             return max(at for read, at in before if read == nearest) + 1
         return low if following is None else following
 
+    def _is_sign(self, at: int) -> bool:
+        """Whether a token is no word, or reads nothing, and so belongs to what is beside it."""
+        text = self._tokens[at].text
+        is_word = is_letter(text[0]) or WITHOUT_SPACES.match(text) is not None
+        return not is_word or self._tokens[at].read is None
+
     def _begins_line(self, number: int) -> bool:
         """Whether a line break is right before a span in the source."""
         before = self._source[: self._spans[number].place].decode()
         return has_break(before[len(before.rstrip()) :])
 
     def _inside(self, pair: Pair, low: int, high: int) -> list[int]:
-        """The tokens that read what a pair was around."""
+        """The tokens that read what a pair was around; where words do, no signs that are away from them."""
         begin, end = (self._spans[each].place for each in pair)
         reads = ((at, self._tokens[at].read) for at in range(low, high))
-        return [at for at, read in reads if read is not None and read.start < end and begin < read.stop]
+        found = [at for at, read in reads if read is not None and read.start < end and begin < read.stop]
+        words = [at for at in found if not self._is_sign(at)]
+        if not words:
+            return found
+        first, last = words[0], words[-1]
+        while first - 1 in found:
+            first -= 1
+        while last + 1 in found:
+            last += 1
+        return [at for at in found if first <= at <= last]
 
     def _next(self, place: int, low: int, high: int) -> int | None:
         """The token that reads what is next after a place of the source."""
@@ -205,7 +231,10 @@ class Placing:
     def _write_pair(self, pair: Pair, start: int, end: int) -> None:
         """Writes a pair of tags around tokens; around none, with what is between them in the source."""
         left, right = self._spans[pair.first].left, self._spans[pair.last].right
-        self._write_gap(self._gaps[start] if start < end else " " * self._takes_space_after(left))
+        gap = self._gaps[start] if start < end else " " * self._takes_space_after(left)
+        if left.is_glued and not is_inline(self._spans[pair.first].text) and not has_break(gap):
+            gap = ""  # of one block to the next
+        self._write_gap(gap)
         self._out += self._spans[pair.first].text
         if start < end:
             self._gaps[start] = ""
@@ -227,6 +256,8 @@ class Placing:
                 gap, self._gaps[at] = self._gaps[at], ""
             elif has_break(self._gaps[at]) and self._begins_line(number):
                 gap, self._gaps[at] = self._gaps[at], " "
+            elif right.is_glued and not is_inline(self._spans[number].text) and not has_break(self._gaps[at]):
+                self._gaps[at] = ""
             else:
                 self._set_gap_behind(right, at)
         self._write_gap(gap)

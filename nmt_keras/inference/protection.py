@@ -49,6 +49,7 @@ PATTERNS = {
 }
 _SECONDS = 1.0  # for the regular expressions on one text
 _MAX_PATTERN, _MAX_REPEATS = 1_000, 10_000  # characters of a regular expression; counts in braces, multiplied
+_ENCLOSING = frozenset(("()", "[]", '""', "''", "„“", "“”", "‘’", "«»", "»«", "「」", "『』", "（）", "《》"))
 _TAG_LIKE = regex.compile(PATTERNS["tag"], regex.DOTALL)
 _PLACEHOLDER = regex.compile("|".join(PLACEHOLDERS))
 
@@ -105,6 +106,8 @@ class Protection:
         find."""
         text = to_bytes(text).decode("utf-8", errors="replace")
         found, is_whole = self.find(text)
+        if not self._has_placeholders:
+            found = _with_what_encloses(text, found)
         symbols = symbols_for(text, len(found)) if self._has_placeholders else ()
         starts, ends = {start for start, _ in found}, {end for _, end in found}
         plain, spans, done, ends_word = "", [], 0, False  # of the spans right before, whether one ends a word
@@ -154,7 +157,13 @@ def named(values: Iterable[str]) -> list[str]:
     patterns: list[str] = []
     for value in values:
         names = [name.strip() for name in value.split(",")]
-        patterns += names if all(name in PATTERNS for name in names) else [value]
+        known = [name for name in names if name in PATTERNS]
+        if known and len(known) < len(names) and not regex.fullmatch(r"[\w\s,-]*", value):
+            raise UserError(
+                f"{value!r:.60} has the name {known[0]} and a regular expression: give them one by one, as in "
+                f"--protect={known[0]} --protect='AB-\\d+'"
+            )
+        patterns += names if len(known) == len(names) else [value]
     return patterns
 
 
@@ -243,6 +252,19 @@ class ProtectedText:
         return out
 
 
+def _with_what_encloses(text: str, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The spans, each but tags with the brackets and quotation marks that are around it alone: a model makes up words
+    for brackets that it finds empty."""
+    wider: list[tuple[int, int]] = []
+    for number, (start, end) in enumerate(spans):
+        low = wider[-1][1] if wider else 0
+        high = spans[number + 1][0] if number + 1 < len(spans) else len(text)
+        while text[start] != "<" and low < start and end < high and text[start - 1] + text[end] in _ENCLOSING:
+            start, end = start - 1, end + 1
+        wider.append((start, end))
+    return wider
+
+
 def _found(patterns: Iterable[Any], text: str) -> list[tuple[int, int]]:
     """See `Protection.spans_of`."""
     deadline = time.monotonic() + _SECONDS
@@ -275,7 +297,7 @@ def _compiled(pattern: str) -> Any:
         wrong = next((name for name in pattern.split(",") if name.strip() not in PATTERNS), pattern)
         raise UserError(
             f"{wrong!r:.60} is no name of a pattern: give some of {', '.join(PATTERNS)}, or a regular expression"
-            + f"; one of letters alone is written as (?:{wrong:.20})" * bool(wrong.strip())
+            + f"; one of letters, digits and spaces is written as (?:{wrong:.20})" * bool(wrong.strip())
         )
     text = PATTERNS.get(pattern, pattern)
     counts = [max(map(int, filter(None, pair))) for pair in regex.findall(r"\{(\d*),?(\d*)\}", text) if any(pair)]

@@ -381,7 +381,8 @@ class Client:
         placeholders = self._asked_limits().placeholders
         if given["prefixes"] is not None and not placeholders:
             raise UserError(
-                "prefixes do not go with protect: what is protected comes into a translation when it is made"
+                "prefixes do not go with protect, of a model without placeholders: what is protected comes into a "
+                "translation when it is made; leave out one of them"
             )
         protection = protection.for_model(placeholders)
         waiting: deque[ProtectedText] = deque()
@@ -659,6 +660,10 @@ def _with_texts(rows: Iterable[Sequence], places: Sequence[int]) -> Iterator[Seq
     """
     for number, row in enumerate(rows):
         for place in places:
+            if isinstance(row[place], ProtectedText):
+                raise UserError(
+                    f"a text, number {number:,}, is what Protection.take_out gave: give its Protection too, as protect="
+                )
             if not isinstance(row[place], str):
                 raise UserError(
                     f'a text, number {number:,}, is {row[place]!r:.60}: give a text, "" where there is none'

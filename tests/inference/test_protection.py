@@ -38,7 +38,7 @@ def _back(text, translation, links, patterns=("tag", "url", "email", "placeholde
         ("a <b><i>red</i> dog</b>", "ein Hund rot", [0, 2, 1], "ein <b>Hund <i>rot</i></b>"),
         ("click {x} now", "jetzt klicken", [1, 0], "jetzt klicken {x}"),
         ("see https://a.b/c?d=1, then go", "geh dann , sieh", [3, 2, 1, 0], "geh dann , sieh https://a.b/c?d=1"),
-        ("a dog<br/>runs", "ein Hund rennt", [0, 1, 2], "ein Hund<br/> rennt"),
+        ("a dog<br/>runs", "ein Hund rennt", [0, 1, 2], "ein Hund<br/>rennt"),
         ("a hot<b>dog</b>s bun", "ein Würstchen", [0, 1], "ein <b>Würstchen</b>"),
         ("<p>a dog</p>", "ein Hund", [0, 1], "<p>ein Hund</p>"),
         ("<b></b>", "", [], "<b></b>"),
@@ -107,7 +107,38 @@ def test_words_of_two_blocks_never_become_one():
             assert Protection(["tag"]).take_out(text).plain == "One dog Two men", text
     assert Protection(["tag"]).take_out("<g id='1'>H</g><g id='2'>ello</g>").plain == "Hello"
     found = _back("<li>one dog</li><li>two men</li>", "ein Hund zwei Männer", [0, 1, 2, 3])
-    assert found == "<li>ein Hund</li> <li>zwei Männer</li>"
+    assert found == "<li>ein Hund</li><li>zwei Männer</li>"
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("<p>two dogs play.</p>", "<p>zwei Hunde spielen.</p>"),
+        ("<ul><li>two dogs</li> <li>play.</li></ul>", "<ul><li>zwei Hunde</li> <li>spielen.</li></ul>"),
+        ("<b>two</b> dogs play.", "<b>zwei</b> Hunde spielen."),
+    ],
+)
+def test_the_full_stop_of_a_paragraph_is_in_it_whatever_it_reads(text, expected):
+    protected = Protection(["tag"]).take_out(text)
+    assert protected.plain == "two dogs play."
+    for read in (0, 3):  # of the source pieces: another word, the end of the sentence
+        reading = Reading([0, 5, 11, 18], [4, 10, 18, 19], [0, 1, 2, read], [0, 4, 9, 0], [3, 8, 13, 0])
+        assert protected.put_back("zwei Hunde spielen.", reading) == expected
+
+
+def test_brackets_around_a_span_go_with_it():
+    protected = Protection(["url", "email", "placeholder", "tag"]).take_out(
+        'a (https://a.b) "({x})" [me@x.de], (<b>) c'
+    )
+    assert [span.text for span in protected._spans] == ["(https://a.b)", '"({x})"', "[me@x.de]", "<b>"]
+    assert _with_symbols("a (5) b")[0].plain.replace("｟", "").count("(") == 1  # which a model with symbols sees
+
+
+def test_names_and_expressions_are_given_one_by_one():
+    with pytest.raises(
+        UserError, match="has the name tag and a regular expression: give them one by one, as in --prot"
+    ):
+        named([r"tag,AB-\d+"])
 
 
 def test_a_point_reads_the_point_of_a_piece_that_is_more():
@@ -294,7 +325,7 @@ def test_pairs_that_cross_are_around_their_own_words_in_any_order():
 def test_patterns_find_what_they_are_named_for(name, text, found):
     if found is None:
         found = ["%ld", "%lu", "%@", "%zu", "{n, plural, one {# of {x}} other {#}}"]
-    assert [span.text for span in Protection([name]).take_out(text)._spans] == found
+    assert [text[start:end] for start, end in Protection([name]).spans_of(text)] == found
 
 
 def test_a_regular_expression_that_is_none_or_finds_nothing_or_never_ends_is_one_line():

@@ -434,6 +434,12 @@ def test_scores_and_vectors(client, double):
         assert message in _message(lambda: client.score(*pair))
 
 
+def test_a_text_that_something_was_taken_out_of_asks_for_its_protection(client):
+    taken = Protection(["tag"]).take_out("a <b>b</b>")
+    with pytest.raises(UserError, match="number 1, is what Protection.take_out gave: give its Protection too, as pro"):
+        client.translate(["a", taken])
+
+
 @pytest.mark.parametrize("value", [None, 3, b"abc", float("nan")])
 def test_what_is_no_text_is_one_line(client, value):
     message = re.escape(f'a text, number 1, is {value!r}: give a text, "" where there is none')
