@@ -170,12 +170,11 @@ class Placing:
         place = span.place
         loose = self._loose.get(number)
         inside = self._inside(loose, low, high) if loose else []
-        is_first, is_last = not self._source[:place].strip(), not self._source[place:].strip()
         if loose and inside:
             return inside[0] if number == loose.first else inside[-1] + 1
-        if is_first:
+        if not self._source[:place].strip():
             return low
-        if is_last:
+        if not self._source[place:].strip():
             return high
         before = [(read, at) for at in range(low, high) if (read := self._tokens[at].at) is not None and read < place]
         following = self._next(place, low, high)

@@ -216,7 +216,7 @@ def test_translate_gives_all_it_knows_as_json(run_dir, tmp_path, capsys):
             assert len(hypothesis["pieces"]) == len(hypothesis["token_log_probs"]) == len(hypothesis["alignment"]) + 1
         copied = [row["source_pieces"][i] for i in best["alignment"]]
         assert sum(a == b for a, b in zip(copied, best["pieces"])) > len(copied) / 2  # it learned to copy
-    assert translate.main([*arguments, "--samples=3", "--temperature=4"]) == 0
+    assert translate.main([*arguments, "--samples=3", "--seed=4"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.split("\n")[:-1]]
     assert [len(row["hypotheses"]) for row in rows] == [3, 1, 3] and set(rows[0]["hypotheses"][0]) == {"text"}
 
