@@ -19,7 +19,7 @@ from tqdm import tqdm
 from nmt_keras import files
 from nmt_keras.errors import Interrupted, UserError
 from nmt_keras.inference.glossary import Glossary, PlacedTerms, require_takes_terms
-from nmt_keras.inference.protection import ProtectedText, Protection, named
+from nmt_keras.inference.protection import Protection, named
 from nmt_keras.reports import shows_bars
 from nmt_keras.tokenizers.white_space import is_blank
 from pipelines import _cli, _process, _text
@@ -36,12 +36,10 @@ _RULES_BEYOND_EXACT = (
     "banned_phrases",
     "shortlist",
 )
-# Iterators of what is given beside each line, and what is protected, by the names that `stream` of a translator or a
-# client has for them.
+# Iterators of what is given beside each line, by the names that `stream` of a translator or a client has for them.
 Given = dict[str, typing.Any]
-# Lines, or what `Protection.take_out` made of them, what is given beside them, and how many lines came before them, to
-# their translations.
-Stream = Callable[[Iterable[typing.Any], Given, int], Iterator["Translation"]]
+# Lines, what is given beside them, and how many lines came before them, to their translations.
+Stream = Callable[[Iterable[str], Given, int], Iterator["Translation"]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -108,7 +106,7 @@ def _job(values: flags.FlagValues) -> int | None:
     count, has_few = 0, False
     try:
         glossary = PlacedTerms(Glossary.read(values.glossary), _process.report) if values.glossary else None
-        protection = Protection(named(values.protect)) if values.protect else None
+        Protection(named(values.protect))  # raises if one of them is none
         with contextlib.ExitStack() as stack:
             source = stack.enter_context(_text.opened(values.input)) if values.input else sys.stdin.buffer
             stream, about = stack.enter_context(_opened(values))
@@ -127,20 +125,14 @@ def _job(values: flags.FlagValues) -> int | None:
             lines, prefixes = _with_prefixes(lines, values, stack, count)
             given: Given = {} if prefixes is None else {"prefixes": prefixes}
             lines, again = itertools.tee(lines)
-            texts: Iterable[str | ProtectedText] = lines
-            if protection:
-                given["protect"] = protection
-                texts = map(protection.take_out, lines)
-            if glossary and about.get("annotates_terms"):
+            texts: Iterable[str] = lines
+            if glossary and about["annotates_terms"] and not about["protect"]:
                 glossary.is_annotated = True
                 texts = glossary.annotated(lines, count)
             elif glossary:
+                protection = Protection([*about["protect"], *about["placeholders"]])  # of which nothing is a term
                 texts, looked_up = itertools.tee(texts)
-                plain = (text.plain if isinstance(text, ProtectedText) else text for text in looked_up)
-                if about.get("placeholders"):  # which no term is to be found in
-                    unasked = Protection(about["placeholders"])
-                    plain = (unasked.take_out(text).plain for text in plain)
-                given["terms"] = glossary.found(plain, count)
+                given["terms"] = glossary.found((protection.take_out(text).plain for text in looked_up), count)
             for line, translation in zip(again, stream(texts, given, count)):
                 if translation.truncated and values.on_long == "refuse":
                     raise Interrupted(
@@ -212,13 +204,10 @@ def _check(values: flags.FlagValues) -> None:
     for name in ("mbr", "exact", "samples"):
         if values.glossary and values[name].value:
             raise UserError(f"--glossary goes with beam search: leave out --{name}")
-    for name in ("mbr", "exact", "top_k", "top_p"):
-        if values.protect and values[name].present:
-            raise UserError(f"--protect does not go with --{name}: leave out one of them")
+    if values.protect and values.exact is not None:
+        raise UserError("--protect does not go with --exact: leave out one of them")
     if values.glossary and values.split_sentences:
         raise UserError("--glossary goes with a sentence a line: leave out --split_sentences")
-    if values.protect and values.prefixes is not None:
-        raise UserError("--prefixes does not go with --protect: leave out one of them")
     if values.samples and values["n_best"].present:
         raise UserError("--n_best is of a search, and --samples says how many are drawn: leave out one of them")
     if values.resume and not values.output:
@@ -257,14 +246,15 @@ def _opened(values: flags.FlagValues) -> Iterator[tuple[Stream, dict[str, typing
             return client.stream(
                 texts,
                 **given,
+                protect=named(values.protect) or None,
                 first_number=first_number,
                 target_language=_text.target_language(values),
                 **request_options,
             )
 
         about = {**{name: values[name].value for name in names}, **request_options}
-        if values.glossary:
-            about |= _of_model(values, client.annotates_terms, client.placeholders)
+        about |= _of_model(named(values.protect) or client.protect, client.placeholders, client.annotates_terms)
+        _check_prefixes(values, about)
         if values.beam_size or values.samples:
             _warn_of_fewer_beams(values, client.max_beam_size)
         if values.protect and _as_json(values) and client.splits_sentences:
@@ -285,15 +275,19 @@ def _warn_of_fewer_beams(values: flags.FlagValues, most: int | None) -> None:
             )
 
 
-def _of_model(values: flags.FlagValues, annotates_terms: bool, placeholders: Sequence[str]) -> dict[str, typing.Any]:
-    """What decides how terms are found and written, of a model of such."""
-    about: dict[str, typing.Any] = {"annotates_terms": True} if annotates_terms and _annotates(values) else {}
-    return about | ({"placeholders": list(placeholders)} if placeholders else {})
+def _of_model(protect: Sequence[str], placeholders: Sequence[str], annotates_terms: bool) -> dict[str, typing.Any]:
+    """What decides what is protected, and how terms are found and written: into the text, of a model that was trained
+    with such, where nothing is taken out of it."""
+    annotates = annotates_terms and not protect
+    return {"protect": list(protect), "placeholders": list(placeholders), "annotates_terms": annotates}
 
 
-def _annotates(values: flags.FlagValues) -> bool:
-    """Whether the terms of a glossary are written into texts, of a model that was trained with such."""
-    return bool(values.glossary) and not values.protect  # what is protected is taken out of the text as it is
+def _check_prefixes(values: flags.FlagValues, about: dict[str, typing.Any]) -> None:
+    if values.prefixes is not None and about["protect"] and not about["placeholders"]:
+        raise UserError(
+            "--prefixes goes with --protect, or decoding.protect, of a model with data.placeholders alone: leave "
+            "out one of them"
+        )
 
 
 def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any], Callable[[], None]]:
@@ -305,6 +299,10 @@ def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any], Ca
 
     sampling = _cli.sampling_of(values) if values.samples else None
     options = _cli.mbr_options(values)
+
+    def about_of(config: ExperimentConfig) -> dict[str, typing.Any]:
+        protect = named(values.protect) or named(config.decoding.protect)
+        return _of_model(protect, config.data.placeholders, config.data.annotated_terms)
 
     def check(config: ExperimentConfig) -> None:
         if config.decoding.split_sentences and _as_json(values):
@@ -319,12 +317,9 @@ def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any], Ca
             raise UserError(
                 f"--exact knows no decoding.{rules[0]}: give --decoding.{rules[0]} its default, or no --exact"
             )
-        if values.protect and values.samples > config.decoding.most_beams:
-            raise UserError(
-                f"--protect goes with {config.decoding.most_beams} samples at most: give as many, or "
-                f"--decoding.max_beam_size={values.samples}"
-            )
-        if values.glossary and not (_annotates(values) and config.data.annotated_terms):
+        about = about_of(config)
+        _check_prefixes(values, about)
+        if values.glossary and not about["annotates_terms"]:
             require_takes_terms(config.decoding)
         if options:
             require_enough(options, config.decoding.beam_size)
@@ -340,21 +335,17 @@ def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any], Ca
     if values.exact is not None:  # which knows no penalty, and all ids
         overrides = {"decoding.length_penalty": 0.0, "decoding.shortlist": 0, **overrides}
     run = load(_cli.run_dirs(values), overrides, values.checkpoint, report=_process.report, check=check)
+    is_split = run.config.decoding.split_sentences
+    if values.protect and not is_split:
+        run.config.decoding.protect = tuple(values.protect)
     exact = None if values.exact is None else run.exact_translator(values.exact)
     searching = run.translator(values.samples or values.n_best, sampling)
     translator = run.mbr_translator(options) if options else exact or searching
-    client = run.client() if values.protect else None
+    client = run.client() if values.protect and is_split else None  # it puts back what is over several sentences
 
     def stream(texts: Iterable[typing.Any], given: Given, first_number: int) -> Iterator["Translation"]:
-        if client is not None:  # what is protected needs the bytes of pieces, as an export gives them
-            return client.stream(
-                texts,
-                **given,
-                first_number=first_number,
-                target_language=values.target_language or None,
-                num_hypotheses=max(values.n_best, values.samples) if _as_json(values) else None,
-                **({"temperature": values.temperature, "seed": values.seed} if values.samples else {}),
-            )
+        if client is not None:
+            return client.stream(texts, protect=named(values.protect), target_language=values.target_language or None)
         if given:
             return searching.stream(texts, **given, first_number=first_number)
         return translator.stream(texts, first_number=first_number)
@@ -368,9 +359,7 @@ def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any], Ca
     names += ["mbr", "mbr_utility", "mbr_candidates", "mbr_each"] if options else []
     names += ["exact"] if values.exact is not None else []
     about = {**{name: values[name].value for name in names}, "step": run.step, "checkpoint": values.checkpoint}
-    if values.glossary:
-        about |= _of_model(values, run.config.data.annotated_terms, run.config.data.placeholders)
-    return stream, {**about, **dataclasses.asdict(run.config.decoding)}, end
+    return stream, {**about, **dataclasses.asdict(run.config.decoding), **about_of(run.config)}, end
 
 
 def _report_doubts(
@@ -423,6 +412,8 @@ def _to_json(
     row["hypotheses"] = []
     for place, hypothesis in enumerate(translation.hypotheses):
         entry: dict[str, typing.Any] = {"text": hypothesis.text}
+        if "plain" in hypothesis.outputs:  # the text that the pieces are of
+            entry["plain"] = hypothesis.outputs["plain"]
         if values.scores or values.alignments:
             entry["pieces"] = hypothesis.pieces
         if values.scores:

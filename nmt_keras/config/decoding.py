@@ -72,6 +72,12 @@ class DecodingConfig:
         256, "texts in a call of an export; those beyond are not translated", positive=True, resume=FREE
     )
     batch_sentences: int = spec(64, "texts that are searched at once", positive=True, resume=FREE)
+    protect: tuple[str, ...] = spec(
+        (),
+        "patterns of --protect, as tag, url or a regular expression: what they find in a text stays as it is in the "
+        "translation; by jobs and clients",
+        resume=FREE,
+    )
     split_sentences: bool = spec(False, "translate each sentence of a text, and join the translations", resume=FREE)
     replace_unknown: bool = spec(
         False, "put the source word that it reads most for an unknown one; word vocabularies alone", resume=FREE

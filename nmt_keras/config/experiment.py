@@ -14,6 +14,7 @@ from nmt_keras.errors import UserError
 
 _OF_FILES = ("train_source", "train_target", "train_example_weights", "train_alignments", "dev_source", "dev_target")
 _OF_NAMES = ("train_languages", "dev_languages", "user_symbols", "placeholders")
+_OF_TEXTS = ("banned_phrases", "protect")
 
 
 @dataclass
@@ -37,9 +38,10 @@ class ExperimentConfig:
             raise UserError("; ".join(problems))
 
     def normalise(self) -> None:
-        """Turns a single string into a tuple of one, in the fields that name several files, folders or languages, and
-        targets that are not named into "", one for each source."""
-        for section, names in ((self.data, _OF_FILES + _OF_NAMES), (self.training, ("teacher",))):
+        """Turns a single string into a tuple of one, in the fields of several files, folders, languages or texts,
+        and targets that are not named into "", one for each source."""
+        sections = (self.data, _OF_FILES + _OF_NAMES), (self.training, ("teacher",)), (self.decoding, _OF_TEXTS)
+        for section, names in sections:
             for name in names:
                 value = getattr(section, name)
                 if isinstance(value, str):

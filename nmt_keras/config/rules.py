@@ -290,6 +290,12 @@ def _decoding_problems(config: "ExperimentConfig") -> list[str]:
             "`decoding.repetition_penalty`, `decoding.banned_phrases` or `decoding.coverage_penalty`. "
             f"Received: recombine={decoding.recombine}"
         )
+    if decoding.protect and decoding.split_sentences:
+        problems.append(
+            "`decoding.protect` is of sentences, and does not go with `decoding.split_sentences`: leave it out, and "
+            "give `--protect` to pipelines.translate, or `protect` to the client. "
+            f"Received: {list(decoding.protect)} and {decoding.split_sentences}"
+        )
     if decoding.beam_groups > max(decoding.beam_size, 1):
         problems.append(
             "`decoding.beam_groups` must be at most `decoding.beam_size`. "

@@ -96,6 +96,11 @@ def convert(
             "warning: the run has data.placeholders or data.annotated_terms: what is written takes text as it is, so "
             "put their symbols into it yourself (docs/search.md)"
         )
+    if config.decoding.protect:
+        report(
+            "warning: the run has decoding.protect: what is written protects nothing, so take out of the text what is "
+            "to stay as it is, and put it back yourself"
+        )
     dev = _dev_lines(config, run_dirs[0], proof_lines, report)
     import_packages(to, converter)
     run = load(run_dirs, overrides, checkpoint, report=report, portable=True)

@@ -80,7 +80,7 @@ class DevEvaluator:
         )
         # the lexicon of a shortlist is learned when the run has ended
         decoding = dataclasses.replace(config.decoding, beam_size=training.dev_beam_size, shortlist=0)
-        translator = Translator(model, *tokenizers, decoding, protection=protection_of(data))
+        translator = Translator(model, *tokenizers, decoding, protection=protection_of(config))
         self._sets: list[_DevSet] = []
         self._samples: list[str] = []  # of the evaluation before
         for number, (name, language) in enumerate(zip(_names(data.languages_of_dev), data.languages_of_dev)):

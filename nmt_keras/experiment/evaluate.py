@@ -94,7 +94,7 @@ def evaluate(
     if terms and terms.is_annotated:
         sources = list(terms.annotated(sources))
     elif terms:
-        protection = protection_of(data)  # of which nothing is a term
+        protection = protection_of(config)  # of which nothing is a term
         plain = sources if protection is None else [protection.for_model(()).take_out(text).plain for text in sources]
         given["terms"] = list(terms.found(plain))
     with contextlib.ExitStack() as stack:

@@ -18,7 +18,7 @@ from nmt_keras.errors import UserError
 from nmt_keras.experiment.model_card import model_card
 from nmt_keras.experiment.text import open_dev
 from nmt_keras.inference.evaluation import open_bleu
-from nmt_keras.inference.protection import NO_READING, PATTERNS, ProtectedText, Protection, protection_of
+from nmt_keras.inference.protection import NO_READING, PATTERNS, ProtectedText, Protection, placeholders_of
 from nmt_keras.inference.search import Search
 from nmt_keras.inference.text import tokenize
 from nmt_keras.inference.translation import Translation
@@ -187,7 +187,7 @@ class _DevText:
         self.languages: list[str] = []
         self._sets: list[tuple[str, slice, BLEU, list[list[str]]]] = []
         self._protected: list[ProtectedText] = []  # of each line, of a model with placeholders
-        protection = protection_of(data)
+        protection = placeholders_of(data)
         dev = open_dev(data, report, run_dir)
         names = list(data.languages_of_dev)
         for number, language in enumerate(names):

@@ -14,7 +14,7 @@ from nmt_keras.data.sources import open_pair
 from nmt_keras.data.split import Split, split
 from nmt_keras.doctor.encoding import encoding_findings
 from nmt_keras.errors import UserError
-from nmt_keras.inference.protection import protection_of
+from nmt_keras.inference.protection import placeholders_of
 from nmt_keras.pipes import default_cache_dir
 from nmt_keras.reports import Report, silent
 
@@ -101,7 +101,7 @@ def with_placeholders(data: DataConfig, corpus: ParallelCorpus, report: Report) 
     Raises:
         UserError: one of the patterns is none.
     """
-    protection = protection_of(data)
+    protection = placeholders_of(data)
     if protection is None:
         return corpus
     cache_dir = data.cache_dir or default_cache_dir()

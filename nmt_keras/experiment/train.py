@@ -29,6 +29,7 @@ from nmt_keras.experiment.dev_set import DevEvaluator
 from nmt_keras.experiment.resources import open_resources
 from nmt_keras.experiment.text import open_dev, open_train, with_placeholders, write_split
 from nmt_keras.inference.evaluation import open_bleu
+from nmt_keras.inference.protection import protection_of
 from nmt_keras.layers.recurrent import use_cudnn, ways_of
 from nmt_keras.models.seq2seq import Seq2Seq, build_seq2seq
 from nmt_keras.reports import Report, counted, shows_bars, silent
@@ -84,6 +85,7 @@ def train(
     config.validate()
     config.resolve_positions()
     build_loss(config.training)  # raises if there is none of that name
+    protection_of(config)  # and if one of its patterns is none
     stop = stop or StopRequest()
     resolve_precision(config.training)
     resolve_compile(config.training)

@@ -147,11 +147,19 @@ class Glossary:
 
 def stands_in(term: str, text: str) -> bool:
     """Whether a text has a term as whole words, in its capitals."""
-    term, text = _folded(term), _folded(text)
-    wanted = TOKEN.findall(term)
+    return bool(places_of(term, _folded(text)))
+
+
+def places_of(term: str, text: str) -> list[range]:
+    """Where a text has a term as whole words, in its capitals: by the numbers of the text's tokens."""
+    written = " ".join(_folded(term).split())
+    length = len(TOKEN.findall(written))
     tokens = [(match.start(), match.end()) for match in TOKEN.finditer(text)]
-    slices = zip(tokens, tokens[len(wanted) - 1 :])
-    return any(" ".join(text[first[0] : last[1]].split()) == " ".join(term.split()) for first, last in slices)
+    return [
+        range(number, number + length)
+        for number, (first, last) in enumerate(zip(tokens, tokens[length - 1 :]) if length else ())
+        if " ".join(unicodedata.normalize("NFC", text[first[0] : last[1]]).split()) == written
+    ]
 
 
 def _folded(text: str) -> str:

@@ -2,11 +2,11 @@
 
 A pair of tags goes around the words that read most of what it was around, anything else after the word that reads the
 one before it. Pairs that were in each other stay so, and two that were beside each other do not cross, whatever the
-alignment; those that cross in the source may cross here.
+alignment; those that cross in the source may cross here. Nothing goes into a term that the translation must contain.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import regex
@@ -99,9 +99,17 @@ class Placing:
         pairs: of tags.
         tokens: of the translation.
         source: without the spans.
+        whole: tokens that stay together, such as those of a term of several words.
     """
 
-    def __init__(self, spans: Sequence[Span], pairs: Sequence[Pair], tokens: list[Token], source: bytes):
+    def __init__(
+        self,
+        spans: Sequence[Span],
+        pairs: Sequence[Pair],
+        tokens: list[Token],
+        source: bytes,
+        whole: Iterable[range] = (),
+    ):
         self._spans = spans
         self._source = source
         self._tokens = tokens
@@ -115,6 +123,7 @@ class Placing:
         self._pairs = {pair.first: pair for pair in pairs if pair not in crossing | deep}
         self._loose = {number: pair for pair in crossing | deep for number in pair}
         self._opened: set[int] = set()  # of loose tags, those that are written
+        self._around = _joined(whole)
         self._gaps = [token.gap for token in tokens]  # the white space before each that is still to be written
         self._out = ""
 
@@ -146,7 +155,7 @@ class Placing:
         while number < last:
             pair = self._pairs.get(number)
             if pair is None:
-                place = self._place_of(number, low, high)
+                place = self._nearest_border(self._place_of(number, low, high))
                 nodes.append(_Node(place, place, number, None))
                 number += 1
                 continue
@@ -160,6 +169,10 @@ class Placing:
             if inside and not self._source[self._spans[pair.last].place : end].strip():
                 while stop < high and self._is_sign(stop):
                     stop += 1
+            if inside:
+                place, stop = self._around_of(place).start, self._around_of(stop).stop
+            else:
+                place = stop = self._nearest_border(place)
             nodes.append(_Node(place, stop, number, pair))
             number = pair.last + 1
         return nodes
@@ -171,7 +184,7 @@ class Placing:
         loose = self._loose.get(number)
         inside = self._inside(loose, low, high) if loose else []
         if loose and inside:
-            return inside[0] if number == loose.first else inside[-1] + 1
+            return self._around_of(inside[0]).start if number == loose.first else self._around_of(inside[-1] + 1).stop
         if not self._source[:place].strip():
             return low
         if not self._source[place:].strip():
@@ -183,6 +196,15 @@ class Placing:
             nearest = max(read for read, _ in before)
             return max(at for read, at in before if read == nearest) + 1
         return low if following is None else following
+
+    def _around_of(self, place: int) -> range:
+        """The tokens that stay together and would be cut at a place; none, there, where nothing would be."""
+        return next((each for each in self._around if each.start < place < each.stop), range(place, place))
+
+    def _nearest_border(self, place: int) -> int:
+        """The nearest place at which no tokens are cut that stay together, the later one of two."""
+        around = self._around_of(place)
+        return around.start if place - around.start < around.stop - place else around.stop
 
     def _is_sign(self, at: int) -> bool:
         """Whether a token is no word, or reads nothing, and so belongs to what is beside it."""
@@ -301,6 +323,17 @@ class Placing:
             if pair.first in self._opened:
                 self._out += self._spans[number].text
             self._opened.add(number)
+
+
+def _joined(ranges: Iterable[range]) -> list[range]:
+    """Ranges in order, those that overlap as one."""
+    joined: list[range] = []
+    for each in sorted(ranges, key=lambda each: each.start):
+        if joined and each.start < joined[-1].stop:
+            joined[-1] = range(joined[-1].start, max(joined[-1].stop, each.stop))
+        else:
+            joined.append(each)
+    return joined
 
 
 def _are_without_spaces(*characters: str) -> bool:

@@ -17,13 +17,14 @@ from typing import Any
 
 import regex
 
-from nmt_keras.config import DataConfig
+from nmt_keras.config import DataConfig, ExperimentConfig
 from nmt_keras.constants import PLACEHOLDERS
 from nmt_keras.data.placeholders import symbols_for
 from nmt_keras.data.scripts import WITHOUT_SPACES, is_letter
 from nmt_keras.errors import UserError
+from nmt_keras.inference.glossary import places_of
 from nmt_keras.inference.placing import Pair, Placing, Reading, Side, Span, has_break, is_inline, pairs_of, tokens_of
-from nmt_keras.inference.strings import to_bytes
+from nmt_keras.inference.strings import TermsOfText, to_bytes
 from nmt_keras.inference.translation import Hypothesis, Translation
 
 _INSIDE = rf"(?:(?!{WITHOUT_SPACES.pattern})[^\s<>\"，。；：！？）」』])"  # of an address
@@ -143,13 +144,25 @@ class Protection:
             return [], False
 
 
-def protection_of(data: DataConfig) -> Protection | None:
+def placeholders_of(data: DataConfig) -> Protection | None:
     """What becomes placeholders in texts for a model that was trained with them; None of another model.
 
     Raises:
         UserError: one of `data.placeholders` is no pattern.
     """
     return Protection(data.placeholders, has_placeholders=True) if data.placeholders else None
+
+
+def protection_of(config: ExperimentConfig) -> Protection | None:
+    """What translations have as the text has it: by `decoding.protect`, and what the model has placeholders for; None
+    where that is nothing.
+
+    Raises:
+        UserError: one of the patterns is none.
+    """
+    if not (config.decoding.protect or config.data.placeholders):
+        return None
+    return Protection(named(config.decoding.protect)).for_model(config.data.placeholders)
 
 
 def named(values: Iterable[str]) -> list[str]:
@@ -193,8 +206,14 @@ class ProtectedText:
         self._protection = protection
         self._pairs = pairs_of([span.text for span in spans])
 
-    def put_back(self, translation: str, reading: Reading) -> str:
-        """A translation of `plain` with what is protected; the text itself where nothing else is in it."""
+    def put_back(self, translation: str, reading: Reading, terms: Iterable[str] = ()) -> str:
+        """A translation of `plain` with what is protected; the text itself where nothing else is in it.
+
+        Args:
+            translation: of `plain`.
+            reading: what the translation reads of `plain`.
+            terms: texts into which nothing is put, where they stand in the translation as whole words.
+        """
         if not self._spans:
             made_up = self._protection.has_placeholders and self.is_protected and _PLACEHOLDER.search(translation)
             return _folded(_PLACEHOLDER.sub(" ", translation)) if made_up else translation
@@ -211,7 +230,8 @@ class ProtectedText:
         if self._protection.has_placeholders:
             translation = _without(_PLACEHOLDER, translation)
         source = plain.encode()
-        placed = Placing(self._spans, self._pairs, tokens_of(translation, reading, source), source).text()
+        whole = itertools.chain.from_iterable(places_of(term, translation) for term in terms)
+        placed = Placing(self._spans, self._pairs, tokens_of(translation, reading, source), source, whole).text()
         end = translation[len(translation.rstrip()) :]
         return placed + end if has_break(end) else placed
 
@@ -341,20 +361,21 @@ def _nesting(first: int, last: int, other_first: int, other_last: int) -> str:
     return "within" if other_first < first and last < other_last else "crossing"
 
 
-def protected_again(translation: Translation, text: ProtectedText) -> Translation:
+def protected_again(translation: Translation, text: ProtectedText, terms: TermsOfText = ()) -> Translation:
     """A translation of `text.plain`, as a client has it of the signature `translate`, with what was taken out.
 
     What else it says of its pieces stays that of the translation without, which is the output `plain` of a hypothesis.
-    The output `is_protected` says whether what is to be protected was found in time.
+    The output `is_protected` says whether what is to be protected was found in time. Nothing is put into `terms`, which
+    the translation was to contain.
     """
-
     source = tuple(translation.outputs.get(f"source_piece_{side}", ()) for side in ("starts", "ends"))
+    ways = [way for term in terms for way in ([term] if isinstance(term, str) else term)]
 
     def again(hypothesis: Hypothesis) -> Hypothesis:
         starts, ends = (hypothesis.outputs.get(name, ()) for name in ("piece_starts", "piece_ends"))
         reading = Reading(starts, ends, hypothesis.alignment, *source)
         outputs = {**hypothesis.outputs, "plain": hypothesis.text}
-        return hypothesis._replace(text=text.put_back(hypothesis.text, reading), outputs=outputs)
+        return hypothesis._replace(text=text.put_back(hypothesis.text, reading, ways), outputs=outputs)
 
     outputs = {**translation.outputs, "is_protected": text.is_protected}
     return translation._replace(hypotheses=[again(each) for each in translation.hypotheses], outputs=outputs)

@@ -121,7 +121,8 @@ class Translator:
         sampling: sample instead of searching.
         lexicon: what `decoding.shortlist` takes its ids from.
         tags: the id before each source, for a model of several target languages.
-        protection: of a model that was trained with placeholders: what becomes one.
+        protection: what translations have as the texts have it, without `decoding.split_sentences`; of a model that was
+            trained with placeholders what becomes one.
 
     Raises:
         UserError: several translations, or samples, are asked of texts that are split into sentences; or a shortlist
@@ -240,7 +241,7 @@ class Translator:
                 "sentences, or neither"
             )
         if self._protection is not None:
-            return self._with_placeholders(self._protection, texts, numbers, prefixes, terms)
+            return self._protected(self._protection, texts, numbers, prefixes, terms)
         encoded = tf.constant([to_bytes(text) for text in texts], tf.string)
         numbers = range(len(texts)) if numbers is None else numbers
         tags = tf.constant(np.tile(np.array(self._tags, np.int32), [len(texts), 1]))
@@ -256,7 +257,7 @@ class Translator:
             self._functions = self._compiled()
             return list(self._unpack(self._functions[names](*inputs), names, counts))
 
-    def _with_placeholders(
+    def _protected(
         self,
         protection: Protection,
         texts: Sequence[str],
@@ -264,7 +265,7 @@ class Translator:
         prefixes: Sequence[str] | None,
         terms: Sequence[TermsOfText] | None,
     ) -> list[Translation]:
-        """Translates as `translate_batch` does, with placeholders for what is protected; translations have it again."""
+        """Translates as `translate_batch` does, without what is protected; translations have it again."""
         inside = copy.copy(self)
         inside._protection = None
         protected = [protection.take_out(text) for text in texts]
@@ -272,7 +273,7 @@ class Translator:
             prefixes = [text.beginning(prefix) for text, prefix in zip(protected, prefixes)]
         found = inside.translate_batch([each.plain for each in protected], numbers, prefixes, terms)
         self._functions = inside._functions  # those of tokenizers that were renewed
-        return [protected_again(*each) for each in zip(found, protected)]
+        return [protected_again(*each) for each in zip(found, protected, terms or itertools.repeat(()))]
 
     def stream(
         self,

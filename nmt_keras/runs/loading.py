@@ -81,8 +81,8 @@ class Run(NamedTuple):
     def translator(
         self, num_hypotheses: int = 1, sampling: Sampling | None = None, protects: bool = True
     ) -> Translator:
-        """A translator with the configuration's search; of a model with placeholders it puts them in, and what they
-        stand for in their places, if it `protects`."""
+        """A translator with the configuration's search; if it `protects`, with what `decoding.protect` keeps, and of a
+        model with placeholders with what they stand for."""
         return Translator(
             self.model,
             *self.tokenizers,
@@ -91,7 +91,7 @@ class Run(NamedTuple):
             sampling,
             self.lexicon,
             self.tags,
-            protection_of(self.config.data) if protects else None,
+            protection_of(self.config) if protects else None,
         )
 
     def mbr_translator(self, options: MBROptions) -> MinimumBayesRisk:
@@ -111,10 +111,12 @@ class Run(NamedTuple):
         """A translator that finds the most probable translation of all, within so many steps of the model a text.
 
         Raises:
-            UserError: the model has placeholders, which stay in what it finds.
+            UserError: the model has placeholders, which stay in what it finds, or something is to be protected.
         """
         if self.config.data.placeholders:
             raise UserError(f"Exact search is of a model without placeholders, and {self.folder} has data.placeholders")
+        if self.config.decoding.protect:
+            raise UserError("Exact search protects nothing: give --decoding.protect='()', and no --protect")
         return ExactTranslator(self.translator(), self.model, self.config.decoding, max_steps)
 
     @property

@@ -94,11 +94,17 @@ class _Limits(NamedTuple):
     takes_terms: bool = False  # and places them
     splits: bool = False  # texts into sentences, and says how
     placeholders: tuple[str, ...] = ()  # the patterns that became placeholders in what it was trained on
+    protect: tuple[str, ...] = ()  # the patterns of what its translations have as texts have it
     annotates_terms: bool = False  # whether it was trained with annotated terms
     language_pair: tuple[str, str] = ("", "")  # codes of the source and the target; "" where it does not say
     max_beam_size: int | None = None  # the most beams and samples of a text; None where it does not say
     has_attention: bool = False  # whether `translate` has that input
     gives_attention: bool = False  # and a text is translated by it
+
+    @property
+    def protects(self) -> bool:
+        """Whether translations have something as texts have it, where nothing else is asked for."""
+        return bool(self.placeholders or self.protect)
 
 
 class Client:
@@ -282,21 +288,22 @@ class Client:
                 none. `outputs["is_prefix_kept"]` of a translation says whether they do.
             terms: of each text, what its translations must contain as whole words: texts, or lists of ways to say one,
                 as `Glossary.terms_of` finds them. `outputs["is_term_placed"]` of a hypothesis says of each of the
-                first 16 whether it is there. Samples place none.
+                first 16 whether it is there. Not with `temperature`: samples place none.
             protect: what the translations have as the texts have it, such as tags and addresses: a `Protection`, or its
-                patterns, as in ["tag", "url"]; what the model has placeholders for is protected beside it. With
-                prefixes of a model with placeholders alone. A text may then be what `Protection.take_out` gave.
+                patterns, as in ["tag", "url"]; those of the export's `decoding.protect` where it is None. What the
+                model has placeholders for is protected beside it. With prefixes of a model with placeholders alone. A
+                text may then be what `Protection.take_out` gave.
                 `outputs["is_protected"]` of a translation is False where it was not found in time.
             target_language: of a model of several; None is the export's default.
             first_number: the number of the first text in a longer stream; a sample depends on its text's number.
             **request_options: fields of `TranslateOptions`. With none given, or None, the answer is that of
-                `serving_default`, which is the best hypothesis; with any, and of a model with placeholders, that of
-                `translate`, which says more.
+                `serving_default`, which is the best hypothesis; with any, and of a model that protects something, that
+                of `translate`, which says more.
 
         Raises:
-            UserError: a request option is no number of its type, the model has no such target language or takes no
-                prefixes or terms, there are not as many of them as texts, which is found where one of them ends, or
-                there is no answer.
+            UserError: a request option is no number of its type, terms are asked of samples, the model has no such
+                target language or takes no prefixes or terms, there are not as many of them as texts, which is found
+                where one of them ends, or there is no answer.
         """
         _require_several(texts, "texts")
         for what, values in (("prefixes", prefixes), ("terms", terms)):
@@ -309,15 +316,14 @@ class Client:
             return self._protected(texts, protect, asked or TranslateOptions(), **given)
         if asked is None and prefixes is None and terms is None:
             return self._of_model(texts, asked, **given)
-        if self._asked_limits().placeholders:
-            return self._protected(texts, self._asked_limits().placeholders, asked or TranslateOptions(), **given)
+        if self._asked_limits().protects:
+            return self._protected(texts, self._asked_limits().protect, asked or TranslateOptions(), **given)
         return self._searched(cast(Iterable[str], texts), asked, **given)
 
     def _of_model(self, texts: Iterable[Any], options: TranslateOptions | None, **given: Any) -> Iterator[Translation]:
-        """Protects what the model has placeholders for, if it has some; it is asked when the first text is."""
-        patterns = self._asked_limits().placeholders
-        if patterns:
-            yield from self._protected(texts, patterns, options or TranslateOptions(), **given)
+        """Protects what the export says, if it does; it is asked when the first text is."""
+        if self._asked_limits().protects:
+            yield from self._protected(texts, self._asked_limits().protect, options or TranslateOptions(), **given)
         else:
             yield from self._searched(texts, options, **given)
 
@@ -341,6 +347,8 @@ class Client:
             raise UserError(f"{self._server} takes no prefixes: it is of an older version, export the run again")
         if terms is not None:
             self._require_takes_terms()
+            if translate_options.temperature > 0.0:
+                raise UserError("terms go with a search, and samples place none: leave out terms or temperature")
         inputs = {"prefix": limits.takes_prefix, "terms": limits.has_terms, "attention": limits.has_attention}
         names = ("text", *TranslateOptions._fields, *(name for name, has in inputs.items() if has))
         several = {"texts": texts} | {
@@ -379,13 +387,16 @@ class Client:
         """Translates as `stream` does, without what is protected, which is put back."""
         protection = protect if isinstance(protect, Protection) else Protection(protect)
         placeholders = self._asked_limits().placeholders
-        if given["prefixes"] is not None and not placeholders:
+        if given["prefixes"] is not None and protection.expressions and not placeholders:
             raise UserError(
                 "prefixes do not go with protect, of a model without placeholders: what is protected comes into a "
-                "translation when it is made; leave out one of them"
+                "translation when it is made; leave out prefixes, or give protect=[]"
             )
         protection = protection.for_model(placeholders)
         waiting: deque[ProtectedText] = deque()
+        terms: Iterator[TermsOfText] = itertools.repeat(())
+        if given["terms"] is not None:
+            given["terms"], terms = itertools.tee(given["terms"])
 
         def plain() -> Iterator[str]:
             for number, text in enumerate(texts, given["first_number"]):
@@ -406,7 +417,7 @@ class Client:
             found = self._paragraphs(plain(), options, given["target_language"])
         else:
             found = self._searched(plain(), options, **given)
-        return (protected_again(translation, waiting.popleft()) for translation in found)
+        return (protected_again(translation, waiting.popleft(), next(terms)) for translation in found)
 
     def _paragraphs(
         self, texts: Iterable[str], options: TranslateOptions, target_language: str | None
@@ -448,6 +459,15 @@ class Client:
             UserError: there is no answer.
         """
         return self._asked_limits().placeholders
+
+    @property
+    def protect(self) -> tuple[str, ...]:
+        """The patterns of what translations have as texts have it, where nothing else is asked for.
+
+        Raises:
+            UserError: there is no answer.
+        """
+        return self._asked_limits().protect
 
     @property
     def splits_sentences(self) -> bool:
@@ -510,7 +530,8 @@ class Client:
 
         These are float32 [pieces, source pieces], </s> included: what each piece of the translation read of the
         source. Of several heads and layers they are the mean of the last layer's. `pieces` and `source_pieces` are
-        their labels; of a model with placeholders, these stand there for what they were put in the place of.
+        their labels; of a model with placeholders, these stand there for what they were put in the place of. Nothing
+        else is protected.
 
         Args:
             texts: of any length.
@@ -536,7 +557,7 @@ class Client:
         given |= {"first_number": 0, "attention": True}
         options, placeholders = _options(request_options) or TranslateOptions(), self._asked_limits().placeholders
         if placeholders:
-            found = self._protected(texts, placeholders, options, **given)
+            found = self._protected(texts, (), options, **given)
         else:
             found = self._searched(texts, options, **given)
         return list(map(_with_weights, found))
@@ -608,14 +629,26 @@ class Client:
                 languages = tuple(str(found["target_languages"][0]).split()) if "target_languages" in found else ()
                 takes_terms = "takes_terms" in found and bool(found["takes_terms"][0])
                 splits = "splits_sentences" in found and bool(found["splits_sentences"][0])
-                patterns = tuple(json.loads(found["placeholders"][0])) if "placeholders" in found else ()
+                placeholders, protect = (
+                    tuple(json.loads(found[name][0])) if name in found else () for name in ("placeholders", "protect")
+                )
                 has = "takes_prefix" in found, "takes_terms" in found
                 annotates = "annotates_terms" in found and bool(found["annotates_terms"][0])
                 beams = int(found["max_beam_size"][0]) if "max_beam_size" in found else None
                 attends = "gives_attention" in found, "gives_attention" in found and bool(found["gives_attention"][0])
                 pair = [str(found[f"{side}_language"][0]) if f"{side}_language" in found else "" for side in _SIDES]
                 self._limits = _Limits(
-                    rows, languages, *has, takes_terms, splits, patterns, annotates, (pair[0], pair[1]), beams, *attends
+                    rows,
+                    languages,
+                    *has,
+                    takes_terms,
+                    splits,
+                    placeholders,
+                    protect,
+                    annotates,
+                    (pair[0], pair[1]),
+                    beams,
+                    *attends,
                 )
             except NoSignature:
                 self._limits = _Limits(self._batch_sentences)

@@ -73,7 +73,7 @@ class Model(NamedTuple):
         """
         try:
             self.client.translate([""], num_hypotheses=1)
-            has_details = not self.client.placeholders  # what is protected is in no piece
+            has_details = not self._protects  # what is protected is in no piece
         except NoSignature:  # an export that splits paragraphs into sentences
             has_details = False
         return {
@@ -83,8 +83,12 @@ class Model(NamedTuple):
             "has_details": has_details,
             "takes_prefixes": has_details and self.client.takes_prefixes,
             "takes_terms": has_details and self.client.takes_terms,
-            "gives_attention": self.client.gives_attention and not self.client.placeholders,
+            "gives_attention": self.client.gives_attention and not self._protects,
         }
+
+    @property
+    def _protects(self) -> bool:
+        return bool(self.client.placeholders or self.client.protect)
 
 
 class _Refusal(Exception):

@@ -21,6 +21,7 @@ from nmt_keras.constants import BOS_ID
 from nmt_keras.data.lexicon import Lexicon
 from nmt_keras.errors import UserError
 from nmt_keras.inference.paragraphs import split_text
+from nmt_keras.inference.protection import named
 from nmt_keras.inference.search import RequestOptions, Search
 from nmt_keras.inference.terms import num_terms
 from nmt_keras.inference.text import (
@@ -278,7 +279,8 @@ class TranslationModule(tf.Module):
         answered, `batch_sentences`, the most rows that a server should merge, and `max_beam_size`, the most beams and
         samples of a row, int32 [B] each; `takes_prefix` and `takes_terms`, whether `translate` heeds these inputs, and
         `splits_sentences`, bool [B] each; `placeholders`, string [B], a JSON list of the patterns that became
-        placeholders in what the model was trained on; `annotates_terms`, bool [B], whether that had annotated terms;
+        placeholders in what the model was trained on, and `protect`, one of those of `decoding.protect`, which a client
+        protects by; `annotates_terms`, bool [B], whether that had annotated terms;
         `gives_attention`, bool [B], whether `translate` heeds `attention`;
         `source_language` and `target_language`, their codes, string [B] each, "" where it was not said; of a model of
         several target languages also `target_languages`, their codes with spaces between, the default first,
@@ -288,6 +290,7 @@ class TranslationModule(tf.Module):
         values["max_beam_size"] = config.most_beams
         values |= {"takes_prefix": True, "takes_terms": self.takes_terms and not self.splits_sentences}
         values |= {"splits_sentences": self.splits_sentences, "placeholders": self._placeholders()}
+        values["protect"] = json.dumps(named(config.protect), ensure_ascii=False)
         values |= {"annotates_terms": self._annotates_terms, "gives_attention": not self.splits_sentences}
         values["source_language"], values["target_language"] = self._language_pair()
         if self.target_languages:

@@ -7,6 +7,7 @@ import pytest
 
 from nmt_keras.constants import PLACEHOLDERS
 from nmt_keras.errors import UserError
+from nmt_keras.inference.glossary import stands_in
 from nmt_keras.inference.placing import Reading
 from nmt_keras.inference.protection import NO_READING, PATTERNS, Protection, named, protected_again
 from nmt_keras.inference.translation import Hypothesis, Translation
@@ -54,6 +55,66 @@ def _back(text, translation, links, patterns=("tag", "url", "email", "placeholde
 )
 def test_it_is_put_where_it_is_read(text, translation, links, expected):
     assert _back(text, translation, links) == expected
+
+
+@pytest.mark.parametrize(
+    "text, translation, links, terms, expected",
+    [
+        (
+            "the {x} fire brigade",
+            "die freiwillige Feuerwehr",
+            [0, 1, 1],
+            ["freiwillige Feuerwehr"],
+            "die {x} freiwillige Feuerwehr",
+        ),
+        (
+            "the fire {x} brigade",
+            "die freiwillige Feuerwehr",
+            [0, 1, 2],
+            ["freiwillige Feuerwehr"],
+            "die freiwillige Feuerwehr {x}",
+        ),
+        (
+            "the fire {x} brigade",
+            "die freiwillige Feuerwehr",
+            [0, 1, 2],
+            ["Freiwillige Feuerwehr"],
+            "die freiwillige {x} Feuerwehr",
+        ),
+        (
+            "the <b>fire</b> brigade",
+            "die freiwillige Feuerwehr",
+            [0, 1, 2],
+            ["freiwillige Feuerwehr"],
+            "die <b>freiwillige Feuerwehr</b>",
+        ),
+        ("a <b>fire</b> <i>brigade</i> x", "a b c x", [0, 1, 2, 3], ["b c"], "a <b>b c</b> <i></i> x"),
+        ("a <b>x fire</b> brigade", "a x b c", [0, 1, 2, 3], ["b c", "x b"], "a <b>x b c</b>"),
+        ("a <b>b <i>c</b> d</i> e", "a b c d e", [0, 1, 2, 3, 4], ["c d"], "a <b>b <i>c d</b></i> e"),
+        ("a <b></b>b {x} c", "a b d c", [0, 1, 1, 2], ["a b", "d c"], "a b <b></b> d c {x}"),
+        ("大 {x} 狗 人", "大 狗 人", [0, 1, 2], ["大 狗"], "大 狗 {x} 人"),
+    ],
+)
+def test_nothing_is_put_into_a_term(text, translation, links, terms, expected):
+    protected = Protection(["tag", "placeholder"]).take_out(text)
+    assert protected.put_back(translation, _reading(protected.plain, translation, links), terms) == expected
+
+
+def test_terms_are_whole_in_random_texts():
+    random_ = random.Random(5)
+    marks = ["{x}", "<b>", "</b>", "<i>", "</i>", "<br/>"]
+    for _ in range(2000):
+        words = [random_.choice("abcdef") for _ in range(random_.randrange(1, 8))]
+        text = " ".join(each for word in words for each in [*random_.choices(marks, k=random_.randrange(3)), word])
+        said = [random_.choice("uvwxyz") for _ in range(random_.randrange(2, 8))]
+        start = random_.randrange(len(said) - 1)
+        term = " ".join(said[start : start + random_.randrange(2, 4)])
+        protected = Protection(["tag", "placeholder"]).take_out(text)
+        links = [random_.randrange(len(words)) for _ in said]
+        reading = _reading(protected.plain, " ".join(said), links)
+        back = protected.put_back(" ".join(said), reading, [term, "not there"])
+        assert stands_in(term, back)
+        assert sorted(re.findall(r"<.*?>|\{x\}", back)) == sorted(re.findall(r"<.*?>|\{x\}", text))
 
 
 def _copied(text, patterns=tuple(PATTERNS)):

@@ -498,16 +498,28 @@ def test_translations_have_what_is_protected(run_dir, tmp_path, capsys, monkeypa
     monkeypatch.setattr(Protection, "take_out", lambda self, text: searched.append(text) or take_out(self, text))
     assert translate.main(with_terms) == 0
     assert "glossary: 1 of 1 terms placed" in capsys.readouterr().err  # what is protected is no text
-    assert searched == (tmp_path / "in").read_text().split("\n")[:-1]  # each line once
+    assert set(searched) == set((tmp_path / "in").read_text().split("\n")[:-1])
+    for more in (["--mbr=4"], ["--samples=20", "--top_k=5"], ["--decoding.protect=('tag', 'url', '[A-Z]+-1')"]):
+        assert translate.main([*arguments[: 4 - 2 * ("--decoding" in more[0])], *more]) == 0
+        for line, marks in zip(capsys.readouterr().out.split("\n"), (["<b>", "</b>"], [], ["<i>", "</i>", "AB-1"])):
+            assert [line.count(mark) for mark in marks] == [20 if "--samples=20" in more else 1] * len(marks)
+    (tmp_path / "long").write_text("a <b>g</b> " + "h" * 5000 + "\n")
+    assert (
+        translate.main([arguments[0], f"--input={tmp_path}/long", "--protect=tag", r"--protect=(?:(?:h|hh)+)+\d"]) == 0
+    )
+    output = capsys.readouterr()
+    assert output.out.count("<b>") == output.out.count("</b>") == 1
+    assert "warning: line 1: the regular expressions of --protect took over 1 s, and only what its named" in output.err
     for more, message in (
-        (["--protect=tag", "--mbr=4"], "--protect does not go with --mbr: leave out one of them"),
-        (["--protect=tag", "--samples=2", "--top_k=5"], "--protect does not go with --top_k: leave out one of them"),
-        (["--protect=tag", "--samples=20"], "--protect goes with 16 samples at most: give as many, or --decoding.max"),
+        (["--protect=tag", "--exact=4"], "--protect does not go with --exact: leave out one of them"),
+        (["--decoding.protect=('tag',)", "--exact=4"], "Exact search protects nothing: give --decoding.protect='()'"),
+        (["--decoding.protect=('tags',)"], "'tags' is no name of a pattern"),
+        (["--decoding.protect=('tag',)", "--split_sentences"], "does not go with `decoding.split_sentences`: leave it"),
         (["--protect=a("], "'a(' is neither the name of a pattern"),
         (["--protect=x*"], "'x*' finds the empty string"),
         (["--protect=tags"], "'tags' is no name of a pattern"),
         (["--protect=tag,link"], "'link' is no name of a pattern: give some of "),
-        (["--protect=tag", f"--prefixes={tmp_path}/in"], "--prefixes does not go with --protect"),
+        (["--protect=tag", f"--prefixes={tmp_path}/in"], "--prefixes goes with --protect, or decoding.protect, of a"),
     ):
         assert translate.main([*arguments[:2], *more]) == 2
         assert message in _error(capsys)

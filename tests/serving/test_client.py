@@ -19,6 +19,7 @@ from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from nmt_keras.config import DecodingConfig
 from nmt_keras.errors import UserError
+from nmt_keras.inference.glossary import stands_in
 from nmt_keras.inference.protection import Protection
 from nmt_keras.inference.translation import NOTHING
 from nmt_keras.runs.loading import load
@@ -197,6 +198,8 @@ def test_terms_go_with_their_texts_and_an_older_export_places_none(few_module, v
         ):
             with pytest.raises(UserError, match=message):
                 client.translate(texts, terms=wrong)
+        with pytest.raises(UserError, match="samples place none: leave out terms or temperature"):
+            client.translate(texts, terms=[["a"], [], []], temperature=0.5)
     with _few(few_module, is_old=True) as old:
         with pytest.raises(UserError, match="few places no terms: .* older version, export the run again"):
             old.translate(["abc"], terms=[["a"]])
@@ -226,12 +229,34 @@ def test_what_is_protected_comes_back(few_module):
         assert [each.outputs["is_protected"] for each in others] == [False, True]
         for wrong, message in (
             ({"protect": "tag"}, "is a list"),
-            ({"protect": ["tag"], "prefixes": ["a"]}, "do not go"),
+            ({"protect": ["tag"], "prefixes": ["a"]}, r"do not go .*: .*; leave out prefixes, or give protect=\[\]"),
         ):
             with pytest.raises(UserError, match=message):
                 client.stream(["abc"], **wrong)
         with pytest.raises(UserError, match="a text, number 0, is None"):
             client.translate([None], protect=["tag"])
+
+
+def test_an_export_says_what_it_protects(varied_transformer):
+    tokenizer = train_tokenizer("char", ["abcdefg"], 11)
+    decoding = DecodingConfig(beam_size=2, max_length=9, protect=("tag,url",))
+    module = export.TranslationModule(varied_transformer(11, end=-8.0), tokenizer, tokenizer, decoding)
+    with _few(module) as client:
+        assert client.protect == ("tag", "url") and client.placeholders == ()
+        for options in ({}, {"beam_size": 2}, {"terms": [["gg"]]}):
+            [found] = client.translate(["a <b>bc</b>"], **options)
+            [plain] = client.translate(["a bc"], protect=[], **options)
+            assert found.text.count("<b>") == found.text.count("</b>") == 1
+            assert found.best.outputs["plain"] == plain.text
+            assert stands_in("gg", found.text) or "terms" not in options
+        [none] = client.translate(["a <b>bc</b>"], protect=[])
+        assert "<b>" not in none.text
+        [other] = client.translate(["<b>a</b> {x}"], protect=["placeholder"])
+        assert other.text.count("{x}") == 1 and "<b>" not in other.text
+        with pytest.raises(UserError, match="prefixes do not go with protect, .* give protect="):
+            client.translate(["abc"], prefixes=["a"])
+        [begun] = client.translate(["abc"], prefixes=["a"], protect=[])
+        assert begun.text.startswith("a")
 
 
 def test_one_text_for_several_and_values_of_another_shape_are_refused(few_module):
