@@ -1,29 +1,35 @@
-"""Compiles the whole training step of each family for a TPU, without one: does it compile, in what time and memory.
+"""Compiles the training step of each family, and its search, for a TPU, without one: in what time and memory.
 
 python3 -m venv .venv-tpu && .venv-tpu/bin/pip install jax==0.10.2 libtpu==0.0.52    # libtpu: 484 MB, its own terms
 python -m benchmarks.tpu_compile --tpu_python=.venv-tpu/bin/python
 
 TensorFlow writes the step as HLO (`experimental_get_compiler_ir`); in the other environment JAX's client for a topology
 without devices hands it to libtpu's compiler for one chip of "v5e:2x2" (benchmarks/tpu_compiler.py). A step reads 128
-pairs of 32 and 32 ids in mixed_bfloat16, of 8,000 pieces a side. FLOP and bytes are of the compiler's own cost
-analysis, which counts the body of a loop once where it does not know how often it runs; the bound is what the larger of
-both takes at a v5e's peaks (197 TFLOP/s, 819 GB/s). Prints a Markdown table; the last line is JSON.
+pairs of 32 and 32 ids in mixed_bfloat16, of 8,000 pieces a side. A search, with --programs=search, finds the best of 5
+beams and 32 positions for 64 sentences of 32 ids. FLOP and bytes are of the compiler's own cost analysis, which counts
+the body of a loop once where it does not know how often it runs, as of a search, so that its figures are of the encoder
+and a position; the bound is what the larger of both takes at a v5e's peaks (197 TFLOP/s, 819 GB/s). Prints a Markdown
+table; the last line is JSON.
 """
 
+import itertools
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from absl import flags
 
+from nmt_keras.errors import UserError
 from pipelines import _cli, _process
 
 _ROWS, _LENGTH, _VOCAB_SIZE = 128, 32, 8000
+_SEARCHED_ROWS, _BEAMS = 64, 5
 _PEAK_FLOPS, _PEAK_BYTES = 197e12, 819e9  # of a v5e chip a second, as Google's documentation gives them
 
 
@@ -35,21 +41,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _define(values: flags.FlagValues, argv: list[str]) -> None:
     del argv
     flags.DEFINE_string("tpu_python", ".venv-tpu/bin/python", "An interpreter with JAX and libtpu.", flag_values=values)
-    flags.DEFINE_list("families", [], "Some of them by name. Default: all.", flag_values=values)
+    flags.DEFINE_string("only", "", "A regular expression: families with such names, not all.", flag_values=values)
+    flags.DEFINE_list("programs", list(_PROGRAMS), "What of each family: step, search, or both.", flag_values=values)
 
 
 def _job(values: flags.FlagValues) -> int:
+    unknown = [name for name in values.programs if name not in _PROGRAMS]
+    if unknown:
+        raise UserError(f"--programs has no {unknown[0]!r}: give some of {', '.join(_PROGRAMS)}")
     _process.load_tensorflow()
     rows = []
-    for name, fields in _families():
-        if values.families and name not in values.families:
+    for program, (name, fields) in itertools.product(values.programs, _families()):
+        if not re.search(values.only, name):
             continue
         with tempfile.NamedTemporaryFile(suffix=".hlo") as file:
             started = time.process_time()
             try:
-                file.write(_hlo_of(fields))
+                file.write(_PROGRAMS[program](fields))
             except Exception as error:  # of any kind: the table says which family does not compile
-                rows.append({"family": name, "failed": str(error).split("\n")[0][:100]})
+                rows.append({"program": program, "family": name, "failed": str(error).split("\n")[0][:100]})
                 continue
             file.flush()
             traced = time.process_time() - started
@@ -59,10 +69,10 @@ def _job(values: flags.FlagValues) -> int:
             row = json.loads(done.stdout.strip().split("\n")[-1])
         except ValueError:
             row = {"failed": done.stderr.strip().split("\n")[-1][:100]}
-        rows.append({"family": name, "trace_cpu_s": round(traced, 1), **row})
+        rows.append({"program": program, "family": name, "trace_cpu_s": round(traced, 1), **row})
         _process.report(json.dumps(rows[-1]))
-    print("| family | weights | compile, CPU s | memory, MiB | GFLOP | GB | bound, ms | share of peak |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("| program | family | weights | compile, CPU s | memory, MiB | GFLOP | GB | bound, ms | share of peak |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for row in rows:
         print(_line(row))
     print(json.dumps(rows))
@@ -71,13 +81,12 @@ def _job(values: flags.FlagValues) -> int:
 
 def _line(row: dict[str, Any]) -> str:
     if "failed" in row:
-        return f"| {row['family']} | failed: {row['failed']} |"
+        return f"| {row['program']} | {row['family']} | failed: {row['failed']} |"
     bound = max(row["flops"] / _PEAK_FLOPS, row["bytes"] / _PEAK_BYTES)
     share = row["flops"] / _PEAK_FLOPS / bound
-    return (
-        f"| {row['family']} | {row['weights'] / 1e6:.1f} M | {row['compile_cpu_s']:.0f} | {row['memory_mib']:.0f} | "
-        f"{row['flops'] / 1e9:.0f} | {row['bytes'] / 1e9:.2f} | {1e3 * bound:.2f} | {share:.0%} |"
-    )
+    figures = [f"{row['weights'] / 1e6:.1f} M", f"{row['compile_cpu_s']:.0f}", f"{row['memory_mib']:.0f}"]
+    figures += [f"{row['flops'] / 1e9:.0f}", f"{row['bytes'] / 1e9:.2f}", f"{1e3 * bound:.2f}", f"{share:.0%}"]
+    return f"| {' | '.join([row['program'], row['family'], *figures])} |"
 
 
 def _families() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -94,8 +103,8 @@ def _families() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "monotonic attention", {"attention": "monotonic"}
 
 
-def _hlo_of(fields: dict[str, Any]) -> bytes:
-    """The step of a network as serialized HLO, with its number of weights in the first eight bytes."""
+def _step_of(fields: dict[str, Any]) -> bytes:
+    """The training step of a network as serialized HLO, with its number of weights in the first eight bytes."""
     import tensorflow as tf
 
     from nmt_keras.config import ModelConfig, TrainingConfig
@@ -118,6 +127,39 @@ def _hlo_of(fields: dict[str, Any]) -> bytes:
     leaves = (ids, ids, ids, tf.ones([_ROWS]), tf.range(_ROWS, dtype=tf.int64))
     hlo = run.experimental_get_compiler_ir(*leaves)(stage="hlo_serialized")
     return int(network.count_params()).to_bytes(8, "little") + hlo
+
+
+def _search_of(fields: dict[str, Any]) -> bytes:
+    """The search of a network, its encoder included, as `_step_of` gives the step."""
+    import tensorflow as tf
+
+    from nmt_keras.config import ModelConfig, TrainingConfig
+    from nmt_keras.decoding.beam_search import beam_search
+    from nmt_keras.decoding.constraints import Constraints
+    from nmt_keras.decoding.ranking import Ranking
+    from nmt_keras.models.seq2seq import build_seq2seq
+    from nmt_keras.training.precision import configure
+
+    configure(TrainingConfig(precision="mixed_bfloat16"))
+    network = build_seq2seq(ModelConfig(d_model=512, **fields), _VOCAB_SIZE, _VOCAB_SIZE)
+
+    @tf.function(jit_compile=True, autograph=False)
+    def run(source_ids: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        memory, searching = network.prepare(source_ids), network.for_search()
+
+        def step(ids: tf.Tensor, position: tf.Tensor, state: Any) -> tuple[tf.Tensor, tf.Tensor, Any]:
+            return searching.step(ids, position, state, memory)
+
+        limits = Constraints(tf.fill([_SEARCHED_ROWS], _LENGTH))
+        parts = step, network.init_state(memory), limits, Ranking(1.0)
+        found = beam_search(*parts, beam_size=_BEAMS, num_hypotheses=1, max_positions=_LENGTH)
+        return found.ids, found.score
+
+    hlo = run.experimental_get_compiler_ir(tf.fill([_SEARCHED_ROWS, _LENGTH], 5))(stage="hlo_serialized")
+    return int(network.count_params()).to_bytes(8, "little") + hlo
+
+
+_PROGRAMS: dict[str, Callable[[dict[str, Any]], bytes]] = {"step": _step_of, "search": _search_of}
 
 
 if __name__ == "__main__":

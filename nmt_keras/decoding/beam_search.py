@@ -30,7 +30,15 @@ import tensorflow as tf
 
 from nmt_keras.constants import BOS_ID, EOS_ID, PAD_ID
 from nmt_keras.decoding.constraints import NEVER, Constraints, Continuations, Needed, Past
-from nmt_keras.decoding.hypotheses import Hypotheses, StepFn, loop_shapes, reorder_state
+from nmt_keras.decoding.hypotheses import (
+    Hypotheses,
+    StepFn,
+    loop_shapes,
+    new_array,
+    reorder_state,
+    repeat_state,
+    reserve_state,
+)
 from nmt_keras.decoding.ranking import Ranking
 from nmt_keras.decoding.terms import TermProgress, Terms, allocation
 
@@ -77,6 +85,7 @@ def beam_search(
     recombine: int = 0,
     groups: int = 1,
     diversity_penalty: float = 0.0,
+    max_positions: int | None = None,
 ) -> Hypotheses:
     """Searches for the hypotheses of highest score.
 
@@ -92,11 +101,15 @@ def beam_search(
         groups: of beams, for diverse beam search; 1 is off. Beam k belongs to group k modulo `groups`. Not with
             `recombine`, nor with terms.
         diversity_penalty: what an id costs for each time that a group before has chosen it.
+        max_positions: ids of a hypothesis at most, and of L; the search is one that XLA compiles, see `hypotheses`, for
+            which `beam_size` and `num_hypotheses` must be constants. Not with `groups`. None lets arrays grow.
 
     Returns:
         The N best hypotheses of each row, fewer where it asked for fewer or found fewer. A row does not depend on the
         others, but for rounding.
     """
+    if max_positions is not None:
+        constraints = constraints._replace(max_length=tf.minimum(constraints.max_length, max_positions))
     max_length = constraints.max_length
     batch, limit = tf.shape(max_length)[0], tf.reduce_max(max_length)
     beam_size, num_hypotheses = (tf.broadcast_to(size, [batch]) for size in (beam_size, num_hypotheses))
@@ -163,21 +176,27 @@ def beam_search(
         return (_LoopState(loop.position + 1, ids, totals, live.recent, carried, finished, history),)
 
     none_yet = tf.zeros([batch, width], tf.int32)
-    coverage = tf.zeros([batch, 1, tf.shape(ranking.source_mask)[1]]) if has_coverage else ()
+    size = 1 if max_positions is None else width  # Q at the first position, where all but one are none
+    past = constraints.begin()
+    if max_positions is not None:
+        state, past = reserve_state(state, width, max_positions), repeat_state(past, width)
+    coverage = tf.zeros([batch, size, tf.shape(ranking.source_mask)[1]]) if has_coverage else ()
+    is_one = (tf.range(size) == 0)[:, None] & (tf.range(ways) == 0)
     first = _LoopState(
         tf.constant(0),
-        tf.fill([batch, 1], BOS_ID),
-        tf.where(tf.range(ways) == 0, tf.zeros([batch, 1, ways]), NEVER),
-        tf.zeros([batch, 1, recombine], tf.int32) if recombine else (),
-        (state, constraints.begin(), coverage),
+        tf.fill([batch, size], BOS_ID),
+        tf.where(is_one, tf.zeros([batch, size, ways]), NEVER),
+        tf.zeros([batch, size, recombine], tf.int32) if recombine else (),
+        (state, past, coverage),
         _Finished(tf.fill([batch, width], NEVER), none_yet, none_yet, _no_terms(constraints.terms, batch, width)),
-        _new_history(),
+        _new_history(max_positions),
     )
     (last,) = tf.while_loop(proceed, body, (first,), shape_invariants=(loop_shapes(first),), parallel_iterations=1)
     count = tf.reduce_max(num_hypotheses)
     finished = tf.nest.map_structure(lambda leaf: leaf[:, :count], last.finished)
     wanted = tf.range(count) < num_hypotheses[:, None]
-    return _read_back(finished._replace(score=tf.where(wanted, finished.score, NEVER)), last.history, ways)
+    finished = finished._replace(score=tf.where(wanted, finished.score, NEVER))
+    return _read_back(finished, last.history, ways, max_positions)
 
 
 class _Live(NamedTuple):
@@ -316,9 +335,9 @@ def _recombined(
     )
 
 
-def _new_history() -> _History:
+def _new_history(max_positions: int | None) -> _History:
     def array(dtype: tf.DType, rank: int) -> tf.TensorArray:
-        return tf.TensorArray(dtype, 0, dynamic_size=True, element_shape=[None] * rank, clear_after_read=False)
+        return new_array(dtype, rank, max_positions, clear_after_read=False)
 
     return _History(
         array(tf.int32, 2), array(tf.int32, 2), array(tf.float32, 2), array(tf.float32, 2), array(tf.float32, 3)
@@ -360,12 +379,12 @@ def _num_lacking(terms: Terms, is_placed: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(terms.is_possible[:, None] & ~is_placed, tf.int32), -1)
 
 
-def _read_back(finished: _Finished, history: _History, ways: int | tf.Tensor) -> Hypotheses:
+def _read_back(finished: _Finished, history: _History, ways: int | tf.Tensor, max_positions: int | None) -> Hypotheses:
     """Follows the back-pointers of finished hypotheses [B, N] from their last position to their first; a live
-    hypothesis has so many derivations."""
+    hypothesis has so many derivations. L is `max_positions` if that is given."""
     exists = finished.score > NEVER
     lengths = tf.where(exists, finished.position + 1, 0)
-    size = tf.maximum(tf.reduce_max(lengths), 1)
+    longest = tf.maximum(tf.reduce_max(lengths), 1)
 
     def body(
         position: tf.Tensor, live: tf.Tensor, ids: tf.Tensor, log_probs: tf.Tensor, attention: tf.Tensor
@@ -388,11 +407,11 @@ def _read_back(finished: _Finished, history: _History, ways: int | tf.Tensor) ->
         )
 
     arrays = [
-        tf.TensorArray(dtype, size, element_shape=[None] * rank)
+        tf.TensorArray(dtype, longest if max_positions is None else max_positions, element_shape=[None] * rank)
         for dtype, rank in ((tf.int32, 2), (tf.float32, 2), (tf.float32, 3))
     ]
     _, _, ids, log_probs, attention = tf.while_loop(
-        lambda position, *_: position >= 0, body, (size - 1, finished.parent, *arrays), parallel_iterations=1
+        lambda position, *_: position >= 0, body, (longest - 1, finished.parent, *arrays), parallel_iterations=1
     )
     token_log_probs = tf.transpose(log_probs.stack(), [1, 2, 0])
     return Hypotheses(

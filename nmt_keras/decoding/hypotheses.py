@@ -5,7 +5,11 @@ A search sees a step function and a state, never a model:
     step_fn(ids [B, Q], position, state) -> (logits [B, Q, V], attention_weights [B, Q, S], state)
 
 A search begins with Q = 1. A state is a tensor or a tuple of states; its leaves are [B, Q, ...]. A tuple with the
-methods `reordered(parents)` and `repeated(width)` is an exception: its leaves may have any shape.
+methods `reordered(parents)`, `repeated(width)` and `reserved(width, positions)` is an exception: its leaves may have
+any shape.
+
+XLA compiles a search (`jit_compile`, a TPU) whose arrays do not grow. One that is given `max_positions` has them at
+full size from the first position on, with all its hypotheses; it finds the same.
 
 What may follow is said by `nmt_keras.decoding.constraints`, what is best by `nmt_keras.decoding.ranking`.
 """
@@ -37,6 +41,16 @@ def repeat_state(state: Any, width: int | tf.Tensor) -> Any:
     return _of_parts(state, lambda part: repeat_state(part, width), lambda leaf: tf.repeat(leaf, width, axis=1))
 
 
+def reserve_state(state: Any, width: int | tf.Tensor, positions: int) -> Any:
+    """The state of one hypothesis before the first position as that of `width`, of which no leaf grows: it has room for
+    so many positions from here on."""
+    if hasattr(state, "reserved"):
+        return state.reserved(width, positions)
+    return _of_parts(
+        state, lambda part: reserve_state(part, width, positions), lambda leaf: tf.repeat(leaf, width, axis=1)
+    )
+
+
 def reorder_state(state: Any, parents: tf.Tensor) -> Any:
     """The state of hypotheses that go on from `parents`, int32 [B, K]."""
     if hasattr(state, "reordered"):
@@ -51,6 +65,14 @@ def _of_parts(state: Any, of_part: Callable[[Any], Any], of_leaf: Callable[[tf.T
         return of_leaf(state)
     parts = [of_part(part) for part in state]
     return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
+
+
+def new_array(dtype: tf.DType, rank: int, max_positions: int | None, **options: Any) -> tf.TensorArray:
+    """An array of an element a position: of so many positions, or of as many as are written."""
+    grows = max_positions is None
+    return tf.TensorArray(
+        dtype, 0 if grows else max_positions, dynamic_size=grows, element_shape=[None] * rank, **options
+    )
 
 
 def loop_shapes(variables: Any) -> Any:

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from nmt_keras.constants import BOS_ID, EOS_ID, PAD_ID
 from nmt_keras.decoding.constraints import NEVER, Constraints, Past
-from nmt_keras.decoding.hypotheses import Hypotheses, StepFn, loop_shapes, repeat_state
+from nmt_keras.decoding.hypotheses import Hypotheses, StepFn, loop_shapes, new_array, repeat_state, reserve_state
 from nmt_keras.decoding.ranking import Ranking
 
 _LEAST = 1e-30  # of noise that is uniform, whose logarithm is taken
@@ -24,7 +24,14 @@ class _LoopState(NamedTuple):
     attention_weights: tf.TensorArray  # of float32 [B, N, S]
 
 
-def greedy(step_fn: StepFn, state: Any, constraints: Constraints, ranking: Ranking = Ranking()) -> Hypotheses:
+def greedy(
+    step_fn: StepFn,
+    state: Any,
+    constraints: Constraints,
+    ranking: Ranking = Ranking(),
+    *,
+    max_positions: int | None = None,
+) -> Hypotheses:
     """The most probable id at each position.
 
     Args:
@@ -32,6 +39,7 @@ def greedy(step_fn: StepFn, state: Any, constraints: Constraints, ranking: Ranki
         state: before BOS, leaves [B, 1, ...].
         constraints: what hypotheses may look like.
         ranking: turns log probabilities into scores.
+        max_positions: see `beam_search`.
 
     Returns:
         One hypothesis a row, of length 0 where the constraints leave none.
@@ -49,7 +57,7 @@ def greedy(step_fn: StepFn, state: Any, constraints: Constraints, ranking: Ranki
             tf.where(ends, found.end_log_probs, log_probs),
         )
 
-    return _decode(step_fn, state, constraints, ranking, choose, 1)
+    return _decode(step_fn, state, constraints, ranking, choose, 1, max_positions)
 
 
 def sample(
@@ -64,6 +72,7 @@ def sample(
     top_k: int | tf.Tensor = 0,
     top_p: float | tf.Tensor = 1.0,
     among: tuple[tf.Tensor, int] | None = None,
+    max_positions: int | None = None,
 ) -> Hypotheses:
     """Samples from the model's distribution, sharpened and truncated.
 
@@ -83,6 +92,8 @@ def sample(
         top_p: only the smallest set of most probable ids with at least this mass (Holtzman et al. 2020), [] or [B]; 1
             is all.
         among: where logits are of some ids only, these, int32 [U], and the size of the vocabulary.
+        max_positions: see `beam_search`; `num_samples` must be a constant then. What XLA compiles draws other samples
+            of a seed.
 
     Returns:
         N hypotheses a row, in the order they were drawn. `log_prob` is the model's own, before temperature and
@@ -107,7 +118,7 @@ def sample(
         ids = tf.argmax(truncated + noises, -1, output_type=tf.int32)
         return ids, *(tf.gather(leaf, ids, batch_dims=2) for leaf in (scores, log_probs))
 
-    return _decode(step_fn, state, constraints, ranking, choose, num_samples)
+    return _decode(step_fn, state, constraints, ranking, choose, num_samples, max_positions)
 
 
 def _truncate(scores: tf.Tensor, top_k: tf.Tensor, top_p: tf.Tensor) -> tf.Tensor:
@@ -130,12 +141,16 @@ def _decode(
     ranking: Ranking,
     choose: Callable[[tf.Tensor, tf.Tensor, Past], tuple[tf.Tensor, tf.Tensor, tf.Tensor]],
     width: int | tf.Tensor,
+    max_positions: int | None,
 ) -> Hypotheses:
     """Decodes position by position; the Hypotheses are not sorted.
 
     `choose` takes (logits [B, N, V], position, past) and returns the next ids, their scores and their log
     probabilities, [B, N] each.
     """
+    if max_positions is not None:
+        constraints = constraints._replace(max_length=tf.minimum(constraints.max_length, max_positions))
+        state = reserve_state(state, 1, max_positions)
     batch = tf.shape(constraints.max_length)[0]
     limit = tf.reduce_max(constraints.max_length)
 
@@ -170,9 +185,9 @@ def _decode(
         tf.fill([batch, width], False),
         tf.zeros([batch, width]),
         repeat_state((state, constraints.begin()), width),
-        tf.TensorArray(tf.int32, 0, dynamic_size=True, element_shape=[None, None]),
-        tf.TensorArray(tf.float32, 0, dynamic_size=True, element_shape=[None, None]),
-        tf.TensorArray(tf.float32, 0, dynamic_size=True, element_shape=[None, None, None]),
+        new_array(tf.int32, 2, max_positions),
+        new_array(tf.float32, 2, max_positions),
+        new_array(tf.float32, 3, max_positions),
     )
     (last,) = tf.while_loop(proceed, body, (first,), shape_invariants=(loop_shapes(first),), parallel_iterations=1)
     exists = last.totals > NEVER

@@ -117,11 +117,14 @@ class Cache(NamedTuple):
     less than it would to move the keys, of all heads, layers and positions. Keys that no hypothesis sees any more are
     left out once they are more than the others. Hypotheses that never go on from one another, such as samples, have
     keys of their own: they are G groups of a row, otherwise G is 1.
+
+    A cache with room reserved has Z places from the first position on, and puts new keys at the first that are free.
     """
 
     layers: tuple[KeyValues, ...]  # of the compute type, [B * G, H, Z, C]; Q / G fewer from `at` to the layer's step
     positions: tf.Tensor  # int32 [B * G, Z]
     is_own: tf.Tensor  # bool [B * G, Q / G, Z]
+    place: tf.Tensor | tuple = ()  # int32 [], with room reserved: where the keys of this position go
 
     def at(self, position: tf.Tensor) -> "Cache":
         """The cache with a place more for each hypothesis, at a position, int32 []; a hypothesis sees its own new place
@@ -129,11 +132,25 @@ class Cache(NamedTuple):
         groups, beams = tf.shape(self.is_own)[0], tf.shape(self.is_own)[1]
         here = tf.fill([groups, beams], position)
         itself = tf.eye(beams, batch_shape=[groups], dtype=tf.bool)
-        return self._replace(positions=tf.concat([self.positions, here], 1), is_own=tf.concat([self.is_own, itself], 2))
+        cache = self._replace(place=self.place + beams) if isinstance(self.place, tf.Tensor) else self
+        return cache._replace(
+            positions=cache.joined(self.positions, here, 1), is_own=cache.joined(self.is_own, itself, 2)
+        )
+
+    def joined(self, before: tf.Tensor, new: tf.Tensor, axis: int) -> tf.Tensor:
+        """What is kept of the positions before, and what is new at this one."""
+        if not isinstance(self.place, tf.Tensor):
+            return tf.concat([before, new], axis)
+        number = tf.range(tf.shape(before)[axis]) - self.place
+        count = tf.shape(new)[axis]
+        is_new = tf.reshape((number >= 0) & (number < count), [-1] + [1] * (before.shape.rank - axis - 1))
+        return tf.where(is_new, tf.gather(new, tf.clip_by_value(number, 0, count - 1), axis=axis), before)
 
     def reordered(self, parents: tf.Tensor) -> "Cache":
         """The cache of hypotheses that go on from `parents`, int32 [B, K]; G must be 1."""
         cache = self._replace(is_own=tf.gather(self.is_own, parents, batch_dims=1))
+        if isinstance(self.place, tf.Tensor):
+            return cache
         is_seen = tf.reduce_any(cache.is_own, 1)
         most = tf.reduce_max(tf.reduce_sum(tf.cast(is_seen, tf.int32), -1))  # keys that a row still needs
         most = tf.maximum(most, 0)  # of no rows it is the least integer
@@ -141,7 +158,22 @@ class Cache(NamedTuple):
 
     def repeated(self, width: int | tf.Tensor) -> "Cache":
         """The cache of `width` groups that are the same so far."""
-        return tf.nest.map_structure(lambda leaf: tf.repeat(leaf, width, axis=0), self)
+        own = self._replace(place=())
+        return tf.nest.map_structure(lambda leaf: tf.repeat(leaf, width, axis=0), own)._replace(place=self.place)
+
+    def reserved(self, width: int | tf.Tensor, positions: int) -> "Cache":
+        """The cache of `width` hypotheses before the first position, with room for so many positions of each."""
+        batch, size = tf.shape(self.is_own)[0], width * positions
+
+        def with_room(leaf: tf.Tensor) -> tf.Tensor:  # [B, H, 0, C]
+            return tf.zeros([batch, leaf.shape[1], size, leaf.shape[3]], leaf.dtype)
+
+        return Cache(
+            tf.nest.map_structure(with_room, self.layers),
+            tf.zeros([batch, size], tf.int32),
+            tf.zeros([batch, width, size], tf.bool),
+            -tf.convert_to_tensor(width),
+        )
 
     def _kept(self, places: tf.Tensor) -> "Cache":
         """The cache with the keys at `places` alone, int32 [B, Y]."""
@@ -195,7 +227,7 @@ class CausalSelfAttention(Layer):
         new = self.attention.project(x, positions)
         own = KeyValues(
             *(
-                tf.concat([before, tf.cast(added, self.compute_dtype)], 2)
+                here.joined(before, tf.cast(added, self.compute_dtype), 2)
                 for before, added in zip(own, new, strict=True)
             )
         )

@@ -12,7 +12,11 @@ from nmt_keras.config.fields import fields_of
 from nmt_keras.config.rules import RECURRENT_DECODERS, RECURRENT_ENCODERS, model_problems
 from nmt_keras.constants import BOS_ID, EOS_ID, UNK_ID
 from nmt_keras.data.batching import Batch
+from nmt_keras.decoding.beam_search import beam_search
+from nmt_keras.decoding.constraints import Constraints
 from nmt_keras.decoding.hypotheses import reorder_state, repeat_state
+from nmt_keras.decoding.ranking import Ranking
+from nmt_keras.decoding.sampling import greedy, sample
 from nmt_keras.errors import UserError
 from nmt_keras.inference.translator import Translator
 from nmt_keras.models.decoders import RecurrentDecoder
@@ -289,6 +293,56 @@ def test_mixed_precision_agrees_with_float32_and_returns_it(fields, policy, tole
     assert hidden.dtype == weights.dtype == tf.float32
     difference = np.abs(hidden - expected).max()
     assert 0 < difference < tolerance
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"encoder": "transformer", "decoder": "transformer", "positions": "relative"},
+        *(pytest.param(fields, marks=pytest.mark.slow) for fields in ALL),
+    ],
+    ids=_name,
+)
+def test_a_search_whose_arrays_do_not_grow_compiles_and_finds_the_same(fields):
+    model, length = _model(**fields), 7
+
+    def beams(*parts, **size):
+        return beam_search(*parts, beam_size=3, num_hypotheses=2, **size)
+
+    def samples(*parts, **size):
+        return sample(*parts, seeds=tf.constant([[1, 2], [3, 4], [5, 6]]), num_samples=2, **size)
+
+    for search in (beams, greedy, samples):
+
+        def find(search=search, **size):
+            memory, searching = model.prepare(SOURCE), model.for_search()
+            constraints = Constraints(tf.constant([length, 4, 6]))
+
+            def step(ids, position, state):
+                return searching.step(ids, position, state, memory)
+
+            return search(step, model.init_state(memory), constraints, Ranking(1.0), **size)
+
+        expected = find()
+        _assert_same_hypotheses(expected, find(max_positions=length), length)
+        compiled = tf.function(lambda: find(max_positions=length), jit_compile=True, autograph=False)()
+        if search is samples:  # XLA draws other numbers
+            assert compiled.ids.shape == (B, 2, length)
+        else:
+            _assert_same_hypotheses(expected, compiled, length)
+
+
+def _assert_same_hypotheses(expected, found, length):
+    """Those of arrays that grew to what was needed, and of arrays of a fixed length."""
+    assert found.ids.shape[2] == found.attention_weights.shape[2] == length
+    longest = expected.ids.shape[2]
+    np.testing.assert_array_equal(found.ids[:, :, :longest], expected.ids[:, :, :length])
+    assert not found.ids[:, :, longest:].numpy().any()
+    for name in ("score", "log_prob", "lengths"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=2e-4)
+    for name in ("token_log_probs", "attention_weights"):
+        ours, theirs = getattr(found, name)[:, :, :longest], getattr(expected, name)[:, :, :length]
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
 @pytest.mark.parametrize("rate", ["input_dropout_rate", "state_dropout_rate", "output_dropout_rate"])
