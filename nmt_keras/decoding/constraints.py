@@ -1,4 +1,5 @@
-"""The rules of which ids may follow: lengths, a forced beginning, repetitions, banned phrases; and the terms to place.
+"""The rules of which ids may follow: lengths, a forced beginning, repetitions, banned phrases, whole characters; and
+the terms to place.
 
 A rule that looks back needs the `Past` of a hypothesis, what it has produced so far. A search carries the past beside
 the decoder's state and reorders both together.
@@ -23,6 +24,7 @@ class Past(NamedTuple):
     phrase_states: tf.Tensor | tuple  # int32 [B, Q], of the automaton of banned phrases
     is_in_prefix: tf.Tensor | tuple  # bool [B, Q], whether all ids so far are those of a beginning that is not over
     terms: TermProgress | tuple = ()  # how far they are with their terms
+    character_states: tf.Tensor | tuple = ()  # int32 [B, Q], of the automaton of characters; 0 between two
 
 
 class Scored(NamedTuple):
@@ -58,7 +60,8 @@ class Constraints(NamedTuple):
     """The rules; the defaults allow everything. PAD and BOS never follow, and at `max_length` ids EOS must.
 
     Inside a forced beginning no other rule holds, but a piece that goes beyond its end keeps the others where one does.
-    Elsewhere a hypothesis that nothing may follow is given up. Terms forbid nothing: beam search alone places them.
+    Elsewhere a hypothesis that nothing may follow is given up, but that a character is half done gives up none. Terms
+    forbid nothing: beam search alone places them.
     """
 
     max_length: tf.Tensor  # int32 [B], ids of a hypothesis, EOS included
@@ -68,6 +71,7 @@ class Constraints(NamedTuple):
     repetition_penalty: float = 1.0  # of logits of ids that were produced before (Keskar et al. 2019, 4.1); 1 is off
     banned_phrases: tf.Tensor | None = None  # int32 [states, V]: see `nmt_keras.decoding.banned_phrases`
     terms: Terms | None = None  # what hypotheses must contain, where they can
+    characters: tf.Tensor | None = None  # int32 [states, V]: see `nmt_keras.decoding.characters`
 
     def begin(self) -> Past:
         """Before the first position, Q = 1."""
@@ -81,11 +85,12 @@ class Constraints(NamedTuple):
             () if self.banned_phrases is None else tf.zeros([batch, 1], tf.int32),
             () if self.prefix is None else self.prefix.num_positions[:, None] > 0,
             () if self.terms is None else self.terms.begin(),
+            () if self.characters is None else tf.zeros([batch, 1], tf.int32),
         )
 
     def advance(self, past: Past, ids: tf.Tensor, position: tf.Tensor) -> Past:
         """The past once `ids`, int32 [B, Q], stand at `position`."""
-        all_ids, states, is_in_prefix, terms = past
+        all_ids, states, is_in_prefix, terms, character_states = past
         if self.banned_phrases is not None:
             states = tf.gather_nd(self.banned_phrases, tf.stack([states, ids], -1))
             states = tf.where(states < 0, tf.bitwise.invert(states), states)  # negative after a forced phrase
@@ -94,7 +99,9 @@ class Constraints(NamedTuple):
         if self.terms is not None:
             assert isinstance(terms, TermProgress)
             terms = self.terms.advance(terms, ids)
-        return Past(all_ids, states, self.stays_in_prefix(is_in_prefix, ids, position), terms)
+        if self.characters is not None:  # 0 after what may not follow, such as a forced piece
+            character_states = tf.maximum(tf.gather_nd(self.characters, tf.stack([character_states, ids], -1)), 0)
+        return Past(all_ids, states, self.stays_in_prefix(is_in_prefix, ids, position), terms, character_states)
 
     def stays_in_prefix(
         self, is_in_prefix: tf.Tensor | tuple, ids: tf.Tensor, position: tf.Tensor
@@ -120,13 +127,19 @@ class Constraints(NamedTuple):
         size = tf.minimum(count + 3, tf.shape(logits)[-1])  # EOS, PAD and BOS may be among them
         if self._looks_back:
             return self._of_all(logits, position, past, size)
-        if self.prefix is None and self.terms is None:
-            return self._of_the_best(logits, position, size)
-        is_any = tf.reduce_any(past.is_in_prefix) if self.prefix is not None else tf.constant(False)
+        rules = []
+        if self.prefix is not None:
+            rules.append(tf.reduce_any(past.is_in_prefix))
+        if self.terms is not None:
+            rules.append(self.terms.is_any)
+        if self.characters is not None:
+            rules.append(tf.reduce_any(tf.greater(past.character_states, 0)))
+        if not rules:
+            return self._of_the_best(logits, position, past, size)
         return tf.cond(
-            is_any if self.terms is None else is_any | self.terms.is_any,
+            tf.reduce_any(rules),
             lambda: self._of_all(logits, position, past, size),
-            lambda: self._of_the_best(logits, position, size),
+            lambda: self._of_the_best(logits, position, past, size),
         )
 
     def _of_all(self, logits: tf.Tensor, position: tf.Tensor, past: Past, size: tf.Tensor) -> Continuations:
@@ -140,8 +153,9 @@ class Constraints(NamedTuple):
         ids = self.terms.next_ids(past.terms)
         return found._replace(needed=Needed(ids, *(tf.gather(x, ids, batch_dims=2) for x in (scores, log_probs))))
 
-    def _of_the_best(self, logits: tf.Tensor, position: tf.Tensor, size: tf.Tensor) -> Continuations:
-        """Continuations where only rules hold that look at the position alone."""
+    def _of_the_best(self, logits: tf.Tensor, position: tf.Tensor, past: Past, size: tf.Tensor) -> Continuations:
+        """Continuations where only rules hold that look at the position alone, unless one of the best ids is the rest
+        of a character that has not begun."""
         log_probs = tf.nn.log_softmax(logits)
         _, ids = top_k(log_probs, size)
         end = tf.fill(tf.shape(ids[:, :, :1]), EOS_ID)
@@ -150,10 +164,18 @@ class Constraints(NamedTuple):
             for own, scores in ((ids, tf.gather(log_probs, ids, batch_dims=2)), (end, log_probs[:, :, EOS_ID, None]))
         )
         found = _continuations(ids, chosen, end_scores[:, :, 0], log_probs)
-        if self.terms is None:
+        if self.terms is not None:
+            found = found._replace(needed=self._none_needed(ids))
+        if self.characters is None:
             return found
+        is_rest = tf.reduce_any(tf.gather(self.characters[0], ids) < 0)
+        return tf.cond(is_rest, lambda: self._of_all(logits, position, past, size), lambda: found)
+
+    def _none_needed(self, ids: tf.Tensor) -> Needed:
+        """Of ids [B, Q, C], where no row has a term."""
+        assert self.terms is not None
         shape = [*tf.unstack(tf.shape(ids)[:2]), tf.shape(self.terms.phrases)[1]]
-        return found._replace(needed=Needed(tf.fill(shape, PAD_ID), tf.fill(shape, NEVER), tf.zeros(shape)))
+        return Needed(tf.fill(shape, PAD_ID), tf.fill(shape, NEVER), tf.zeros(shape))
 
     def score(self, logits: tf.Tensor, position: tf.Tensor, past: Past) -> Scored:
         """Scores every id as the next one at `position`; an id whose score is NaN may not follow.
@@ -174,6 +196,8 @@ class Constraints(NamedTuple):
         if self.banned_phrases is not None:
             allowed &= tf.gather(self.banned_phrases, past.phrase_states) >= 0
         possible = self._may_follow(tf.range(vocab_size)[None, None], position, allowed)
+        if self.characters is not None:
+            possible = self._with_whole_characters(possible, past.character_states, position)
         if self.prefix is not None:
             possible = self._with_prefix(possible, position, past.is_in_prefix)
         return Scored(tf.where(possible & ~tf.math.is_nan(scores), scores, NEVER), log_probs)
@@ -188,6 +212,20 @@ class Constraints(NamedTuple):
         too_short = position + 1 < tf.reshape(self.min_length, [-1, 1, 1])
         possible = allowed & (ids != PAD_ID) & (ids != BOS_ID) & ~(too_short & (ids == EOS_ID))
         return tf.where(self._is_last(position), ids == EOS_ID, possible)
+
+    def _with_whole_characters(self, possible: tf.Tensor, states: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
+        """bool [B, Q, V]: what may follow, where some hypotheses may be inside a character."""
+        assert self.characters is not None
+        table = self.characters
+        shape = tf.concat([tf.shape(states), tf.shape(table)[1:]], 0)
+        fits = tf.cond(
+            tf.reduce_any(states > 0),
+            lambda: tf.gather(table, states) >= 0,
+            lambda: tf.broadcast_to(table[0] >= 0, shape),
+        )
+        whole = possible & fits
+        is_stuck = ~tf.reduce_any(whole, -1, keepdims=True)  # what a shortlist lacks, or another rule forbids
+        return tf.where(is_stuck | self._is_last(position), possible, whole)
 
     def _is_last(self, position: tf.Tensor) -> tf.Tensor:
         """bool [B, 1, 1]: whether `position` is the last that there may be."""

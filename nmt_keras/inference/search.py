@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from nmt_keras.config import DecodingConfig
 from nmt_keras.data.lexicon import Lexicon
-from nmt_keras.decoding import banned_phrases
+from nmt_keras.decoding import banned_phrases, characters
 from nmt_keras.decoding.beam_search import beam_search
 from nmt_keras.decoding.constraints import Constraints
 from nmt_keras.decoding.hypotheses import Hypotheses
@@ -88,6 +88,8 @@ class Search:
         self._banned: np.ndarray | None = None
         if config.banned_phrases:
             self._banned = banned_phrases.automaton(config.banned_phrases, surfaces_of(target_tokenizer))
+        # Hypotheses that recombination takes as one may be inside different characters.
+        self._characters = None if config.recombine else characters.automaton(surfaces_of(target_tokenizer))
 
     def __call__(
         self, source_ids: tf.Tensor, prefix: tf.Tensor | None, numbers: tf.Tensor, terms: tf.Tensor | None = None
@@ -265,14 +267,15 @@ class Search:
         config = self._config
         source_lengths = tf.reduce_sum(tf.cast(source_mask, tf.float32), 1)
         min_length, max_length = length_limits(config, source_lengths, 0 if prefix is None else prefix.num_positions)
-        banned = None if self._banned is None else tf.constant(self._banned)
+        banned, whole = (None if each is None else tf.constant(each) for each in (self._banned, self._characters))
         if shortlist is not None:
             prefix = None if prefix is None else prefix.among(shortlist.ids, shortlist.places)
             terms = None if terms is None else terms.among(shortlist.ids, shortlist.places)
-            banned = None if banned is None else tf.gather(banned, shortlist.ids, axis=1)
-        return Constraints(
-            max_length, min_length, prefix, config.no_repeat_ngram, config.repetition_penalty, banned, terms
-        )
+            banned, whole = (
+                None if each is None else tf.gather(each, shortlist.ids, axis=1) for each in (banned, whole)
+            )
+        repetition = config.no_repeat_ngram, config.repetition_penalty
+        return Constraints(max_length, min_length, prefix, *repetition, banned, terms, whole)
 
 
 def length_limits(

@@ -1,5 +1,6 @@
 """Beam search against brute force over all strings of a tiny vocabulary."""
 
+import codecs
 import itertools
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from nmt_keras.constants import BOS_ID, EOS_ID
+from nmt_keras.decoding import characters
 from nmt_keras.decoding.banned_phrases import automaton
 from nmt_keras.decoding.beam_search import beam_search
 from nmt_keras.decoding.constraints import Constraints
@@ -103,6 +105,8 @@ def _is_allowed(ids, rules, prefix):
             and tuple(ids[end - n + 1 : end + 1]) in {tuple(ids[i : i + n]) for i in range(end - n + 1)}
         ):
             return False
+        if rules.get("is_whole") and not is_last and not is_utf8(b"".join(BYTES[i] for i in ids[: end + 1]), ids[end]):
+            return False
         text = "".join(SURFACES[i].decode() for i in ids[: end + 1])
         new = len(SURFACES[ids[end]])  # of the text, which a phrase must end in
         if new and any(
@@ -112,8 +116,18 @@ def _is_allowed(ids, rules, prefix):
     return True
 
 
+def is_utf8(text, last_id):
+    """Whether bytes are text, or may become one where it is not over."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(text, final=last_id == EOS_ID)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 SIZES = [3, 2, 3]  # real source positions of each row
 SURFACES = [b"", b"xy", b"", b"", b"x", b"yz"]  # of each id
+BYTES = [b"", b"\xc3", b"", b"", b"x", b"\xa4"]  # where a character is two ids
 
 
 @pytest.mark.parametrize(
@@ -133,6 +147,8 @@ SURFACES = [b"", b"xy", b"", b"", b"x", b"yz"]  # of each id
         ({"repetition_penalty": 0.6}, {"length_penalty": 1.0}),
         ({"banned": ["xy", "zx"]}, {"length_penalty": 1.0}),
         ({"banned": ["xxyy"]}, {"length_penalty": 1.0, "kind": "average"}),
+        ({"is_whole": True}, {"length_penalty": 1.0}),
+        ({"is_whole": True, "min_length": 3, "repetition_penalty": 1.3}, {"coverage_penalty": 0.7}),
         ({"prefix": [[4, 1], [5, 0], [4, 4]]}, {"length_penalty": 1.0}),
         ({"prefix": [[4, 5], [5, 0], [4, 4]], "banned": ["xy", "yz", "xx"]}, {"length_penalty": 1.0}),
         ({"prefix": [[4], [0], [5]], "tails": [b"y", b"x", b""]}, {"length_penalty": 1.0, "coverage_penalty": 0.7}),
@@ -148,7 +164,9 @@ SURFACES = [b"", b"xy", b"", b"", b"x", b"yz"]  # of each id
 def test_a_wide_enough_beam_finds_the_best_strings(seed, rules, ranking):
     lengths, count = [5, 2, 3], 3
     step_fn, state, table, heat = _random_model(3, 5, seed)
-    given = {name: value for name, value in rules.items() if name not in ("banned", "prefix", "tails")}
+    given = {name: value for name, value in rules.items() if name not in ("banned", "prefix", "tails", "is_whole")}
+    if "is_whole" in rules:
+        given["characters"] = tf.constant(characters.automaton(BYTES))
     if "banned" in rules:
         given["banned_phrases"] = tf.constant(automaton(rules["banned"], SURFACES))
     if "prefix" in rules:
