@@ -67,7 +67,7 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
         "protect",
         [],
         "What translations have as the text has it: some of tag, entity, url, email, number, placeholder, or a "
-        "regular expression; it may be given several times.",
+        "regular expression; see docs/search.md. --protect= is nothing. Default: decoding.protect of the run or export",
         flag_values=values,
     )
     flags.DEFINE_string("output", None, "Where the translations go. Default: stdout.", flag_values=values)
@@ -126,11 +126,11 @@ def _job(values: flags.FlagValues) -> int | None:
             given: Given = {} if prefixes is None else {"prefixes": prefixes}
             lines, again = itertools.tee(lines)
             texts: Iterable[str] = lines
-            if glossary and about["annotates_terms"] and not about["protect"]:
+            if glossary and about.get("annotates_terms"):
                 glossary.is_annotated = True
                 texts = glossary.annotated(lines, count)
             elif glossary:
-                protection = Protection([*about["protect"], *about["placeholders"]])  # of which nothing is a term
+                protection = Protection([*about.get("protect", ()), *about.get("placeholders", ())])  # none is a term
                 texts, looked_up = itertools.tee(texts)
                 given["terms"] = glossary.found((protection.take_out(text).plain for text in looked_up), count)
             for line, translation in zip(again, stream(texts, given, count)):
@@ -204,7 +204,7 @@ def _check(values: flags.FlagValues) -> None:
     for name in ("mbr", "exact", "samples"):
         if values.glossary and values[name].value:
             raise UserError(f"--glossary goes with beam search: leave out --{name}")
-    if values.protect and values.exact is not None:
+    if any(values.protect) and values.exact is not None:
         raise UserError("--protect does not go with --exact: leave out one of them")
     if values.glossary and values.split_sentences:
         raise UserError("--glossary goes with a sentence a line: leave out --split_sentences")
@@ -246,14 +246,16 @@ def _opened(values: flags.FlagValues) -> Iterator[tuple[Stream, dict[str, typing
             return client.stream(
                 texts,
                 **given,
-                protect=named(values.protect) or None,
+                protect=_protect(values),
                 first_number=first_number,
                 target_language=_text.target_language(values),
                 **request_options,
             )
 
         about = {**{name: values[name].value for name in names}, **request_options}
-        about |= _of_model(named(values.protect) or client.protect, client.placeholders, client.annotates_terms)
+        asked = _protect(values)
+        protect = client.protect if asked is None else asked
+        about |= _of_model(protect, client.placeholders, client.annotates_terms)
         _check_prefixes(values, about)
         if values.beam_size or values.samples:
             _warn_of_fewer_beams(values, client.max_beam_size)
@@ -278,15 +280,21 @@ def _warn_of_fewer_beams(values: flags.FlagValues, most: int | None) -> None:
 def _of_model(protect: Sequence[str], placeholders: Sequence[str], annotates_terms: bool) -> dict[str, typing.Any]:
     """What decides what is protected, and how terms are found and written: into the text, of a model that was trained
     with such, where nothing is taken out of it."""
-    annotates = annotates_terms and not protect
-    return {"protect": list(protect), "placeholders": list(placeholders), "annotates_terms": annotates}
+    found: dict[str, typing.Any] = {"protect": list(protect), "placeholders": list(placeholders)}
+    found["annotates_terms"] = annotates_terms and not protect
+    return {name: values for name, values in found.items() if values}
+
+
+def _protect(values: flags.FlagValues) -> list[str] | None:
+    """The patterns of --protect; None where it is not given."""
+    return named(values.protect) if values["protect"].present else None
 
 
 def _check_prefixes(values: flags.FlagValues, about: dict[str, typing.Any]) -> None:
-    if values.prefixes is not None and about["protect"] and not about["placeholders"]:
+    if values.prefixes is not None and about.get("protect") and not about.get("placeholders"):
         raise UserError(
-            "--prefixes goes with --protect, or decoding.protect, of a model with data.placeholders alone: leave "
-            "out one of them"
+            "--prefixes does not go with what is protected, but of a model that was trained with data.placeholders: "
+            "give --protect= (nothing), or leave out --prefixes"
         )
 
 
@@ -301,7 +309,8 @@ def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any], Ca
     options = _cli.mbr_options(values)
 
     def about_of(config: ExperimentConfig) -> dict[str, typing.Any]:
-        protect = named(values.protect) or named(config.decoding.protect)
+        asked = _protect(values)
+        protect = named(config.decoding.protect) if asked is None else asked
         return _of_model(protect, config.data.placeholders, config.data.annotated_terms)
 
     def check(config: ExperimentConfig) -> None:
@@ -317,9 +326,12 @@ def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any], Ca
             raise UserError(
                 f"--exact knows no decoding.{rules[0]}: give --decoding.{rules[0]} its default, or no --exact"
             )
+        for name in ("prefixes", "glossary"):
+            if values[name].value and config.decoding.split_sentences:
+                raise UserError(f"--{name} goes with a sentence a line: give --decoding.split_sentences=False")
         about = about_of(config)
         _check_prefixes(values, about)
-        if values.glossary and not about["annotates_terms"]:
+        if values.glossary and not about.get("annotates_terms"):
             require_takes_terms(config.decoding)
         if options:
             require_enough(options, config.decoding.beam_size)
@@ -330,22 +342,25 @@ def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any], Ca
             )
 
     overrides = _cli.overrides(values)
+    protect = _protect(values)
+    if protect is not None:
+        overrides["decoding.protect"] = ()  # it may be refused with what else is asked
     if values.split_sentences:
         overrides["decoding.split_sentences"] = True
     if values.exact is not None:  # which knows no penalty, and all ids
         overrides = {"decoding.length_penalty": 0.0, "decoding.shortlist": 0, **overrides}
     run = load(_cli.run_dirs(values), overrides, values.checkpoint, report=_process.report, check=check)
     is_split = run.config.decoding.split_sentences
-    if values.protect and not is_split:
-        run.config.decoding.protect = tuple(values.protect)
+    if protect and not is_split:
+        run.config.decoding.protect = tuple(protect)
     exact = None if values.exact is None else run.exact_translator(values.exact)
     searching = run.translator(values.samples or values.n_best, sampling)
     translator = run.mbr_translator(options) if options else exact or searching
-    client = run.client() if values.protect and is_split else None  # it puts back what is over several sentences
+    client = run.client() if protect and is_split else None  # it puts back what is over several sentences
 
     def stream(texts: Iterable[typing.Any], given: Given, first_number: int) -> Iterator["Translation"]:
         if client is not None:
-            return client.stream(texts, protect=named(values.protect), target_language=values.target_language or None)
+            return client.stream(texts, **given, protect=protect, target_language=values.target_language or None)
         if given:
             return searching.stream(texts, **given, first_number=first_number)
         return translator.stream(texts, first_number=first_number)
@@ -380,8 +395,8 @@ def _report_doubts(
         )
     if not translation.outputs.get("is_protected", True):
         _process.report(
-            f"warning: line {number}: the regular expressions of --protect took over 1 s, and only what its named "
-            "patterns find is protected; give ones that need not go back, as a+b and not (a+)+b"
+            f"warning: line {number}: the regular expressions of what is to be protected took over 1 s, and only what "
+            "named patterns find is; give ones that need not go back, as a+b and not (a+)+b"
         )
     if not translation.text.strip() and not is_blank(line):
         _process.report(f"warning: line {number} has text, and its translation is empty")

@@ -292,8 +292,8 @@ def _decoding_problems(config: "ExperimentConfig") -> list[str]:
         )
     if decoding.protect and decoding.split_sentences:
         problems.append(
-            "`decoding.protect` is of sentences, and does not go with `decoding.split_sentences`: leave it out, and "
-            "give `--protect` to pipelines.translate, or `protect` to the client. "
+            "`decoding.protect` is of sentences, and does not go with `decoding.split_sentences`: give "
+            "`--decoding.protect='()'`, and `--protect` to pipelines.translate or `protect` to the client. "
             f"Received: {list(decoding.protect)} and {decoding.split_sentences}"
         )
     if decoding.beam_groups > max(decoding.beam_size, 1):

@@ -158,7 +158,8 @@ def _terms_of(glossary: str, config: ExperimentConfig, mbr: MBROptions | None, r
         raise UserError(
             f"--glossary goes with beam search of sentences: leave out {'--mbr' if mbr else 'decoding.split_sentences'}"
         )
-    terms = PlacedTerms(Glossary.read(glossary), report, config.data.annotated_terms)
+    reads_terms = config.data.annotated_terms and not config.decoding.protect  # as `pipelines.translate` has it
+    terms = PlacedTerms(Glossary.read(glossary), report, reads_terms)
     if not terms.is_annotated:
         require_takes_terms(config.decoding)
     return terms
@@ -180,7 +181,9 @@ def _odd_lines(sources: Sequence[str], results: Sequence[Translation], report: R
         for number, (text, result) in enumerate(zip(sources, results), 1)
         if not result.text.strip() and not is_blank(text)
     ]
+    slow = [number for number, result in enumerate(results, 1) if not result.outputs.get("is_protected", True)]
     for lines, what in (
+        (slow, "expressions of decoding.protect took over 1 s, so that only what named patterns find is protected"),
         (truncated, "longer than the model's limit, and translated and scored in part"),
         (lost, "text, but an empty translation"),
     ):

@@ -42,6 +42,7 @@ def model_card(
     ensemble = f"an ensemble of {len(run_dirs)} models, " if len(run_dirs) > 1 else ""
     shortlist = f", a shortlist of {decoding.shortlist} pieces a source piece" if decoding.shortlist else ""
     beams = decoding.most_beams
+    about = _protected(trained.config) + int8_products(result)
     kind = "any number of sentences, translated one by one and joined" if decoding.split_sentences else "one sentence"
     return f"""# {name}
 
@@ -59,7 +60,7 @@ after {trained.step:,} steps (checkpoint {result["checkpoint"]}).
   hypotheses.
 - Search: {decoding.beam_size} beams, length penalty {decoding.length_penalty:g}
   ({decoding.length_penalty_kind}){shortlist}.
-{int8_products(result)}- `parity.json`: how the export was compared with the model it was made of. `config.json` of
+{about}- `parity.json`: how the export was compared with the model it was made of. `config.json` of
   the run has all settings.
 
     # in the folder that {name}/ is in
@@ -76,6 +77,18 @@ From Python, by REST or gRPC:
         [translation] = client.translate([{example!r}], {keyword}beam_size={decoding.beam_size}, num_hypotheses=1)
         print(translation.text, [hypothesis.score for hypothesis in translation.hypotheses])
 """
+
+
+def _protected(config: ExperimentConfig) -> str:
+    """Markdown: what clients protect; "" where that is nothing."""
+    patterns = [*config.decoding.protect, *config.data.placeholders]
+    if not patterns:
+        return ""
+    names = ", ".join(f"`{pattern}`" for pattern in patterns)
+    return (
+        f"- The Python client takes out of a text what {names} finds, and puts it back; other callers, and the BLEU\n"
+        "  of this export, have the text as it is.\n"
+    )
 
 
 def int8_products(result: Mapping[str, Any]) -> str:

@@ -61,6 +61,11 @@ class Span(NamedTuple):
     left: Side
     right: Side
 
+    @property
+    def is_tag(self) -> bool:
+        """Whether it is one, or what looks like one."""
+        return self.text.startswith("<")
+
 
 class Pair(NamedTuple):
     """A tag that opens and the one that closes it, by their numbers among the spans."""
@@ -126,6 +131,7 @@ class Placing:
         self._around = _joined(whole)
         self._gaps = [token.gap for token in tokens]  # the white space before each that is still to be written
         self._out = ""
+        self._last: int | None = None  # the number of a span that nothing is written after yet
 
     def text(self) -> str:
         """The translation with the spans."""
@@ -189,6 +195,16 @@ class Placing:
             return low
         if not self._source[place:].strip():
             return high
+        at = self._place_by_reading(number, place, low, high)
+        rest = self._source[place:].decode().strip()
+        if at == high and rest and all(character in _CLOSING for character in rest):
+            while at > low and self._tokens[at - 1].text in rest:  # what is before the full stop stays there
+                at -= 1
+        return at
+
+    def _place_by_reading(self, number: int, place: int, low: int, high: int) -> int:
+        """The token before which goes what is at a place of the source: after the one that reads what is before it."""
+        span = self._spans[number]
         before = [(read, at) for at in range(low, high) if (read := self._tokens[at].at) is not None and read < place]
         following = self._next(place, low, high)
         goes_before = span.right.is_glued and not span.left.is_glued or self._begins_line(number)
@@ -239,8 +255,12 @@ class Placing:
 
     def _write_tokens(self, start: int, end: int) -> None:
         for at in range(start, end):
-            self._write_gap(self._gaps[at])
-            self._out += self._tokens[at].text
+            text = self._tokens[at].text
+            self._write_gap(
+                self._gaps[at] or " " * (self._last is not None and needs_space(self._spans[self._last], text))
+            )
+            self._out += text
+            self._last = None
 
     def _write_gap(self, gap: str) -> None:
         """Writes white space: a line break as it is, else one space where none is yet."""
@@ -252,29 +272,34 @@ class Placing:
     def _write_pair(self, pair: Pair, start: int, end: int) -> None:
         """Writes a pair of tags around tokens; around none, with what is between them in the source."""
         left, right = self._spans[pair.first].left, self._spans[pair.last].right
-        gap = self._gaps[start] if start < end else " " * self._takes_space_after(left)
+        gap = self._gaps[start] if start < end else " " * self._takes_space_before(pair.first)
         if left.is_glued and not is_inline(self._spans[pair.first].text) and not has_break(gap):
             gap = ""  # of one block to the next
         self._write_gap(gap)
         self._out += self._spans[pair.first].text
+        self._last = pair.first
         if start < end:
             self._gaps[start] = ""
             self._write(start, end, pair.first + 1, pair.last)
         else:
             for number in range(pair.first + 1, pair.last):
+                is_beside = self._spans[number].left.is_span and not self._spans[number].left.is_apart
+                self._write_gap(" " * (number > pair.first + 1 and not is_beside and not self._spans[number].is_tag))
                 self._write_span(number)
             if end < len(self._tokens):
                 self._set_gap_behind(right, end)
         self._out += self._spans[pair.last].text
+        self._last = pair.last
 
     def _write_point(self, number: int, at: int) -> None:
         """Writes a span before a token: with the word that it stood at, before or after it, or by itself; with a space
         where the source has one, but for what stands beside it here and not there."""
         left, right = self._spans[number].left, self._spans[number].right
-        gap = " " * self._takes_space_after(left)
+        gap = " " * self._takes_space_before(number)
         if at < len(self._tokens):
             if right.is_glued and not left.is_glued:
-                gap, self._gaps[at] = self._gaps[at], ""
+                own = "" if number in self._loose else gap  # where a sign follows, with no gap of its own
+                gap, self._gaps[at] = self._gaps[at] or own, ""
             elif has_break(self._gaps[at]) and self._begins_line(number):
                 gap, self._gaps[at] = self._gaps[at], " "
             elif right.is_glued and not is_inline(self._spans[number].text) and not has_break(self._gaps[at]):
@@ -284,10 +309,14 @@ class Placing:
         self._write_gap(gap)
         self._write_span(number)
 
-    def _takes_space_after(self, left: Side) -> bool:
-        """Whether a space belongs between what is written and a span that has this to its left in the source."""
-        last = self._out[-1:]
-        if not last or left.is_glued or last in _OPENING + _FULL_WIDTH:
+    def _takes_space_before(self, number: int) -> bool:
+        """Whether a space belongs between what is written and a span, by what is to its left in the source."""
+        span, last = self._spans[number], self._out[-1:]
+        left = span.left
+        is_away = left.is_span and not span.is_tag and self._last != number - 1  # the span that it touched
+        if self._last is not None and not left.is_span and not (span.is_tag or self._spans[self._last].is_tag):
+            return True  # they are apart in the source
+        if not last or left.is_glued and not is_away or last in _OPENING + _FULL_WIDTH:
             return False
         if last == "“":  # it opens in English, and closes in German what „ has opened
             return self._out.count("„") >= self._out.count("“")
@@ -311,6 +340,7 @@ class Placing:
 
     def _write_span(self, number: int) -> None:
         """Writes a span; a loose tag that closes waits for the one that opens."""
+        self._last = number
         pair = self._loose.get(number)
         if pair is None:
             self._out += self._spans[number].text
@@ -334,6 +364,13 @@ def _joined(ranges: Iterable[range]) -> list[range]:
         else:
             joined.append(each)
     return joined
+
+
+def needs_space(span: Span, text: str) -> bool:
+    """Whether what follows a span right away would become one with it, as nothing is in the source."""
+    right, following = span.right, text[0]
+    touches = not right.is_apart and not right.is_span and (is_letter(right.character) or right.character == following)
+    return not span.is_tag and (is_letter(following) or following in "-/") and not touches
 
 
 def _are_without_spaces(*characters: str) -> bool:

@@ -23,9 +23,21 @@ from nmt_keras.data.placeholders import symbols_for
 from nmt_keras.data.scripts import WITHOUT_SPACES, is_letter
 from nmt_keras.errors import UserError
 from nmt_keras.inference.glossary import places_of
-from nmt_keras.inference.placing import Pair, Placing, Reading, Side, Span, has_break, is_inline, pairs_of, tokens_of
+from nmt_keras.inference.placing import (
+    Pair,
+    Placing,
+    Reading,
+    Side,
+    Span,
+    has_break,
+    is_inline,
+    needs_space,
+    pairs_of,
+    tokens_of,
+)
 from nmt_keras.inference.strings import TermsOfText, to_bytes
 from nmt_keras.inference.translation import Hypothesis, Translation
+from nmt_keras.tokenizers.white_space import fold
 
 _INSIDE = rf"(?:(?!{WITHOUT_SPACES.pattern})[^\s<>\"，。；：！？）」』])"  # of an address
 _ATTRIBUTES = r"(?:[^<>\"']|\"[^\"]*\"|'[^']*')*"
@@ -84,6 +96,12 @@ class Protection:
     def has_placeholders(self) -> bool:
         """Whether the model was trained with placeholders, and so may make some up, which are taken out."""
         return self._has_placeholders
+
+    @property
+    def never_made_up(self) -> list[Any]:
+        """Those of the patterns whose finds no model says by itself, compiled: a number may be."""
+        names = {PATTERNS[name] for name in ("tag", "entity", "url", "email", "placeholder")}
+        return [pattern for pattern in self._patterns if pattern.pattern in names]
 
     @property
     def expressions(self) -> list[str]:
@@ -168,7 +186,7 @@ def protection_of(config: ExperimentConfig) -> Protection | None:
 def named(values: Iterable[str]) -> list[str]:
     """Patterns as a command line has them: each value is names with commas between them, or one regular expression."""
     patterns: list[str] = []
-    for value in values:
+    for value in filter(None, values):  # of `--protect=`, which is nothing
         names = [name.strip() for name in value.split(",")]
         known = [name for name in names if name in PATTERNS]
         if known and len(known) < len(names) and not regex.fullmatch(r"[\w\s,-]*", value):
@@ -214,19 +232,17 @@ class ProtectedText:
             reading: what the translation reads of `plain`.
             terms: texts into which nothing is put, where they stand in the translation as whole words.
         """
-        if not self._spans:
-            made_up = self._protection.has_placeholders and self.is_protected and _PLACEHOLDER.search(translation)
-            return _folded(_PLACEHOLDER.sub(" ", translation)) if made_up else translation
         translation = to_bytes(translation).decode("utf-8", errors="replace")
         plain = _without(_PLACEHOLDER, self.plain) if self._symbols else self.plain
-        if not plain.strip():
+        if self._spans and not plain.strip():
             return self._folded()
-        if any(span.text.startswith("<") for span in self._spans):
-            translation = _without(_TAG_LIKE, translation)
-        if self._symbols:
-            if self._has_every_symbol(translation):
-                spans = dict(zip(self._symbols, (span.text for span in self._spans)))
-                return _PLACEHOLDER.sub(lambda match: spans[match[0]], _folded(translation))
+        honest = self._without_made_up(translation) if self.is_protected else translation
+        if not self._spans:
+            honest = _without(_PLACEHOLDER, honest) if self._protection.has_placeholders else honest
+            return translation if honest == translation else _folded(honest)
+        translation = honest
+        if self._symbols and self._has_every_symbol(translation):
+            return self._with_spans_for_symbols(_folded(translation))
         if self._protection.has_placeholders:
             translation = _without(_PLACEHOLDER, translation)
         source = plain.encode()
@@ -234,6 +250,32 @@ class ProtectedText:
         placed = Placing(self._spans, self._pairs, tokens_of(translation, reading, source), source, whole).text()
         end = translation[len(translation.rstrip()) :]
         return placed + end if has_break(end) else placed
+
+    def _without_made_up(self, translation: str) -> str:
+        """A translation of `plain` without tags, addresses and placeholders: what is protected is not in `plain`."""
+        for pattern in self._protection.never_made_up:
+            translation = _without(pattern, translation)
+        if any(span.is_tag for span in self._spans):
+            translation = _without(_TAG_LIKE, translation)
+        return translation
+
+    def _with_spans_for_symbols(self, translation: str) -> str:
+        """A translation with the spans in the place of their symbols, and with a space where one would become one with
+        a word beside it."""
+        spans = dict(zip(self._symbols, self._spans))
+        out, done, last = "", 0, None
+        for match in _PLACEHOLDER.finditer(translation):
+            out += translation[done : match.start()]
+            span = spans[match[0]]
+            touches = not span.left.is_apart and (span.left.is_span or is_letter(span.left.character))
+            is_beside = last is not None and match.start() == done and not last.is_tag
+            out += " " * (not span.is_tag and not touches and (is_beside or is_letter(out[-1:])))
+            out += span.text
+            done, last = match.end(), span
+            following = translation[done : done + 1]
+            is_word = following and not _PLACEHOLDER.match(translation, done)
+            out += " " * bool(is_word and needs_space(span, following))
+        return out + translation[done:]
 
     def beginning(self, prefix: str) -> str:
         """What a translation of `plain` begins with, where that of the whole text begins with `prefix`: with the symbol
@@ -319,6 +361,11 @@ def _compiled(pattern: str) -> Any:
             f"{wrong!r:.60} is no name of a pattern: give some of {', '.join(PATTERNS)}, or a regular expression"
             + f"; one of letters, digits and spaces is written as (?:{wrong:.20})" * bool(wrong.strip())
         )
+    if regex.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", pattern):
+        raise UserError(
+            f"The regular expression {pattern!r:.60} has a control character, which is what Python makes of \\b: "
+            "give it with an r before its quotation marks, as in (r'\\bAB-1\\b',)"
+        )
     text = PATTERNS.get(pattern, pattern)
     counts = [max(map(int, filter(None, pair))) for pair in regex.findall(r"\{(\d*),?(\d*)\}", text) if any(pair)]
     if pattern not in PATTERNS and (len(text) > _MAX_PATTERN or math.prod(counts) > _MAX_REPEATS):
@@ -361,12 +408,14 @@ def _nesting(first: int, last: int, other_first: int, other_last: int) -> str:
     return "within" if other_first < first and last < other_last else "crossing"
 
 
-def protected_again(translation: Translation, text: ProtectedText, terms: TermsOfText = ()) -> Translation:
+def protected_again(
+    translation: Translation, text: ProtectedText, terms: TermsOfText = (), prefix: str | None = None
+) -> Translation:
     """A translation of `text.plain`, as a client has it of the signature `translate`, with what was taken out.
 
     What else it says of its pieces stays that of the translation without, which is the output `plain` of a hypothesis.
     The output `is_protected` says whether what is to be protected was found in time. Nothing is put into `terms`, which
-    the translation was to contain.
+    the translation was to contain; the output `is_prefix_kept` says whether it still begins with `prefix`, if it did.
     """
     source = tuple(translation.outputs.get(f"source_piece_{side}", ()) for side in ("starts", "ends"))
     ways = [way for term in terms for way in ([term] if isinstance(term, str) else term)]
@@ -377,5 +426,8 @@ def protected_again(translation: Translation, text: ProtectedText, terms: TermsO
         outputs = {**hypothesis.outputs, "plain": hypothesis.text}
         return hypothesis._replace(text=text.put_back(hypothesis.text, reading, ways), outputs=outputs)
 
+    hypotheses = [again(each) for each in translation.hypotheses]
     outputs = {**translation.outputs, "is_protected": text.is_protected}
-    return translation._replace(hypotheses=[again(each) for each in translation.hypotheses], outputs=outputs)
+    if prefix and outputs.get("is_prefix_kept"):
+        outputs["is_prefix_kept"] = all(fold(each.text).startswith(fold(prefix)) for each in hypotheses)
+    return translation._replace(hypotheses=hypotheses, outputs=outputs)

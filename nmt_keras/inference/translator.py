@@ -269,11 +269,11 @@ class Translator:
         inside = copy.copy(self)
         inside._protection = None
         protected = [protection.take_out(text) for text in texts]
-        if prefixes is not None:
-            prefixes = [text.beginning(prefix) for text, prefix in zip(protected, prefixes)]
-        found = inside.translate_batch([each.plain for each in protected], numbers, prefixes, terms)
+        begun = prefixes and [text.beginning(prefix) for text, prefix in zip(protected, prefixes)]
+        found = inside.translate_batch([each.plain for each in protected], numbers, begun, terms)
         self._functions = inside._functions  # those of tokenizers that were renewed
-        return [protected_again(*each) for each in zip(found, protected, terms or itertools.repeat(()))]
+        rows = zip(found, protected, terms or itertools.repeat(()), prefixes or itertools.repeat(None))
+        return [protected_again(*row) for row in rows]
 
     def stream(
         self,

@@ -171,12 +171,13 @@ def load(
 
     Raises:
         UserError: a directory is not a run's, or has no such checkpoint; the configuration is not valid, or asks for a
-            lexicon that is not there; the tokenizers of several runs differ.
+            lexicon that is not there; a pattern of `decoding.protect` is none; the tokenizers of several runs differ.
     """
     folders = [run_dirs] if isinstance(run_dirs, pathlib.Path) else list(run_dirs)
     configs = [config_of(folder, overrides) for folder in folders]
     config = configs[0]
     check(config)
+    protection_of(config)  # raises if a pattern is none
     if config.decoding.shortlist:
         Lexicon.read(lexicon_of(folders[0]))
     configure(config.training)

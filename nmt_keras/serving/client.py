@@ -395,6 +395,7 @@ class Client:
         protection = protection.for_model(placeholders)
         waiting: deque[ProtectedText] = deque()
         terms: Iterator[TermsOfText] = itertools.repeat(())
+        prefixes: Iterator[str | None] = itertools.repeat(None)
         if given["terms"] is not None:
             given["terms"], terms = itertools.tee(given["terms"])
 
@@ -412,12 +413,13 @@ class Client:
                 yield waiting[-1].beginning(prefix) if isinstance(prefix, str) and waiting else prefix
 
         if given["prefixes"] is not None:
-            given["prefixes"] = beginnings(given["prefixes"])
+            asked, prefixes = itertools.tee(given["prefixes"])
+            given["prefixes"] = beginnings(asked)
         if self._asked_limits().splits and given["terms"] is None and given["prefixes"] is None:
             found = self._paragraphs(plain(), options, given["target_language"])
         else:
             found = self._searched(plain(), options, **given)
-        return (protected_again(translation, waiting.popleft(), next(terms)) for translation in found)
+        return (protected_again(each, waiting.popleft(), next(terms), next(prefixes)) for each in found)
 
     def _paragraphs(
         self, texts: Iterable[str], options: TranslateOptions, target_language: str | None
@@ -530,8 +532,7 @@ class Client:
 
         These are float32 [pieces, source pieces], </s> included: what each piece of the translation read of the
         source. Of several heads and layers they are the mean of the last layer's. `pieces` and `source_pieces` are
-        their labels; of a model with placeholders, these stand there for what they were put in the place of. Nothing
-        else is protected.
+        their labels; what is protected is in none of them, and of a model with placeholders these stand there for it.
 
         Args:
             texts: of any length.
@@ -555,9 +556,9 @@ class Client:
             require_terms(terms, len(texts))
         given: dict[str, Any] = {"prefixes": prefixes, "terms": terms, "target_language": target_language}
         given |= {"first_number": 0, "attention": True}
-        options, placeholders = _options(request_options) or TranslateOptions(), self._asked_limits().placeholders
-        if placeholders:
-            found = self._protected(texts, (), options, **given)
+        options = _options(request_options) or TranslateOptions()
+        if self._asked_limits().protects:
+            found = self._protected(texts, self._asked_limits().protect, options, **given)
         else:
             found = self._searched(texts, options, **given)
         return list(map(_with_weights, found))

@@ -15,11 +15,11 @@ from nmt_keras.inference.translation import Hypothesis, Translation
 WORDS = ["ein", "Hund", "läuft", "schnell", "nach", "Hause", "马", "ganz", "(gut)", "rot,"]
 
 
-def _reading(source, translation, links):
+def _reading(source, translation, links, piece=r"\S+"):
     """Pieces are words between spaces; `links` are of each word of the translation, the number of a source word."""
 
     def spans(text):
-        found = [match.span() for match in re.finditer(r"\S+", text)]
+        found = [match.span() for match in re.finditer(piece, text)]
         return zip(*[[len(text[:place].encode()) for place in span] for span in found]) if found else ((), ())
 
     (starts, ends), (source_starts, source_ends) = spans(translation), spans(source)
@@ -55,6 +55,54 @@ def _back(text, translation, links, patterns=("tag", "url", "email", "placeholde
 )
 def test_it_is_put_where_it_is_read(text, translation, links, expected):
     assert _back(text, translation, links) == expected
+
+
+@pytest.mark.parametrize(
+    "text, translation, expected",
+    [
+        ("Hello <b>dear {name}</b>!", "Hallo liebe!", "Hallo <b>liebe {name}</b>!"),
+        ("See <b>the page http://x.y/z</b>.", "Siehe die Seite.", "Siehe <b>die Seite http://x.y/z</b>."),
+        ("Ask <i>Bob at a@b.de</i>!", "Frage Bob bei!", "Frage <i>Bob bei a@b.de</i>!"),
+        ("Call <b>us at {x}</b>, now", "Ruf uns unter, jetzt", "Ruf <b>uns unter {x}</b>, jetzt"),
+        ("The page closes {name}.", "Die Seite schließt.", "Die Seite schließt {name}."),
+        ("It is {a} or {b}!", "Es ist oder!", "Es ist {a} oder {b}!"),
+    ],
+)
+def test_a_span_before_the_end_of_a_tag_and_a_sign_keeps_its_space(text, translation, expected):
+    protected = Protection(["tag", "url", "email", "placeholder"]).take_out(text)
+    links = range(len(re.findall(r"\w+|[^\w\s]", translation)))
+    assert protected.put_back(translation, _reading(protected.plain, translation, links, r"\w+|[^\w\s]")) == expected
+
+
+@pytest.mark.parametrize(
+    "text, translation, expected",
+    [
+        ("He closes {name}.", "Er schließt {name}.", "Er schließt {name}."),
+        ("&lt;b&gt; the dog", "<b>der Hund</b>", "&lt;der&gt; Hund"),
+        ("no tag here", "kein <b>Tag</b> hier", "kein Tag hier"),
+        ("see 3 dogs", "siehe https://a.b 3 Hunde", "siehe 3 Hunde"),
+        ("a < b", "a < b", "a < b"),
+    ],
+)
+def test_what_a_model_makes_up_is_taken_out(text, translation, expected):
+    protected = Protection(["tag", "entity", "url", "placeholder"]).take_out(text)
+    assert protected.put_back(translation, NO_READING) == expected
+
+
+@pytest.mark.parametrize(
+    "translation, expected",
+    [
+        ("｟1｠der Hund sieht｟2｠.", "{a} der Hund sieht http://b.c."),
+        ("｟1｠｟2｠", "{a} http://b.c"),
+        ("der ｟1｠, ｟2｠", "der {a}, http://b.c"),
+    ],
+)
+def test_symbols_become_spans_with_the_spaces_that_they_need(translation, expected):
+    protected = Protection(["url", "placeholder"], has_placeholders=True).take_out("the {a} dog sees http://b.c .")
+    for number, symbol in enumerate(protected._symbols, 1):
+        translation = translation.replace(f"｟{number}｠", f"<{symbol}>")
+    translation = translation.replace("<", "").replace(">", "")
+    assert protected.put_back(translation, NO_READING) == expected
 
 
 @pytest.mark.parametrize(
@@ -100,21 +148,27 @@ def test_nothing_is_put_into_a_term(text, translation, links, terms, expected):
     assert protected.put_back(translation, _reading(protected.plain, translation, links), terms) == expected
 
 
+_MARKS = Protection(["tag", "placeholder", "url", "email"])
+
+
 def test_terms_are_whole_in_random_texts():
     random_ = random.Random(5)
-    marks = ["{x}", "<b>", "</b>", "<i>", "</i>", "<br/>"]
-    for _ in range(2000):
+    marks = ["{x}", "<b>", "</b>", "<i>", "</i>", "<br/>", "a@b.de", "http://a.b"]
+    for number in range(2000):
         words = [random_.choice("abcdef") for _ in range(random_.randrange(1, 8))]
         text = " ".join(each for word in words for each in [*random_.choices(marks, k=random_.randrange(3)), word])
-        said = [random_.choice("uvwxyz") for _ in range(random_.randrange(2, 8))]
+        said = [random_.choice("uvwxyz") + random_.choice(["", "", ".", ","]) for _ in range(random_.randrange(2, 8))]
         start = random_.randrange(len(said) - 1)
         term = " ".join(said[start : start + random_.randrange(2, 4)])
-        protected = Protection(["tag", "placeholder"]).take_out(text)
+        if number % 2:  # tags that touch what is beside them
+            text = re.sub(r" (</.>)", r"\1", re.sub(r"(<.>) ", r"\1", text))
+        protected = Protection(["tag", "placeholder", "url", "email"]).take_out(text)
         links = [random_.randrange(len(words)) for _ in said]
         reading = _reading(protected.plain, " ".join(said), links)
         back = protected.put_back(" ".join(said), reading, [term, "not there"])
-        assert stands_in(term, back)
-        assert sorted(re.findall(r"<.*?>|\{x\}", back)) == sorted(re.findall(r"<.*?>|\{x\}", text))
+        assert stands_in(term, back), (text, back)
+        found = [[one[start:end] for start, end in _MARKS.spans_of(one)] for one in (text, back)]
+        assert sorted(found[0]) == sorted(found[1]), (text, back)
 
 
 def _copied(text, patterns=tuple(PATTERNS)):
@@ -193,6 +247,21 @@ def test_brackets_around_a_span_go_with_it():
     )
     assert [span.text for span in protected._spans] == ["(https://a.b)", '"({x})"', "[me@x.de]", "<b>"]
     assert _with_symbols("a (5) b")[0].plain.replace("｟", "").count("(") == 1  # which a model with symbols sees
+
+
+def test_a_prefix_that_a_span_went_into_is_not_kept():
+    text = Protection(["tag"], has_placeholders=True).take_out("a <x>b</x> c")
+    for said, kept in (("c d e", True), ("c f", False), ("", True)):
+        translation = Translation([Hypothesis("c d e", 0.0, 0.0)], False, (), (), {"is_prefix_kept": True})
+        again = protected_again(translation, text, prefix=said)
+        begins = " ".join(again.text.split()).startswith(said)
+        assert again.outputs["is_prefix_kept"] == begins
+        assert begins == kept or said == "c d e"
+
+
+def test_a_backslash_that_python_ate_is_a_line():
+    with pytest.raises(UserError, match="has a control character, .*: give it with an r before"):
+        Protection(["\bAB\b"])
 
 
 def test_names_and_expressions_are_given_one_by_one():

@@ -503,23 +503,33 @@ def test_translations_have_what_is_protected(run_dir, tmp_path, capsys, monkeypa
         assert translate.main([*arguments[: 4 - 2 * ("--decoding" in more[0])], *more]) == 0
         for line, marks in zip(capsys.readouterr().out.split("\n"), (["<b>", "</b>"], [], ["<i>", "</i>", "AB-1"])):
             assert [line.count(mark) for mark in marks] == [20 if "--samples=20" in more else 1] * len(marks)
+    protected = "--decoding.protect=('tag',)"
+    for more in (["--protect="], ["--protect=", f"--prefixes={tmp_path}/none"], ["--split_sentences", "--protect=tag"]):
+        (tmp_path / "none").write_text("\n" * 4)
+        assert translate.main([*arguments[:2], protected, *more]) == 0
+        assert ("<b>" in capsys.readouterr().out) == ("--split_sentences" in more)
     (tmp_path / "long").write_text("a <b>g</b> " + "h" * 5000 + "\n")
     assert (
         translate.main([arguments[0], f"--input={tmp_path}/long", "--protect=tag", r"--protect=(?:(?:h|hh)+)+\d"]) == 0
     )
     output = capsys.readouterr()
     assert output.out.count("<b>") == output.out.count("</b>") == 1
-    assert "warning: line 1: the regular expressions of --protect took over 1 s, and only what its named" in output.err
+    assert "warning: line 1: the regular expressions of what is to be protected took over 1 s, and only" in output.err
     for more, message in (
         (["--protect=tag", "--exact=4"], "--protect does not go with --exact: leave out one of them"),
         (["--decoding.protect=('tag',)", "--exact=4"], "Exact search protects nothing: give --decoding.protect='()'"),
         (["--decoding.protect=('tags',)"], "'tags' is no name of a pattern"),
-        (["--decoding.protect=('tag',)", "--split_sentences"], "does not go with `decoding.split_sentences`: leave it"),
+        (["--decoding.protect=('tag',)", "--split_sentences"], "give `--decoding.protect='()'`, and `--protect` to"),
+        (["--decoding.split_sentences", "--protect=tag", f"--glossary={tmp_path}/terms.tsv"], "--glossary goes with a"),
+        (
+            ["--decoding.split_sentences", "--protect=tag", f"--prefixes={tmp_path}/in"],
+            "--prefixes goes with a sentence",
+        ),
         (["--protect=a("], "'a(' is neither the name of a pattern"),
         (["--protect=x*"], "'x*' finds the empty string"),
         (["--protect=tags"], "'tags' is no name of a pattern"),
         (["--protect=tag,link"], "'link' is no name of a pattern: give some of "),
-        (["--protect=tag", f"--prefixes={tmp_path}/in"], "--prefixes goes with --protect, or decoding.protect, of a"),
+        (["--protect=tag", f"--prefixes={tmp_path}/in"], "give --protect= (nothing), or leave out --prefixes"),
     ):
         assert translate.main([*arguments[:2], *more]) == 2
         assert message in _error(capsys)

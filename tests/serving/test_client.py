@@ -249,6 +249,9 @@ def test_an_export_says_what_it_protects(varied_transformer):
             assert found.text.count("<b>") == found.text.count("</b>") == 1
             assert found.best.outputs["plain"] == plain.text
             assert stands_in("gg", found.text) or "terms" not in options
+        [drawn] = client.attention(["a <b>bc</b>"])
+        assert drawn.text == client.translate(["a <b>bc</b>"])[0].text
+        assert drawn.best.attention_weights.shape == (len(drawn.best.pieces), len(drawn.source_pieces))
         [none] = client.translate(["a <b>bc</b>"], protect=[])
         assert "<b>" not in none.text
         [other] = client.translate(["<b>a</b> {x}"], protect=["placeholder"])
