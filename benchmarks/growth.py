@@ -77,7 +77,7 @@ def _work(family: str, beam_size: int, sentences: int, length: int, vocab_size: 
 
     import tensorflow as tf
 
-    from benchmarks.models import CONFIGS
+    from benchmarks.models import CONFIGS, Pieces
     from nmt_keras.config import DecodingConfig, TrainingConfig
     from nmt_keras.constants import BOS_ID
     from nmt_keras.data.batching import Batch
@@ -91,9 +91,9 @@ def _work(family: str, beam_size: int, sentences: int, length: int, vocab_size: 
     ids = tf.random.stateless_uniform([sentences, length], [1, 2], 4, vocab_size, tf.int32)
     if beam_size:
         config = DecodingConfig(beam_size=beam_size, min_length=length, max_length=length)
-        searches = Search(model, None, config)
-        no_prefix, numbers = tf.zeros([sentences, 0], tf.int32), tf.zeros([sentences], tf.int32)
-        search = tf.function(lambda: searches(ids, no_prefix, numbers).ids, autograph=False)
+        searches = Search(model, Pieces(vocab_size), config)  # type: ignore[arg-type]
+        numbers = tf.zeros([sentences], tf.int32)
+        search = tf.function(lambda: searches(ids, None, numbers)[0].ids, autograph=False)
 
         def run() -> None:
             search().numpy()

@@ -12,6 +12,7 @@ from benchmarks import (
     fine_tuning,
     formats,
     glossary_file,
+    gpu,
     measure,
     prepare,
     serving,
@@ -54,6 +55,15 @@ def test_a_mistake_is_one_line(benchmark, arguments, message, tmp_path, capsys, 
     [line] = [line for line in capsys.readouterr().err.split("\n") if line.startswith("error: ")]
     assert message.format(tmp=tmp_path) in line
     assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize("model", ["rnn", pytest.param("transformer", marks=pytest.mark.slow)])
+def test_the_rows_of_a_gpu_run_on_a_cpu(model, tmp_path, capsys):
+    given = ["--tiny", f"--models={model}", "--tokens=512", "--ways=off", f"--output={tmp_path}/rows.jsonl"]
+    assert gpu.main(given) == 0
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert [row["name"].split()[0] for row in rows] == ["train", "translate"], rows
+    assert not any("failed" in row for row in rows) and rows[1]["sentences_per_s"] > 0
 
 
 def test_results_of_other_settings_are_not_taken(tmp_path):

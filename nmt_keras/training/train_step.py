@@ -293,7 +293,6 @@ class TrainStep:
             scale: the factor that makes means of them.
             norm: of the means.
         """
-        replicas = tf.distribute.get_replica_context().num_replicas_in_sync
 
         def apply(gradients: list[tf.Tensor], scale: tf.Tensor, norm: tf.Tensor) -> None:
             factor = scale
@@ -303,7 +302,9 @@ class TrainStep:
             if not self.workers.make_own_steps:  # else the averages are those of the weights that all share
                 self.move_averages()
 
-        if replicas == 1:  # a compiled function cannot update the variables of several
+        strategy = self.workers.strategy
+        is_alone = not tf.distribute.has_strategy() or isinstance(strategy, tf.distribute.OneDeviceStrategy)
+        if is_alone:  # a compiled function cannot update variables of a strategy, of one replica either
             apply = fused(apply, self.model.config.d_model)
         apply(gradients, scale, norm)
 

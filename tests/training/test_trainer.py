@@ -145,6 +145,16 @@ def test_mirrored_gives_the_losses_of_one_device(tmp_path, copy_text):
     assert trainer.best == pytest.approx(1 / 6)  # the dev loss of the last step, shared between the replicas
 
 
+def test_a_strategy_of_one_device_trains_wide_models(copy_text):
+    losses = []
+    for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0"])):
+        trainer = _trainer(TRAINING, strategy, dataclasses.replace(MODEL, d_model=256))  # as wide as is compiled
+        step, batches = _start(trainer, _text(copy_text, 1))
+        step(next(batches))
+        losses.append(trainer._log_row()["loss"])
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
 def test_gradients_are_sent_once_a_step(copy_text, monkeypatch):
     sent, real = [], tf.distribute.ReplicaContext.all_reduce
 
