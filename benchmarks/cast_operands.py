@@ -61,12 +61,12 @@ def main(_) -> None:
     import numpy as np
     import tensorflow as tf
 
+    from benchmarks.models import Pieces
     from nmt_keras.config import DecodingConfig, ModelConfig, TrainingConfig
     from nmt_keras.data.batching import Batch
     from nmt_keras.inference.search import Search
     from nmt_keras.layers import dense
     from nmt_keras.models.seq2seq import build_seq2seq
-    from nmt_keras.tokenizers.characters import ByteTokenizer
     from nmt_keras.training.losses import Forward, build_loss
 
     keras.config.set_dtype_policy(_FLAGS.precision)
@@ -76,7 +76,7 @@ def main(_) -> None:
     ids = tf.constant(np.random.default_rng(1).integers(4, _VOCAB, (_ROWS, _LENGTH)), tf.int32)
     batch = Batch(ids, ids, ids, tf.ones([_ROWS]), tf.range(_ROWS, dtype=tf.int64))
     loss = build_loss(TrainingConfig())
-    search = Search(model, ByteTokenizer(), DecodingConfig(max_length=25))
+    search = Search(model, Pieces(_VOCAB), DecodingConfig(max_length=25))  # type: ignore[arg-type]
     weights = [weight.value for weight in model.trainable_variables]
 
     def step() -> Any:
