@@ -5,7 +5,8 @@ python -m benchmarks.network --config=pipelines/recipes/multi30k_transformer.py 
 Each worker is in a network namespace of its own; the link between them has `--megabits` a second and, where the kernel
 can delay, `--milliseconds` of round trip. Prints the rate of one process with all cores, and that of two workers that
 share them, without a limit of the link and with it: steps made together, for both types that gradients are sent as,
-steps of their own with a mean after every 50, and a parameter server beside the first worker. The last line is JSON.
+steps of their own with a mean after every 50, and a parameter server beside the first worker; and what both hosts send
+in all, in bytes for each target token, starting included. The last line is JSON.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ from absl import app, flags
 
 _CONFIG = flags.DEFINE_string("config", None, "The recipe.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "Where its text is.")
-_MEGABITS = flags.DEFINE_float("megabits", 100.0, "Of the link, a second, in either direction.")
+_MEGABITS = flags.DEFINE_float("megabits", 100.0, "Of the link, a second, in either direction; 0: no limit alone.")
 _MILLISECONDS = flags.DEFINE_float("milliseconds", 20.0, "Of a round trip.")
 _STEPS = flags.DEFINE_integer("steps", 10, "Between two rows of the log; the first row of four does not count.")
 
@@ -109,6 +110,18 @@ def _rate(run_dir: pathlib.Path) -> float:
     return statistics.median(rates[1:])
 
 
+def _sent(host: str) -> int:
+    """The bytes that a host has sent."""
+    command = ("ip", "netns", "exec", host, "cat", f"/sys/class/net/{host}/statistics/tx_bytes")
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def _tokens(run_dir: pathlib.Path) -> int:
+    """The target tokens that a run has read."""
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return sum(row["target_tokens"] for row in rows if "target_tokens" in row)
+
+
 def _arguments(run_dir: pathlib.Path, cache_dir: str, every: int) -> list[str]:
     steps = every * _ROWS
     values = {"max_steps": steps, "log_every": every, "evaluate_every": steps, "checkpoint_every": steps}
@@ -128,6 +141,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     folder = pathlib.Path(tempfile.mkdtemp(prefix="network-"))
     rates: dict[str, float] = {}
+    bytes_sent: dict[str, float] = {}
     cores = len(os.sched_getaffinity(0))
     milliseconds = _MILLISECONDS.value if has_delays() else 0.0
     try:
@@ -137,7 +151,7 @@ def main(argv: Sequence[str]) -> None:
         subprocess.run(command, check=True, env=alone, stderr=subprocess.DEVNULL)
         rates["one process"] = _rate(folder / "one")
         os.environ["TF_NUM_INTRAOP_THREADS"] = str(max(cores // 2, 1))
-        for link in ((0.0, 0.0), (_MEGABITS.value, milliseconds)):
+        for link in ((0.0, 0.0), (_MEGABITS.value, milliseconds))[: 2 if _MEGABITS.value else 1]:
             for name, (distribution, every, *options) in _WAYS.items():
                 place = folder / f"{link[0]:g}-{name.replace(' ', '-')}"
                 every = every or _STEPS.value
@@ -147,14 +161,16 @@ def main(argv: Sequence[str]) -> None:
                         _, errors = worker.communicate()
                         if worker.returncode:
                             sys.exit(errors)
+                    sent = sum(map(_sent, hosts)) / _tokens(place)
                 limit = f"{link[0]:g} Mbit/s and {link[1]:g} ms" if link[0] else "no limit"
                 rates[f"{name}, {limit}"] = _rate(place)
-                print(f"{name}, {limit}: {_rate(place):,.0f}", flush=True)
+                bytes_sent[name] = sent
+                print(f"{name}, {limit}: {_rate(place):,.0f} tokens/s, {sent:,.0f} bytes sent a token", flush=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     for name, rate in rates.items():
         print(f"{name:60} {rate:8,.0f} target tokens/s, {rate / rates['one process']:.2f}")
-    print(json.dumps(rates))
+    print(json.dumps({"target_tokens_per_s": rates, "bytes_sent_a_token": bytes_sent}))
 
 
 if __name__ == "__main__":
