@@ -13,12 +13,12 @@ import pathlib
 import socket
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from nmt_keras import files
 from nmt_keras.errors import Interrupted, UserError
-from nmt_keras.reports import Report
+from nmt_keras.reports import Report, counted
 
 _REPORT_EVERY = 30.0  # seconds
 _RETRY = 0.3  # seconds between two tries to reach the chief
@@ -46,6 +46,16 @@ class Cluster(NamedTuple):
         """Those that are neither a chief of its own nor a parameter server."""
         return len(self.addresses) - self.has_chief - self.num_servers
 
+    @property
+    def shape(self) -> str:
+        """What must be equal in the `TF_CONFIG` of all processes, for people: how many there are of each job, and their
+        ports in order. Each may spell a host in its own way."""
+        jobs = ["a chief"] * self.has_chief + [counted(self.num_workers, "worker")]
+        jobs += [counted(self.num_servers, "parameter server")] * bool(self.num_servers)
+        ports = [str(split(address)[1]) for address in self.addresses]
+        of_all = f"port {ports[0]}" if len(set(ports)) == 1 else f"ports {_listed(ports)}"
+        return f"{_listed(jobs)} on {of_all}"
+
     def task_of(self, index: int) -> tuple[str, int]:
         """The job of a process in `TF_CONFIG`, and its number there."""
         place = index - self.has_chief
@@ -58,6 +68,11 @@ class Cluster(NamedTuple):
         job, place = self.task_of(index)
         name = "the chief" if job == "chief" else f"{'parameter server' if job == 'ps' else job} {place}"
         return f"{name} ({self.addresses[index]})"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names for people, as in "a, b and c"."""
+    return ", ".join(names[:-1]) + " and " * (len(names) > 1) + names[-1]
 
 
 class _Peer(NamedTuple):
@@ -129,7 +144,8 @@ def meet(
         The port that the chief has told.
 
     Raises:
-        UserError: the workers differ, two have one index, or they see other folders; each worker says which.
+        UserError: the workers have different clusters, or were started with different values, two have one index, or
+            they see other folders; each worker says which.
         Interrupted: somebody did not come in time, or left.
     """
     with _listening(cluster) as listener:
@@ -197,11 +213,7 @@ def _preside(
                     else f"does not see the --run_dir of {cluster.name_of(0)}, in {place.parent}: give all workers one "
                     "folder on storage that they share"
                 )
-        for peer in peers:
-            _send(peer.connection, {"problem": problem})
-        for peer in peers:  # whoever closes first keeps the port busy for a while: the chief must not
-            with contextlib.suppress(OSError):
-                peer.connection.recv(1)
+        _send_last(peers, problem)
     if problem:
         raise UserError(problem)
 
@@ -214,7 +226,12 @@ def _gather(
     report: Report,
     stack: contextlib.ExitStack,
 ) -> list[_Peer]:
-    """All others, as they come; those that wait are told for whom."""
+    """All others, as they come; those that wait are told for whom.
+
+    Raises:
+        UserError: one that came has another cluster; all that are here have been told.
+        Interrupted: somebody did not come in time.
+    """
     peers: list[_Peer] = []
     next_report = time.monotonic() + _REPORT_EVERY
     while len(peers) < len(cluster.addresses) - 1:
@@ -237,11 +254,45 @@ def _gather(
         listener.settimeout(max(min(next_report, deadline) - now, 0.01))
         with contextlib.suppress(TimeoutError):
             connection = stack.enter_context(listener.accept()[0])
-            hello = _receive(connection)
+            hello = _receive(connection, min(_ANSWER_TIMEOUT, max(deadline - time.monotonic(), 0.1)))
             if isinstance(hello.get("index"), int) and isinstance(hello.get("about"), dict):  # else a stranger
                 peers.append(_Peer(hello["index"], hello["about"], connection))
+                problem = _other_cluster(cluster, hello)
+                if problem:
+                    _send_last([*peers, *_about_to_be_heard(cluster, listener, stack)], problem)
+                    raise UserError(problem)
         peers = [peer for peer in peers if not _is_gone(peer.connection)]  # it may come again
     return peers
+
+
+def _send_last(peers: Sequence[_Peer], problem: str) -> None:
+    """Tells peers how the meeting ends, "" if well, and waits until they have left."""
+    for peer in peers:
+        _send(peer.connection, {"problem": problem})
+    for peer in peers:  # whoever closes first keeps the port busy for a while: the chief must not
+        with contextlib.suppress(OSError):
+            peer.connection.recv(1)
+
+
+def _about_to_be_heard(cluster: Cluster, listener: socket.socket, stack: contextlib.ExitStack) -> Iterator[_Peer]:
+    """Those that have connected and were not listened to yet."""
+    listener.settimeout(0.0)  # not to wait
+    with contextlib.suppress(OSError):
+        for _ in cluster.addresses:
+            connection = stack.enter_context(listener.accept()[0])
+            _receive(connection, timeout=1.0)  # what is not read would take the answer with it
+            yield _Peer(-1, {}, connection)
+
+
+def _other_cluster(cluster: Cluster, hello: Mapping[str, Any]) -> str:
+    """Says how the cluster of a worker that came differs from the chief's; "" if it does not."""
+    theirs = hello.get("cluster", "that another version of nmt_keras has read")
+    if theirs == cluster.shape and 0 <= hello["index"] < len(cluster.addresses):
+        return ""
+    return (
+        f"{hello.get('name', 'A worker that came')} has a TF_CONFIG of {theirs}, and {cluster.name_of(0)} one of "
+        f"{cluster.shape}: give all workers one TF_CONFIG but for the task"
+    )
 
 
 def _is_gone(connection: socket.socket) -> bool:
@@ -263,7 +314,8 @@ def _attend(
     """The part of a worker that is not the chief; returns the port that it is told."""
     watch = 0
     with _reach_chief(cluster, deadline, timeout, report) as connection:
-        _send(connection, {"index": cluster.number, "about": about})
+        name = cluster.name_of(cluster.number)
+        _send(connection, {"index": cluster.number, "about": about, "cluster": cluster.shape, "name": name})
         while True:
             reply = _receive(connection, timeout=max(deadline - time.monotonic(), 0.0) + _ANSWER_TIMEOUT)
             if "waiting" not in reply:
@@ -342,18 +394,21 @@ def _send(connection: socket.socket, value: dict[str, Any]) -> None:
 
 
 def _receive(connection: socket.socket, timeout: float = _ANSWER_TIMEOUT) -> dict[str, Any]:
-    """A line of a peer; empty if it says nothing that can be read."""
-    connection.settimeout(timeout)
+    """A line of a peer; empty if it says nothing that can be read, or not all of it within so many seconds."""
+    deadline = time.monotonic() + timeout
     line = b""
     try:
         while not line.endswith(b"\n") and len(line) < _LONGEST_LINE:
-            byte = connection.recv(1)
+            connection.settimeout(max(deadline - time.monotonic(), 0.001))  # 0 would not wait
+            byte = connection.recv(1) if time.monotonic() < deadline else b""
             if not byte:
                 return {}
             line += byte
         value = json.loads(line)
     except (OSError, ValueError):
         return {}
+    finally:
+        connection.settimeout(_ANSWER_TIMEOUT)
     return value if isinstance(value, dict) else {}
 
 

@@ -1,5 +1,6 @@
 """Workers meet before they train: who is missing, who differs, and who sees another folder."""
 
+import contextlib
 import json
 import socket
 import threading
@@ -30,12 +31,12 @@ class Meeting:
         self.addresses, self.run_dir, self.timeout = addresses, run_dir, timeout
         self.results, self.reports, self.threads = {}, {}, []
 
-    def start(self, number, about=None, run_dir=None, key=None):
+    def start(self, number, about=None, run_dir=None, key=None, other=None):
         key = number if key is None else key
         reports = self.reports[key] = []
 
         def work():
-            cluster = Cluster(self.addresses, number)
+            cluster = other or Cluster(self.addresses, number)
             try:
                 meet(cluster, about or ABOUT, run_dir or self.run_dir, self.timeout, reports.append)
                 self.results[key] = None
@@ -126,14 +127,11 @@ def test_waiting_has_a_limit(addresses, tmp_path):
 def test_two_workers_of_one_number_are_named(addresses, tmp_path):
     meeting = Meeting(addresses, tmp_path / "run")
     meeting.start(0)
-    with socket.create_server(("127.0.0.1", 0)) as other:  # on another machine the same port is free
-        port = other.getsockname()[1]
-    twice = (addresses[0], addresses[1], f"127.0.0.1:{port}")
     meeting.start(1)
-    second = Meeting(twice[:1] + (twice[2],), tmp_path / "run")
-    second.start(1)
-    for errors in (meeting.end(), second.end()):
-        assert all("Two workers have index 1 in TF_CONFIG, of 3" in str(error) for error in errors.values()), errors
+    time.sleep(0.5)  # as on another machine, where the port is free too
+    meeting.start(1, key="the second")
+    errors = meeting.end()
+    assert all("Two workers have index 1 in TF_CONFIG, of 3" in str(error) for error in errors.values()), errors
 
 
 def test_a_port_in_use_is_named(addresses, tmp_path):
@@ -166,7 +164,7 @@ def test_strangers_and_a_worker_that_comes_again_do_no_harm(addresses, tmp_path)
     meeting = Meeting(addresses, tmp_path / "run")
     meeting.start(0)
     with _connected(place) as killed:
-        killed.sendall(json.dumps({"index": 1, "about": ABOUT}).encode() + b"\n")
+        killed.sendall(_hello(Cluster(meeting.addresses, 1)))
     time.sleep(0.2)
     meeting.start(2)  # the one that is gone does not make them complete
     time.sleep(0.5)
@@ -178,9 +176,102 @@ def test_a_worker_that_leaves_between_is_named(addresses, tmp_path):
     meeting = Meeting(addresses[:2], tmp_path / "run")
     meeting.start(0)
     with _connected(("127.0.0.1", int(addresses[0].rpartition(":")[2]))) as killed:
-        killed.sendall(json.dumps({"index": 1, "about": ABOUT}).encode() + b"\n")
+        killed.sendall(_hello(Cluster(meeting.addresses, 1)))
         killed.recv(1)  # the others are there
     assert f"worker 1 ({addresses[1]}) left before training began" in str(meeting.end()[0])
+
+
+@pytest.mark.parametrize(
+    "other, told",
+    [
+        (lambda a: Cluster(a, 1), "worker 1 ({1}) has a TF_CONFIG of 3 workers on ports"),
+        (lambda a: Cluster(a, 2), "worker 2 ({2}) has a TF_CONFIG of 3 workers on ports"),
+        (lambda a: Cluster(a[:2], 1, True), "worker 0 ({1}) has a TF_CONFIG of a chief and 1 worker on ports"),
+        (lambda a: Cluster((a[0], a[2]), 1), "worker 1 ({2}) has a TF_CONFIG of 2 workers on ports"),
+    ],
+    ids=["more workers", "an index that is none of the chief's", "a chief of its own", "another port"],
+)
+@pytest.mark.parametrize("about", [ABOUT, {**ABOUT, "training.learning_rate": 0.002}], ids=["equal", "differs"])
+def test_workers_of_different_clusters_are_refused_at_once(addresses, tmp_path, other, told, about):
+    meeting = Meeting(addresses[:2], tmp_path / "run", timeout=60.0)
+    began = time.monotonic()
+    meeting.start(0)
+    meeting.start(1, about, other=other(addresses))
+    messages = {number: str(error) for number, error in meeting.end().items()}
+    assert messages[0] == messages[1] and time.monotonic() - began < 15 and "\n" not in messages[0]
+    ports = [address.rpartition(":")[2] for address in addresses]
+    assert told.format(*addresses) in messages[0]
+    assert f"and worker 0 ({addresses[0]}) one of 2 workers on ports {ports[0]} and {ports[1]}" in messages[0]
+    assert messages[0].endswith(": give all workers one TF_CONFIG but for the task")
+    assert not isinstance(meeting.results[0], Interrupted)  # to start it again would help nobody
+
+
+def test_those_that_wait_hear_of_a_worker_of_another_cluster(addresses, tmp_path):
+    meeting = Meeting(addresses, tmp_path / "run", timeout=60.0)
+    meeting.start(0)
+    meeting.start(1)
+    time.sleep(0.5)
+    meeting.start(2, other=Cluster(addresses, 2, True))
+    messages = {number: str(error) for number, error in meeting.end().items()}
+    assert len(set(messages.values())) == 1 and "has a TF_CONFIG of a chief and 2 workers" in messages[1], messages
+    _ports_are_free(addresses)
+
+
+def test_those_that_are_about_to_be_heard_hear_of_it_too(addresses, tmp_path):
+    place = ("127.0.0.1", int(addresses[0].rpartition(":")[2]))
+    meeting = Meeting(addresses, tmp_path / "run", timeout=60.0)
+    meeting.start(0)
+    with _connected(place) as slow:
+        time.sleep(0.5)  # the chief listens to it alone
+        meeting.start(1)
+        time.sleep(0.5)
+        slow.sendall(_hello(Cluster(addresses, 2, True)))
+        assert b"has a TF_CONFIG of" in slow.recv(4096)
+    messages = {number: str(error) for number, error in meeting.end().items()}
+    assert messages[0] == messages[1] and "has a TF_CONFIG of a chief and 2 workers" in messages[1], messages
+
+
+def test_the_spelling_of_hosts_may_differ(addresses, tmp_path):
+    meeting = Meeting(addresses, tmp_path / "run")
+    others = [tuple(address.replace("127.0.0.1", name) for address in addresses) for name in ("localhost", "127.0.0.1")]
+    meeting.start(0)
+    for number, spelt in enumerate(others, 1):
+        meeting.start(number, other=Cluster(spelt, number))
+    assert meeting.end() == {0: None, 1: None, 2: None}
+
+
+def test_ports_are_told_once_where_they_are_one():
+    assert Cluster(("a:1", "b:1", "c:1"), 0, True, 1).shape == "a chief, 1 worker and 1 parameter server on port 1"
+    assert Cluster(("a:1", "b:2"), 0).shape == "2 workers on ports 1 and 2"
+
+
+@pytest.mark.parametrize("said", [b"", b" "], ids=["nothing", "a byte now and then"])
+def test_a_stranger_cannot_hold_the_meeting_open(addresses, tmp_path, monkeypatch, said):
+    """Neither beyond its limit, nor beyond the time that one has to say who it is."""
+    monkeypatch.setattr(rendezvous, "_ANSWER_TIMEOUT", 1.0)
+    place = ("127.0.0.1", int(addresses[0].rpartition(":")[2]))
+    for timeout, comes in ((20.0, True), (1.5, False)):
+        if not comes:
+            monkeypatch.setattr(rendezvous, "_ANSWER_TIMEOUT", 20.0)
+        meeting = Meeting(addresses[:2], tmp_path / "run", timeout=timeout)
+        began = time.monotonic()
+        meeting.start(0)
+        with _connected(place) as stranger:
+            time.sleep(0.2)
+            if comes:
+                meeting.start(1)
+            while any(thread.is_alive() for thread in meeting.threads) and time.monotonic() < began + 15:
+                with contextlib.suppress(OSError):  # once it is cut off
+                    stranger.sendall(said)
+                time.sleep(0.1)
+        errors = meeting.end()
+        assert time.monotonic() - began < 8
+        assert errors == {0: None, 1: None} if comes else "did not come within 1.5 s" in str(errors[0])
+
+
+def _hello(cluster):
+    hello = {"index": cluster.number, "about": ABOUT, "cluster": cluster.shape, "name": "a worker"}
+    return json.dumps(hello).encode() + b"\n"
 
 
 def _connected(place):
