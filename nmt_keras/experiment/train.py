@@ -43,7 +43,7 @@ from nmt_keras.tokenizers.building import own_tokenizers, require_sampling
 from nmt_keras.tokenizers.target_tags import tag_ids
 from nmt_keras.training import memory
 from nmt_keras.training.checkpoints import Checkpoints, weights_sha256
-from nmt_keras.training.cluster import connected, serve
+from nmt_keras.training.cluster import SIGNS_OF_LOSS, connected, serve
 from nmt_keras.training.dashboards import StepProfile
 from nmt_keras.training.feed import Feed
 from nmt_keras.training.freezing import freeze
@@ -216,7 +216,8 @@ def _train(
             f"data.max_target_length={config.data.max_target_length} ids; pipelines.doctor suggests some"
         )
     part = trainer.local_sgd.part if trainer.local_sgd else None
-    checkpoints = Checkpoints(checkpoints_of(run_dir), training.keep_checkpoints, chief, report, part)
+    signs = SIGNS_OF_LOSS if workers.cluster is not None else ()
+    checkpoints = Checkpoints(checkpoints_of(run_dir), training.keep_checkpoints, chief, report, part, signs)
     checkpoints.clean_up()
     workers.barrier()
     before, trainer.measured = measured

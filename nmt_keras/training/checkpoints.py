@@ -71,6 +71,7 @@ class Checkpoints:
         is_chief: in a job of several workers all must call `save` (it is a collective), and the chief's files stay.
         report: takes a line for the user.
         part: what this worker keeps by itself, where each makes steps of its own.
+        signs_of_loss: errors by which another worker's loss shows, which are not of the disk; of a job that has others.
     """
 
     def __init__(
@@ -80,12 +81,14 @@ class Checkpoints:
         is_chief: bool = True,
         report: Report = silent,
         part: Part | None = None,
+        signs_of_loss: tuple[type[Exception], ...] = (),
     ):
         self.folder = folder
         self.keep = keep
         self._is_chief = is_chief
         self._report = report
         self._part = part
+        self._signs_of_loss = signs_of_loss
         self._saved: set[int] = set()
         self._intact: set[int] = set()  # written or verified by this process
 
@@ -112,6 +115,7 @@ class Checkpoints:
 
         Raises:
             UserError: the disk is full or the folder cannot be written; earlier checkpoints are intact.
+            tf.errors.OpError: one of the signs of loss, where another worker is lost meanwhile.
         """
         final = self.folder / f"step-{step:08d}"
         temporary = self.folder / f".tmp-{step:08d}-{uuid.uuid4().hex[:12]}"  # workers in containers may share a pid
@@ -143,6 +147,8 @@ class Checkpoints:
                 shutil.rmtree(replaced, ignore_errors=True)
                 self._intact.add(step)
                 self._delete_old()
+        except self._signs_of_loss:
+            raise
         except (OSError, tf.errors.OpError) as error:
             reason = str(error).split("\n")[0]
             raise UserError(

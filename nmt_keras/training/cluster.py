@@ -29,7 +29,7 @@ from nmt_keras.training.workers import Workers
 STATUS_LOST = 75  # of a process that can go on when all workers are there again
 _TIME_TO_FAIL = 15.0  # seconds for the main thread to notice that a collective was ended
 _HEARD_WITHIN = 8.0  # seconds until a chief that watches has said so
-_SIGNS_OF_LOSS = (
+SIGNS_OF_LOSS = (  # of another worker
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
     tf.errors.CancelledError,
@@ -120,7 +120,7 @@ def _watched(
         try:
             yield cluster, watch
             is_done = True
-        except _SIGNS_OF_LOSS as error:
+        except SIGNS_OF_LOSS as error:
             raise WorkerLost(_lost_line(cluster, watch.wait_for_lost())) from error
         finally:
             watch.close(is_done)

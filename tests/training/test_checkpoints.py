@@ -11,7 +11,8 @@ import tensorflow as tf
 from nmt_keras.config import ModelConfig
 from nmt_keras.errors import UserError
 from nmt_keras.models.seq2seq import build_seq2seq
-from nmt_keras.training.checkpoints import Checkpoints, by_path
+from nmt_keras.training.checkpoints import Checkpoints, Part, by_path
+from nmt_keras.training.cluster import SIGNS_OF_LOSS
 
 
 def _model(**fields):
@@ -317,6 +318,24 @@ def test_a_write_that_fails_leaves_the_earlier_ones_and_no_temporary_folder(save
     assert _names(folder) == ["step-00000010", "step-00000020", "step-00000030"]
     objects = _small()
     assert saved.restore(objects)["step"] == 30 and _value(objects) == 30
+
+
+@pytest.mark.parametrize("sign", SIGNS_OF_LOSS)
+@pytest.mark.parametrize("name", ["", "worker-1"], ids=["chief", "other"])
+def test_the_loss_of_a_worker_is_no_fault_of_the_disk(saved, folder, sign, name):
+    """A save waits for the other workers, so that one that is lost shows there too."""
+    error = sign(None, None, "worker 1 is lost")
+
+    def fail():
+        raise error
+
+    part = Part(name, [], _small(), fail, lambda: None)
+    of_several = Checkpoints(folder, part=part, signs_of_loss=SIGNS_OF_LOSS)
+    with pytest.raises(sign) as caught:
+        of_several.save(40, _small(40), {})
+    assert caught.value is error and not list(folder.glob(".tmp-*")) and saved.steps() == [10, 20, 30]
+    with pytest.raises(UserError, match="^Cannot write the checkpoint of step 40"):  # who is alone has lost nobody
+        Checkpoints(folder, part=part).save(40, _small(40), {})
 
 
 def test_an_average_is_of_the_latest_intact_ones(saved, folder):

@@ -1,6 +1,7 @@
 """Workers that make steps of their own and take the mean of what they learned, as processes on this machine."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -80,6 +81,23 @@ def test_steps_that_stay_bad_lead_all_workers_back_to_one_checkpoint(tmp_path, c
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 1 and "Traceback" not in errors, errors
         assert "restart 3 of 3" in errors and "after 3 restarts with other seeds" in errors
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_lost_during_a_save_ends_the_others_as_at_any_time(tmp_path, copy_text):
+    """It stops where the chief waits for its part of a checkpoint."""
+    arguments = [*worker_arguments(copy_text, tmp_path, 10_000), f"--run_dir={tmp_path}/run"]
+    arguments += _options(10_000, 5)
+    processes, folder = start_workers(arguments, "local_sgd"), tmp_path / "run" / "checkpoints"
+    while not list(folder.glob("step-*5")) and processes[0].poll() is None:
+        time.sleep(0.01)
+    while not list(folder.glob(".tmp-*")) and processes[0].poll() is None:
+        pass
+    processes[1].kill()
+    _, errors = processes[0].communicate(timeout=90)
+    processes[1].communicate()
+    assert processes[0].returncode == 75 and "Traceback" not in errors and "free the disk" not in errors, errors
+    assert "worker 1 (127.0.0.1:" in errors and "stopped or cannot be reached" in errors
 
 
 def test_what_happens_at_a_step_must_wait_for_one_model():
