@@ -174,6 +174,56 @@ def test_a_second_signal_ends_at_once_also_inside_a_long_operation():
         assert process.wait(15) == 128 + signal.SIGINT and time.monotonic() - started < 15
 
 
+@pytest.mark.parametrize(
+    "signals, pause, status, told",
+    [
+        ([signal.SIGTERM, signal.SIGTERM], 0.0, 0, ["stopped by SIGTERM, once"]),
+        ([signal.SIGTERM, signal.SIGTERM], 0.5, 0, ["stopped by SIGTERM, once"]),
+        ([signal.SIGTERM, signal.SIGTERM], 2.5, 128 + signal.SIGTERM, []),
+        ([signal.SIGTERM, signal.SIGINT], 0.5, 128 + signal.SIGINT, []),
+        ([signal.SIGINT, signal.SIGINT], 0.5, 128 + signal.SIGINT, []),
+        ([signal.SIGINT, signal.SIGTERM], 0.5, 0, ["stopped by SIGINT, once"]),
+    ],
+)
+def test_a_sigterm_that_is_handed_on_too_is_one_request(signals, pause, status, told):
+    """What ends a group of processes reaches a training from the system, and from pipelines.launch."""
+    program = (
+        "import time; from nmt_keras.errors import Stopped; from pipelines import _signals\n"
+        "times = 0\n"
+        "with _signals.stopping() as stop:\n"
+        "    for seconds in (60, 4):\n"  # it trains, and saves
+        "        try:\n"
+        "            if seconds == 60: print('ready', flush=True)\n"
+        "            time.sleep(seconds)\n"
+        "        except Stopped:\n"
+        "            times += 1\n"
+        "print(stop.reason + ', ' + 'once' * times)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        for number in signals:
+            process.send_signal(number)
+            time.sleep(pause)
+        assert process.wait(30) == status and process.stdout.read().splitlines() == told
+
+
+def test_two_sigterm_at_once_interrupt_a_job_once(monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    now = [100.0]
+    monkeypatch.setattr(_signals.time, "monotonic", lambda: now[0])
+    try:
+        _signals.interrupt_on_sigterm()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+        now[0] += 1.9
+        os.kill(os.getpid(), signal.SIGTERM)
+        now[0] += 0.2
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_handlers_are_those_of_before_in_the_end():
     before = signal.getsignal(signal.SIGTERM)
     with _signals.stopping() as stop:

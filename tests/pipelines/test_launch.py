@@ -47,7 +47,9 @@ def test_two_workers_train_and_their_lines_have_numbers(copy_text, tmp_path, cap
 
 
 @pytest.mark.slow
-def test_a_signal_stops_all_and_the_same_command_goes_on(copy_text, tmp_path):
+@pytest.mark.parametrize("of_all", [False, True], ids=["of the launch", "of each process"])
+def test_a_signal_stops_all_and_the_same_command_goes_on(copy_text, tmp_path, of_all):
+    """SLURM and systemd send it to each process of a job, to which the launch sends it too."""
     command = [sys.executable, "-m", "pipelines.launch", "--workers=2", *_arguments(copy_text, tmp_path / "run", 2000)]
     process, log = (
         subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True),
@@ -55,10 +57,13 @@ def test_a_signal_stops_all_and_the_same_command_goes_on(copy_text, tmp_path):
     )
     while not (log.exists() and '"loss"' in log.read_text()) and process.poll() is None:
         time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
+    for number in [*(_children(process) if of_all else []), process.pid]:
+        os.kill(number, signal.SIGTERM)
+        time.sleep(0.05 * of_all)
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == 75 and "stopping all workers" in errors
+    assert process.returncode == 75 and "stopping all workers" in errors, errors
     assert "0: stopped by SIGTERM at step " in errors or "another worker was stopped at step " in errors
+    assert errors.count("which is saved") == 2, errors
 
 
 def _children(process):
