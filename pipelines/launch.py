@@ -6,7 +6,8 @@ python -m pipelines.launch --workers=2 --servers=1 --distribution=parameter_serv
 python -m pipelines.launch --hosts=a:2222,b:2222 --index=0 -- --config=my_recipe.py --run_dir=/shared/mine   # on each
 
 Lines of workers on this machine begin with their numbers. A signal reaches all: they save and stop. The status is 0
-where all are done, 75 where they can go on with the same command, else that of the first worker that failed.
+where all are done, 75 where they can go on with the same command (also if one was killed), else that of the first
+worker that failed.
 """
 
 import contextlib
@@ -53,7 +54,11 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
         flag_values=values,
     )
     flags.DEFINE_integer(
-        "restarts", 0, "How often what was lost is started again at most, on this machine.", 0, flag_values=values
+        "restarts",
+        0,
+        "How often what was lost is started again at most on this machine, a worker or all.",
+        0,
+        flag_values=values,
     )
     flags.DEFINE_list("hosts", [], "Or host:port of all workers, the chief first.", flag_values=values)
     flags.DEFINE_integer("index", None, "With --hosts: which of them this machine is, from 0.", 0, flag_values=values)
@@ -77,25 +82,43 @@ def _job(values: flags.FlagValues, training: list[str]) -> int:
     is_asynchronous = values.distribution == "parameter_server"
     if is_asynchronous != bool(values.servers):
         raise UserError("--distribution=parameter_server and --servers, how many there are, go together")
+    restarts = _Restarts(values.restarts)
     if values.hosts:
         from nmt_keras.training.rendezvous import cluster_of
 
         jobs = _jobs(values.hosts, values.servers)
         environment = _environment(jobs, values.index)
         cluster_of(environment["TF_CONFIG"], values.distribution)  # raises where an address is none
-        return _again(lambda: _run_one(command, environment), values.restarts)
+        return _again(lambda: _run_one(command, environment), restarts)
     number = values.workers + values.servers + is_asynchronous  # the chief computes nothing there
-    return _again(lambda: _run_here(command, number, values.servers, values.restarts), values.restarts)
+    return _again(lambda: _run_here(command, number, values.servers, restarts), restarts)
 
 
-def _again(run: Callable[[], tuple[int, bool]], restarts: int) -> int:
-    """Runs what returns its status and whether it was asked to stop; again, so often at most, if a worker was lost."""
+class _Restarts:
+    """How often something may still be started again on this machine, a worker or all.
+
+    Args:
+        left: so often.
+    """
+
+    def __init__(self, left: int):
+        self.left = left
+
+    def take(self, what: str) -> bool:
+        """Takes one of them for `what`, which is reported; returns whether there was one."""
+        if not self.left:
+            return False
+        self.left -= 1
+        _process.report(f"{what} started again ({self.left} more times at most)")
+        return True
+
+
+def _again(run: Callable[[], tuple[int, bool]], restarts: _Restarts) -> int:
+    """Runs what returns its status and whether it was asked to stop; again, while it may be, if a worker was lost."""
     while True:
         status, is_stopped = run()
-        if status != _cli.STATUS_STOPPED or restarts == 0 or is_stopped:
+        if status != _cli.STATUS_STOPPED or is_stopped or not restarts.take("a worker was lost: all are"):
             return status
-        restarts -= 1
-        _process.report(f"a worker was lost: all are started again ({restarts} more times at most)")
 
 
 def _run_one(command: list[str], environment: Mapping[str, str]) -> tuple[int, bool]:
@@ -103,7 +126,7 @@ def _run_one(command: list[str], environment: Mapping[str, str]) -> tuple[int, b
     process, is_stopping = subprocess.Popen(command, env=environment, start_new_session=True), False
     while True:
         try:
-            return process.wait(), is_stopping
+            return _status_of([process.wait()], 0, is_stopping), is_stopping
         except KeyboardInterrupt:
             process.send_signal(signal.SIGKILL if is_stopping else signal.SIGTERM)
             is_stopping = True
@@ -116,10 +139,10 @@ class _Processes:
         command: of each.
         count: how many there are.
         num_servers: how many of them are parameter servers, the last ones.
-        restarts: how often a worker of asynchronous training is started again at most.
+        restarts: those that are left, for workers of asynchronous training too.
     """
 
-    def __init__(self, command: list[str], count: int, num_servers: int, restarts: int):
+    def __init__(self, command: list[str], count: int, num_servers: int, restarts: _Restarts):
         self._command = command
         self._restarts = restarts
         self._jobs = _jobs([f"127.0.0.1:{port}" for port in _free_ports(count)], num_servers)
@@ -148,19 +171,17 @@ class _Processes:
         for index in workers:
             status = self.all[index].poll()
             was_lost = status is not None and (status < 0 or status == _cli.STATUS_STOPPED)
-            if was_lost and self._restarts > 0 and self.all[0].poll() is None:
-                self._restarts -= 1
-                _process.report(f"worker {index - 1} is started again ({self._restarts} more times at most)")
+            if was_lost and self.all[0].poll() is None and self._restarts.take(f"worker {index - 1} is"):
                 self.all[index] = self._start(index)
 
     def join(self) -> list[int]:
         """The statuses of all, when what they had to say is said."""
         for reader in self._readers:
             reader.join()
-        return [status if status >= 0 else 128 - status for status in (process.returncode for process in self.all)]
+        return [process.returncode for process in self.all]
 
 
-def _run_here(command: list[str], count: int, num_servers: int, restarts: int) -> tuple[int, bool]:
+def _run_here(command: list[str], count: int, num_servers: int, restarts: _Restarts) -> tuple[int, bool]:
     """Runs all processes of a training on this machine; the status of the whole, and whether it was asked to stop."""
     processes = _Processes(command, count, num_servers, restarts)
     try:
@@ -176,17 +197,22 @@ def _run_here(command: list[str], count: int, num_servers: int, restarts: int) -
             for process in processes.all:
                 process.kill()
             _wait(processes)
-    return _status_of(processes.join(), num_servers), processes.is_stopping
+    return _status_of(processes.join(), num_servers, processes.is_stopping), processes.is_stopping
 
 
-def _status_of(found: Sequence[int], num_servers: int) -> int:
-    """The status of the whole, of those of its processes."""
+def _status_of(found: Sequence[int], num_servers: int, is_stopping: bool) -> int:
+    """The status of the whole, of those of its processes (below 0 of one that a signal killed), and whether they were
+    asked to stop."""
     if num_servers and found[0] in (0, _cli.STATUS_STOPPED):
         return found[0]  # of the chief: what became of a worker that was replaced is no matter
-    failed = [status for status in found if status not in (0, _cli.STATUS_STOPPED)]
-    if _cli.STATUS_STOPPED in found and min(failed, default=128) >= 128:  # one was killed, and the others could go on
+    ended = [status for status in found if status < 0 or status >= 128]  # by signals
+    failed = [status for status in found if status not in (0, _cli.STATUS_STOPPED, *ended)]
+    if failed or not ended:
+        return failed[0] if failed else max(found)
+    was_lost = min(ended) < 0 and not is_stopping
+    if was_lost or _cli.STATUS_STOPPED in found:  # all can go on
         return _cli.STATUS_STOPPED
-    return failed[0] if failed else max(found)
+    return ended[0] if ended[0] > 0 else 128 - ended[0]
 
 
 def _wait(processes: _Processes) -> None:

@@ -148,25 +148,82 @@ def test_one_of_several_machines_joins_the_others(copy_text, tmp_path, capfd, mo
     assert task == {"cluster": {"worker": hosts.split(",")}, "task": {"type": "worker", "index": 1}}
 
 
+class _Processes:
+    """Stands for `subprocess.Popen`, whose processes end as is told, or are waited for when a signal comes."""
+
+    def __init__(self, *results):
+        self.results, self.did = iter(results), []
+
+    def __call__(self, command, env, start_new_session):
+        self.did.append("started")
+        return self
+
+    def wait(self):
+        result = next(self.results)
+        if result is KeyboardInterrupt:
+            raise result
+        return result
+
+    def send_signal(self, number):
+        self.did.append(number)
+
+
+def _launch_one(monkeypatch, processes, restarts):
+    monkeypatch.setattr(launch.subprocess, "Popen", processes)
+    return launch.main(["--hosts=127.0.0.1:1", "--index=0", f"--restarts={restarts}", "--", "--run_dir=a"])
+
+
 def test_a_signal_reaches_the_process_of_one_machine_and_nothing_is_started_again(monkeypatch):
     """The first asks it to save and stop, the second ends it."""
-    sent = []
+    processes = _Processes(KeyboardInterrupt, KeyboardInterrupt, -signal.SIGKILL)
+    assert _launch_one(monkeypatch, processes, 3) == 128 + signal.SIGKILL
+    assert processes.did == ["started", signal.SIGTERM, signal.SIGKILL]
+    processes = _Processes(KeyboardInterrupt, 75)
+    assert _launch_one(monkeypatch, processes, 3) == 75 and processes.did == ["started", signal.SIGTERM]
 
-    class Process:
-        waits = iter([KeyboardInterrupt, KeyboardInterrupt, 75])
 
-        def __init__(self, command, env, start_new_session):
-            sent.append("started")
+def test_what_is_killed_on_one_of_several_machines_is_lost(monkeypatch, capsys):
+    """As by a kernel that has no memory left: it can go on with the same command."""
+    processes = _Processes(-signal.SIGKILL, 75, -signal.SIGSEGV)
+    assert _launch_one(monkeypatch, processes, 2) == 75 and processes.did == ["started"] * 3
+    assert "all are started again (0 more times at most)" in capsys.readouterr().err
+    processes = _Processes(-signal.SIGKILL, 2)
+    assert _launch_one(monkeypatch, processes, 2) == 2 and processes.did == ["started"] * 2
 
-        def wait(self):
-            result = next(self.waits)
-            if result is KeyboardInterrupt:
-                raise result
-            return result
 
-        def send_signal(self, number):
-            sent.append(number)
+@pytest.mark.parametrize(
+    "found, num_servers, is_stopping, expected",
+    [
+        ([0, 0], 0, False, 0),
+        ([75, -9], 0, False, 75),
+        ([-9, -9], 0, False, 75),  # on a machine without memory
+        ([-9, 2], 0, False, 2),
+        ([75, 143], 0, False, 75),  # it had two signals from somebody
+        ([130], 0, False, 130),  # and this one Ctrl-C
+        ([75, 1], 0, False, 1),
+        ([-9, -9], 0, True, 137),  # a second Ctrl-C
+        ([0, -9, 0], 1, False, 0),  # a worker that was replaced
+        ([-9, 75, 75], 1, False, 75),
+        ([-9, -9, -9], 1, False, 75),
+    ],
+)
+def test_the_status_of_the_whole(found, num_servers, is_stopping, expected):
+    assert launch._status_of(found, num_servers, is_stopping) == expected
 
-    monkeypatch.setattr(launch.subprocess, "Popen", Process)
-    assert launch.main(["--hosts=127.0.0.1:1", "--index=0", "--restarts=3", "--", "--run_dir=a"]) == 75
-    assert sent == ["started", signal.SIGTERM, signal.SIGKILL]
+
+def test_restarts_of_one_worker_and_of_all_are_counted_together(monkeypatch, tmp_path, capfd):
+    """Each process of this training ends as if a worker was lost, the chief after the worker was started again."""
+    program = tmp_path / "lost.py"
+    program.write_text(
+        "import json, os, sys, time\n"
+        "job = json.loads(os.environ['TF_CONFIG'])['task']['type']\n"
+        "print('began as', job, file=sys.stderr)\n"
+        "time.sleep({'chief': 3, 'worker': 0, 'ps': 3}[job])\n"
+        "sys.exit(75)\n"
+    )
+    restarts = launch._Restarts(3)
+    run = lambda: launch._run_here([sys.executable, str(program)], 3, 1, restarts)  # noqa: E731
+    assert launch._again(run, restarts) == 75
+    errors = capfd.readouterr().err
+    assert errors.count("began as worker") == 1 + 3 and errors.count("began as chief") == 1
+    assert "started again (0 more times at most)" in errors and restarts.left == 0
