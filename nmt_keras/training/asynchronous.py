@@ -27,7 +27,7 @@ _IN_FLIGHT_OF_A_WORKER = 2
 class Staleness(NamedTuple):
     """What is known of the updates since this was last asked."""
 
-    mean: float  # updates by others between the reading of weights and the update
+    mean: float  # gradients that others computed between a step's reading of the weights and its update
     largest: int
     repeated: int  # steps that were made again
     workers: int  # that made steps
@@ -44,6 +44,9 @@ class AsynchronousStep(TrainStep):
 
     Its interface is that of `TrainStep`, but that a call returns when there is room for another step: what it reports
     is complete after `wait`. With one worker and one step in flight, training is exact as on one device.
+
+    Attributes:
+        failed: the steps, from 1, of which one has raised the error that a call or `wait` has raised.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -55,6 +58,7 @@ class AsynchronousStep(TrainStep):
         workers = self.workers.cluster.num_workers if self.workers.cluster is not None else 1
         self._most = self.config.max_in_flight or _IN_FLIGHT_OF_A_WORKER * workers
         self._next = 0
+        self.failed = range(0)
         self._ages: list[int] = []
         self._repeated = 0
         self._makers: set[str] = set()
@@ -76,7 +80,12 @@ class AsynchronousStep(TrainStep):
             raise ValueError("a step of parameter servers is always applied")
         while len(self._pending) >= self._most:
             self._finish(self._pending.popleft())
-        result = self._coordinator.schedule(self._compiled, args=(batch, tf.constant(self._next, tf.int64)))
+        try:  # it raises what any step has raised that is under way
+            result = self._coordinator.schedule(self._compiled, args=(batch, tf.constant(self._next, tf.int64)))
+        except tf.errors.OpError:
+            first = self._pending[0].step if self._pending else self._next
+            self.failed = range(first + 1, max(first + 1, self._next) + 1)
+            raise
         self._pending.append(_Pending(result, batch, self._next))
         self._next += 1
 
@@ -98,7 +107,12 @@ class AsynchronousStep(TrainStep):
         return Staleness(sum(ages) / max(len(ages), 1), max(ages, default=0), repeated, len(makers))
 
     def _closure(self, batch: Any, step: tf.Tensor) -> tuple[Outcome, tf.Tensor]:
-        """A step on a worker, and how many updates others have made meanwhile."""
+        """A step on a worker, and its staleness.
+
+        What is counted are gradients: those that others have computed after this step began to read the weights and
+        before its own gradient was there. Each is applied just after it is counted, so that this is the number of
+        updates in between but for those under way at either end; one that is not finite counts, and changes nothing.
+        """
         before = self._updates.read_value()
         with tf.control_dependencies([before]):
             outcome = self._step(batch, tf.constant(True), step)
@@ -107,7 +121,11 @@ class AsynchronousStep(TrainStep):
         return outcome, tf.convert_to_tensor(after) - 1 - before
 
     def _finish(self, pending: _Pending) -> None:
-        outcome, age = pending.result.fetch()
+        try:
+            outcome, age = pending.result.fetch()
+        except tf.errors.OpError:
+            self.failed = range(pending.step + 1, pending.step + 2)
+            raise
         self._makers.add(_maker_of(pending.result))
         self._ages.append(int(age))
         if outcome.is_non_finite:

@@ -190,7 +190,7 @@ class Trainer:
 
         Raises:
             Failure: steps are not finite again after `MAX_RESTARTS` restarts, or no checkpoint to restart from is left.
-            UserError: the device has no memory for a batch; the state is saved.
+            UserError: the device has no memory for a batch; the state is saved where no other process trains with it.
         """
         stop = stop or StopRequest()
         config = self.config
@@ -202,7 +202,7 @@ class Trainer:
             self.save(checkpoints, feed)  # where a restart may have to begin; and a full disk is met before step 1
         every = Every(config.max_steps)
         self._window_start, self._restored_seconds = time.monotonic() - self._restored_seconds, 0.0
-        with tqdm(
+        with self._explaining_late_failures(feed), tqdm(
             total=config.max_steps, initial=self.step, unit="step", disable=not shows_bars(), dynamic_ncols=True
         ) as progress:
             if self.new_measures:
@@ -245,20 +245,38 @@ class Trainer:
         try:
             self.train_step(next(batches))
         except tf.errors.ResourceExhaustedError as error:
-            where = f"The device ran out of memory at step {self.step + 1}, {feed.describe(self.step, self.restarts)}"
             saved = "the latest checkpoint is intact"
             is_whole = self.train_step.is_between_steps() and self.train_step.steps.numpy() == self.step
-            if is_whole and self.local_sgd is None:  # else all would have to save
+            if is_whole and self.workers.count == 1:  # others would have to save too, or have steps under way
                 self.save(checkpoints, feed)
                 saved = f"what it had learned is saved as step {self.step}"
-            raise UserError(
-                f"{where}; {saved}. Go on with a smaller --config.training.batch_tokens (it is "
-                f"{self.config.batch_tokens}) or more --config.training.accumulation_steps (it is "
-                f"{self.config.accumulation_steps}), and --allow_config_change"
-            ) from error
+            raise self._without_memory(feed, saved) from error
         self.step += 1
         if self.local_sgd and self.local_sgd.is_due(self.step):
             self.local_sgd.meet()
+
+    @contextlib.contextmanager
+    def _explaining_late_failures(self, feed: Feed) -> Iterator[None]:
+        """Explains where steps had no memory that fail when they are waited for."""
+        try:
+            yield
+        except tf.errors.ResourceExhaustedError as error:
+            if not (isinstance(self.train_step, AsynchronousStep) and self.train_step.failed):
+                raise
+            raise self._without_memory(feed, "the latest checkpoint is intact") from error
+
+    def _without_memory(self, feed: Feed, saved: str) -> UserError:
+        failed = range(self.step + 1, self.step + 2)
+        if isinstance(self.train_step, AsynchronousStep):  # which fails later than it was handed out
+            failed = self.train_step.failed or failed
+        where = f"one of the steps {failed[0]} to {failed[-1]}"
+        if len(failed) == 1:
+            where = f"step {failed[0]}, {feed.describe(failed[0] - 1, self.restarts)}"
+        return UserError(
+            f"The device ran out of memory at {where}; {saved}. Go on with a smaller --config.training.batch_tokens "
+            f"(it is {self.config.batch_tokens}) or more --config.training.accumulation_steps (it is "
+            f"{self.config.accumulation_steps}), and --allow_config_change"
+        )
 
     def _must_restart(self) -> bool:
         """Whether steps have been bad for too long; workers that make their own agree on it when they meet."""

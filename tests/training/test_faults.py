@@ -1,7 +1,9 @@
 """What training does when it is stopped, when its numbers go bad, when memory runs out."""
 
+import collections
 import dataclasses
 import json
+import types
 
 import numpy as np
 import pytest
@@ -15,9 +17,12 @@ from nmt_keras.data.corpus import ParallelCorpus, TextFile
 from nmt_keras.errors import Failure, Stopped, UserError
 from nmt_keras.models.seq2seq import build_seq2seq
 from nmt_keras.tokenizers.characters import ByteTokenizer
+from nmt_keras.training import asynchronous
+from nmt_keras.training.asynchronous import AsynchronousStep
 from nmt_keras.training.checkpoints import Checkpoints, weights_sha256
 from nmt_keras.training.feed import Feed
 from nmt_keras.training.non_finite_steps import NonFiniteSteps
+from nmt_keras.training.rendezvous import Cluster
 from nmt_keras.training.stopping import StopRequest
 from nmt_keras.training.summaries import Summaries
 from nmt_keras.training.trainer import Evaluation, Trainer
@@ -314,6 +319,73 @@ def test_a_device_without_memory_ends_the_run_with_its_state_saved(run, whole):
     )
     second, _ = run.train()
     _assert_is_whole(run, second, whole)
+
+
+class _WithoutMemory:
+    """A step whose state is whole, and which has no memory for the next batch."""
+
+    def __init__(self, step):
+        self._step = step
+
+    def __getattr__(self, name):
+        return getattr(self._step, name)
+
+    def __call__(self, batch, apply=True):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["chief", "other"])
+def test_a_worker_of_several_without_memory_neither_saves_nor_says_so(run, number):
+    """A save is one of all: the chief would wait in it, and the others write no files."""
+    trainer = run.trainer()
+    trainer.workers = Workers(tf.distribute.get_strategy(), Cluster(("a:1", "b:2"), number))
+    trainer.train_step = _WithoutMemory(trainer.train_step)
+    checkpoints = types.SimpleNamespace(save=pytest.fail)
+    with pytest.raises(UserError, match="at step 1, in the bucket .*; the latest checkpoint is intact. Go on with"):
+        trainer._take_step(iter([None]), Feed(run.text, Workers(tf.distribute.get_strategy())), checkpoints)
+
+
+class _Coordinator:
+    """Hands steps to nobody; a step's result is what `fetch` of it gives, and `schedule` raises what failed."""
+
+    def __init__(self, failing, raises_at=None):
+        self.failing, self.raises_at = failing, raises_at
+
+    def schedule(self, function, args):
+        step = int(args[1])
+        if step == self.raises_at:
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+        return types.SimpleNamespace(fetch=lambda: self._fetch(step))
+
+    def _fetch(self, step):
+        if step == self.failing:
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+        return types.SimpleNamespace(is_non_finite=False), 0
+
+
+@pytest.mark.parametrize(
+    "coordinator, waits, told",
+    [
+        (_Coordinator(failing=2), False, "at step 3, {bucket}"),
+        (_Coordinator(failing=2), True, "at step 3, {bucket}"),
+        (_Coordinator(failing=None, raises_at=5), False, "at one of the steps 3 to 5"),
+    ],
+    ids=["where there is no room", "where all is waited for", "where another is handed out"],
+)
+def test_a_step_that_fails_after_others_were_handed_out_is_named(run, monkeypatch, coordinator, waits, told):
+    trainer = run.trainer()
+    variables = trainer.train_step.__dict__
+    step = trainer.train_step = AsynchronousStep.__new__(AsynchronousStep)
+    step.__dict__.update(variables, _coordinator=coordinator, _compiled=print, _pending=collections.deque(), _most=4)
+    step.__dict__.update(_next=0, failed=range(0), _ages=[], _makers=set())
+    monkeypatch.setattr(asynchronous, "_maker_of", lambda result: "a worker")
+    feed = Feed(run.text, Workers(tf.distribute.get_strategy()))
+    told = told.format(bucket=feed.describe(2, 0))
+    with pytest.raises(UserError, match=f"^The device ran out of memory {told}; the latest checkpoint is intact. Go"):
+        with trainer._explaining_late_failures(feed):
+            for _ in range(4 if waits else 8):
+                trainer._take_step(iter([None]), feed, types.SimpleNamespace(save=pytest.fail))
+            step.wait()
 
 
 def test_a_step_that_failed_half_way_is_not_saved(run):
