@@ -107,7 +107,8 @@ def estimate(step: TrainStep, feed: Feed, limit: Callable[[], float] = limit_of_
         The bucket of the batch that needs most, and what that needs.
 
     Raises:
-        UserError: it does not fit; the message names the bucket, and the largest budget that would.
+        UserError: it does not fit; the message names the bucket, and the largest budget that would, or
+            a half of this one where only the largest was run.
     """
     found = [(bucket, _need_of(step, feed, bucket, limit)) for bucket in feed.largest_buckets()]
     return max(found, key=lambda pair: pair[1])
@@ -126,11 +127,13 @@ def _need_of(step: TrainStep, feed: Feed, bucket: Bucket, limit: Callable[[], fl
             rows *= _GROWTH
         if measured.peak_of(wanted) > bound:
             raise _does_not_fit(step, bucket, wanted, measured, bound)
+        rows = wanted
         _measure_rows(step, feed, bucket, wanted, measured)
         batch = feed.full_batch(bucket, wanted)
         again = measure(lambda: step(batch, apply=False))
     except tf.errors.ResourceExhaustedError as error:
-        raise _does_not_fit(step, bucket, wanted, measured, bound) from error
+        is_alone = rows == wanted and measured.rows[-1] in (0, wanted)
+        raise _does_not_fit(step, bucket, wanted, measured, bound, is_alone) from error
     if measured.peaks[-1] > bound:
         raise _does_not_fit(step, bucket, wanted, measured, bound)
     return Need(measured.peaks[-1], again.seconds)
@@ -195,16 +198,24 @@ def _unit(step: TrainStep) -> int:
     return step.workers.num_slices * step.config.accumulation_steps
 
 
-def _does_not_fit(step: TrainStep, bucket: Bucket, wanted: int, measured: Measurement, bound: float) -> UserError:
+def _does_not_fit(
+    step: TrainStep, bucket: Bucket, wanted: int, measured: Measurement, bound: float, is_alone: bool = False
+) -> UserError:
+    """The error for a batch of `wanted` sentences; `is_alone` where no smaller one was tried, of which nothing is
+    known then."""
     config, unit = step.config, _unit(step)
-    if bound == float("inf"):
+    remedy = "the largest budget that fits is about"
+    if is_alone:
+        remedy, needs = "try about half,", "more than the device has"
+        budget = wanted // 2 // unit * unit * bucket.target_length
+    elif bound == float("inf"):
         budget, needs = measured.rows[-1] * bucket.target_length, "more than the device has"
     else:
         rows = max(measured.rows_within(bound * _MARGIN), 0) // unit * unit
         budget = rows * bucket.target_length
         needs = f"{measured.peak_of(wanted) / _GIB:.2f} GiB of memory, and there are {bound / _GIB:.2f} GiB"
     remedy = (
-        f"the largest budget that fits is about --config.training.batch_tokens={budget}"
+        f"{remedy} --config.training.batch_tokens={budget}"
         if budget >= unit * bucket.target_length
         else "no budget fits: take a smaller model, or lower data.max_source_length and data.max_target_length"
     )

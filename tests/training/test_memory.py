@@ -117,6 +117,24 @@ def test_a_device_tells_by_itself_what_does_not_fit(monkeypatch):
     assert step.ran == [25, 64]
 
 
+def test_where_only_the_largest_batch_was_tried_half_of_the_budget_is_proposed(monkeypatch):
+    """Each shape is a graph, or all workers must run the same batches: nothing is known of smaller ones."""
+    step = _Step(monkeypatch, most=200 * MIB)
+    told = "would need more than the device has; try about half, --config.training.batch_tokens=640$"
+    with pytest.raises(UserError, match=told):
+        memory.estimate(step, _Feed(BUCKET, static_shapes=True))
+    assert step.ran == [64]
+    step = _Step(monkeypatch, most=200 * MIB)
+    step.workers.link = step.workers.strategy  # a worker of several
+    with pytest.raises(UserError, match=told):
+        memory.estimate(step, _Feed(BUCKET))
+    of_one = _Feed(BUCKET._replace(rows=1, num_slots=1, num_batches=1))  # of which there is no half
+    with pytest.raises(UserError, match="; no budget fits: take a smaller model"):
+        memory.estimate(_Step(monkeypatch, most=101 * MIB), of_one)
+    with pytest.raises(UserError, match="; no budget fits: take a smaller model"):  # the smallest was tried
+        memory.find_budget(_Step(monkeypatch, most=110 * MIB), _Feed(BUCKET))
+
+
 @pytest.mark.parametrize("parts", [1, 3])
 def test_a_budget_of_zero_finds_what_fits(monkeypatch, parts):
     step = _Step(monkeypatch, accumulation_steps=parts)
