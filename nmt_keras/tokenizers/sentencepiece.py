@@ -1,12 +1,18 @@
 """SentencePiece's unigram and BPE tokenizers."""
 
 import _thread
+import builtins
+import contextlib
 import functools
 import io
+import itertools
+import json
 import pathlib
 import re
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +33,21 @@ if TYPE_CHECKING:
 
 WORD_START = "\u2581"  # what SentencePiece writes for a space
 _LONGEST_SENTENCE = 4192  # bytes: SentencePiece's trainer passes over longer ones
+_MOST_SENTENCES_HERE = 20_000  # that are trained on in this process, and
+_MOST_CHARACTERS_HERE = 2_000_000  # of them all, which take seconds
+_TRAINER = """
+import io, json, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # who has started this ends it
+given = json.loads(sys.stdin.buffer.readline())
+sys.path[:] = given["path"]
+import sentencepiece
+sentences, model = (line[:-1].decode() for line in sys.stdin.buffer), io.BytesIO()
+try:
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=sentences, model_writer=model, **given["options"])
+    sys.stdout.buffer.write(b"model" + model.getvalue())
+except Exception as error:
+    sys.stdout.buffer.write(b"error" + json.dumps([type(error).__name__, str(error)]).encode())
+"""
 
 
 class SentencePieceTokenizer:
@@ -96,7 +117,9 @@ class SentencePieceTokenizer:
     ) -> "SentencePieceTokenizer":
         """Trains a model on `sentences`; the arguments but the last two are those of SentencePiece's trainer.
 
-        Sentences of more than 4,192 bytes, which SentencePiece would skip, are cut at spaces.
+        Sentences of more than 4,192 bytes, which SentencePiece would skip, are cut at spaces. Where there are more than
+        20,000, or 2 million characters, it trains in a process of its own, since it lets no other thread of its process
+        run for minutes; the model is the same.
 
         Args:
             sentences: can be gone through several times.
@@ -111,29 +134,34 @@ class SentencePieceTokenizer:
             report: takes a line for the user.
 
         Raises:
-            UserError: the text cannot fill the vocabulary, or asks for more than `vocab_size` pieces.
+            UserError: the text cannot fill the vocabulary, or asks for more than `vocab_size` pieces; or the process
+                was ended.
         """
-        model, cutter = io.BytesIO(), _Cutter()
+        cutter = _Cutter()
+        options = {
+            "vocab_size": vocab_size,
+            "model_type": model_type,
+            "character_coverage": character_coverage,
+            "byte_fallback": byte_fallback,
+            "normalization_rule_name": normalization,
+            "user_defined_symbols": list(user_symbols),
+            "control_symbols": list(control_symbols),
+            "pad_id": PAD_ID,
+            "unk_id": UNK_ID,
+            "bos_id": BOS_ID,
+            "eos_id": EOS_ID,
+            "input_sentence_size": 2_000_000,
+            "shuffle_input_sentence": True,
+            "num_threads": 1,
+            "minloglevel": 2,
+        }
+        parts = cutter(sentences)
+        first, is_all = _first_of(parts)
         try:
-            sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=cutter(sentences),
-                model_writer=model,
-                vocab_size=vocab_size,
-                model_type=model_type,
-                character_coverage=character_coverage,
-                byte_fallback=byte_fallback,
-                normalization_rule_name=normalization,
-                user_defined_symbols=list(user_symbols),
-                control_symbols=list(control_symbols),
-                pad_id=PAD_ID,
-                unk_id=UNK_ID,
-                bos_id=BOS_ID,
-                eos_id=EOS_ID,
-                input_sentence_size=2_000_000,
-                shuffle_input_sentence=True,
-                num_threads=1,
-                minloglevel=2,
-            )
+            if is_all:
+                model = _train_here(first, options)
+            else:
+                model = _train_apart(itertools.chain(first, parts), options)
         except RuntimeError as error:
             possible = re.search(r"set it to a value <= (\d+)", str(error))
             if possible and may_shrink and 0 < int(possible[1]) < vocab_size:
@@ -161,7 +189,7 @@ class SentencePieceTokenizer:
                 f"tokenizer: {counted(cutter.count, 'line')} of over {_LONGEST_SENTENCE:,} bytes cut at spaces to "
                 "train it"
             )
-        return cls(model.getvalue())
+        return cls(model)
 
     def encode(self, text: str) -> list[int]:
         return [self._ids[i] for i in self._processor.encode(self._prepared(text))]
@@ -280,6 +308,58 @@ class SentencePieceTokenizer:
                     self._quiet_model, name=f"sentencepiece_{self.sha256[:16]}"
                 )
         return self._graph_tokenizer
+
+
+def _first_of(sentences: Iterator[str]) -> tuple[list[str], bool]:
+    """As many sentences as this process trains on, or a few more, and whether these are all."""
+    first, size = [], 0
+    for sentence in sentences:
+        first.append(sentence)
+        size += len(sentence)
+        if len(first) > _MOST_SENTENCES_HERE or size > _MOST_CHARACTERS_HERE:
+            return first, False
+    return first, True
+
+
+def _train_here(sentences: Iterable[str], options: Mapping[str, Any]) -> bytes:
+    """Trains a model with these options of SentencePiece's trainer, and serializes it.
+
+    Raises:
+        RuntimeError: SentencePiece's own.
+    """
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(sentences), model_writer=model, **options)
+    return model.getvalue()
+
+
+def _train_apart(sentences: Iterable[str], options: Mapping[str, Any]) -> bytes:
+    """Does as `_train_here`, in a process of its own, to which each sentence goes as a line: none has a line's end.
+
+    Raises:
+        RuntimeError: SentencePiece's own, as are others.
+        UserError: the process was ended.
+    """
+    with subprocess.Popen([sys.executable, "-c", _TRAINER], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            with contextlib.suppress(BrokenPipeError), process.stdin as lines:  # it has given up, and says why
+                lines.write(json.dumps({"path": sys.path, "options": options}).encode() + b"\n")
+                for sentence in sentences:
+                    lines.write(sentence.encode("utf-8") + b"\n")
+            answer = process.stdout.read()
+        except BaseException:
+            process.kill()
+            raise
+    kind, content = answer[:5], answer[5:]
+    if kind == b"error":
+        name, text = json.loads(content)
+        raise getattr(builtins, name, RuntimeError)(text)
+    if kind != b"model" or process.returncode:
+        raise UserError(
+            f"The process that trains SentencePiece ended with status {process.returncode} and without a model: read "
+            "what it printed; if the system killed it (-9), free memory or give it fewer sentences"
+        )
+    return content
 
 
 class _Cutter:

@@ -3,8 +3,11 @@
 import io
 import json
 import pathlib
+import random
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ import tensorflow as tf
 
 from nmt_keras.constants import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from nmt_keras.errors import UserError
+from nmt_keras.tokenizers import sentencepiece as sentencepiece_module
 from nmt_keras.tokenizers.base import unknown_rate
 from nmt_keras.tokenizers.building import load_tokenizer, train_tokenizer
 from nmt_keras.tokenizers.sentencepiece import SentencePieceTokenizer
@@ -44,6 +48,86 @@ def tokenizers():
 @pytest.fixture(params=KINDS)
 def tokenizer(request, tokenizers):
     return tokenizers[request.param]
+
+
+@pytest.fixture
+def trains_apart(monkeypatch):
+    """Lets SentencePiece train in a process of its own, however small the text is."""
+    monkeypatch.setattr(sentencepiece_module, "_MOST_SENTENCES_HERE", 3)
+
+
+ODD = ["a\u2028b\u0085c\r\nd\x0b e", "x\x00y\ud800z", "", "  ", "long " * 2000, "\u4e00" * 3000, "\ufeff\u200b."]
+
+
+@pytest.mark.parametrize("limit", ["_MOST_SENTENCES_HERE", "_MOST_CHARACTERS_HERE"])
+@pytest.mark.parametrize("kind", ["unigram", "bpe"])
+def test_a_model_that_is_trained_in_a_process_of_its_own_is_the_same(kind, limit, monkeypatch):
+    options = {"byte_fallback": True, "user_symbols": ["<a b>", "\u2028"], "control_symbols": ["\u2581<2de>"]}
+    here, there = [], []
+    before = train_tokenizer(kind, (TEXTS + ODD) * 20, 380, report=here.append, **options)
+    monkeypatch.setattr(sentencepiece_module, limit, 3)
+    monkeypatch.setattr(sentencepiece_module, "_train_here", pytest.fail)
+    assert train_tokenizer(kind, (TEXTS + ODD) * 20, 380, report=there.append, **options).sha256 == before.sha256
+    assert here == there and "40 lines of over 4,192 bytes" in here[0]
+
+
+def test_the_reason_of_a_failure_comes_from_the_process_that_trains(monkeypatch):
+    messages, shrunk = [], []
+    for most in (20_000, 3):
+        monkeypatch.setattr(sentencepiece_module, "_MOST_SENTENCES_HERE", most)
+        with pytest.raises(UserError) as caught:
+            train_tokenizer("unigram", TEXTS * 20, 5000)
+        messages.append(str(caught.value))
+        shrunk.append(train_tokenizer("unigram", TEXTS * 20, 5000, may_shrink=True).sha256)
+    assert messages[0] == messages[1] and "set it to a value <= " in messages[1]
+    assert shrunk[0] == shrunk[1]
+
+
+@pytest.mark.parametrize("most", [10**6, 3])
+def test_a_failure_before_all_was_read_comes_through(monkeypatch, most):
+    """It is of the kind that SentencePiece raises."""
+    monkeypatch.setattr(sentencepiece_module, "_MOST_SENTENCES_HERE", most)
+    with pytest.raises(SyntaxError, match='unknown enumeration value of "none such"'):
+        train_tokenizer("none such", TEXTS * 5000, 500)
+
+
+def test_a_fault_of_the_sentences_ends_the_process_that_trains(trains_apart):
+    def sentences():
+        yield from TEXTS
+        raise UserError("line 12 cannot be read")
+
+    with pytest.raises(UserError, match="^line 12 cannot be read$"):
+        train_tokenizer("bpe", sentences(), 300)
+
+
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "raise ImportError"])
+def test_a_process_that_is_ended_as_it_trains_is_one_line(trains_apart, monkeypatch, end):
+    program = sentencepiece_module._TRAINER.replace("import sentencepiece\n", f"import os; {end}\n")
+    monkeypatch.setattr(sentencepiece_module, "_TRAINER", program)
+    with pytest.raises(UserError, match="ended with status (-9|1) and without a model: read what it printed"):
+        train_tokenizer("bpe", TEXTS, 300)
+
+
+def test_other_threads_go_on_while_a_large_text_is_trained_on():
+    """The chief of a cluster tells the others every few seconds that it is there."""
+    rng = random.Random(1)
+    words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 9))) for _ in range(8000)]
+    texts = [" ".join(rng.choices(words, k=10)) for _ in range(31_000)]
+    largest, is_done = 0.0, threading.Event()
+
+    def tick():
+        nonlocal largest
+        last = time.monotonic()
+        while not is_done.wait(0.01):
+            now = time.monotonic()
+            largest, last = max(largest, now - last), now
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    train_tokenizer("unigram", texts, 2000)
+    is_done.set()
+    thread.join()
+    assert 0.0 < largest < 1.0
 
 
 def _train(**options):
