@@ -2,7 +2,8 @@
 
 TensorFlow notices a process that is gone after half a minute or later, one that hangs later still, and names neither.
 Here each worker keeps a connection to the chief, on which both say every few seconds that they are alive; the chief
-tells the others whom it has lost. Whoever ends as it should says so first.
+tells the others whom it has lost. Whoever ends as it should says so first. What speaks is a thread: a process that is
+stopped or gone is silent, and one whose main thread alone hangs is not.
 """
 
 import contextlib
