@@ -6,10 +6,11 @@ python -m benchmarks.tpu_compile --tpu_python=.venv-tpu/bin/python
 TensorFlow writes the step as HLO (`experimental_get_compiler_ir`); in the other environment JAX's client for a topology
 without devices hands it to libtpu's compiler for one chip of "v5e:2x2" (benchmarks/tpu_compiler.py). A step reads 128
 pairs of 32 and 32 ids in mixed_bfloat16, of 8,000 pieces a side. A search, with --programs=search, finds the best of 5
-beams and 32 positions for 64 sentences of 32 ids. FLOP and bytes are of the compiler's own cost analysis, which counts
-the body of a loop once where it does not know how often it runs, as of a search, so that its figures are of the encoder
-and a position; the bound is what the larger of both takes at a v5e's peaks (197 TFLOP/s, 819 GB/s). Prints a Markdown
-table; the last line is JSON.
+beams and 32 positions for 64 sentences of 32 ids. A replica, with --programs=replica, is the step of one of four chips,
+with the sums of gradients over all four by XLA's own operation, since no strategy takes a whole step (WORKSPACE.md).
+FLOP and bytes are of the compiler's own cost analysis, which counts the body of a loop once where it does not know how
+often it runs, as of a search, so that its figures are of the encoder and a position; the bound is what the larger of
+both takes at a v5e's peaks (197 TFLOP/s, 819 GB/s). Prints a Markdown table; the last line is JSON.
 """
 
 import itertools
@@ -22,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from unittest import mock
 
 from absl import flags
 
@@ -30,6 +32,7 @@ from pipelines import _cli, _process
 
 _ROWS, _LENGTH, _VOCAB_SIZE = 128, 32, 8000
 _SEARCHED_ROWS, _BEAMS = 64, 5
+_REPLICAS = 4  # chips of the topology
 _PEAK_FLOPS, _PEAK_BYTES = 197e12, 819e9  # of a v5e chip a second, as Google's documentation gives them
 
 
@@ -42,7 +45,7 @@ def _define(values: flags.FlagValues, argv: list[str]) -> None:
     del argv
     flags.DEFINE_string("tpu_python", ".venv-tpu/bin/python", "An interpreter with JAX and libtpu.", flag_values=values)
     flags.DEFINE_string("only", "", "A regular expression: families with such names, not all.", flag_values=values)
-    flags.DEFINE_list("programs", list(_PROGRAMS), "What of each family: step, search, or both.", flag_values=values)
+    flags.DEFINE_list("programs", list(_PROGRAMS), "What of each family: step, search, replica.", flag_values=values)
 
 
 def _job(values: flags.FlagValues) -> int:
@@ -64,6 +67,7 @@ def _job(values: flags.FlagValues) -> int:
             file.flush()
             traced = time.process_time() - started
             command = [values.tpu_python, str(pathlib.Path(__file__).with_name("tpu_compiler.py")), file.name]
+            command += [str(_REPLICAS)] if program == "replica" else []
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         try:
             row = json.loads(done.stdout.strip().split("\n")[-1])
@@ -101,6 +105,20 @@ def _families() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "transformer", {"encoder": "transformer", "decoder": "transformer", **layers}
     yield "transformer, ssru", {"encoder": "transformer", "decoder": "ssru", **layers}
     yield "monotonic attention", {"attention": "monotonic"}
+
+
+def _replica_of(fields: dict[str, Any]) -> bytes:
+    """The training step of a replica of four, as `_step_of` gives that of one alone."""
+    import tensorflow as tf
+    from tensorflow.compiler.tf2xla.ops import gen_xla_ops
+
+    def all_reduce(context: Any, operation: str, values: Any) -> Any:
+        del context, operation
+        how = {"group_assignment": tf.constant([list(range(_REPLICAS))]), "reduce_op": "Add", "mode": "CrossReplica"}
+        return tf.nest.map_structure(lambda value: gen_xla_ops.xla_all_reduce(value, **how), values)
+
+    with mock.patch.object(tf.distribute.ReplicaContext, "all_reduce", all_reduce):
+        return _step_of(fields)
 
 
 def _step_of(fields: dict[str, Any]) -> bytes:
@@ -159,7 +177,11 @@ def _search_of(fields: dict[str, Any]) -> bytes:
     return int(network.count_params()).to_bytes(8, "little") + hlo
 
 
-_PROGRAMS: dict[str, Callable[[dict[str, Any]], bytes]] = {"step": _step_of, "search": _search_of}
+_PROGRAMS: dict[str, Callable[[dict[str, Any]], bytes]] = {
+    "step": _step_of,
+    "search": _search_of,
+    "replica": _replica_of,
+}
 
 
 if __name__ == "__main__":

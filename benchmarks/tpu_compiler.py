@@ -1,4 +1,4 @@
-"""Compiles a file of benchmarks/tpu_compile.py for one chip of a TPU v5e, and prints a JSON row.
+"""Compiles a file of benchmarks/tpu_compile.py for one chip of a TPU v5e, or so many, and prints a JSON row.
 
 It runs in an environment of its own, with JAX 0.10.2 and libtpu 0.0.52. It uses private names of JAX: other versions
 may need others.
@@ -27,17 +27,18 @@ _COPY = r"mhlo\.copy (%\S+)( \{[^}]*\})? : (tensor<[^>]*>)"  # which has no name
 _MIB = float(1 << 20)
 
 
-def compile_file(path: pathlib.Path) -> dict[str, float]:
+def compile_file(path: pathlib.Path, num_replicas: int = 1) -> dict[str, float]:
     """Time, memory and costs of a program: eight bytes with the number of its weights, and its serialized HLO."""
     data = path.read_bytes()
-    device = topologies.get_topology_desc(topology_name="v5e:2x2", platform="tpu").devices[0]
+    devices = topologies.get_topology_desc(topology_name="v5e:2x2", platform="tpu").devices[:num_replicas]
     with mlir.make_ir_context():
         text = str(ir.Module.parse(_jax.mlir.hlo_to_stablehlo(data[8:])))
         module = ir.Module.parse(re.sub(_COPY, r"stablehlo.reshape \1 : (\3) -> \3", text))
         options = xla_client.CompileOptions()
-        options.device_assignment = xla_client.DeviceAssignment.create(np.array([[0]]))
+        options.num_replicas = num_replicas
+        options.device_assignment = xla_client.DeviceAssignment.create(np.arange(num_replicas)[:, None])
         started = time.process_time()
-        program = device.client.compile(module, xla_client.DeviceList((device,)), options)
+        program = devices[0].client.compile(module, xla_client.DeviceList(tuple(devices)), options)
     seconds = time.process_time() - started
     memory, costs = program.get_compiled_memory_stats(), program.cost_analysis()
     used = memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes
@@ -51,4 +52,4 @@ def compile_file(path: pathlib.Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(compile_file(pathlib.Path(sys.argv[1]))), flush=True)
+    print(json.dumps(compile_file(pathlib.Path(sys.argv[1]), *map(int, sys.argv[2:]))), flush=True)
