@@ -2,11 +2,12 @@
 
 python -m benchmarks.gpu --limit_s=300 [--output=gpu.jsonl]
 
-A recurrent model (BiLSTM 2 x 256, LSTM 512, Luong attention) and a Transformer (6 + 6 layers, 512 wide), 8,000 pieces
-a side, bfloat16, of random ids with lengths like Multi30k's (mean 14, 5 to 40): it needs no text and no network. Each
-row is a JSON line: real target tokens a second, after all shapes were met once; `of_products`, the share of what the
-weights' products alone would allow at the rate of the output layer's; `input_share`, of the time spent waiting for
-batches. No measurement begins after `--limit_s`. On a CPU it shows that it runs: give --tiny.
+A recurrent model (BiLSTM 2 x 256, LSTM 512, Luong attention), the same with input feeding, whose loop is compiled in
+parts or with the whole step, and a Transformer (6 + 6 layers, 512 wide), 8,000 pieces a side, bfloat16, of random ids
+with lengths like Multi30k's (mean 14, 5 to 40): it needs no text and no network. Each row is a JSON line: real target
+tokens a second, after all shapes were met once; `of_products`, the share of what the weights' products alone would
+allow at the rate of the output layer's; `input_share`, of the time spent waiting for batches. No measurement begins
+after `--limit_s`. On a CPU it shows that it runs: give --tiny.
 """
 
 import itertools
@@ -61,6 +62,9 @@ def _job(values: flags.FlagValues) -> int:
         for model in values.models
     ]
     tasks[len(values.models) : len(values.models)] = [(_translate_row, model) for model in values.models]
+    of_first = len(values.models) * (len(values.ways) + 1)
+    feeding = [way for way in values.ways if way in ("parts", "step")]  # a loop, in parts or compiled as a whole
+    tasks[of_first:of_first] = [(_train_row, "rnn_input_feeding", int(values.tokens[0]), way) for way in feeding]
     for run, *arguments in tasks:
         if time.monotonic() - started > values.limit_s:
             _process.report(f"not measured for want of time: {arguments}")

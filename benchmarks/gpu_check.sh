@@ -14,7 +14,7 @@ mkdir -p "$out"
 (date -u; nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader) > "$out/device.txt" 2>&1
 "$python" -c 'import tensorflow as tf; print(tf.__version__, tf.config.list_physical_devices("GPU"))' >> "$out/device.txt" 2>&1
 cat "$out/device.txt"
-timeout 210 "$python" -m pytest -m gpu -q -p no:cacheprovider tests/layers/test_cudnn.py tests/pipelines/test_gpu.py 2>&1 | tee "$out/tests.log"
+timeout 210 "$python" -m pytest -m gpu -v --durations=0 -p no:cacheprovider tests/layers/test_cudnn.py tests/pipelines/test_gpu.py 2>&1 | tee "$out/tests.log"
 tests=$?
 timeout 240 "$python" -m benchmarks.gpu --limit_s=180 --output="$out/gpu.jsonl" ${TINY:+--tiny} 2>&1 | tee "$out/gpu.log"
 benchmark=$?

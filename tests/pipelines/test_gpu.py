@@ -117,11 +117,11 @@ def test_the_plan_of_memory_is_what_the_device_needs(copy_text, tmp_path):
 
 
 def test_a_batch_that_the_device_has_no_memory_for_is_one_line(copy_text, tmp_path):
-    """A device of 256 MiB, which TensorFlow is told that it has."""
+    """A device of 64 MiB, which TensorFlow is told that it has."""
     script = (
         "import sys, tensorflow as tf\n"
         "from pipelines import train\n"
-        "limit = [tf.config.LogicalDeviceConfiguration(memory_limit=256)]\n"
+        "limit = [tf.config.LogicalDeviceConfiguration(memory_limit=64)]\n"
         "tf.config.set_logical_device_configuration(tf.config.list_physical_devices('GPU')[0], limit)\n"
         "sys.exit(train.main(sys.argv[1:]))\n"
     )
