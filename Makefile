@@ -91,8 +91,8 @@ lock: $(VENV)/ready  ## writes the versions of this environment, with hashes, as
 benchmark: $(VENV)/ready  ## the quickstart's corpus against lookup, word by word and no attention
 	$(BIN)/python -m benchmarks.quickstart_baselines
 
-speedrun: $(VENV)/ready  ## minutes of one core until Multi30k en-de has a dev BLEU of 33; DATA_DIR=<its folder>
-	$(BIN)/python -m benchmarks.speedrun --data_dir=$(DATA_DIR)
+speedrun: $(VENV)/ready  ## minutes of one core until Multi30k en-de has a dev BLEU of 33; DATA_DIR=<its folder>, TOOLKIT=joeynmt or opennmt
+	$(BIN)/python -m benchmarks.speedrun --data_dir=$(DATA_DIR) $(if $(TOOLKIT),--toolkit=$(TOOLKIT))
 
 clean:
 	rm -rf $(VENV) .venv-tf220 build *.egg-info .pytest_cache .mypy_cache .coverage

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from absl import flags
 
@@ -35,17 +35,8 @@ def run_pinned(command: Sequence[str], threads: int, environment: Mapping[str, s
     Raises:
         UserError: it failed; what it printed is in the file that the message names.
     """
-    cores = sorted(os.sched_getaffinity(0))[-threads:]
-    pinned = dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), str(threads))
-    quiet = {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "1"}
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as file:
-        process = subprocess.Popen(
-            ["taskset", "-c", ",".join(map(str, cores)), *command],
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            cwd=_ROOT,
-            env={**os.environ, **pinned, **quiet, **environment},
-        )
+        process = start_pinned(command, threads, file, environment)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         file.seek(0)
@@ -56,6 +47,27 @@ def run_pinned(command: Sequence[str], threads: int, environment: Mapping[str, s
             raise UserError(last.removeprefix("error: "))
         raise UserError(f"{command[0]} ended with status {process.returncode}; read {keep(output)}")
     return Finished(output, usage.ru_maxrss / 1024)
+
+
+def start_pinned(
+    command: Sequence[str],
+    threads: int,
+    output: IO[str],
+    environment: Mapping[str, str] = MappingProxyType({}),
+    has_session: bool = False,
+) -> subprocess.Popen:
+    """Starts what `run_pinned` runs; its output goes to a file. `has_session`: it leads a session of its own."""
+    cores = sorted(os.sched_getaffinity(0))[-threads:]
+    pinned = dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), str(threads))
+    quiet = {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "1"}
+    return subprocess.Popen(
+        ["taskset", "-c", ",".join(map(str, cores)), *command],
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        cwd=_ROOT,
+        env={**os.environ, **pinned, **quiet, **environment},
+        start_new_session=has_session,
+    )
 
 
 def require_same(folder: pathlib.Path, settings: Mapping) -> None:

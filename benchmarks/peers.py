@@ -12,6 +12,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from absl import flags
@@ -47,7 +48,7 @@ pieces = [processor.id_to_piece(i) for i in range(4, 8000)]
 write("joeynmt.vocab", pieces)
 write("opennmt.vocab", ["<blank>", "<s>", "</s>", *pieces])
 """
-_TEXTS = ("train.en", "train.de", "val.en", "val.de")
+TEXTS = ("train.en", "train.de", "val.en", "val.de")
 _REPEATS = 4
 _COUNT = r"""
 import math, sys
@@ -83,14 +84,19 @@ def define_flags(values: flags.FlagValues) -> None:
     """What benchmarks against the peers take."""
     measure.define_flags(values)
     flags.DEFINE_string("data_dir", None, "Folder of Multi30k.", flag_values=values)
+    define_work(values)
+    flags.DEFINE_string("only", "", "A regular expression: rows with such names, instead of all.", flag_values=values)
+    flags.DEFINE_integer("rounds", 3, "How often each is measured, in turns.", 1, flag_values=values)
+
+
+def define_work(values: flags.FlagValues) -> None:
+    """Where `install` puts them."""
     flags.DEFINE_string(
         "work",
         "/tmp/peers",
         "Where the peers are installed, 3.6 GB from the package index, once, and what they train.",
         flag_values=values,
     )
-    flags.DEFINE_string("only", "", "A regular expression: rows with such names, instead of all.", flag_values=values)
-    flags.DEFINE_integer("rounds", 3, "How often each is measured, in turns.", 1, flag_values=values)
 
 
 def is_wanted(values: flags.FlagValues, name: str) -> bool:
@@ -104,27 +110,63 @@ def set_up(values: flags.FlagValues) -> pathlib.Path:
     Raises:
         UserError: --data_dir was not given, or has no Multi30k, or --only is no regular expression.
     """
-    if not values.data_dir:
-        raise UserError("--data_dir must be given: the folder of Multi30k")
     try:
         re.compile(values.only)
     except re.error as error:
         raise UserError(f"--only must be a regular expression. Received: {values.only!r}: {error}") from error
-    missing = [n for n in _TEXTS if not (pathlib.Path(values.data_dir) / f"{n}.gz").is_file()]
-    if missing:
-        raise UserError(f"--data_dir must be the folder of Multi30k; {values.data_dir} has no {missing[0]}.gz")
-    work = pathlib.Path(values.work).resolve()
-    work.mkdir(parents=True, exist_ok=True)
-    for name, groups in _PACKAGES.items():
-        ready = work / name / "ready"
-        if not ready.exists():
-            subprocess.run([sys.executable, "-m", "venv", str(work / name)], check=True)
-            for packages in groups:
-                subprocess.run([str(work / name / "bin" / "pip"), "install", "--quiet", *packages], check=True)
-            ready.touch()
+    require_text(values.data_dir)
+    work = install(values.work)
     if not (work / "opennmt.vocab").exists():
-        subprocess.run([_python(work, "joeynmt"), "-c", _TEXT, values.data_dir, str(work)], check=True)
+        write_text(values.data_dir, work, work)
     return work
+
+
+def require_text(data_dir: str | None) -> None:
+    """Checks that --data_dir is Multi30k.
+
+    Raises:
+        UserError: it was not given, or lacks a file.
+    """
+    if not data_dir:
+        raise UserError("--data_dir must be given: the folder of Multi30k")
+    missing = [n for n in TEXTS if not (pathlib.Path(data_dir) / f"{n}.gz").is_file()]
+    if missing:
+        raise UserError(f"--data_dir must be the folder of Multi30k; {data_dir} has no {missing[0]}.gz")
+
+
+def install(folder: str, names: Iterable[str] = tuple(_PACKAGES)) -> pathlib.Path:
+    """Makes those environments that the folder lacks, from the package index by name; returns the folder's path.
+
+    Raises:
+        UserError: one cannot be made.
+    """
+    work = pathlib.Path(folder).resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        ready = work / name / "ready"
+        if ready.exists():
+            continue
+        try:
+            subprocess.run([sys.executable, "-m", "venv", str(work / name)], check=True)
+            for packages in _PACKAGES[name]:
+                subprocess.run([str(work / name / "bin" / "pip"), "install", "--quiet", *packages], check=True)
+        except subprocess.CalledProcessError as error:
+            raise UserError(
+                f"{name} could not be installed into {work / name}: what pip says is above; the command tries it again"
+            ) from error
+        ready.touch()
+    return work
+
+
+def write_text(data_dir: str, work: pathlib.Path, folder: pathlib.Path) -> None:
+    """Learns the pieces and writes the text in them, and each peer's vocabulary, into a folder.
+
+    Args:
+        data_dir: Multi30k.
+        work: of `install`; JoeyNMT's environment is used.
+        folder: where to write.
+    """
+    run_pinned([python(work, "joeynmt"), "-c", _TEXT, str(pathlib.Path(data_dir).resolve()), str(folder)], 1)
 
 
 def train(peer: str, model: str, work: pathlib.Path, threads: int, batch: int, batch_type: str, steps: int) -> Training:
@@ -146,7 +188,7 @@ def train(peer: str, model: str, work: pathlib.Path, threads: int, batch: int, b
     if peer == "opennmt":
         done = _opennmt(work, model, threads, ["train"], batch, batch_type, steps, log_every)
         speeds = re.findall(r"Step = \d+ .*?\(\d+ source, (\d+) target\)", done.output)
-        counted = run_pinned([_python(work, "opennmt"), "-c", _COUNT, str(work / f"opennmt_{model}")], threads)
+        counted = run_pinned([python(work, "opennmt"), "-c", _COUNT, str(work / f"opennmt_{model}")], threads)
         weights = int(counted.output.strip().split("\n")[-1])
     else:
         done = _joeynmt(work, model, threads, "train", batch, batch_type, steps, log_every)
@@ -194,11 +236,12 @@ def ctranslate2(work: pathlib.Path, kind: str, threads: int, beam_size: int, len
         export = ["export", "--output_dir", str(folder), "--format", "ctranslate2"]
         _opennmt(work, "transformer", threads, export)
     arguments = [str(folder), str(work / "val.en"), kind, str(threads), str(beam_size), str(length)]
-    done = run_pinned([_python(work, "ctranslate2"), "-c", _CTRANSLATE2, *arguments], threads)
+    done = run_pinned([python(work, "ctranslate2"), "-c", _CTRANSLATE2, *arguments], threads)
     return {"sentences_per_s": float(done.output.strip().split("\n")[-1])}
 
 
-def _python(work: pathlib.Path, name: str) -> str:
+def python(work: pathlib.Path, name: str) -> str:
+    """The interpreter of an environment of `install`."""
     return str(work / name / "bin" / "python")
 
 
@@ -232,5 +275,5 @@ def _joeynmt(
     options |= {"log_every": log_every, "beam_size": beam_size, "length": length, "network": network}
     (work / "joeynmt.yaml").write_text(template.format(**options), encoding="utf-8")
     skip = ["--skip-test"] if command == "train" else []
-    program = [_python(work, "joeynmt"), "-m", "joeynmt", command, str(work / "joeynmt.yaml"), *skip]
+    program = [python(work, "joeynmt"), "-m", "joeynmt", command, str(work / "joeynmt.yaml"), *skip]
     return run_pinned(program, threads, {"PATH": os.environ["PATH"]})

@@ -1,9 +1,13 @@
 """What the benchmarks say to a mistake, before they install or measure anything."""
 
 import collections
+import gzip
 import itertools
 import json
+import pathlib
+import signal
 import sys
+import time
 
 import pytest
 
@@ -16,6 +20,8 @@ from benchmarks import (
     measure,
     prepare,
     serving,
+    speedrun,
+    speedrun_peers,
     training_quality,
     training_speed,
     translation_quality,
@@ -39,6 +45,8 @@ from nmt_keras.errors import UserError
         (ablation, ["--data_dir={tmp}"], "--mono must be given, German text for 'back-translation'; or --rows without"),
         (fine_tuning, ["--data_dir={tmp}", "--domain=("], "--domain must be a regular expression. Received: '('"),
         (training_quality, [], "--data_dir must be given: the folder of Multi30k"),
+        (speedrun, [], "--data_dir must be given: the folder of Multi30k"),
+        (speedrun, ["--data_dir={tmp}", "--toolkit=joeynmt"], "folder of Multi30k; {tmp} has no train.en.gz"),
         (translation_quality, ["--run_dir={tmp}"], "--run_dir, --source and --reference must be given"),
         (
             translation_quality,
@@ -50,7 +58,7 @@ from nmt_keras.errors import UserError
 )
 def test_a_mistake_is_one_line(benchmark, arguments, message, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("os.sched_setaffinity", lambda *_: None)  # of this process
-    work = [f"--work={tmp_path}/work"] if benchmark in (training_speed, translation_speed) else []
+    work = [f"--work={tmp_path}/work"] if benchmark in (training_speed, translation_speed, speedrun) else []
     assert benchmark.main([a.format(tmp=tmp_path) for a in arguments] + work) == 2
     [line] = [line for line in capsys.readouterr().err.split("\n") if line.startswith("error: ")]
     assert message.format(tmp=tmp_path) in line
@@ -98,6 +106,81 @@ def test_an_export_is_measured_against_the_run_it_was_made_of(tmp_path, capsys, 
     arguments = [f"--run_dir={tmp_path}", "--input=a", f"--saved_model={tmp_path}"]
     assert serving.main(arguments) == 2
     assert f"--run_dir must be what was exported, runs/other. Received: {tmp_path}" in capsys.readouterr().err
+
+
+def test_a_clock_that_does_not_begin_at_the_text_is_refused(tmp_path, capsys):
+    for name in ("train.en", "train.de", "val.en", "val.de"):
+        (tmp_path / f"{name}.gz").touch()
+    assert speedrun.main([f"--data_dir={tmp_path}", f"--run_dir={tmp_path}", "--toolkit=opennmt"]) == 2
+    assert f"error: {tmp_path} is not empty: the clock runs from the raw text on" in capsys.readouterr().err
+
+
+def test_evaluations_of_a_peer_are_taken_when_they_are_whole(tmp_path):
+    (tmp_path / "eval").mkdir()
+    texts = {"100": "▁Ein ▁Hund ▁rennt .\n▁a b\n", "20": "▁Ein\n\n", "300": "▁Ein\n▁Hu", "400": "▁Ein\n", "x": "a\nb\n"}
+    for step, text in texts.items():
+        (tmp_path / "eval" / f"predictions.txt.{step}").write_text(text, encoding="utf-8")
+    found = list(speedrun_peers.evaluations(tmp_path, r"predictions\.txt\.(\d+)", 2))
+    assert found == [(20, ["Ein", ""]), (100, ["Ein Hund rennt.", "ab"])]
+
+
+_PEER = """
+import pathlib, time
+folder = pathlib.Path({folder!r})
+folder.mkdir()
+for step, text in ((60, "x"), (120, "▁Ein ▁kleiner ▁Hund ▁rennt .")):
+    (folder / f"{{step}}.hyps").write_text(text + "\\n", encoding="utf-8")
+time.sleep({seconds})
+raise SystemExit({status})
+"""
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize(
+    "target, seconds, status, is_reached", [(33, 60, 0, True), (101, 0, 0, False), (101, 0, 3, None)]
+)
+def test_a_peer_is_stopped_at_the_bleu_that_is_asked_for(
+    target, seconds, status, is_reached, tmp_path, capsys, monkeypatch
+):
+    text = "Ein kleiner Hund rennt."
+    for name in ("train.en", "train.de", "val.en", "val.de"):
+        with gzip.open(tmp_path / f"{name}.gz", "wt", encoding="utf-8") as file:
+            file.write(f"{text}\n")
+
+    def write_text(_, __, folder):
+        for name in ("val.en", "val.de"):
+            (folder / name).write_text("▁Ein ▁kleiner ▁Hund ▁rennt .\n", encoding="utf-8")
+
+    def command(_, __, folder, ___):
+        return [sys.executable, "-c", _PEER.format(folder=str(folder / "model"), seconds=seconds, status=status)]
+
+    monkeypatch.setattr("benchmarks.peers.install", lambda *_: tmp_path)
+    monkeypatch.setattr("benchmarks.peers.write_text", write_text)
+    monkeypatch.setattr("benchmarks.speedrun_peers._command", command)
+    given = [f"--data_dir={tmp_path}", f"--target={target}", "--toolkit=joeynmt"]
+    assert speedrun.main(given) == (2 if is_reached is None else 0)
+    out, err = capsys.readouterr()
+    if is_reached is None:
+        assert "error: joeynmt ended with status 3; read " in err
+        return
+    result = json.loads(out.strip().split("\n")[-1])
+    assert (result["toolkit"], result["is_reached"], result["step"]) == ("joeynmt", is_reached, 120)
+    assert [row["dev_bleu"] for row in result["curve"]] == [0.0, 100.0]
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
+def test_the_clock_of_a_peer_counts_its_children(tmp_path):
+    work = "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
+    program = f"import subprocess, sys, time; subprocess.run([sys.executable, '-c', {work!r}]); print(1, flush=True)"
+    with open(tmp_path / "log", "w") as log:
+        process = measure.start_pinned([sys.executable, "-c", f"{program}; time.sleep(60)"], 1, log, has_session=True)
+    while not (tmp_path / "log").read_text():
+        time.sleep(0.01)
+    seconds = speedrun_peers.session_seconds(process.pid)
+    speedrun_peers.end(process)
+    assert 0.3 <= seconds < 30.0
+    assert process.returncode == -signal.SIGTERM
+    assert speedrun_peers.session_seconds(process.pid) == 0.0
 
 
 def test_what_a_process_says_to_its_user_is_said_again():
