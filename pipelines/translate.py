@@ -226,7 +226,6 @@ def _opened(values: flags.FlagValues) -> Iterator[tuple[Stream, dict[str, typing
         "input",
         "prefixes",
         "glossary",
-        "protect",
         "target_language",
         "saved_model",
         "server",
@@ -370,7 +369,7 @@ def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any], Ca
             _process.report(exact.summary())
 
     names = ["input", "run_dir", "n_best", "samples", "scores", "alignments", "seed", "temperature", "top_k", "top_p"]
-    names += ["target_language", "prefixes", "glossary", "protect"]
+    names += ["target_language", "prefixes", "glossary"]
     names += ["mbr", "mbr_utility", "mbr_candidates", "mbr_each"] if options else []
     names += ["exact"] if values.exact is not None else []
     about = {**{name: values[name].value for name in names}, "step": run.step, "checkpoint": values.checkpoint}

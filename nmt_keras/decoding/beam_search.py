@@ -107,7 +107,12 @@ def beam_search(
     Returns:
         The N best hypotheses of each row, fewer where it asked for fewer or found fewer. A row does not depend on the
         others, but for rounding.
+
+    Raises:
+        ValueError: `max_positions` and `groups` are given together.
     """
+    if max_positions is not None and groups > 1:
+        raise ValueError(f"max_positions does not go with groups. Received: {max_positions} and {groups}")
     if max_positions is not None:
         constraints = constraints._replace(max_length=tf.minimum(constraints.max_length, max_positions))
     max_length = constraints.max_length

@@ -383,6 +383,12 @@ def test_stopping_early_changes_nothing(beam_size, alpha):
         assert result.ids[row, 0, : len(best[1])].numpy().tolist() == best[1]
 
 
+def test_arrays_of_a_fixed_size_do_not_go_with_groups():
+    step_fn, state, *_ = _random_model(1, 3)
+    with pytest.raises(ValueError, match="max_positions does not go with groups. Received: 3 and 2"):
+        beam_search(step_fn, state, Constraints(tf.constant([3])), beam_size=4, groups=2, max_positions=3)
+
+
 def test_early_exit_saves_steps():
     """Every string ends at once: the search must not go on to its limit."""
     steps = []

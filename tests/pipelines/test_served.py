@@ -300,6 +300,25 @@ def test_an_export_that_splits_gives_best_translations_alone(run_dir, tmp_path, 
     assert captured.out.index("<b>") < captured.out.index("</b>") and len(captured.out) > 16
 
 
+@pytest.mark.slow
+def test_an_export_protects_what_its_run_does_unless_nothing_is_asked_for(run_dir, tmp_path, capsys):
+    given = [f"--run_dir={run_dir}", f"--output={tmp_path}/saved"]
+    assert export.main([*given, "--decoding.protect=('tags',)"]) == 2
+    assert "'tags' is no name of a pattern" in _error(capsys) and not list(tmp_path.glob("saved/1"))
+    assert export.main([*given, "--decoding.protect=('tag',)"]) == 0
+    assert "takes out of a text what `tag` finds" in (tmp_path / "saved" / "1" / "model_card.md").read_text()
+    (tmp_path / "in").write_text("a <b>b c</b>\n")
+    (tmp_path / "begun").write_text("a\n")
+    arguments = [f"--saved_model={tmp_path}/saved", f"--input={tmp_path}/in"]
+    begun = [*arguments, f"--prefixes={tmp_path}/begun"]
+    capsys.readouterr()
+    for more, is_protected in ((arguments, True), ([*arguments, "--protect="], False), ([*begun, "--protect="], False)):
+        assert translate.main(more) == 0
+        assert ("<b>" in capsys.readouterr().out) == is_protected
+    assert translate.main(begun) == 2
+    assert "give --protect= (nothing), or leave out --prefixes" in _error(capsys)
+
+
 def test_an_export_that_cannot_be_written_leaves_nothing(run_dir, tmp_path, monkeypatch, capsys):
     def full(module, folder, signatures):
         (pathlib.Path(folder) / "saved_model.pb").write_text("half")
