@@ -45,9 +45,8 @@ def make_shortlist(
     always = tf.concat([[PAD_ID, UNK_ID, BOS_ID, EOS_ID], common], 0)
     proposed = tf.where(source_mask[:, :, None], tf.gather(proposals, source_ids), PAD_ID)
     wanted = tf.concat([tf.reshape(proposed, [batch, -1]), tf.tile(always[None], [batch, 1])], 1)
-    places = tf.reshape(tf.range(batch)[:, None] * vocab_size + wanted, [-1, 1])
-    counts = tf.scatter_nd(places, tf.ones_like(places[:, 0]), [batch * vocab_size])
-    has = tf.reshape(counts > 0, [batch, vocab_size])
+    no_weights = tf.zeros([0], tf.int32)
+    has = tf.raw_ops.DenseBincount(input=wanted, size=vocab_size, weights=no_weights, binary_output=True) > 0
     has = has if forced is None else has | forced
     ids = tf.cast(tf.where(tf.reduce_any(has, 0))[:, 0], tf.int32)
     return Shortlist(ids, tf.where(tf.gather(has, ids, axis=1), 0.0, float("-inf"))[:, None])

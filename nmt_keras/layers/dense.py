@@ -14,7 +14,7 @@ import keras
 import tensorflow as tf
 
 from nmt_keras.layers.base import Layer, with_weights
-from nmt_keras.layers.int8 import Int8Columns, Int8Kernel, Quantizer
+from nmt_keras.layers.int8 import Int8Gathered, Int8Kernel, Quantizer
 
 _Layer = TypeVar("_Layer", bound=keras.layers.Layer)
 _Record = TypeVar("_Record", bound=NamedTuple)
@@ -86,20 +86,20 @@ class _Int8Weight(_CastWeight):
     def columns(self, ids: tf.Tensor, dtype: str, transpose_kernel: bool) -> Any:
         if transpose_kernel != self._kernel.is_transposed:
             return super().columns(ids, dtype, transpose_kernel)
-        return _Int8Gathered(self._kernel.columns().gather(ids), transpose_kernel, self._quantize)
+        return _Int8Gathered(self._kernel.gather(ids), transpose_kernel, self._quantize)
 
 
 class _Int8Gathered(_Weight):
     """Some columns of a weight whose products are in int8."""
 
-    def __init__(self, columns: Int8Columns, is_transposed: bool, quantize: Quantizer):
-        super().__init__(columns.values)
-        self.shape = self.shape[::-1] if is_transposed else self.shape
+    def __init__(self, columns: Int8Gathered, is_transposed: bool, quantize: Quantizer):
+        super().__init__(columns.shifted)
+        self.shape = self.shape if is_transposed else self.shape[::-1]
         self._columns = columns
         self._quantize = quantize
 
     def affine(self, x: tf.Tensor, dtype: str, transpose_kernel: bool, bias: Any, is_rectified: bool) -> tf.Tensor:
-        return self._columns.affine(self._quantize(x), bias, is_rectified)
+        return self._columns.affine(self._quantize(x, is_shifted=True), bias, is_rectified)
 
 
 def cast_once(layer: _Layer, int8: Mapping[str, Int8Kernel] = MappingProxyType({})) -> _Layer:

@@ -54,3 +54,26 @@ def test_a_hypothesis_whose_logits_are_not_numbers_has_no_continuation_and_spoil
         own[:, 1] = other[:, 1]
         np.testing.assert_array_equal(own, other)
     assert EOS_ID not in found.ids.numpy()[np.isfinite(found.scores)]
+
+
+@pytest.mark.parametrize("kind", ["random", "sure", "flat", "large", "impossible"])
+def test_continuations_are_the_best_of_all_scores(kind):
+    """Without a pass over all ids for rules, beside `score`, which makes one."""
+    logits = np.array(tf.random.stateless_normal([2, 3, 2000], [7, 8])) * {"flat": 1e-2, "large": 1e4}.get(kind, 1.0)
+    if kind == "sure":
+        logits[:, :, 40] = 90.0
+    if kind == "impossible":
+        logits[:, :, 50:] = -np.inf
+    constraints, position = Constraints(tf.constant([9, 9]), min_length=4), tf.constant(1)
+    past = Past((), (), ())
+    scores, log_probs = (x.numpy() for x in constraints.score(tf.constant(logits), position, past))
+    found = constraints.continuations(tf.constant(logits), position, past, 4)
+    for row, query in np.ndindex(2, 3):
+        may_follow = np.isfinite(found.scores[row, query])
+        ids = found.ids[row, query].numpy()[may_follow][:4]
+        np.testing.assert_array_equal(ids, np.argsort(-scores[row, query], kind="stable")[:4])
+        for own, expected in ((found.scores, scores), (found.log_probs, log_probs)):
+            own = own[row, query].numpy()[may_follow][:4]
+            np.testing.assert_allclose(own, expected[row, query, ids], rtol=1e-5, atol=1e-5)
+    assert (found.end_scores.numpy() == NEVER).all()
+    np.testing.assert_allclose(found.end_log_probs, log_probs[:, :, EOS_ID], rtol=1e-5, atol=1e-5)

@@ -59,22 +59,53 @@ def test_a_product_is_within_the_steps_of_its_operands(activation, dtype):
     assert typical < 0.01
 
 
-def test_the_sums_are_exact():
+@pytest.mark.parametrize("is_transposed", [False, True])
+def test_the_sums_are_exact(is_transposed):
     """With operands that are integers times a scale, nothing is rounded."""
     integers = RNG.integers(-127, 128, (ROWS, WIDTH)).astype(np.float32)
     integers[:, 0] = 127
     values = RNG.integers(-127, 128, (WIDTH, OUTPUTS)).astype(np.int8)
     scales = RNG.uniform(0.1, 2.0, OUTPUTS).astype(np.float32)
-    columns = int8.Int8Kernel(values, scales).columns()
-    found = columns.affine(int8.quantized(tf.constant(integers)), tf.constant(BIAS))
-    np.testing.assert_allclose(found, integers @ values.astype(np.float64) * scales + BIAS, rtol=1e-6, atol=1e-2)
+    kernel = int8.Int8Kernel(values.T if is_transposed else values, scales, is_transposed)
+    x, bias, ids = int8.quantized(tf.constant(integers)), tf.constant(BIAS), [3, 0, 20, 11]
+    expected = integers @ values.astype(np.float64) * scales + BIAS
+    np.testing.assert_allclose(kernel.columns().affine(x, bias), expected, rtol=1e-6, atol=1e-2)
+    found = kernel.gather(tf.constant(ids)).affine(x, tf.gather(bias, ids))
+    np.testing.assert_allclose(found, expected[:, ids], rtol=1e-6, atol=1e-2)
 
 
 def test_rows_are_rounded_to_the_nearest_of_255_steps():
     x = tf.constant([[127.0, -127.0, 0.49, 0.51, -0.49, -0.51, 0.0], [0.5, 0.25, -0.5, 0.0, 0.0, 0.0, 0.0]])
-    shifted, scales = int8.quantized(x)
-    assert shifted.numpy().tolist()[0] == [255, 1, 128, 129, 128, 127, 128]
+    values, scales, is_shifted = int8.quantized(x)
+    assert is_shifted and values.numpy().tolist()[0] == [255, 1, 128, 129, 128, 127, 128]
     np.testing.assert_allclose(scales[:, 0], [1.0, 0.5 / 127], rtol=1e-6)
+
+
+def test_rows_without_negative_numbers_have_255_steps_above_0():
+    values, scales, is_shifted = int8.quantized(tf.constant([[0.0, 0.49, 0.51, 254.0, 255.0], [0.0] * 5]), True)
+    assert not is_shifted and values.numpy().tolist() == [[0, 0, 1, 254, 255], [0] * 5]
+    np.testing.assert_allclose(scales[0], [1.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("is_rectified", [True, False])
+def test_what_a_relu_gives_is_known_by_the_graph(is_rectified):
+    """In another shape too; a difference from it is not."""
+    (inner, kernels), outer = _layer(tf.nn.relu), dense.Dense(5)
+    outer.build((None, OUTPUTS))
+    kernels |= compress_kernels([outer.kernel], {outer.kernel.path: False})[1]
+
+    @tf.function(autograph=False)
+    def both(x):
+        first, second = (dense.with_int8(layer, kernels) for layer in (inner, outer))
+        between = first(x) if is_rectified else first(x) - 1.0
+        return second(between), between
+
+    graph = both.get_concrete_function(tf.TensorSpec([None, 1, WIDTH])).graph
+    assert sum(node.op == "Min" for node in graph.as_graph_def().node) == (1 if is_rectified else 2)
+    found, between = both(tf.constant(X[:, None]))
+    expected = between.numpy().astype(np.float64) @ outer.kernel.numpy()
+    steps = _bound(between.numpy()[:, 0], outer.kernel.numpy())[:, None]
+    assert (np.abs(found - expected) <= steps * 1.001 + 1e-4).all()
 
 
 @pytest.mark.parametrize("other", [0.0, 1e9, np.nan, np.inf, -np.inf], ids=str)
@@ -131,6 +162,8 @@ def test_the_columns_of_a_shortlist_are_those_of_all(is_tied):
     columns = cast.columns(ids, tf.zeros([ROWS, 1, 4]))
     found = cast.call(tf.constant(X[:, None]), columns)
     np.testing.assert_allclose(found, tf.gather(cast(tf.constant(X[:, None])), ids, axis=2), rtol=1e-5, atol=1e-5)
+    beside = np.concatenate([np.full([3, WIDTH], np.nan, np.float32), X[2:3], np.full([3, WIDTH], 1e9, np.float32)])
+    np.testing.assert_array_equal(cast.call(tf.constant(beside[:, None]), columns)[3], found[2])
 
 
 def test_a_weight_is_multiplied_as_before_the_way_it_was_not_quantized():

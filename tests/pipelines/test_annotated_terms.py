@@ -90,3 +90,7 @@ def test_terms_that_were_never_seen_are_said(run_dir, tmp_path, capsys):
     assert evaluate.main([f"--run_dir={run_dir}", *pair, given]) == 0
     scores = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
     assert scores["terms_placed"] > 0.8 * scores["terms"] and scores["bleu"] > 80
+    # What is protected is taken out of the text, so that terms cannot be written into it: they are constraints.
+    assert evaluate.main([f"--run_dir={run_dir}", *pair, given, "--decoding.protect=number"]) == 0
+    scores = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
+    assert scores["terms_placed"] == scores["terms"] > 0
