@@ -46,7 +46,8 @@ def make_shortlist(
     proposed = tf.where(source_mask[:, :, None], tf.gather(proposals, source_ids), PAD_ID)
     wanted = tf.concat([tf.reshape(proposed, [batch, -1]), tf.tile(always[None], [batch, 1])], 1)
     no_weights = tf.zeros([0], tf.int32)
-    has = tf.raw_ops.DenseBincount(input=wanted, size=vocab_size, weights=no_weights, binary_output=True) > 0
+    with tf.device("CPU"):  # a GPU's own form fails where operations must be deterministic
+        has = tf.raw_ops.DenseBincount(input=wanted, size=vocab_size, weights=no_weights, binary_output=True) > 0
     has = has if forced is None else has | forced
     ids = tf.cast(tf.where(tf.reduce_any(has, 0))[:, 0], tf.int32)
     return Shortlist(ids, tf.where(tf.gather(has, ids, axis=1), 0.0, float("-inf"))[:, None])

@@ -209,7 +209,8 @@ def _train(
     of_texts = {f"text in {text.path}": text.sha256 for text in (*texts_of(corpus), *texts_of(dev))}
     of_tokenizers = {f"{side} tokenizer": each.sha256 for side, each in zip(("source", "target"), tokenizers)}
     workers.agree({**of_texts, **of_tokenizers, "batch plan": plan.fingerprint})
-    report(f"data: {plan.summary()}")
+    padding = f"; {plan.static_padding:.1%} of all positions are padding" if config.data.static_shapes else ""
+    report(f"data: {plan.summary()}{padding}")
     if plan.num_long:
         report(
             f"data: the limits are data.max_source_length={config.data.max_source_length} and "
@@ -303,7 +304,7 @@ def _make_graphs(trainer: Trainer, feed: Feed, report: Report) -> None:
     verb = "compiled" if trainer.config.compile == "step" else "made"
     report(
         f"step: {verb} for {step.num_graphs} shapes of {len(feed.text.plan.buckets)} length buckets in "
-        f"{time.monotonic() - started:.0f} s; {feed.text.plan.static_padding:.1%} of all positions are padding"
+        f"{time.monotonic() - started:.0f} s"
     )
 
 

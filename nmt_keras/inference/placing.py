@@ -123,7 +123,7 @@ class Placing:
             self._tokens = [
                 token._replace(read=words[number * len(words) // len(tokens)]) for number, token in enumerate(tokens)
             ]
-        crossing = {c for a in pairs for b in pairs if a.first < b.first < a.last < b.last for c in (a, b)}
+        crossing = _crossing(pairs)
         deep = set(pairs) - crossing - set(_shallow([pair for pair in pairs if pair not in crossing]))
         self._pairs = {pair.first: pair for pair in pairs if pair not in crossing | deep}
         self._loose = {number: pair for pair in crossing | deep for number in pair}
@@ -376,6 +376,23 @@ def needs_space(span: Span, text: str) -> bool:
 def _are_without_spaces(*characters: str) -> bool:
     """Whether characters are all of scripts without spaces."""
     return all(WITHOUT_SPACES.match(each) for each in characters)
+
+
+def _crossing(pairs: Iterable[Pair]) -> set[Pair]:
+    """The pairs that begin inside another and end outside of it, and those others."""
+    by_end = {pair.last: pair for pair in pairs}
+    by_beginning = {pair.first: pair for pair in pairs}
+    begun: list[Pair] = []
+    found: set[Pair] = set()
+    for number in sorted({*by_beginning, *by_end}):
+        if number in by_beginning:
+            begun.append(by_beginning[number])
+            continue
+        at = len(begun) - 1 - begun[::-1].index(by_end[number])
+        if at < len(begun) - 1:  # what began after it is not over
+            found |= set(begun[at:])
+        del begun[at]
+    return found
 
 
 def _shallow(pairs: Sequence[Pair]) -> list[Pair]:

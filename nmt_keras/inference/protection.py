@@ -20,7 +20,7 @@ import regex
 from nmt_keras.config import DataConfig, ExperimentConfig
 from nmt_keras.constants import PLACEHOLDERS
 from nmt_keras.data.placeholders import symbols_for
-from nmt_keras.data.scripts import WITHOUT_SPACES, is_letter
+from nmt_keras.data.scripts import TOKEN, WITHOUT_SPACES, is_letter
 from nmt_keras.errors import UserError
 from nmt_keras.inference.glossary import places_of
 from nmt_keras.inference.placing import (
@@ -43,6 +43,11 @@ _INSIDE = rf"(?:(?!{WITHOUT_SPACES.pattern})[^\s<>\"，。；：！？）」』]
 _ATTRIBUTES = r"(?:[^<>\"']|\"[^\"]*\"|'[^']*')*"
 _LETTER = rf"(?:(?!{WITHOUT_SPACES.pattern})[\p{{L}}\p{{N}}\p{{M}}_])"
 _BRACES = r"\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*+\})*+\})*+\}"  # in each other three deep, as plurals of ICU have them
+_TEMPLATE = (  # `100 %ige` is per cent, and a word
+    rf"\$?{_BRACES}"
+    r"|(?<![\d%])%(?!(?<=\d\s%)\p{L}{2})(?:\(\w+\)|\d+\$)?[-+#0]*\d*(?:\.\d+)?(?:hh?|ll?|[Lqzjt])?[sduifFgGeExXcp@]"
+    r"|(?<![\d%])%\d+(?!\d)|__\w+__"
+)
 PATTERNS = {
     # Elements whose content is code are one span: those of XLIFF 1.2, scripts; then comments and single tags.
     "tag": rf"(?i:<(?P<code>bpt|ept|ph|it|script|style)\b{_ATTRIBUTES}(?<!/)>.*?</(?P=code)\s*>)"
@@ -56,15 +61,19 @@ PATTERNS = {
     "email": r"(?<![A-Za-z0-9.+-])[A-Za-z0-9_.+%-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+",
     # Dates and versions are one number; what touches a letter, also with a point or dash between, is none.
     "number": rf"(?<!{_LETTER})(?<!{_LETTER}[.,:/-])[+-]?\d++(?:[.,:/-]\d++)*+%?+(?![.,:/]?{_LETTER})",
-    "placeholder": rf"\$?{_BRACES}"
-    r"|(?<![\d%])%(?:\(\w+\)|\d+\$)?[-+#0]*\d*(?:\.\d+)?(?:hh?|ll?|[Lqzjt])?[sduifFgGeExXcp@]"
-    r"|(?<![\d%])%\d+(?!\d)|\$\d+(?![.,]?\d)|__\w+__",
+    "placeholder": rf"{_TEMPLATE}|\$\d+(?![.,]?\d)",
 }
 _SECONDS = 1.0  # for the regular expressions on one text
 _MAX_PATTERN, _MAX_REPEATS = 1_000, 10_000  # characters of a regular expression; counts in braces, multiplied
 _ENCLOSING = frozenset(("()", "[]", '""', "''", "„“", "“”", "‘’", "«»", "»«", "「」", "『』", "（）", "《》"))
+_BEFORE_A_STOP = regex.compile(r" {2,}(?=[.,](?!\w))")
 _TAG_LIKE = regex.compile(PATTERNS["tag"], regex.DOTALL)
 _PLACEHOLDER = regex.compile("|".join(PLACEHOLDERS))
+# What no model says by itself where the text has none, by the pattern that finds it there. Numbers and amounts it does.
+_NEVER_SAID = {
+    PATTERNS[name]: regex.compile(PATTERNS[name], regex.DOTALL) for name in ("tag", "entity", "url", "email")
+}
+_NEVER_SAID |= {PATTERNS["placeholder"]: regex.compile(_TEMPLATE)}
 
 
 NO_READING = Reading((), (), (), (), ())  # of a model of which it is not known what it reads
@@ -99,14 +108,25 @@ class Protection:
 
     @property
     def never_made_up(self) -> list[Any]:
-        """Those of the patterns whose finds no model says by itself, compiled: a number may be."""
-        names = {PATTERNS[name] for name in ("tag", "entity", "url", "email", "placeholder")}
-        return [pattern for pattern in self._patterns if pattern.pattern in names]
+        """What no model says by itself, of the patterns, compiled."""
+        return [_NEVER_SAID[each.pattern] for each in self._patterns if each.pattern in _NEVER_SAID]
 
     @property
     def expressions(self) -> list[str]:
         """The regular expressions of all patterns."""
         return [pattern.pattern for pattern in self._patterns]
+
+    def require_goes_with_prefixes(self) -> None:
+        """Checks that translations may begin as given.
+
+        Raises:
+            UserError: something is protected, and the model has no placeholders for it.
+        """
+        if self._patterns and not self._has_placeholders:
+            raise UserError(
+                "prefixes do not go with protect, of a model without placeholders: what is protected comes into a "
+                "translation when it is made; leave out prefixes, or give protect=[]"
+            )
 
     def for_model(self, placeholders: Sequence[str]) -> "Protection":
         """The same for a model that was trained with placeholders for some patterns, which it protects too, or for
@@ -236,7 +256,8 @@ class ProtectedText:
         plain = _without(_PLACEHOLDER, self.plain) if self._symbols else self.plain
         if self._spans and not plain.strip():
             return self._folded()
-        honest = self._without_made_up(translation) if self.is_protected else translation
+        terms = list(terms)
+        honest = self._without_made_up(translation, terms) if self.is_protected else translation
         if not self._spans:
             honest = _without(_PLACEHOLDER, honest) if self._protection.has_placeholders else honest
             return translation if honest == translation else _folded(honest)
@@ -251,24 +272,27 @@ class ProtectedText:
         end = translation[len(translation.rstrip()) :]
         return placed + end if has_break(end) else placed
 
-    def _without_made_up(self, translation: str) -> str:
-        """A translation of `plain` without tags, addresses and placeholders: what is protected is not in `plain`."""
+    def _without_made_up(self, translation: str, terms: Sequence[str]) -> str:
+        """A translation of `plain` without tags, addresses and placeholders: what is protected is not in `plain`. Those
+        in terms were asked for."""
         for pattern in self._protection.never_made_up:
-            translation = _without(pattern, translation)
+            translation = _without(pattern, translation, terms)
         if any(span.is_tag for span in self._spans):
-            translation = _without(_TAG_LIKE, translation)
+            translation = _without(_TAG_LIKE, translation, terms)
         return translation
 
     def _with_spans_for_symbols(self, translation: str) -> str:
         """A translation with the spans in the place of their symbols, and with a space where one would become one with
         a word beside it."""
-        spans = dict(zip(self._symbols, self._spans))
+        spans = dict(zip(self._symbols, zip([None, *self._spans], self._spans)))
         out, done, last = "", 0, None
         for match in _PLACEHOLDER.finditer(translation):
             out += translation[done : match.start()]
-            span = spans[match[0]]
-            touches = not span.left.is_apart and (span.left.is_span or is_letter(span.left.character))
-            is_beside = last is not None and match.start() == done and not last.is_tag
+            before, span = spans[match[0]]
+            is_beside = last is not None and match.start() == done
+            follows = (is_beside and last is before) if span.left.is_span else is_letter(span.left.character)
+            touches = not span.left.is_apart and follows
+            is_beside = is_beside and last is not None and not last.is_tag
             out += " " * (not span.is_tag and not touches and (is_beside or is_letter(out[-1:])))
             out += span.text
             done, last = match.end(), span
@@ -279,11 +303,13 @@ class ProtectedText:
 
     def beginning(self, prefix: str) -> str:
         """What a translation of `plain` begins with, where that of the whole text begins with `prefix`: with the symbol
-        of each span that is in it."""
+        of each span that is in it, or that its end is the beginning of."""
         left = list(zip((span.text for span in self._spans), self._symbols))
         begun, done = "", 0
         for start, end in self._protection.find(prefix)[0] if left else ():
             same = next((each for each in left if each[0] == prefix[start:end]), None)
+            if not same and end == len(prefix):
+                same = next((each for each in left if each[0].startswith(prefix[start:])), None)
             if same:
                 left.remove(same)
                 begun += prefix[done:start] + same[1]
@@ -391,12 +417,20 @@ def _compiled(pattern: str) -> Any:
 
 def _folded(text: str) -> str:
     """A text without the gaps that made up tags and symbols leave."""
-    return regex.sub(" {2,}", " ", text).strip(" ")
+    return regex.sub(" {2,}", " ", _BEFORE_A_STOP.sub("", text)).strip(" ")
 
 
-def _without(pattern: Any, text: str) -> str:
-    """A text without what a pattern finds: spaces, as many as it had bytes, so that places stay."""
-    return pattern.sub(lambda match: " " * len(match[0].encode()), text)
+def _without(pattern: Any, text: str, terms: Iterable[str] = ()) -> str:
+    """A text without what a pattern finds outside of terms: spaces, as many as it had bytes, so that places stay."""
+    tokens = [match.span() for match in TOKEN.finditer(text)]
+    places = [place for term in terms for place in places_of(term, text)]
+    kept = [(tokens[place[0]][0], tokens[place[-1]][1]) for place in places]
+
+    def spaces(match: Any) -> str:
+        is_kept = any(start < match.end() and match.start() < end for start, end in kept)
+        return match[0] if is_kept else " " * len(match[0].encode())
+
+    return pattern.sub(spaces, text)
 
 
 def _nesting(first: int, last: int, other_first: int, other_last: int) -> str:

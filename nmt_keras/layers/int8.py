@@ -76,7 +76,8 @@ class Int8Gathered(NamedTuple):
     """Some columns of a kernel, other ones for each batch, as the operation takes them.
 
     oneDNN would reorder them at each product as the right operand, which takes longer than the product with the few
-    rows of a search. So they are the left one, which is taken as it is, and what is reordered is the rows.
+    rows of a search. So they are the left one, which is taken as it is, and what is reordered is the rows, of which
+    there must be one at least.
     """
 
     shifted: Any  # uint8 [O, I], 128 for 0

@@ -387,12 +387,9 @@ class Client:
         """Translates as `stream` does, without what is protected, which is put back."""
         protection = protect if isinstance(protect, Protection) else Protection(protect)
         placeholders = self._asked_limits().placeholders
-        if given["prefixes"] is not None and protection.expressions and not placeholders:
-            raise UserError(
-                "prefixes do not go with protect, of a model without placeholders: what is protected comes into a "
-                "translation when it is made; leave out prefixes, or give protect=[]"
-            )
         protection = protection.for_model(placeholders)
+        if given["prefixes"] is not None:
+            protection.require_goes_with_prefixes()
         waiting: deque[ProtectedText] = deque()
         terms: Iterator[TermsOfText] = itertools.repeat(())
         prefixes: Iterator[str | None] = itertools.repeat(None)
@@ -684,6 +681,8 @@ def _in_order(
 def _require_several(texts: Iterable[Any], name: str) -> None:
     if isinstance(texts, (str, bytes)):
         raise UserError(f"{name} is one text, {texts[:40]!r}: give a list of texts, as in [text]")
+    if not isinstance(texts, Iterable):
+        raise UserError(f"{name} is {texts!r:.40}: give a list, with one for each text")
 
 
 def _with_texts(rows: Iterable[Sequence], places: Sequence[int]) -> Iterator[Sequence]:

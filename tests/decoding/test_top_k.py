@@ -56,12 +56,14 @@ def test_a_hypothesis_whose_logits_are_not_numbers_has_no_continuation_and_spoil
     assert EOS_ID not in found.ids.numpy()[np.isfinite(found.scores)]
 
 
-@pytest.mark.parametrize("kind", ["random", "sure", "flat", "large", "impossible"])
+@pytest.mark.parametrize("kind", ["random", "sure", "flat", "large", "shifted", "impossible"])
 def test_continuations_are_the_best_of_all_scores(kind):
     """Without a pass over all ids for rules, beside `score`, which makes one."""
     logits = np.array(tf.random.stateless_normal([2, 3, 2000], [7, 8])) * {"flat": 1e-2, "large": 1e4}.get(kind, 1.0)
     if kind == "sure":
         logits[:, :, 40] = 90.0
+    if kind == "shifted":
+        logits += 3000.0
     if kind == "impossible":
         logits[:, :, 50:] = -np.inf
     constraints, position = Constraints(tf.constant([9, 9]), min_length=4), tf.constant(1)

@@ -612,7 +612,8 @@ def test_a_beginning_has_the_symbols_of_its_spans():
     assert protected.put_back(f"{two} Hunde und {one}.", NO_READING) == "7 Hunde und 5."
     protected, [one, two] = _with_symbols("1 dog and 15 cats")
     assert protected.beginning("15 Katzen und 2") == f"{two} Katzen und 2"
-    assert protected.beginning("1 Hund, 1") == f"{one} Hund, 1"
+    assert protected.beginning("1 Hund, 1") == f"{one} Hund, {two}"  # of 15, which it is the beginning of
+    assert protected.beginning("1 Hund, 1 ") == f"{one} Hund, 1 "
 
 
 def test_what_reads_a_tag_of_a_language_moves_no_markup():
@@ -626,3 +627,48 @@ def test_what_was_in_a_pair_of_tags_stays_there_and_made_up_tags_leave_no_gap():
     moved = protected.put_back(f"c {two} a {one}{three}", NO_READING)
     assert moved.index("<b>") < moved.index("5") < moved.index("</b>")
     assert protected.put_back(f"c <i> {one}{two}{three} a", NO_READING) == "c <b>5</b> a"
+    assert protected.put_back(f"{one}{two}{three} a </i>, c <i>.", NO_READING) == "<b>5</b> a, c."
+    assert protected.put_back(f"{one}{two}{three} a <i>.net", NO_READING) == "<b>5</b> a .net"
+
+
+@pytest.mark.parametrize(
+    "text, translation",
+    [
+        ("Das Buch kostet 5 Dollar.", "The book costs $5."),
+        ("Fünf Dollar", "$5"),
+        ("a safe thing", "eine 100 %ige Sache"),
+    ],
+)
+def test_what_a_model_says_itself_is_no_made_up_placeholder(text, translation):
+    protected = Protection(["tag", "url", "placeholder"]).take_out(text)
+    assert protected.plain == text and protected.put_back(translation, NO_READING) == translation
+
+
+def test_per_cent_is_no_placeholder_and_an_argument_of_a_shell_is():
+    found = Protection(["placeholder"]).take_out("la tasa del 5 %de interes, 100 %1 $1 %s of %d, %1$s, %1")
+    assert found.plain.split() == ["la", "tasa", "del", "5", "%de", "interes,", "100", "of", ",", ","]
+
+
+@pytest.mark.parametrize("term", ["www.example.de", "{name}", "<br/>", "&nbsp;", "a@b.de"])
+def test_what_a_term_asks_for_is_not_made_up(term):
+    protected = Protection(["tag", "entity", "url", "email", "placeholder"]).take_out("See <b>our</b> site.")
+    placed = Translation([Hypothesis(f"Siehe {term} bald", 0.0, 0.0, outputs={"is_term_placed": [True]})], False)
+    assert term in protected_again(placed, protected, [[term]]).text
+    assert term not in protected_again(placed, protected, [["bald"]]).text
+
+
+def test_a_span_touches_only_what_it_touched():
+    """An address beside a tag in the text is not glued to the word that a model puts before it."""
+    patterns = ("tag", "number", "url", "email")
+    protected, [tag, address] = _with_symbols("Ask <br/>www.x.de now", patterns)
+    assert protected.put_back(f"Frag{address} jetzt {tag}", NO_READING) == "Frag www.x.de jetzt <br/>"
+    assert protected.put_back(f"Frag {tag}{address} jetzt", NO_READING) == "Frag <br/>www.x.de jetzt"
+    protected, [number, tag, address] = _with_symbols("On 5<br/>a@b.de writes", patterns)
+    assert protected.put_back(f"Am {number}{tag} schreibt{address}", NO_READING) == "Am 5<br/> schreibt a@b.de"
+
+
+def test_thousands_of_pairs_are_placed_and_those_that_cross_found():
+    number = 4000
+    text = "<b>x</b> " * number + "<b><i>y</b></i> " * number
+    found = Protection(["tag"]).take_out(text).put_back(" ".join(["z"] * 60), NO_READING)
+    assert found.count("<b>") == found.count("</b>") == 2 * number and found.count("<i>") == number

@@ -10,6 +10,7 @@ import tensorflow_text as tf_text
 
 from nmt_keras.config import DecodingConfig, ModelConfig
 from nmt_keras.constants import EOS_ID, UNK_ID
+from nmt_keras.errors import UserError
 from nmt_keras.inference.protection import Protection
 from nmt_keras.inference.search import Sampling
 from nmt_keras.inference.translator import Translator
@@ -216,7 +217,6 @@ def test_saved_model_cli_runs_an_export(parts, saved):
 
 
 def test_a_folder_that_is_no_export_is_refused(tmp_path):
-    from nmt_keras.errors import UserError
 
     with pytest.raises(UserError, match="is no export of this toolkit; give saved_models/<name>, or a version of it"):
         load_export(tmp_path)
@@ -310,3 +310,5 @@ def test_a_translator_places_what_is_protected_as_an_export_does(varied_transfor
         assert all(found[row].count(number) == 1 for row, number in ((0, "12"), (2, "34")))
         begun = [each.text for each in client.translate(texts, prefixes=["b 12", "", ""])]
         assert [each.text for each in translator.translate(texts, prefixes=["b 12", "", ""])] == begun
+    with pytest.raises(UserError, match="prefixes do not go with protect, of a model without placeholders"):
+        Translator(*parts, protection=Protection(["number"])).translate(texts, prefixes=["b 12", "", ""])

@@ -258,6 +258,8 @@ def test_an_export_says_what_it_protects(varied_transformer):
         assert other.text.count("{x}") == 1 and "<b>" not in other.text
         with pytest.raises(UserError, match="prefixes do not go with protect, .* give protect="):
             client.translate(["abc"], prefixes=["a"])
+        with pytest.raises(UserError, match="terms is 5: give a list, with one for each text"):
+            client.translate(["abc"], terms=5)
         [begun] = client.translate(["abc"], prefixes=["a"], protect=[])
         assert begun.text.startswith("a")
 
