@@ -289,11 +289,10 @@ class ProtectedText:
         for match in _PLACEHOLDER.finditer(translation):
             out += translation[done : match.start()]
             before, span = spans[match[0]]
-            is_beside = last is not None and match.start() == done
-            follows = (is_beside and last is before) if span.left.is_span else is_letter(span.left.character)
-            touches = not span.left.is_apart and follows
-            is_beside = is_beside and last is not None and not last.is_tag
-            out += " " * (not span.is_tag and not touches and (is_beside or is_letter(out[-1:])))
+            beside = last if match.start() == done else None
+            touched = beside is not None and beside is before if span.left.is_span else is_letter(span.left.character)
+            is_glued = is_letter(out[-1:]) or (beside is not None and not beside.is_tag)
+            out += " " * (is_glued and not span.is_tag and (span.left.is_apart or not touched))
             out += span.text
             done, last = match.end(), span
             following = translation[done : done + 1]

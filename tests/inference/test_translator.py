@@ -217,7 +217,6 @@ def test_saved_model_cli_runs_an_export(parts, saved):
 
 
 def test_a_folder_that_is_no_export_is_refused(tmp_path):
-
     with pytest.raises(UserError, match="is no export of this toolkit; give saved_models/<name>, or a version of it"):
         load_export(tmp_path)
 

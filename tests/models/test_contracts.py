@@ -176,11 +176,13 @@ def test_beams_step_independently_and_share_the_memory(model):
     logits, weights, new = model.step(ids, tf.constant(0), state, memory)
     assert logits.shape == (B, K, TARGET_V) and weights.shape == (B, K, S)
     tf.nest.assert_same_structure(state, new)
-    one, _, state = model.step(ids[:, 2:3], tf.constant(0), model.init_state(memory), memory)
-    np.testing.assert_allclose(one[:, 0], logits[:, 2], rtol=2e-6, atol=2e-6)
+    # One hypothesis a row, and as many rows as there are hypotheses, so that products have one shape and one rounding.
+    alone = tf.nest.map_structure(lambda leaf: tf.repeat(leaf, K, axis=0), memory)
+    one, _, state = model.step(tf.repeat(ids[:, 2:3], K, axis=0), tf.constant(0), model.init_state(alone), alone)
+    np.testing.assert_allclose(one[::K, 0], logits[:, 2], atol=1e-6)
     logits, _, _ = model.step(ids[:, ::-1], tf.constant(1), new, memory)
-    one, _, _ = model.step(ids[:, 4:5], tf.constant(1), state, memory)
-    np.testing.assert_allclose(one[:, 0], logits[:, 2], rtol=2e-6, atol=2e-6)
+    one, _, _ = model.step(tf.repeat(ids[:, 4:5], K, axis=0), tf.constant(1), state, alone)
+    np.testing.assert_allclose(one[::K, 0], logits[:, 2], atol=1e-6)
 
 
 def test_hypotheses_go_on_from_their_parents(model):

@@ -80,9 +80,11 @@ def test_alignments_that_do_not_fit_are_one_line(text, tmp_path, options, messag
     ],
     ids=["replicas", "static"],
 )
-def test_it_goes_with_other_ways_to_train(text, tmp_path, options):
+def test_it_goes_with_other_ways_to_train(text, tmp_path, options, capsys):
     steps = ["--config.training.max_steps=10", "--config.training.log_every=5"]
     assert train.main([*_options(text, tmp_path / "run"), *GUIDED, *steps, *options]) == 0
+    [data] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("data: ") and "buckets" in line]
+    assert ("% of all positions are padding" in data) == ("--config.data.static_shapes=True" in options)
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len([row for row in rows if row.get("alignment_loss", 0.0) > 0.1]) == 2
     assert json.loads((tmp_path / "run" / "run_card.json").read_text(encoding="utf-8"))["unfit_alignments"] == 0
