@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# A thread for each of the parallel workers' operations; tests/conftest.py says which tests a worker takes together.
+# A thread for each of the parallel workers' operations; tests/conftest.py says which tests a worker takes together. A
+# test that ends its worker is named, and the run ends: pytest-xdist would give it to the next worker, and so on.
 PYTEST := TF_NUM_INTRAOP_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadscope \
-	--no-loadscope-reorder
+	--no-loadscope-reorder --max-worker-restart=0
 COV := --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 # Where Python keeps no byte code, each process that a test starts compiles TensorFlow's 2,700 modules anew, 4 s of 6.
@@ -37,7 +38,7 @@ test-slow: $(VENV)/ready  ## the long ones; FIFTH=0 to 4 runs a fifth of them
 
 test-tf220: .venv-tf220/ready  ## `make test` on TensorFlow 2.20; ONLY="tests/layers ..." runs a part
 	TF_NUM_INTRAOP_THREADS=1 .venv-tf220/bin/python -m pytest -n auto --maxprocesses=4 --dist=loadscope \
-		--no-loadscope-reorder -m 'not slow and not browser and not servers' $(ONLY)
+		--no-loadscope-reorder --max-worker-restart=0 -m 'not slow and not browser and not servers' $(ONLY)
 
 test-browser: $(VENV)/ready  ## pages in headless Chromium (Debian: apt-get install chromium-driver)
 	$(BIN)/python -m pytest -m browser

@@ -1,6 +1,7 @@
 """What tests share. Two logical CPU devices stand in for two accelerators; TensorFlow's remarks are silenced."""
 
 import contextlib
+import faulthandler
 import fcntl
 import gc
 import io
@@ -86,6 +87,14 @@ def _seeds_and_precision():
     keras.config.set_dtype_policy("float32")
     yield
     keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture
+def within_a_minute():
+    """Ends the process of a test that takes longer, also where it waits in C++, and the run (see the Makefile)."""
+    faulthandler.dump_traceback_later(60, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture(scope="session")

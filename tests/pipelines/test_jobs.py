@@ -1170,6 +1170,7 @@ BAD = [
 ]
 
 
+@pytest.mark.usefixtures("within_a_minute")
 @pytest.mark.parametrize("job, arguments, message", BAD, ids=[b[2][:40] for b in BAD])
 def test_bad_input_is_one_line_and_nothing_is_written(job, arguments, message, run_dir, copy_text, tmp_path, capsys):
     (tmp_path / "short").mkdir()
@@ -1368,6 +1369,7 @@ def test_auto_precision_is_bfloat16_where_it_is_fast(monkeypatch, cpuinfo, expec
     assert config.precision == expected
 
 
+@pytest.mark.usefixtures("within_a_minute")
 @pytest.mark.parametrize(
     "tf_config",
     ["{", "[]", '{"cluster": {}}', '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}'],

@@ -12,6 +12,7 @@ import pytest
 
 from pipelines import launch, train
 from tests.pipelines.test_jobs import RECIPE, ROOT
+from tests.training.of_workers import losses_of
 
 
 def _arguments(text, run_dir, steps, *options):
@@ -44,6 +45,21 @@ def test_two_workers_train_and_their_lines_have_numbers(copy_text, tmp_path, cap
     logs = [(tmp_path / name / "metrics.jsonl").read_text(encoding="utf-8").splitlines() for name in ("one", "two")]
     losses = [[row["loss"] for row in map(json.loads, log) if "loss" in row] for log in logs]
     assert len(losses[0]) == 3 and losses[0] == pytest.approx(losses[1], rel=0.01) and losses[0] != losses[1]
+
+
+@pytest.mark.slow
+def test_another_number_of_workers_goes_on_with_the_same_batches(copy_text, tmp_path, capfd):
+    """Three after two: refused, and with --allow_config_change as if one process had made all steps."""
+    options = ["--config.model.input_dropout_rate=0", "--config.model.output_dropout_rate=0"]
+    assert launch.main(["--workers=2", *_arguments(copy_text, tmp_path / "run", 3, *options)]) == 0
+    more = ["--workers=3", *_arguments(copy_text, tmp_path / "run", 6, *options)]
+    capfd.readouterr()
+    assert launch.main(more) == 2
+    assert "--allow_config_change" in capfd.readouterr().err
+    assert launch.main([*more, "--allow_config_change"]) == 0
+    assert train.main(_arguments(copy_text, tmp_path / "one", 6, *options)[1:]) == 0
+    together, alone = (losses_of(tmp_path / name) for name in ("run", "one"))
+    assert len(together) == 6 and together == pytest.approx(alone, rel=1e-4)
 
 
 @pytest.mark.slow
@@ -99,6 +115,7 @@ def test_what_is_killed_is_started_again(copy_text, tmp_path, options, told):
     assert '"step": 300' in log.read_text().splitlines()[-1]
 
 
+@pytest.mark.usefixtures("within_a_minute")
 @pytest.mark.parametrize(
     "arguments, message",
     [

@@ -121,6 +121,7 @@ def _config(job, **jobs):
     return json.dumps({"cluster": jobs, "task": {"type": job, "index": 0}})
 
 
+@pytest.mark.usefixtures("within_a_minute")
 @pytest.mark.parametrize(
     "distribution, config, message",
     [

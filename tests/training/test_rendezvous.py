@@ -124,6 +124,7 @@ def test_waiting_has_a_limit(addresses, tmp_path):
     assert isinstance(alone.results[2], Interrupted)
 
 
+@pytest.mark.usefixtures("within_a_minute")
 def test_two_workers_of_one_number_are_named(addresses, tmp_path):
     meeting = Meeting(addresses, tmp_path / "run")
     meeting.start(0)
@@ -134,6 +135,7 @@ def test_two_workers_of_one_number_are_named(addresses, tmp_path):
     assert all("Two workers have index 1 in TF_CONFIG, of 3" in str(error) for error in errors.values()), errors
 
 
+@pytest.mark.usefixtures("within_a_minute")
 def test_a_port_in_use_is_named(addresses, tmp_path):
     port = int(addresses[1].rpartition(":")[2])
     with socket.create_server(("127.0.0.1", port)):
@@ -141,6 +143,7 @@ def test_a_port_in_use_is_named(addresses, tmp_path):
             meet(Cluster(addresses, 1), ABOUT, tmp_path / "run", 1.0, lambda line: None)
 
 
+@pytest.mark.usefixtures("within_a_minute")
 def test_a_folder_that_workers_do_not_share_is_named(addresses, tmp_path, monkeypatch):
     monkeypatch.setattr(rendezvous, "_SEEN_WITHIN", 0.3)
     meeting = Meeting(addresses[:2], tmp_path / "one" / "run")
@@ -298,6 +301,7 @@ def test_the_chief_is_the_first_worker():
     assert [cluster.name_of(number) for number in (0, 1)] == ["the chief (c:3)", "worker 0 (a:1)"]
 
 
+@pytest.mark.usefixtures("within_a_minute")
 @pytest.mark.parametrize(
     "config, message",
     [
