@@ -2,8 +2,8 @@
 
 python -m benchmarks.network --config=pipelines/recipes/multi30k_transformer.py --data_dir=/data/multi30k
 
-Each worker is in a network namespace of its own; the link between them has `--megabits` a second and, where the kernel
-can delay, `--milliseconds` of round trip. Prints the rate of one process with all cores, and that of two workers that
+Each worker is in a network namespace of its own; the link between them has `--megabits` a second and `--milliseconds`
+of round trip. Prints the rate of one process with all cores, and that of two workers that
 share them, without a limit of the link and with it: steps made together, for both types that gradients are sent as,
 steps of their own with a mean after every 50, and a parameter server beside the first worker; and what both hosts send
 in all, in bytes for each target token, starting included. The last line is JSON.
@@ -22,10 +22,12 @@ from collections.abc import Iterator, Sequence
 
 from absl import app, flags
 
+from benchmarks.wire import MTU, wire
+
 _CONFIG = flags.DEFINE_string("config", None, "The recipe.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "Where its text is.")
 _MEGABITS = flags.DEFINE_float("megabits", 100.0, "Of the link, a second, in either direction; 0: no limit alone.")
-_MILLISECONDS = flags.DEFINE_float("milliseconds", 20.0, "Of a round trip.")
+_MILLISECONDS = flags.DEFINE_float("milliseconds", 20.0, "Of a round trip; 0: no delay.")
 _STEPS = flags.DEFINE_integer("steps", 10, "Between two rows of the log; the first row of four does not count.")
 
 _ROWS = 4
@@ -42,42 +44,36 @@ _PORT = 2222
 
 @contextlib.contextmanager
 def two_hosts(megabits: float = 0.0, milliseconds: float = 0.0) -> Iterator[list[str]]:
-    """The names of two network namespaces with a link between them, of unlimited rate and no delay where 0.
+    """The names of two network namespaces with a link between them; their addresses are 10.207.0.1 and 10.207.0.2.
 
-    Their addresses are 10.207.0.1 and 10.207.0.2. A kernel without netem has no delay: see `has_delays`.
+    Args:
+        megabits: of the link, a second, in either direction; 0: unlimited, without a delay.
+        milliseconds: of a round trip; 0: no delay.
+
+    Raises:
+        OSError, subprocess.CalledProcessError: this machine has no namespaces, or no TAP devices for a delay.
     """
     names = [f"nmt{os.getpid()}{side}" for side in "ab"]
-    try:
+    with contextlib.ExitStack() as stack:
         for name in names:
             _run("ip", "netns", "add", name)
-        _run("ip", "link", "add", names[0], "type", "veth", "peer", "name", names[1])
+            stack.callback(subprocess.run, ("ip", "netns", "del", name), check=False, stderr=subprocess.DEVNULL)
+        if megabits and milliseconds:
+            stack.enter_context(wire(names, megabits, milliseconds))
+        else:
+            _run("ip", "link", "add", names[0], "type", "veth", "peer", "name", names[1])
         for name, address in zip(names, _ADDRESSES):
             _run("ip", "link", "set", name, "netns", name)
             inside = ("ip", "-n", name)
             _run(*inside, "addr", "add", f"{address}/24", "dev", name)
             for device in ("lo", name):
                 _run(*inside, "link", "set", device, "up")
-            if megabits:
-                _limit(name, megabits, milliseconds)
+            if megabits and milliseconds:
+                _run(*inside, "link", "set", name, "mtu", str(MTU))
+            elif megabits:
+                limit = ("rate", f"{megabits}mbit", "burst", "128kb", "latency", "50ms")
+                _run("tc", "-n", name, "qdisc", "add", "dev", name, "root", "tbf", *limit)
         yield names
-    finally:
-        for name in names:
-            subprocess.run(("ip", "netns", "del", name), check=False, stderr=subprocess.DEVNULL)
-
-
-def has_delays() -> bool:
-    """Whether this kernel can delay what a link carries; else links have their rate alone."""
-    with two_hosts() as hosts:
-        command = ("tc", "-n", hosts[0], "qdisc", "add", "dev", hosts[0], "root", "netem", "delay", "1ms")
-        return subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode == 0
-
-
-def _limit(name: str, megabits: float, milliseconds: float) -> None:
-    """Limits what a host sends: rate and delay, or the rate alone where the kernel has no netem."""
-    add, rate = ("tc", "-n", name, "qdisc", "add", "dev", name, "root"), ("rate", f"{megabits}mbit")
-    both = (*add, "netem", *rate, "delay", f"{milliseconds / 2}ms", "limit", "10000")
-    if subprocess.run(both, check=False, stderr=subprocess.DEVNULL).returncode:
-        _run(*add, "tbf", *rate, "burst", "128kb", "latency", "50ms")
 
 
 def start(hosts: Sequence[str], arguments: Sequence[str], distribution: str = "multi_worker") -> list[subprocess.Popen]:
@@ -143,7 +139,6 @@ def main(argv: Sequence[str]) -> None:
     rates: dict[str, float] = {}
     bytes_sent: dict[str, float] = {}
     cores = len(os.sched_getaffinity(0))
-    milliseconds = _MILLISECONDS.value if has_delays() else 0.0
     try:
         alone = {**os.environ, "TF_NUM_INTRAOP_THREADS": str(cores)}
         arguments = _arguments(folder / "one", str(folder / "cache"), _STEPS.value)
@@ -151,7 +146,7 @@ def main(argv: Sequence[str]) -> None:
         subprocess.run(command, check=True, env=alone, stderr=subprocess.DEVNULL)
         rates["one process"] = _rate(folder / "one")
         os.environ["TF_NUM_INTRAOP_THREADS"] = str(max(cores // 2, 1))
-        for link in ((0.0, 0.0), (_MEGABITS.value, milliseconds))[: 2 if _MEGABITS.value else 1]:
+        for link in ((0.0, 0.0), (_MEGABITS.value, _MILLISECONDS.value))[: 2 if _MEGABITS.value else 1]:
             for name, (distribution, every, *options) in _WAYS.items():
                 place = folder / f"{link[0]:g}-{name.replace(' ', '-')}"
                 every = every or _STEPS.value

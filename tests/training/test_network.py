@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 import time
 
 import pytest
@@ -15,10 +16,45 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(autouse=True)
 def _needs_namespaces():
     try:
-        with two_hosts(100.0):
+        with two_hosts(100.0, 20.0):
             pass
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"no network namespaces here: {error}")
+
+
+_ECHO = """
+import socket
+server = socket.create_server(("10.207.0.2", 2222))
+print("ready", flush=True)
+connection, _ = server.accept()
+while received := connection.recv(65536):
+    connection.sendall(received)
+"""
+_ASK = """
+import hashlib, os, socket, sys, threading, time
+connection = socket.create_connection(("10.207.0.2", 2222))
+started = time.monotonic()
+connection.sendall(b"x")
+connection.recv(1)
+round_trip = time.monotonic() - started
+text, back = os.urandom(2_000_000), b""
+started = time.monotonic()
+threading.Thread(target=connection.sendall, args=(text,)).start()
+while len(back) < len(text):
+    back += connection.recv(1 << 20)
+print(round_trip, time.monotonic() - started, back == text)
+"""
+
+
+def test_a_link_takes_its_time_and_loses_nothing():
+    with two_hosts(100.0, 40.0) as hosts:
+        inside = [["ip", "netns", "exec", host, sys.executable, "-c"] for host in hosts]
+        with subprocess.Popen([*inside[1], _ECHO], stdout=subprocess.PIPE, text=True) as echo:
+            assert echo.stdout.readline() == "ready\n"
+            asked = subprocess.run([*inside[0], _ASK], capture_output=True, text=True, check=True)
+    round_trip, both_ways, is_same = asked.stdout.split()
+    assert float(round_trip) >= 0.04 and is_same == "True"
+    assert float(both_ways) >= 2_000_000 * 8 / 100e6
 
 
 def test_workers_that_cannot_reach_each_other_end_and_go_on(tmp_path, copy_text, monkeypatch):
