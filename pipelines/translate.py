@@ -255,7 +255,6 @@ def _opened(values: flags.FlagValues) -> Iterator[tuple[Stream, dict[str, typing
         asked = _protect(values)
         protect = client.protect if asked is None else asked
         about |= _of_model(protect, client.placeholders, client.annotates_terms)
-        _check_prefixes(values, about)
         if values.beam_size or values.samples:
             _warn_of_fewer_beams(values, client.max_beam_size)
         if values.protect and _as_json(values) and client.splits_sentences:
@@ -287,14 +286,6 @@ def _of_model(protect: Sequence[str], placeholders: Sequence[str], annotates_ter
 def _protect(values: flags.FlagValues) -> list[str] | None:
     """The patterns of --protect; None where it is not given."""
     return named(values.protect) if values["protect"].present else None
-
-
-def _check_prefixes(values: flags.FlagValues, about: dict[str, typing.Any]) -> None:
-    if values.prefixes is not None and about.get("protect") and not about.get("placeholders"):
-        raise UserError(
-            "--prefixes does not go with what is protected, but of a model that was trained with data.placeholders: "
-            "give --protect= (nothing), or leave out --prefixes"
-        )
 
 
 def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any], Callable[[], None]]:
@@ -329,7 +320,6 @@ def _of_run(values: flags.FlagValues) -> tuple[Stream, dict[str, typing.Any], Ca
             if values[name].value and config.decoding.split_sentences:
                 raise UserError(f"--{name} goes with a sentence a line: give --decoding.split_sentences=False")
         about = about_of(config)
-        _check_prefixes(values, about)
         if values.glossary and not about.get("annotates_terms"):
             require_takes_terms(config.decoding)
         if options:

@@ -86,8 +86,8 @@ def _protected(config: ExperimentConfig) -> str:
         return ""
     names = ", ".join(f"`{pattern}`" for pattern in patterns)
     return (
-        f"- The Python client takes out of a text what {names} finds, and puts it back; other callers, and the BLEU\n"
-        "  of this export, have the text as it is.\n"
+        f"- The Python client takes out of a text what {names} finds (`decoding.protect`, `data.placeholders`), and\n"
+        "  puts it back; other callers, and the BLEU of this export, have the text as it is.\n"
     )
 
 

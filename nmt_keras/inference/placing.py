@@ -24,7 +24,9 @@ _BLOCKS = frozenset(  # elements of HTML that end a word; any other name may sta
     "menu meta nav object ol optgroup option p pre section select source style summary table tbody td template "
     "textarea tfoot th thead title tr track ul video".split()
 )
+TAKEN_OUT = "\t"  # in a translation, which has none of its own: a byte of what was taken out of it
 _OPENING = "([{„‘«¿¡（「『"  # what has no space after it
+_NEVER_AFTER_A_SPACE = ".,)]}"  # in any language
 _FULL_WIDTH = "，。、；：！？"
 _CLOSING = ".,;:!?)]}»…%”’）」』" + _FULL_WIDTH  # what has no space before it
 
@@ -146,10 +148,10 @@ class Placing:
             self._write_tokens(cursor, start)
             cursor = start
             if node.pair is None:
-                self._write_point(node.number, cursor)
+                self._write_point(node.number, cursor, high)
             else:
                 end = max(node.end, start)
-                self._write_pair(node.pair, start, end)
+                self._write_pair(node.pair, start, end, high)
                 cursor = end
         self._write_tokens(cursor, high)
 
@@ -269,8 +271,8 @@ class Placing:
         elif gap and self._out and not self._out[-1].isspace():
             self._out += " "
 
-    def _write_pair(self, pair: Pair, start: int, end: int) -> None:
-        """Writes a pair of tags around tokens; around none, with what is between them in the source."""
+    def _write_pair(self, pair: Pair, start: int, end: int, high: int) -> None:
+        """Writes a pair of tags around tokens; around none, with what is between them in the source. See `_write`."""
         left, right = self._spans[pair.first].left, self._spans[pair.last].right
         gap = self._gaps[start] if start < end else " " * self._takes_space_before(pair.first)
         if left.is_glued and not is_inline(self._spans[pair.first].text) and not has_break(gap):
@@ -286,17 +288,18 @@ class Placing:
                 is_beside = self._spans[number].left.is_span and not self._spans[number].left.is_apart
                 self._write_gap(" " * (number > pair.first + 1 and not is_beside and not self._spans[number].is_tag))
                 self._write_span(number)
-            if end < len(self._tokens):
+            if end < high:
                 self._set_gap_behind(right, end)
         self._out += self._spans[pair.last].text
         self._last = pair.last
 
-    def _write_point(self, number: int, at: int) -> None:
+    def _write_point(self, number: int, at: int, high: int) -> None:
         """Writes a span before a token: with the word that it stood at, before or after it, or by itself; with a space
-        where the source has one, but for what stands beside it here and not there."""
+        where the source has one, but for what stands beside it here and not there. At `high` a tag comes next, which
+        closes what is around it, or nothing."""
         left, right = self._spans[number].left, self._spans[number].right
         gap = " " * self._takes_space_before(number)
-        if at < len(self._tokens):
+        if at < high:
             if right.is_glued and not left.is_glued:
                 own = "" if number in self._loose else gap  # where a sign follows, with no gap of its own
                 gap, self._gaps[at] = self._gaps[at] or own, ""
@@ -463,8 +466,23 @@ def tokens_of(text: str, reading: Reading, source: bytes) -> list[Token]:
                 part = range(max(start_byte, piece.start), min(byte, piece.stop))
                 read = _scaled(part, piece, whole)
                 break
-        tokens.append(Token(gap if has_break(gap) else " " * bool(gap), match[0], read))
+        before, following = text[: match.start() - len(gap)][-1:], text[match.start() : match.start() + 2]
+        gap = gap.replace(TAKEN_OUT, "") if has_break(gap) else folded_gap(gap, before, following)
+        tokens.append(Token(gap, match[0], read))
     return tokens
+
+
+def folded_gap(gap: str, before: str, following: str) -> str:
+    """A space or nothing for the white space between `before` and `following`, the characters beside it.
+
+    What was taken out leaves no space that was not beside it, but between words, and none before a full stop or the
+    like: it was the word that stood there.
+    """
+    if TAKEN_OUT not in gap:
+        return " " * bool(gap)
+    if following[:1] in _NEVER_AFTER_A_SPACE and not is_letter(following[1:2]):
+        return ""
+    return " " * (gap.strip(TAKEN_OUT) != "" or (is_letter(before) and is_letter(following[:1])))
 
 
 def _without_space(text: bytes, start: int, end: int) -> range:

@@ -13,7 +13,7 @@ import itertools
 import math
 import time
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import regex
 
@@ -24,11 +24,13 @@ from nmt_keras.data.scripts import TOKEN, WITHOUT_SPACES, is_letter
 from nmt_keras.errors import UserError
 from nmt_keras.inference.glossary import places_of
 from nmt_keras.inference.placing import (
+    TAKEN_OUT,
     Pair,
     Placing,
     Reading,
     Side,
     Span,
+    folded_gap,
     has_break,
     is_inline,
     needs_space,
@@ -40,6 +42,7 @@ from nmt_keras.inference.translation import Hypothesis, Translation
 from nmt_keras.tokenizers.white_space import fold
 
 _INSIDE = rf"(?:(?!{WITHOUT_SPACES.pattern})[^\s<>\"，。；：！？）」』])"  # of an address
+_BRACKETS = "|".join(rf"\{a}(?:(?![\{a}\{b}]){_INSIDE})*+\{b}" for a, b in ("()", "[]", "{}"))  # with what is in them
 _ATTRIBUTES = r"(?:[^<>\"']|\"[^\"]*\"|'[^']*')*"
 _LETTER = rf"(?:(?!{WITHOUT_SPACES.pattern})[\p{{L}}\p{{N}}\p{{M}}_])"
 _BRACES = r"\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*+\})*+\})*+\}"  # in each other three deep, as plurals of ICU have them
@@ -57,7 +60,7 @@ PATTERNS = {
     # A bracket that closes belongs to an address where the one that opens does. Of a host all but the last name may be
     # of any script; where an address in a script without spaces ends, nobody can say.
     "url": r"(?<![A-Za-z0-9])(?:(?:https?|ftp)://|www\.)(?:[\p{L}\p{N}-]++\.)*"
-    rf"(?:\((?:(?![()]){_INSIDE})*\)|(?![()]){_INSIDE})+(?<![.,;:!?\]}}'])",
+    rf"(?>{_BRACKETS}|(?![()]){_INSIDE})*(?:{_BRACKETS}|(?![.,;:!?()\]}}']){_INSIDE})",
     "email": r"(?<![A-Za-z0-9.+-])[A-Za-z0-9_.+%-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+",
     # Dates and versions are one number; what touches a letter, also with a point or dash between, is none.
     "number": rf"(?<!{_LETTER})(?<!{_LETTER}[.,:/-])[+-]?\d++(?:[.,:/-]\d++)*+%?+(?![.,:/]?{_LETTER})",
@@ -66,7 +69,7 @@ PATTERNS = {
 _SECONDS = 1.0  # for the regular expressions on one text
 _MAX_PATTERN, _MAX_REPEATS = 1_000, 10_000  # characters of a regular expression; counts in braces, multiplied
 _ENCLOSING = frozenset(("()", "[]", '""', "''", "„“", "“”", "‘’", "«»", "»«", "「」", "『』", "（）", "《》"))
-_BEFORE_A_STOP = regex.compile(r" {2,}(?=[.,](?!\w))")
+_GAP = regex.compile(f"[ {TAKEN_OUT}]+")
 _TAG_LIKE = regex.compile(PATTERNS["tag"], regex.DOTALL)
 _PLACEHOLDER = regex.compile("|".join(PLACEHOLDERS))
 # What no model says by itself where the text has none, by the pattern that finds it there. Numbers and amounts it does.
@@ -115,18 +118,6 @@ class Protection:
     def expressions(self) -> list[str]:
         """The regular expressions of all patterns."""
         return [pattern.pattern for pattern in self._patterns]
-
-    def require_goes_with_prefixes(self) -> None:
-        """Checks that translations may begin as given.
-
-        Raises:
-            UserError: something is protected, and the model has no placeholders for it.
-        """
-        if self._patterns and not self._has_placeholders:
-            raise UserError(
-                "prefixes do not go with protect, of a model without placeholders: what is protected comes into a "
-                "translation when it is made; leave out prefixes, or give protect=[]"
-            )
 
     def for_model(self, placeholders: Sequence[str]) -> "Protection":
         """The same for a model that was trained with placeholders for some patterns, which it protects too, or for
@@ -244,15 +235,19 @@ class ProtectedText:
         self._protection = protection
         self._pairs = pairs_of([span.text for span in spans])
 
-    def put_back(self, translation: str, reading: Reading, terms: Iterable[str] = ()) -> str:
+    def put_back(self, translation: str, reading: Reading, terms: Iterable[str] = (), prefix: str = "") -> str:
         """A translation of `plain` with what is protected; the text itself where nothing else is in it.
 
         Args:
             translation: of `plain`.
             reading: what the translation reads of `plain`.
             terms: texts into which nothing is put, where they stand in the translation as whole words.
+            prefix: what it is to begin with: where it begins with `beginning(prefix)`, nothing is changed there.
         """
         translation = to_bytes(translation).decode("utf-8", errors="replace")
+        begun = self._begun(prefix)
+        if prefix and (length := _end_of(begun.plain, translation)) is not None:
+            return self._put_back_behind(begun, translation[:length], translation[length:], reading, terms)
         plain = _without(_PLACEHOLDER, self.plain) if self._symbols else self.plain
         if self._spans and not plain.strip():
             return self._folded()
@@ -261,7 +256,7 @@ class ProtectedText:
         if not self._spans:
             honest = _without(_PLACEHOLDER, honest) if self._protection.has_placeholders else honest
             return translation if honest == translation else _folded(honest)
-        translation = honest
+        translation = _without(_PLACEHOLDER, honest, kept=self._symbols) if self._symbols else honest
         if self._symbols and self._has_every_symbol(translation):
             return self._with_spans_for_symbols(_folded(translation))
         if self._protection.has_placeholders:
@@ -270,7 +265,7 @@ class ProtectedText:
         whole = itertools.chain.from_iterable(places_of(term, translation) for term in terms)
         placed = Placing(self._spans, self._pairs, tokens_of(translation, reading, source), source, whole).text()
         end = translation[len(translation.rstrip()) :]
-        return placed + end if has_break(end) else placed
+        return placed + end.replace(TAKEN_OUT, "") if has_break(end) else placed
 
     def _without_made_up(self, translation: str, terms: Sequence[str]) -> str:
         """A translation of `plain` without tags, addresses and placeholders: what is protected is not in `plain`. Those
@@ -300,20 +295,75 @@ class ProtectedText:
             out += " " * bool(is_word and needs_space(span, following))
         return out + translation[done:]
 
+    def _put_back_behind(
+        self, begun: "_Beginning", head: str, tail: str, reading: Reading, terms: Iterable[str]
+    ) -> str:
+        """What `put_back` gives of a translation that is begun: the spans that are not in its head go into the rest."""
+        others = [number for number in range(len(self._spans)) if number not in begun.numbers]
+        rest = ProtectedText(
+            self.text,
+            self.plain,
+            [self._spans[number] for number in others],
+            [self._symbols[number] for number in others] if self._symbols else (),
+            self._protection,
+            self.is_protected,
+        )
+        behind = len(head.encode())
+        sides = ([place - behind for place in side] for side in (reading.starts, reading.ends))
+        own = [place for place in zip(*sides, reading.alignment) if place[1] > 0]  # a piece may be on both sides
+        starts, ends, alignment = zip(*own) if own else ((), (), ())
+        back = rest.put_back(tail, reading._replace(starts=starts, ends=ends, alignment=alignment), terms)
+        return begun.whole.rstrip(" ") + self._gap_behind(begun, rest, tail, back.lstrip(" ")) + back.lstrip(" ")
+
+    def _gap_behind(self, begun: "_Beginning", rest: "ProtectedText", tail: str, back: str) -> str:
+        """The white space between a beginning and `back`, what is behind it, which was `tail` in the translation."""
+        gap = tail[: len(tail) - len(tail.lstrip())]
+        if has_break(gap) or not back:
+            return gap.rstrip(" ")
+        first = next((span for span in rest._spans if back.startswith(span.text)), None)
+        if first is not None and not tail.lstrip().startswith(first.text):
+            return " " * (first.left.is_apart or (is_letter(begun.whole[-1:]) and is_letter(back[0])))
+        if is_letter(begun.whole[-1:]) and is_letter(back[0]) and back[0] != tail.lstrip()[0]:
+            return " "  # what stood between is taken out
+        last = self._spans[begun.numbers[-1]] if begun.numbers else None
+        is_beside = last is not None and begun.whole.endswith(last.text) and needs_space(last, back)
+        return " " * (bool(gap) or begun.whole.endswith(" ") or is_beside)
+
     def beginning(self, prefix: str) -> str:
-        """What a translation of `plain` begins with, where that of the whole text begins with `prefix`: with the symbol
-        of each span that is in it, or that its end is the beginning of."""
-        left = list(zip((span.text for span in self._spans), self._symbols))
-        begun, done = "", 0
-        for start, end in self._protection.find(prefix)[0] if left else ():
-            same = next((each for each in left if each[0] == prefix[start:end]), None)
+        """What a translation of `plain` begins with, where that of the whole text begins with `prefix`: without the
+        spans that are in it, or that its end is the beginning of, or with their symbols."""
+        return self._begun(prefix).plain
+
+    def _begun(self, prefix: str) -> "_Beginning":
+        """See `beginning`."""
+        left = {number: span.text for number, span in enumerate(self._spans)}
+        plain, whole, done = "", "", 0
+        numbers: list[int] = []
+        for start, end in self._places_in(prefix) if left else ():
+            same = [number for number, text in left.items() if text == prefix[start:end]]
             if not same and end == len(prefix):
-                same = next((each for each in left if each[0].startswith(prefix[start:])), None)
+                same = [number for number, text in left.items() if text.startswith(prefix[start:])]
             if same:
-                left.remove(same)
-                begun += prefix[done:start] + same[1]
+                text = left.pop(same[0])
+                numbers.append(same[0])
+                plain += prefix[done:start] + (self._symbols[same[0]] if self._symbols else "")
+                if is_letter(plain[-1:]) and is_letter(prefix[end : end + 1]) and not is_inline(text):
+                    plain += " "
+                whole += prefix[done:start] + text
                 done = end
-        return begun + prefix[done:]
+        return _Beginning(plain + prefix[done:], whole + prefix[done:], numbers)
+
+    def _places_in(self, prefix: str) -> list[tuple[int, int]]:
+        """Where in a prefix spans are, and at its end the beginning of one."""
+        found = self._protection.find(prefix)[0]
+        found = found if self._symbols else _with_what_encloses(prefix, found)
+        if not found or found[-1][1] < len(prefix):
+            last = found[-1][1] if found else 0
+            begun = (prefix[start:] for start in range(last, len(prefix) - 1) if not is_letter(prefix[:start][-1:]))
+            for each in begun:  # which the patterns do not find: "https:/", "{na"
+                if not all(map(is_letter, each)) and any(span.text.startswith(each) for span in self._spans):
+                    return [*found, (len(prefix) - len(each), len(prefix))]
+        return found
 
     def _has_every_symbol(self, translation: str) -> bool:
         """Whether a translation has each symbol once, and pairs of tags in order: each around what it is around in the
@@ -337,6 +387,23 @@ class ProtectedText:
             out += " " * bool(between and out) + span.text
             done = span.start + len(span.text)
         return out
+
+
+class _Beginning(NamedTuple):
+    """What a translation is to begin with."""
+
+    plain: str  # with symbols
+    whole: str  # with the spans
+    numbers: Sequence[int]  # of the spans in it
+
+
+def _end_of(beginning: str, translation: str) -> int | None:
+    """Where the beginning of a translation ends, white space folded; None where it begins otherwise."""
+    if translation.startswith(beginning):
+        return len(beginning.rstrip())
+    wanted = fold(beginning)
+    lengths = range(len(wanted), len(translation) + 1)
+    return next((length for length in lengths if fold(translation[:length]) == wanted), None)
 
 
 def _with_what_encloses(text: str, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -416,20 +483,25 @@ def _compiled(pattern: str) -> Any:
 
 def _folded(text: str) -> str:
     """A text without the gaps that made up tags and symbols leave."""
-    return regex.sub(" {2,}", " ", _BEFORE_A_STOP.sub("", text)).strip(" ")
+
+    def folded(gap: Any) -> str:
+        return folded_gap(gap[0], text[: gap.start()][-1:], text[gap.end() : gap.end() + 2])
+
+    return _GAP.sub(folded, text).strip(" ")
 
 
-def _without(pattern: Any, text: str, terms: Iterable[str] = ()) -> str:
-    """A text without what a pattern finds outside of terms: spaces, as many as it had bytes, so that places stay."""
+def _without(pattern: Any, text: str, terms: Iterable[str] = (), kept: Sequence[str] = ()) -> str:
+    """A text without what a pattern finds outside of terms, but for what is in `kept`: `TAKEN_OUT` for each byte, so
+    that places stay."""
     tokens = [match.span() for match in TOKEN.finditer(text)]
     places = [place for term in terms for place in places_of(term, text)]
-    kept = [(tokens[place[0]][0], tokens[place[-1]][1]) for place in places]
+    of_terms = [(tokens[place[0]][0], tokens[place[-1]][1]) for place in places]
 
-    def spaces(match: Any) -> str:
-        is_kept = any(start < match.end() and match.start() < end for start, end in kept)
-        return match[0] if is_kept else " " * len(match[0].encode())
+    def nothing(match: Any) -> str:
+        is_asked_for = any(start < match.end() and match.start() < end for start, end in of_terms)
+        return match[0] if is_asked_for or match[0] in kept else TAKEN_OUT * len(match[0].encode())
 
-    return pattern.sub(spaces, text)
+    return pattern.sub(nothing, text)
 
 
 def _nesting(first: int, last: int, other_first: int, other_last: int) -> str:
@@ -452,12 +524,14 @@ def protected_again(
     """
     source = tuple(translation.outputs.get(f"source_piece_{side}", ()) for side in ("starts", "ends"))
     ways = [way for term in terms for way in ([term] if isinstance(term, str) else term)]
+    is_begun = translation.outputs.get("is_prefix_kept", False)
 
     def again(hypothesis: Hypothesis) -> Hypothesis:
         starts, ends = (hypothesis.outputs.get(name, ()) for name in ("piece_starts", "piece_ends"))
         reading = Reading(starts, ends, hypothesis.alignment, *source)
         outputs = {**hypothesis.outputs, "plain": hypothesis.text}
-        return hypothesis._replace(text=text.put_back(hypothesis.text, reading, ways), outputs=outputs)
+        back = text.put_back(hypothesis.text, reading, ways, prefix if is_begun and prefix else "")
+        return hypothesis._replace(text=back, outputs=outputs)
 
     hypotheses = [again(each) for each in translation.hypotheses]
     outputs = {**translation.outputs, "is_protected": text.is_protected}

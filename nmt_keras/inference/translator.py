@@ -266,8 +266,6 @@ class Translator:
         terms: Sequence[TermsOfText] | None,
     ) -> list[Translation]:
         """Translates as `translate_batch` does, without what is protected; translations have it again."""
-        if prefixes is not None:
-            protection.require_goes_with_prefixes()
         inside = copy.copy(self)
         inside._protection = None
         protected = [protection.take_out(text) for text in texts]

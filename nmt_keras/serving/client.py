@@ -291,8 +291,7 @@ class Client:
                 first 16 whether it is there. Not with `temperature`: samples place none.
             protect: what the translations have as the texts have it, such as tags and addresses: a `Protection`, or its
                 patterns, as in ["tag", "url"]; those of the export's `decoding.protect` where it is None. What the
-                model has placeholders for is protected beside it. With prefixes of a model with placeholders alone. A
-                text may then be what `Protection.take_out` gave.
+                model has placeholders for is protected beside it. A text may then be what `Protection.take_out` gave.
                 `outputs["is_protected"]` of a translation is False where it was not found in time.
             target_language: of a model of several; None is the export's default.
             first_number: the number of the first text in a longer stream; a sample depends on its text's number.
@@ -388,8 +387,6 @@ class Client:
         protection = protect if isinstance(protect, Protection) else Protection(protect)
         placeholders = self._asked_limits().placeholders
         protection = protection.for_model(placeholders)
-        if given["prefixes"] is not None:
-            protection.require_goes_with_prefixes()
         waiting: deque[ProtectedText] = deque()
         terms: Iterator[TermsOfText] = itertools.repeat(())
         prefixes: Iterator[str | None] = itertools.repeat(None)

@@ -9,9 +9,10 @@ import tensorflow as tf
 import tensorflow_text  # noqa: F401  registers the operations of an export
 
 from nmt_keras.errors import UserError
+from nmt_keras.layers.int8 import is_available
 from nmt_keras.serving.client import Client
 from nmt_keras.serving.transports import Failure, Kind, Tensors, bytes_of, strings_of
-from nmt_keras.serving.versions import newest_version
+from nmt_keras.serving.versions import needs_of, newest_version
 
 Functions = Mapping[str, Callable[..., Mapping[str, tf.Tensor]]]
 
@@ -56,9 +57,12 @@ def load_export(folder: pathlib.Path) -> Client:
     """Loads a SavedModel, or the newest version in a folder of them.
 
     Raises:
-        UserError: `folder` is no export.
+        UserError: `folder` is no export, or needs what this machine lacks.
     """
     folder = newest_version(folder)
+    needs = needs_of(folder)
+    if needs and not is_available():
+        raise UserError(f"{folder} needs {needs}: load it where that is so, or export it with another --precision")
 
     def load() -> tuple[Functions, Any]:
         loaded = tf.saved_model.load(str(folder))

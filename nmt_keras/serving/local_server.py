@@ -36,6 +36,7 @@ from tensorflow_serving.apis import (
 from nmt_keras.errors import UserError
 from nmt_keras.serving import c_session, proof
 from nmt_keras.serving.ports import family_of, require_free
+from nmt_keras.serving.versions import needs_of
 
 _PATH = re.compile(r"/v1/models/([^/:]+)(?:/versions/([0-9]{1,18}))?(:predict|/metadata)?")
 _HTTP = {"INVALID_ARGUMENT": 400, "FAILED_PRECONDITION": 400, "NOT_FOUND": 404, "UNAVAILABLE": 503, "INTERNAL": 500}
@@ -236,7 +237,7 @@ class ServedModel:
             try:
                 self._runner(signature)({name: tf.make_ndarray(value) for name, value in request.inputs.items()})
             except RuntimeError as error:
-                needs = _needs(folder)
+                needs = needs_of(folder)
                 remedy = f"; the export needs {needs}" if needs else "; export it again on a machine like this one"
                 raise UserError(
                     f"{folder}: a warm-up request fails, of the signature {signature}: {error}{remedy}"
@@ -284,15 +285,6 @@ class ServedModel:
                 return self._session.run(signature, inputs)
 
         return run
-
-
-def _needs(folder: pathlib.Path) -> str:
-    """What an export says that it needs of a machine; "" where it says nothing."""
-    try:
-        card = json.loads((folder / "parity.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return ""
-    return str(card.get("needs", "")) if isinstance(card, dict) else ""
 
 
 def rest_handler(served: ServedModel) -> type[http.server.BaseHTTPRequestHandler]:

@@ -1,5 +1,6 @@
 """The versions of an export, in the folders that TF Serving reads: `saved_models/<name>/<version>`."""
 
+import json
 import pathlib
 
 from nmt_keras.errors import UserError
@@ -29,3 +30,12 @@ def newest_version(folder: pathlib.Path) -> pathlib.Path:
             "that takes one"
         )
     raise UserError(f"{folder} is no export of this toolkit; give saved_models/<name>, or a version of it")
+
+
+def needs_of(folder: pathlib.Path) -> str:
+    """What a version of an export says that it needs of a machine; "" where it says nothing."""
+    try:
+        card = json.loads((folder / "parity.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return str(card.get("needs", "")) if isinstance(card, dict) else ""

@@ -66,6 +66,10 @@ def test_it_is_put_where_it_is_read(text, translation, links, expected):
         ("Call <b>us at {x}</b>, now", "Ruf uns unter, jetzt", "Ruf <b>uns unter {x}</b>, jetzt"),
         ("The page closes {name}.", "Die Seite schließt.", "Die Seite schließt {name}."),
         ("It is {a} or {b}!", "Es ist oder!", "Es ist {a} oder {b}!"),
+        ("The <b>dog sees {x}</b> the horse.", "Der Hund sieht den Gaul.", "Der <b>Hund sieht {x}</b> den Gaul."),
+        ("The <b>red {x} </b>dog runs.", "Der rote Hund rennt.", "Der <b>rote {x}</b> Hund rennt."),
+        ("The <b>dog <br/></b> runs.", "Der Hund rennt.", "Der <b>Hund <br/></b> rennt."),
+        ("The <b>dog <i>{x}</i> </b>runs.", "Der Hund rennt.", "Der <b>Hund <i>{x}</i></b> rennt."),
     ],
 )
 def test_a_span_before_the_end_of_a_tag_and_a_sign_keeps_its_space(text, translation, expected):
@@ -82,6 +86,10 @@ def test_a_span_before_the_end_of_a_tag_and_a_sign_keeps_its_space(text, transla
         ("no tag here", "kein <b>Tag</b> hier", "kein Tag hier"),
         ("see 3 dogs", "siehe https://a.b 3 Hunde", "siehe 3 Hunde"),
         ("a < b", "a < b", "a < b"),
+        ("a spoon", "der Löffel bei https://a.b.", "der Löffel bei."),
+        ("a {x}\nspoon.\n", "ein {y}\n{z} Löffel.{y}\n{z}", "ein \n Löffel {x}.\n"),
+        ("a {x} spoon.", "der {y}Löffel{z}.", "der Löffel {x}."),
+        ("a {x} spoon", "ein{y}Löffel {z}, {y} ja{z}!", "ein Löffel, {x} ja!"),
     ],
 )
 def test_what_a_model_makes_up_is_taken_out(text, translation, expected):
@@ -249,12 +257,21 @@ def test_brackets_around_a_span_go_with_it():
     assert _with_symbols("a (5) b")[0].plain.replace("｟", "").count("(") == 1  # which a model with symbols sees
 
 
-def test_a_prefix_that_a_span_went_into_is_not_kept():
-    text = Protection(["tag"], has_placeholders=True).take_out("a <x>b</x> c")
-    for prefix, was_kept, is_kept in (("c", True, True), ("", True, True), ("c d", True, False), ("c", False, False)):
-        translation = Translation([Hypothesis("c d e", 0.0, 0.0)], False, (), (), {"is_prefix_kept": was_kept})
+def test_no_span_goes_into_a_prefix():
+    text = Protection(["tag"], has_placeholders=True).take_out("a <x>b</x> c")  # symbols of seven bytes
+    whole, behind = "c <x>d</x> e", "c d <x></x> e"
+    sources = {"source_piece_starts": (0, 9, 18), "source_piece_ends": (1, 10, 19)}
+    pieces = {"piece_starts": (0, 2, 4), "piece_ends": (1, 3, 5)}
+    for prefix, was_kept, expected in (
+        ("c", True, whole),
+        ("", True, whole),
+        ("c d", True, behind),
+        ("c d", False, whole),
+    ):
+        hypothesis = Hypothesis("c d e", 0.0, 0.0, alignment=(0, 1, 2), outputs=pieces)
+        translation = Translation([hypothesis], False, (), (), {"is_prefix_kept": was_kept, **sources})
         again = protected_again(translation, text, prefix=prefix)
-        assert again.text == "c <x>d</x> e" and again.outputs["is_prefix_kept"] == is_kept
+        assert again.text == expected and again.outputs["is_prefix_kept"] == was_kept
 
 
 def test_a_backslash_that_python_ate_is_a_line():
@@ -447,6 +464,16 @@ def test_pairs_that_cross_are_around_their_own_words_in_any_order():
         ("tag", "<script>a < b</script> <![CDATA[<x>]]>", ["<script>a < b</script>", "<![CDATA[<x>]]>"]),
         ("entity", "a &amp; b &#38; &#x26; & c;", ["&amp;", "&#38;", "&#x26;"]),
         ("url", "(https://a.b/c_(d)) and https://a.b/c).", ["https://a.b/c_(d)", "https://a.b/c"]),
+        (
+            "url",
+            "https://a.b/{id}, [see https://a.b/[v]] {www.a.b/x} 'https://a.b/c' https://a.b/?a[]=1&b[].",
+            ["https://a.b/{id}", "https://a.b/[v]", "www.a.b/x", "https://a.b/c", "https://a.b/?a[]=1&b[]"],
+        ),
+        (
+            "url",
+            "http://[::1]:80/x, https://a.b/{x and https://a.b/x}].",
+            ["http://[::1]:80/x", "https://a.b/{x", "https://a.b/x"],
+        ),
         ("[A-Z]{2}-\\d+", "ticket AB-12 and a-1", ["AB-12"]),
     ],
 )
@@ -534,6 +561,9 @@ def test_known_patterns_are_found_in_time_in_long_texts():
         "http://" * 1_400,
         "%(" * 5_000,
         "<a " * 3_000,
+        "www.a" + "{" * 10_000,
+        "www." + "{a[b" * 2_500,
+        "www.a" + "{" + "a" * 10_000 + ".",
     ):
         assert protection.take_out(text).is_protected, text[:9]
 
@@ -614,6 +644,64 @@ def test_a_beginning_has_the_symbols_of_its_spans():
     assert protected.beginning("15 Katzen und 2") == f"{two} Katzen und 2"
     assert protected.beginning("1 Hund, 1") == f"{one} Hund, {two}"  # of 15, which it is the beginning of
     assert protected.beginning("1 Hund, 1 ") == f"{one} Hund, 1 "
+
+
+@pytest.mark.parametrize(
+    "text, prefix, translation, expected",
+    [
+        ("The man sees it.", "Der <b>Mann</b>", "Der <b>Mann</b> sieht es.", "Der <b>Mann</b> sieht es."),
+        ("12 letters today.", "12 Briefe", "{1} Briefe kauft er {1} heute.", "12 Briefe kauft er heute."),
+        (
+            "A <b>dog</b> today.",
+            "<i>Er</i> ",
+            "<i>Er</i> malt den {1}Hund{2} heute.",
+            "<i>Er</i> malt den <b>Hund</b> heute.",
+        ),
+        (
+            "A <b>dog</b> today.",
+            "<i>Er</i> ",
+            "<i>Er</i> malt den Hund heute.",
+            "<i>Er</i> malt den <b>Hund heute</b>.",
+        ),
+        ("A <b>dog</b> today.", "Heute <b>malt</b>", "Heute {1}malt{2} er.", "Heute <b>malt</b> er."),
+        ("A <b>dog</b> today.", "<b>Heute", "{1}Heute malt er.", "<b>Heute malt er</b>."),
+        ("5 dogs and {name}", "Heute {na", "Heute {2} sieht er {1}.", "Heute {name} sieht er 5."),
+        ("5 dogs and {name}", "Heute {na", "Heute {2} sieht er {1} https://a.b.", "Heute {name} sieht er 5."),
+        ("5 dogs", "{x}", "{x} Hunde{1}", "{x} Hunde 5"),
+        ("5 dogs", "5 Hunde", "{1} Hunde{1}malen", "5 Hunde malen"),
+        ("5 {a}", "bei 5 ", "bei {1} {2}{2}.", "bei 5 {a}"),
+    ],
+)
+def test_a_translation_begins_as_given_whatever_is_in_the_beginning(text, prefix, translation, expected):
+    protected = Protection(("tag", "number", "url", "placeholder"), has_placeholders=True).take_out(text)
+
+    def shown(with_numbers):
+        return re.sub(r"\{(\d)\}", lambda match: protected._symbols[int(match[1]) - 1], with_numbers)
+
+    hypothesis = Hypothesis(shown(translation), 0.0, 0.0)
+    kept = Translation([hypothesis], False, (), (), {"is_prefix_kept": True})
+    found = protected_again(kept, protected, prefix=prefix)
+    assert found.text == expected and found.outputs["is_prefix_kept"]
+
+
+@pytest.mark.parametrize(
+    "text, prefix, begun, translation, expected",
+    [
+        ("A <b>dog</b> today.", "Der <b>Hund", "Der Hund", "Der Hund heute.", "Der <b>Hund</b> heute."),
+        ("See (https://a.b/c) now.", "Bei (https:/", "Bei ", "Bei jetzt .", "Bei (https://a.b/c) jetzt ."),
+        ("See (https://a.b/c) now.", "Bei", "Bei", "Bei jetzt .", "Bei (https://a.b/c) jetzt ."),
+        ("For {name}, now.", "Heute {na", "Heute ", "Heute jetzt .", "Heute {name} jetzt ."),
+        ("For {name}, now.", "{name}", "", "Heute jetzt .", "{name} Heute jetzt ."),
+        ("a<br/>b {x}", "c<br/>d", "c d", "c d e", "c<br/>d e {x}"),
+        ("A dog.", "Der <b>Hund</b>", "Der <b>Hund</b>", "Der <b>Hund</b> da.", "Der <b>Hund</b> da."),
+    ],
+)
+def test_a_model_without_placeholders_begins_without_spans(text, prefix, begun, translation, expected):
+    protected = Protection(("tag", "url", "placeholder")).take_out(text)
+    assert protected.beginning(prefix) == begun
+    links = range(len(translation.split()))
+    reading = _reading(protected.plain, translation, links)
+    assert protected.put_back(translation, reading, prefix=prefix) == expected
 
 
 def test_what_reads_a_tag_of_a_language_moves_no_markup():

@@ -309,5 +309,6 @@ def test_a_translator_places_what_is_protected_as_an_export_does(varied_transfor
         assert all(found[row].count(number) == 1 for row, number in ((0, "12"), (2, "34")))
         begun = [each.text for each in client.translate(texts, prefixes=["b 12", "", ""])]
         assert [each.text for each in translator.translate(texts, prefixes=["b 12", "", ""])] == begun
-    with pytest.raises(UserError, match="prefixes do not go with protect, of a model without placeholders"):
-        Translator(*parts, protection=Protection(["number"])).translate(texts, prefixes=["b 12", "", ""])
+    without = Translator(*parts, protection=Protection(["number"])).translate(texts, prefixes=["b 12", "", "c"])
+    assert [each.text[:4] for each in without[:2]] == ["b 12", ""] and without[2].text.startswith("c")
+    assert all(without[row].text.count(number) == 1 for row, number in ((0, "12"), (2, "34")))

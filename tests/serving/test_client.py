@@ -227,12 +227,11 @@ def test_what_is_protected_comes_back(few_module):
         slow = Protection([r"(?:(?:a|aa)+)+\d"])
         others = client.translate(["a" * 10_000, "abc"], protect=slow)  # a row that takes too long is no other's
         assert [each.outputs["is_protected"] for each in others] == [False, True]
-        for wrong, message in (
-            ({"protect": "tag"}, "is a list"),
-            ({"protect": ["tag"], "prefixes": ["a"]}, r"do not go .*: .*; leave out prefixes, or give protect=\[\]"),
-        ):
-            with pytest.raises(UserError, match=message):
-                client.stream(["abc"], **wrong)
+        begun = client.translate(texts, protect=["tag"], prefixes=["d<b>", "", "<i>fe"])
+        assert begun[0].text.startswith("d<b>") and begun[0].text.count("<b>") == begun[0].text.count("</b>") == 1
+        assert begun[1].text == "" and begun[2].text.startswith("<i>fe") and begun[2].text.count("<i>") == 1
+        with pytest.raises(UserError, match="is a list"):
+            client.stream(["abc"], protect="tag")
         with pytest.raises(UserError, match="a text, number 0, is None"):
             client.translate([None], protect=["tag"])
 
@@ -256,8 +255,9 @@ def test_an_export_says_what_it_protects(varied_transformer):
         assert "<b>" not in none.text
         [other] = client.translate(["<b>a</b> {x}"], protect=["placeholder"])
         assert other.text.count("{x}") == 1 and "<b>" not in other.text
-        with pytest.raises(UserError, match="prefixes do not go with protect, .* give protect="):
-            client.translate(["abc"], prefixes=["a"])
+        begun = client.translate(["a <b>bc</b>"] * 2, prefixes=["g", "e<b>f"])
+        assert begun[0].text.startswith("g") and begun[1].text.startswith("e<b>f")
+        assert all(each.text.count("<b>") == each.text.count("</b>") == 1 for each in begun)
         with pytest.raises(UserError, match="terms is 5: give a list, with one for each text"):
             client.translate(["abc"], terms=5)
         [begun] = client.translate(["abc"], prefixes=["a"], protect=[])

@@ -15,7 +15,7 @@ from nmt_keras.inference.translator import Translator
 from nmt_keras.layers.dense import ProductCall
 from nmt_keras.models.ensemble import Ensemble
 from nmt_keras.models.seq2seq import build_seq2seq
-from nmt_keras.serving import int8
+from nmt_keras.serving import int8, local
 from nmt_keras.serving.export import TranslationModule
 from tests.models.test_contracts import ALL, SMALL, SOURCE, TARGET, TEXTS, _name, _translating
 
@@ -179,6 +179,16 @@ def test_where_it_cannot_run_it_is_refused_at_once(tmp_path, monkeypatch):
         "--precision=int8, which is as small and is computed in float32"
     )
     assert not (tmp_path / "saved").exists()
+
+
+def test_an_export_that_cannot_run_here_is_not_loaded(tmp_path, monkeypatch):
+    (tmp_path / "saved_model.pb").touch()
+    (tmp_path / "parity.json").write_text('{"needs": "such a processor"}', encoding="utf-8")
+    monkeypatch.setattr(local, "is_available", lambda: False)
+    with pytest.raises(UserError) as caught:
+        local.load_export(tmp_path)
+    message = "needs such a processor: load it where that is so, or export it with another --precision"
+    assert str(caught.value) == f"{tmp_path} {message}"
 
 
 def test_the_card_has_what_it_needs_and_a_table():
