@@ -17,6 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
+from _pytest.faulthandler import fault_handler_stderr_fd_key  # noqa: E402
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
@@ -90,9 +91,11 @@ def _seeds_and_precision():
 
 
 @pytest.fixture
-def within_a_minute():
-    """Ends the process of a test that takes longer, also where it waits in C++, and the run (see the Makefile)."""
-    faulthandler.dump_traceback_later(60, exit=True)
+def within_a_minute(request):
+    """Ends the process of a test that takes longer, also where it waits in C++, with the stacks of all threads,
+    and the run (see the Makefile)."""
+    stderr = request.config.stash[fault_handler_stderr_fd_key]  # pytest's own, before it takes in what tests write
+    faulthandler.dump_traceback_later(60, exit=True, file=stderr)
     yield
     faulthandler.cancel_dump_traceback_later()
 

@@ -25,10 +25,11 @@ _BLOCKS = frozenset(  # elements of HTML that end a word; any other name may sta
     "textarea tfoot th thead title tr track ul video".split()
 )
 TAKEN_OUT = "\t"  # in a translation, which has none of its own: a byte of what was taken out of it
+ENCLOSING = frozenset(("()", "[]", '""', "''", "„“", "“”", "‘’", "«»", "»«", "「」", "『』", "（）", "《》"))
 _OPENING = "([{„‘«¿¡（「『"  # what has no space after it
 _NEVER_AFTER_A_SPACE = ".,)]}"  # in any language
 _FULL_WIDTH = "，。、；：！？"
-_CLOSING = ".,;:!?)]}»…%”’）」』" + _FULL_WIDTH  # what has no space before it
+CLOSING = ".,;:!?)]}»…%”’）」』" + _FULL_WIDTH  # what has no space before it
 
 
 class Reading(NamedTuple):
@@ -62,6 +63,7 @@ class Span(NamedTuple):
     place: int  # in the text without what is protected, in bytes
     left: Side
     right: Side
+    is_open: bool = False  # of a tag: it stands before the translation already
 
     @property
     def is_tag(self) -> bool:
@@ -168,6 +170,10 @@ class Placing:
                 number += 1
                 continue
             inside = self._inside(pair, low, high)
+            if self._spans[number].is_open:
+                nodes.append(_Node(low, self._around_of(inside[-1] + 1).stop if inside else low, number, pair))
+                number = pair.last + 1
+                continue
             place = inside[0] if inside else self._place_of(number, low, high)
             stop = inside[-1] + 1 if inside else place
             # Where nothing was before or behind it, no sign is here: the full stop of a paragraph is in it.
@@ -189,6 +195,8 @@ class Placing:
         """The token before which a span goes that is no pair, or a pair around none."""
         span = self._spans[number]
         place = span.place
+        if span.is_open:
+            return low
         loose = self._loose.get(number)
         inside = self._inside(loose, low, high) if loose else []
         if loose and inside:
@@ -199,7 +207,7 @@ class Placing:
             return high
         at = self._place_by_reading(number, place, low, high)
         rest = self._source[place:].decode().strip()
-        if at == high and rest and all(character in _CLOSING for character in rest):
+        if at == high and rest and all(character in CLOSING for character in rest):
             while at > low and self._tokens[at - 1].text in rest:  # what is before the full stop stays there
                 at -= 1
         return at
@@ -277,11 +285,13 @@ class Placing:
         gap = self._gaps[start] if start < end else " " * self._takes_space_before(pair.first)
         if left.is_glued and not is_inline(self._spans[pair.first].text) and not has_break(gap):
             gap = ""  # of one block to the next
-        self._write_gap(gap)
-        self._out += self._spans[pair.first].text
-        self._last = pair.first
+        is_open = self._spans[pair.first].is_open
+        if not is_open:
+            self._write_gap(gap)
+            self._out += self._spans[pair.first].text
+            self._last = pair.first
         if start < end:
-            self._gaps[start] = ""
+            self._gaps[start] = self._gaps[start] if is_open else ""
             self._write(start, end, pair.first + 1, pair.last)
         else:
             for number in range(pair.first + 1, pair.last):
@@ -325,7 +335,7 @@ class Placing:
             return self._out.count("„") >= self._out.count("“")
         if WITHOUT_SPACES.match(last):
             return left.is_apart and _are_without_spaces(left.character)
-        return left.is_apart or is_letter(last) or (last != left.character and last in _CLOSING)
+        return left.is_apart or is_letter(last) or (last != left.character and last in CLOSING)
 
     def _set_gap_behind(self, right: Side, at: int) -> None:
         """Sets the white space of the token that follows a span that has this to its right in the source."""
@@ -335,10 +345,10 @@ class Placing:
         if is_letter(following):
             self._gaps[at] = " "
         elif right.is_apart:
-            closes = following in _CLOSING or following == '"' and self._out.count('"') % 2 == 1
+            closes = following in CLOSING or following == '"' and self._out.count('"') % 2 == 1
             is_between_words = right.character and not closes and not WITHOUT_SPACES.match(following)
             self._gaps[at] = self._gaps[at] or " " * bool(is_between_words)
-        elif following in (right.character, *_CLOSING) or _are_without_spaces(following, right.character):
+        elif following in (right.character, *CLOSING) or _are_without_spaces(following, right.character):
             self._gaps[at] = ""
 
     def _write_span(self, number: int) -> None:
@@ -348,7 +358,7 @@ class Placing:
         if pair is None:
             self._out += self._spans[number].text
         elif number == pair.first:
-            self._out += self._spans[number].text
+            self._out += "" if self._spans[number].is_open else self._spans[number].text
             self._opened.add(number)
             if pair.last in self._opened:
                 self._out += self._spans[pair.last].text
@@ -409,6 +419,13 @@ def _shallow(pairs: Sequence[Pair]) -> list[Pair]:
             kept.append(pair)
         around.append(pair.last)
     return kept
+
+
+def enclosed(text: str) -> str:
+    """A text without the brackets or quotation marks that are around all of it."""
+    while len(text) > 2 and text[0] + text[-1] in ENCLOSING:
+        text = text[1:-1]
+    return text
 
 
 def is_inline(span: str) -> bool:

@@ -13,7 +13,7 @@ import itertools
 import math
 import time
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import regex
 
@@ -22,8 +22,18 @@ from nmt_keras.constants import PLACEHOLDERS
 from nmt_keras.data.placeholders import symbols_for
 from nmt_keras.data.scripts import TOKEN, WITHOUT_SPACES, is_letter
 from nmt_keras.errors import UserError
+from nmt_keras.inference.beginnings import (
+    Beginning,
+    as_read,
+    beginning_of,
+    end_in,
+    gap_behind,
+    order_behind,
+    reading_behind,
+)
 from nmt_keras.inference.glossary import places_of
 from nmt_keras.inference.placing import (
+    ENCLOSING,
     TAKEN_OUT,
     Pair,
     Placing,
@@ -42,7 +52,10 @@ from nmt_keras.inference.translation import Hypothesis, Translation
 from nmt_keras.tokenizers.white_space import fold
 
 _INSIDE = rf"(?:(?!{WITHOUT_SPACES.pattern})[^\s<>\"，。；：！？）」』])"  # of an address
-_BRACKETS = "|".join(rf"\{a}(?:(?![\{a}\{b}]){_INSIDE})*+\{b}" for a, b in ("()", "[]", "{}"))  # with what is in them
+_BRACKETS = "|".join(  # with what is in them, in each other three deep
+    rf"\{a}(?:{{0}}|\{a}(?:{{0}}|\{a}{{0}}*+\{b})*+\{b})*+\{b}".replace("{0}", rf"(?:(?![\{a}\{b}]){_INSIDE})")
+    for a, b in ("()", "[]", "{}")
+)
 _ATTRIBUTES = r"(?:[^<>\"']|\"[^\"]*\"|'[^']*')*"
 _LETTER = rf"(?:(?!{WITHOUT_SPACES.pattern})[\p{{L}}\p{{N}}\p{{M}}_])"
 _BRACES = r"\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*+\})*+\})*+\}"  # in each other three deep, as plurals of ICU have them
@@ -68,7 +81,6 @@ PATTERNS = {
 }
 _SECONDS = 1.0  # for the regular expressions on one text
 _MAX_PATTERN, _MAX_REPEATS = 1_000, 10_000  # characters of a regular expression; counts in braces, multiplied
-_ENCLOSING = frozenset(("()", "[]", '""', "''", "„“", "“”", "‘’", "«»", "»«", "「」", "『』", "（）", "《》"))
 _GAP = regex.compile(f"[ {TAKEN_OUT}]+")
 _TAG_LIKE = regex.compile(PATTERNS["tag"], regex.DOTALL)
 _PLACEHOLDER = regex.compile("|".join(PLACEHOLDERS))
@@ -234,6 +246,7 @@ class ProtectedText:
         self._symbols = symbols
         self._protection = protection
         self._pairs = pairs_of([span.text for span in spans])
+        self._beginnings: dict[str, Beginning] = {}
 
     def put_back(self, translation: str, reading: Reading, terms: Iterable[str] = (), prefix: str = "") -> str:
         """A translation of `plain` with what is protected; the text itself where nothing else is in it.
@@ -245,13 +258,13 @@ class ProtectedText:
             prefix: what it is to begin with: where it begins with `beginning(prefix)`, nothing is changed there.
         """
         translation = to_bytes(translation).decode("utf-8", errors="replace")
+        terms = list(terms)
         begun = self._begun(prefix)
-        if prefix and (length := _end_of(begun.plain, translation)) is not None:
-            return self._put_back_behind(begun, translation[:length], translation[length:], reading, terms)
+        if prefix and (places := end_in(translation, begun, terms)) is not None:
+            return self._put_back_behind(begun, translation, *places, reading, terms)
         plain = _without(_PLACEHOLDER, self.plain) if self._symbols else self.plain
         if self._spans and not plain.strip():
             return self._folded()
-        terms = list(terms)
         honest = self._without_made_up(translation, terms) if self.is_protected else translation
         if not self._spans:
             honest = _without(_PLACEHOLDER, honest) if self._protection.has_placeholders else honest
@@ -296,80 +309,50 @@ class ProtectedText:
         return out + translation[done:]
 
     def _put_back_behind(
-        self, begun: "_Beginning", head: str, tail: str, reading: Reading, terms: Iterable[str]
+        self, begun: Beginning, translation: str, end: int, place: int, reading: Reading, terms: Sequence[str]
     ) -> str:
-        """What `put_back` gives of a translation that is begun: the spans that are not in its head go into the rest."""
-        others = [number for number in range(len(self._spans)) if number not in begun.numbers]
+        """What `put_back` gives of a translation whose beginning ends at `end`: other spans go behind `place`."""
+        tail, whole = translation[place:], begun.whole.rstrip(" ") + translation[end:place]
+        order = order_behind(self._pairs, len(self._spans), begun)
         rest = ProtectedText(
             self.text,
             self.plain,
-            [self._spans[number] for number in others],
-            [self._symbols[number] for number in others] if self._symbols else (),
+            [self._spans[number]._replace(is_open=is_open) for number, is_open in order],
+            [self._symbols[number] for number, _ in order] if self._symbols else (),
             self._protection,
             self.is_protected,
         )
-        behind = len(head.encode())
-        sides = ([place - behind for place in side] for side in (reading.starts, reading.ends))
-        own = [place for place in zip(*sides, reading.alignment) if place[1] > 0]  # a piece may be on both sides
-        starts, ends, alignment = zip(*own) if own else ((), (), ())
-        back = rest.put_back(tail, reading._replace(starts=starts, ends=ends, alignment=alignment), terms)
-        return begun.whole.rstrip(" ") + self._gap_behind(begun, rest, tail, back.lstrip(" ")) + back.lstrip(" ")
-
-    def _gap_behind(self, begun: "_Beginning", rest: "ProtectedText", tail: str, back: str) -> str:
-        """The white space between a beginning and `back`, what is behind it, which was `tail` in the translation."""
-        gap = tail[: len(tail) - len(tail.lstrip())]
-        if has_break(gap) or not back:
-            return gap.rstrip(" ")
-        first = next((span for span in rest._spans if back.startswith(span.text)), None)
-        if first is not None and not tail.lstrip().startswith(first.text):
-            return " " * (first.left.is_apart or (is_letter(begun.whole[-1:]) and is_letter(back[0])))
-        if is_letter(begun.whole[-1:]) and is_letter(back[0]) and back[0] != tail.lstrip()[0]:
-            return " "  # what stood between is taken out
-        last = self._spans[begun.numbers[-1]] if begun.numbers else None
-        is_beside = last is not None and begun.whole.endswith(last.text) and needs_space(last, back)
-        return " " * (bool(gap) or begun.whole.endswith(" ") or is_beside)
+        back = rest.put_back(tail, reading_behind(reading, len(translation[:place].encode())), terms).lstrip()
+        first = next((span for span in rest._spans if not span.is_open and back.startswith(span.text)), None)
+        if first is not None and tail.lstrip().startswith(first.text):
+            first = None
+        so_far = begun._replace(whole=whole) if place > end else begun
+        return whole + gap_behind(so_far, self._spans, first, tail, back) + back
 
     def beginning(self, prefix: str) -> str:
         """What a translation of `plain` begins with, where that of the whole text begins with `prefix`: without the
         spans that are in it, or that its end is the beginning of, or with their symbols."""
         return self._begun(prefix).plain
 
-    def _begun(self, prefix: str) -> "_Beginning":
-        """See `beginning`."""
-        left = {number: span.text for number, span in enumerate(self._spans)}
-        plain, whole, done = "", "", 0
-        numbers: list[int] = []
-        for start, end in self._places_in(prefix) if left else ():
-            same = [number for number, text in left.items() if text == prefix[start:end]]
-            if not same and end == len(prefix):
-                same = [number for number, text in left.items() if text.startswith(prefix[start:])]
-            if same:
-                text = left.pop(same[0])
-                numbers.append(same[0])
-                plain += prefix[done:start] + (self._symbols[same[0]] if self._symbols else "")
-                if is_letter(plain[-1:]) and is_letter(prefix[end : end + 1]) and not is_inline(text):
-                    plain += " "
-                whole += prefix[done:start] + text
-                done = end
-        return _Beginning(plain + prefix[done:], whole + prefix[done:], numbers)
+    def _begun(self, prefix: str) -> Beginning:
+        """See `beginning`; once for all hypotheses of a text."""
+        if prefix not in self._beginnings:
+            self._beginnings[prefix] = beginning_of(prefix, self._spans, self._symbols, self._find_in)
+        return self._beginnings[prefix]
 
-    def _places_in(self, prefix: str) -> list[tuple[int, int]]:
-        """Where in a prefix spans are, and at its end the beginning of one."""
+    def _find_in(self, prefix: str) -> list[tuple[int, int]]:
         found = self._protection.find(prefix)[0]
-        found = found if self._symbols else _with_what_encloses(prefix, found)
-        if not found or found[-1][1] < len(prefix):
-            last = found[-1][1] if found else 0
-            begun = (prefix[start:] for start in range(last, len(prefix) - 1) if not is_letter(prefix[:start][-1:]))
-            for each in begun:  # which the patterns do not find: "https:/", "{na"
-                if not all(map(is_letter, each)) and any(span.text.startswith(each) for span in self._spans):
-                    return [*found, (len(prefix) - len(each), len(prefix))]
-        return found
+        return found if self._symbols else _with_what_encloses(prefix, found)
 
     def _has_every_symbol(self, translation: str) -> bool:
         """Whether a translation has each symbol once, and pairs of tags in order: each around what it is around in the
         source, and nothing else that is protected."""
         places = {match[0]: match.start() for match in _PLACEHOLDER.finditer(translation)}
-        if len(_PLACEHOLDER.findall(translation)) != len(self._symbols) or set(places) != set(self._symbols):
+        is_open = [symbol for symbol, span in zip(self._symbols, self._spans) if span.is_open]
+        if len(_PLACEHOLDER.findall(translation)) + len(is_open) != len(self._symbols):
+            return False
+        places |= {symbol: number - len(is_open) for number, symbol in enumerate(is_open)}  # before it
+        if set(places) != set(self._symbols):
             return False
         place = [places[symbol] for symbol in self._symbols]
         of_pairs = set(itertools.chain.from_iterable(self._pairs))
@@ -389,23 +372,6 @@ class ProtectedText:
         return out
 
 
-class _Beginning(NamedTuple):
-    """What a translation is to begin with."""
-
-    plain: str  # with symbols
-    whole: str  # with the spans
-    numbers: Sequence[int]  # of the spans in it
-
-
-def _end_of(beginning: str, translation: str) -> int | None:
-    """Where the beginning of a translation ends, white space folded; None where it begins otherwise."""
-    if translation.startswith(beginning):
-        return len(beginning.rstrip())
-    wanted = fold(beginning)
-    lengths = range(len(wanted), len(translation) + 1)
-    return next((length for length in lengths if fold(translation[:length]) == wanted), None)
-
-
 def _with_what_encloses(text: str, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """The spans, each but tags with the brackets and quotation marks that are around it alone: a model makes up words
     for brackets that it finds empty."""
@@ -413,7 +379,7 @@ def _with_what_encloses(text: str, spans: Sequence[tuple[int, int]]) -> list[tup
     for number, (start, end) in enumerate(spans):
         low = wider[-1][1] if wider else 0
         high = spans[number + 1][0] if number + 1 < len(spans) else len(text)
-        while text[start] != "<" and low < start and end < high and text[start - 1] + text[end] in _ENCLOSING:
+        while text[start] != "<" and low < start and end < high and text[start - 1] + text[end] in ENCLOSING:
             start, end = start - 1, end + 1
         wider.append((start, end))
     return wider
@@ -536,5 +502,6 @@ def protected_again(
     hypotheses = [again(each) for each in translation.hypotheses]
     outputs = {**translation.outputs, "is_protected": text.is_protected}
     if prefix and outputs.get("is_prefix_kept"):
-        outputs["is_prefix_kept"] = all(fold(each.text).startswith(fold(prefix)) for each in hypotheses)
+        begins = as_read(prefix).rstrip(" ")
+        outputs["is_prefix_kept"] = all(fold(each.text).startswith(begins) for each in hypotheses)
     return translation._replace(hypotheses=hypotheses, outputs=outputs)

@@ -41,17 +41,21 @@ text, back = os.urandom(2_000_000), b""
 started = time.monotonic()
 threading.Thread(target=connection.sendall, args=(text,)).start()
 while len(back) < len(text):
-    back += connection.recv(1 << 20)
+    back += connection.recv(1 << 20) or sys.exit("the other side ended")
 print(round_trip, time.monotonic() - started, back == text)
 """
 
 
+@pytest.mark.usefixtures("within_a_minute")
 def test_a_link_takes_its_time_and_loses_nothing():
     with two_hosts(100.0, 40.0) as hosts:
         inside = [["ip", "netns", "exec", host, sys.executable, "-c"] for host in hosts]
         with subprocess.Popen([*inside[1], _ECHO], stdout=subprocess.PIPE, text=True) as echo:
             assert echo.stdout.readline() == "ready\n"
-            asked = subprocess.run([*inside[0], _ASK], capture_output=True, text=True, check=True)
+            try:
+                asked = subprocess.run([*inside[0], _ASK], capture_output=True, text=True, check=True)
+            finally:
+                echo.kill()
     round_trip, both_ways, is_same = asked.stdout.split()
     assert float(round_trip) >= 0.04 and is_same == "True"
     assert float(both_ways) >= 2_000_000 * 8 / 100e6
