@@ -20,10 +20,9 @@ from nmt_keras.conversion import source as sources
 from nmt_keras.conversion.source import Source
 from nmt_keras.layers.dense import Dense
 from nmt_keras.layers.embeddings import TokenEmbedding
-from nmt_keras.layers.layer_norm import NORM_EPSILON, LayerNorm
 from nmt_keras.layers.multihead_attention import MultiHeadAttention
 from nmt_keras.layers.positions import PositionEmbedding
-from nmt_keras.layers.transformer import FeedForward
+from nmt_keras.layers.transformer import NORM_EPSILON, FeedForward, LayerNorm
 from nmt_keras.models.seq2seq import Seq2Seq
 from nmt_keras.tokenizers import white_space
 from nmt_keras.tokenizers.base import SPECIALS, Tokenizers

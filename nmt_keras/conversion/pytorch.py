@@ -15,10 +15,9 @@ from nmt_keras.conversion.options import decided
 from nmt_keras.conversion.source import Source
 from nmt_keras.layers.dense import Dense
 from nmt_keras.layers.embeddings import TokenEmbedding
-from nmt_keras.layers.layer_norm import NORM_EPSILON, LayerNorm
 from nmt_keras.layers.multihead_attention import MultiHeadAttention
 from nmt_keras.layers.recurrent import RecurrentLayer
-from nmt_keras.layers.transformer import FeedForward, Residual
+from nmt_keras.layers.transformer import NORM_EPSILON, FeedForward, LayerNorm, Residual
 from nmt_keras.models.seq2seq import Seq2Seq
 from nmt_keras.tokenizers.base import Tokenizers
 from nmt_keras.tokenizers.target_tags import tag_ids

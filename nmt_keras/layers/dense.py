@@ -6,7 +6,7 @@ fast way round: bfloat16 products are two to five times faster than float32, ele
 """
 
 import functools
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,7 +15,6 @@ import tensorflow as tf
 
 from nmt_keras.layers.base import Layer, with_weights
 from nmt_keras.layers.int8 import Int8Gathered, Int8Kernel, Quantizer
-from nmt_keras.layers.layer_norm import OneDnnGamma
 
 _Layer = TypeVar("_Layer", bound=keras.layers.Layer)
 _Record = TypeVar("_Record", bound=NamedTuple)
@@ -103,9 +102,7 @@ class _Int8Gathered(_Weight):
         return self._columns.affine(self._quantize(x, is_shifted=True), bias, is_rectified)
 
 
-def cast_once(
-    layer: _Layer, int8: Mapping[str, Int8Kernel] = MappingProxyType({}), norms: Container[str] = ()
-) -> _Layer:
+def cast_once(layer: _Layer, int8: Mapping[str, Int8Kernel] = MappingProxyType({})) -> _Layer:
     """A layer whose weights are cast to the type of its products here, once: for a loop, which would otherwise cast
     them at every step.
 
@@ -116,31 +113,26 @@ def cast_once(
     Args:
         layer: built.
         int8: the weights, by their paths, whose products are in int8.
-        norms: the paths of the gammas of layer normalisations that are oneDNN's.
     """
     dtype, quantize = layer.compute_dtype, Quantizer()
 
     def form(weight: keras.Variable) -> Any:
         if weight.path in int8:
             return _Int8Weight(weight, dtype, int8[weight.path], quantize)
-        if weight.path in norms:
-            return OneDnnGamma(weight)
         return weight if dtype == "float32" else _CastWeight(weight, dtype)
 
     return layer if dtype == "float32" and not int8 else with_weights(layer, form)
 
 
-def with_int8(layer: _Layer, int8: Mapping[str, Int8Kernel], norms: Container[str] = ()) -> _Layer:
+def with_int8(layer: _Layer, int8: Mapping[str, Int8Kernel]) -> _Layer:
     """A layer some of whose products are in int8, for one pass and not for a loop: its other weights stay as they are.
-    Arguments as `cast_once`."""
+
+    Args:
+        layer: built.
+        int8: the weights, by their paths, whose products are in int8.
+    """
     dtype, quantize = layer.compute_dtype, Quantizer()
-
-    def form(weight: keras.Variable) -> Any:
-        if weight.path in int8:
-            return _Int8Weight(weight, dtype, int8[weight.path], quantize)
-        return OneDnnGamma(weight) if weight.path in norms else weight
-
-    return with_weights(layer, form)
+    return with_weights(layer, lambda w: _Int8Weight(w, dtype, int8[w.path], quantize) if w.path in int8 else w)
 
 
 class ProductCall(NamedTuple):

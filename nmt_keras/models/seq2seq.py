@@ -11,10 +11,9 @@ from nmt_keras.config import ModelConfig
 from nmt_keras.config.rules import model_problems
 from nmt_keras.errors import UserError
 from nmt_keras.layers import dense, int8
-from nmt_keras.layers.base import layers_of, with_weights
+from nmt_keras.layers.base import with_weights
 from nmt_keras.layers.dropout import dropout_mask, fold_in
 from nmt_keras.layers.embeddings import OutputColumns, OutputProjection, TokenEmbedding
-from nmt_keras.layers.layer_norm import LayerNorm
 from nmt_keras.layers.masks import padding_mask
 from nmt_keras.models import registry
 from nmt_keras.models.decoders import RecurrentDecoder
@@ -42,7 +41,6 @@ class Seq2Seq(keras.Model):
     """
 
     int8_kernels: Mapping[str, int8.Int8Kernel] = MappingProxyType({})  # of `in_int8`
-    _norms: frozenset[str] = frozenset()  # of `in_int8`: layer normalisations that are oneDNN's
 
     def __init__(self, config: ModelConfig, source_vocab_size: int, target_vocab_size: int):
         super().__init__(name="seq2seq")
@@ -98,19 +96,17 @@ class Seq2Seq(keras.Model):
 
     def in_int8(self, kernels: Mapping[str, int8.Int8Kernel]) -> "Seq2Seq":
         """This model, some of whose products are in int8 in a search: in `prepare`, `columns` and the steps of
-        `for_search`. All else is in the model's own precision; layer normalisations are oneDNN's, which int8 needs.
+        `for_search`. All else is in the model's own precision.
 
         Args:
             kernels: the weights, by their paths, whose products these are.
         """
         model = with_weights(self, lambda weight: weight)
         object.__setattr__(model, "int8_kernels", kernels)  # what Keras would take for layers to track
-        if kernels:
-            model._norms = frozenset(n.gamma.path for n in layers_of(self).values() if isinstance(n, LayerNorm))
         return model
 
     def _for_one_pass(self) -> "Seq2Seq":
-        return dense.with_int8(self, self.int8_kernels, self._norms) if self.int8_kernels else self
+        return dense.with_int8(self, self.int8_kernels) if self.int8_kernels else self
 
     def prepare(self, source_ids: tf.Tensor) -> Any:
         """Encodes source ids, int32 [B, S], into the memory of a search."""
@@ -174,7 +170,7 @@ class Seq2Seq(keras.Model):
 
     def for_search(self) -> "Seq2Seq":
         """This model, whose `step` takes weights that are cast to the type of products here."""
-        return dense.cast_once(self, self.int8_kernels, self._norms)
+        return dense.cast_once(self, self.int8_kernels)
 
     def step(
         self, ids: tf.Tensor, position: tf.Tensor, state: Any, memory: Any, columns: OutputColumns | None = None

@@ -8,7 +8,6 @@ from nmt_keras.config import ModelConfig
 from nmt_keras.layers import dense
 from nmt_keras.layers.base import Layer
 from nmt_keras.layers.dropout import dropout, fold_in
-from nmt_keras.layers.layer_norm import LayerNorm
 from nmt_keras.layers.multihead_attention import KeyValues, MultiHeadAttention
 from nmt_keras.layers.positions import PositionEmbedding
 from nmt_keras.layers.transformer import (
@@ -17,6 +16,7 @@ from nmt_keras.layers.transformer import (
     CausalSelfAttention,
     CellStates,
     FeedForward,
+    LayerNorm,
     Residual,
     TransformerDecoderLayer,
     TransformerEncoderLayer,

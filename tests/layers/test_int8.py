@@ -10,9 +10,7 @@ import pytest
 import tensorflow as tf
 
 from nmt_keras.layers import dense, int8
-from nmt_keras.layers.base import with_weights
 from nmt_keras.layers.embeddings import OutputProjection, TokenEmbedding
-from nmt_keras.layers.layer_norm import LayerNorm, OneDnnGamma
 from nmt_keras.serving.compression import compress_kernels
 
 ROWS, WIDTH, OUTPUTS = 7, 48, 21
@@ -34,31 +32,6 @@ def _layer(activation=None, dtype="float32"):
     layer.bias.assign(BIAS)
     _, kernels = compress_kernels([layer.kernel], {layer.kernel.path: False})
     return layer, kernels
-
-
-@pytest.mark.parametrize("shape", [(7, 48), (2, 3, 48), (1, 48), (0, 48), (2, 0, 48)])
-def test_a_layer_normalisation_of_onednn_is_that_of_the_layer(shape):
-    """Also of rows whose numbers are all alike, or not finite, which change no other row."""
-    layer = LayerNorm()
-    layer.build((None, WIDTH))
-    layer.gamma.assign(RNG.normal(size=WIDTH))
-    layer.beta.assign(RNG.normal(size=WIDTH))
-    copy = with_weights(layer, lambda weight: OneDnnGamma(weight) if weight is layer.gamma else weight)
-    function = tf.function(copy.call, autograph=False)
-    x = (RNG.normal(size=shape) * 3.0 + 5.0).astype(np.float32)
-    assert "_MklLayerNorm" in {
-        each.type for each in function.get_concrete_function(tf.constant(x)).graph.get_operations()
-    }
-    np.testing.assert_allclose(function(x), layer.call(tf.constant(x)), atol=2e-5)
-    np.testing.assert_array_equal(copy.call(tf.constant(x)), layer.call(tf.constant(x)))  # where there is no graph
-    if shape[0] > 1:
-        odd = np.array(x)
-        odd[0] = np.nan
-        odd[-1] = 1.0
-        found = function(odd).numpy()
-        assert np.isnan(found[0]).all()
-        np.testing.assert_allclose(found[-1], np.broadcast_to(layer.beta, found[-1].shape), atol=1e-4)
-        np.testing.assert_array_equal(found[1:-1], function(x).numpy()[1:-1])
 
 
 def _bound(x, kernel):

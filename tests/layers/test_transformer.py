@@ -8,11 +8,10 @@ import pytest
 import tensorflow as tf
 
 from nmt_keras.layers.convolution import GatedConvolution, NormedDense
-from nmt_keras.layers.layer_norm import NORM_EPSILON, LayerNorm
 from nmt_keras.layers.linear_recurrence import linear_recurrence
 from nmt_keras.layers.multihead_attention import MultiHeadAttention
 from nmt_keras.layers.positions import PositionEmbedding, RelativePositions, rotate, sinusoids
-from nmt_keras.layers.transformer import SSRU, CausalSelfAttention, FeedForward, Residual
+from nmt_keras.layers.transformer import NORM_EPSILON, SSRU, CausalSelfAttention, FeedForward, LayerNorm, Residual
 
 B, T, H, C, D, F = 2, 5, 2, 4, 8, 12
 
