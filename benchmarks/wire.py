@@ -51,7 +51,7 @@ class _Direction:
 
     def take(self) -> None:
         """Takes the frames that the device has for the link."""
-        with contextlib.suppress(BlockingIOError, OSError):  # nothing is left, or the device is down
+        with contextlib.suppress(OSError):  # nothing is left, or the device is down
             while True:
                 content, now = os.read(self.source, MTU + _HEADER), time.monotonic()
                 begins = max(now, self._free_at)

@@ -125,14 +125,15 @@ def order_behind(pairs: Sequence[Pair], count: int, begun: Beginning) -> list[tu
     beginning: a tag that opens there and closes behind it.
 
     They are in the order of the text, but for what an open tag is around where it was in a pair that is not open: that
-    comes first, since the open one must close before.
+    comes first, since the open one must close before, and in what is open around it.
     """
     closing = {pair.first: pair.last for pair in pairs}
     is_open = {n for n in begun.numbers if n in closing and closing[n] not in begun.numbers}
     order = [number for number in range(count) if number not in begun.numbers or number in is_open]
     for number in sorted(is_open):
         around = [pair.first for pair in pairs if pair.first < number and pair.last > closing[number]]
-        around = [first for first in around if first in order and first not in is_open]
+        innermost = max(is_open.intersection(around), default=-1)  # what is open around it goes with it
+        around = [first for first in around if first in order and first > innermost]
         if around:
             low, high = order.index(number), order.index(closing[number]) + 1
             moved = order[low:high]

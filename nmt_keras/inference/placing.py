@@ -66,6 +66,11 @@ class Span(NamedTuple):
     is_open: bool = False  # of a tag: it stands before the translation already
 
     @property
+    def written(self) -> str:
+        """What is written for it."""
+        return "" if self.is_open else self.text
+
+    @property
     def is_tag(self) -> bool:
         """Whether it is one, or what looks like one."""
         return self.text.startswith("<")
@@ -356,9 +361,9 @@ class Placing:
         self._last = number
         pair = self._loose.get(number)
         if pair is None:
-            self._out += self._spans[number].text
+            self._out += self._spans[number].written
         elif number == pair.first:
-            self._out += "" if self._spans[number].is_open else self._spans[number].text
+            self._out += self._spans[number].written
             self._opened.add(number)
             if pair.last in self._opened:
                 self._out += self._spans[pair.last].text

@@ -367,7 +367,7 @@ class ProtectedText:
         out, done = "", 0
         for span in self._spans:
             between = self.text[done : span.start]
-            out += " " * bool(between and out) + span.text
+            out += " " * bool(between and out) + span.written
             done = span.start + len(span.text)
         return out
 

@@ -750,6 +750,8 @@ def test_what_a_prefix_opens_is_closed_in_order(has_placeholders):
         ("<b>the <i>dog</i> black</b> runs", "<b>A <i>"),
         ("<b>big <i>dog</i></b> runs", "<i>Hund"),
         ("<b>big <u>old</u> <i>dog <s>x</s></i></b> <b>runs</b>", "<i>Hund"),
+        ("<b>big <u>old</u> <i>dog <s>x</s></i></b> <b>runs</b>", "<i>Hund <s>"),
+        ("<i>a <b>big <s>dog</s> x</b></i> <b>runs</b>", "<i>Hund <s>"),
         ("<b>big <u>old</u> <i>dog <s>x</s></i></b> <b>runs</b>", "<b>alter <u>"),
     ):
         protected = protection.take_out(text)
@@ -769,16 +771,24 @@ def test_what_a_prefix_opens_is_closed_in_order(has_placeholders):
 
 
 @pytest.mark.parametrize("has_placeholders", [False, True])
+def test_tags_come_back_once_however_a_prefix_cuts_them(has_placeholders):
+    """Lone and crossing ones too, and of texts that have nothing else."""
+    protection, rng = Protection(["tag"], has_placeholders=has_placeholders), random.Random(5)
+    tags = [f"<{end}{name}>" for name in "bisu" for end in ("", "/")]
+    for _ in range(1_000):
+        text = " ".join(rng.choice(["dog", "red", *tags]) for _ in range(rng.randint(2, 10)))
+        prefix = " ".join(rng.choice(["Hund", *(tag for tag in tags if tag in text)]) for _ in range(rng.randint(1, 4)))
+        protected = protection.take_out(text)
+        found = protected.put_back(protected.beginning(prefix) + " a b c d", NO_READING, prefix=prefix)
+        for tag in tags:
+            assert found.count(tag) == max(text.count(tag), prefix.count(tag)), (text, prefix, found)
+
+
+@pytest.mark.parametrize("has_placeholders", [False, True])
 def test_random_texts_begin_as_given_and_keep_their_spans(has_placeholders):
     patterns, rng = ("tag", "url", "number", "placeholder"), random.Random(7)
-    protection, spans = Protection(patterns, has_placeholders=has_placeholders), [
-        "<b>",
-        "</b>",
-        "{x}",
-        "12",
-        "https://a.b/c",
-        "<br/>",
-    ]
+    protection = Protection(patterns, has_placeholders=has_placeholders)
+    spans = ["<b>", "</b>", "{x}", "12", "https://a.b/c", "<br/>"]
     for _ in range(2_000):
         text = " ".join(rng.choice(WORDS + spans) for _ in range(rng.randint(1, 8)))
         protected = protection.take_out(text)

@@ -31,7 +31,7 @@ while received := connection.recv(65536):
     connection.sendall(received)
 """
 _ASK = """
-import hashlib, os, socket, sys, threading, time
+import os, socket, sys, threading, time
 connection = socket.create_connection(("10.207.0.2", 2222))
 started = time.monotonic()
 connection.sendall(b"x")
